@@ -1,0 +1,72 @@
+"""What is fast, measured: both sides in one run, taking turns, compared by the median of the ratios."""
+
+import time
+
+import numpy
+
+from llmva.provenance import random_generator
+from llmva.svm import SOLVERS, fit_svms
+from llmva.vectors import angle_degrees
+
+
+def benchmark_solver(samples: int, dimension: int, *, ratio: float, runs: int = 5, seed: int = 0) -> dict[str, float]:
+    """Compare the exact solver with scikit-learn's, both label columns on one sample.
+
+    Parameters
+    ----------
+    samples, dimension : int
+        Of the features, float32.
+    ratio : float
+        Length of their mean over the size of their deviation; about 10 in residual streams.
+    runs : int
+        Each has a sample of its own; the solvers take turns at going first.
+    seed : int
+        Of the samples.
+
+    Returns
+    -------
+    dict
+        `ratio`: liblinear's time over Newton's, the median of the runs; `newton_seconds` and
+        `liblinear_seconds`, medians; `newton_converged` and `liblinear_converged`, shares of the fits;
+        `degrees_apart`, the largest angle between their vectors.
+    """
+    seconds = {solver: [] for solver in SOLVERS}
+    converged = {solver: [] for solver in SOLVERS}
+    apart = []
+    for run in range(runs):
+        features, labels = draw_features(samples, dimension, ratio, random_generator(seed, "solver", run))
+        fits = {}
+        for solver in SOLVERS if run % 2 == 0 else SOLVERS[::-1]:
+            start = time.perf_counter()
+            fits[solver] = fit_svms(features, labels, solver=solver)
+            seconds[solver].append(time.perf_counter() - start)
+            converged[solver].extend(fits[solver].converged)
+        apart.extend(map(angle_degrees, fits["newton"].weights, fits["liblinear"].weights))
+    return {
+        "ratio": float(numpy.median(numpy.divide(seconds["liblinear"], seconds["newton"]))),
+        **{f"{solver}_seconds": float(numpy.median(seconds[solver])) for solver in SOLVERS},
+        **{f"{solver}_converged": float(numpy.mean(converged[solver])) for solver in SOLVERS},
+        "degrees_apart": max(apart),
+    }
+
+
+def draw_features(
+    samples: int, dimension: int, ratio: float, generator: numpy.random.Generator
+) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """Draw features like a sublayer's outputs: a large common mean, and two planted directions with 5 % label noise.
+
+    Returns
+    -------
+    features : (n, d) float32 array
+        Deviations of size 1 in each dimension, a mean of length `ratio` times the root of d.
+    labels : (n, 2) array of -1, +1
+        The planted ones, 5 % of them flipped.
+    """
+    truth = numpy.where(generator.random((samples, 2)) < 0.5, 1, -1)
+    directions = generator.standard_normal((2, dimension))
+    directions /= numpy.linalg.norm(directions, axis=1, keepdims=True)
+    mean = generator.standard_normal(dimension)
+    mean *= ratio * dimension**0.5 / numpy.linalg.norm(mean)
+    features = generator.standard_normal((samples, dimension)) + 3 * truth @ directions + mean
+    flipped = generator.random((samples, 2)) < 0.05
+    return features.astype(numpy.float32), numpy.where(flipped, -truth, truth)

@@ -1,0 +1,183 @@
+"""The log of edits: which rank-1 factors were added to which sublayer in which iteration, in one safetensors file.
+
+The file can be replayed on a model without this package. `modules` maps names as "mlp.17" to the linear modules
+(`o_proj` of attention, `down_proj` of MLP), in float32 and cast afterwards:
+
+    tensors = safetensors.torch.load_file(path)
+    for key in [key for key in tensors if key.endswith("/output_vector")]:
+        edit, module = key.removesuffix("output_vector"), modules[key.split("/")[1]]
+        module.weight.data += torch.outer(tensors[key], tensors[edit + "input_vector"])
+        if module.bias is not None:
+            module.bias.data += tensors[key] * tensors[edit + "bias_step"]
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy
+import safetensors
+import safetensors.numpy
+
+from llmva.errors import InputError
+from llmva.paths import write_atomically
+
+FORMAT, FORMAT_VERSION = "llmva edit log", "1"
+
+
+@dataclass(frozen=True, eq=False)
+class SublayerEdit:
+    """One rank-1 edit of one linear module.
+
+    Attributes
+    ----------
+    sublayer : str
+        Its name, as "mlp.17".
+    output_vector : (d_out,) float32 array
+        a = v_a.
+    input_vector : (d_in,) float32 array
+        u = W^T (s v_b - v_a), with W the weight just before this edit.
+    bias_step : float
+        (s v_b - v_a).b; the bias moves by this along the output vector. 0 without a bias.
+    answer_vector, benign_vector : (d_out,) float32 array
+        v_a and v_b.
+    scale : float
+        s.
+    """
+
+    sublayer: str
+    output_vector: numpy.ndarray
+    input_vector: numpy.ndarray
+    bias_step: float
+    answer_vector: numpy.ndarray
+    benign_vector: numpy.ndarray
+    scale: float
+
+
+PARTS = tuple(field.name for field in fields(SublayerEdit) if field.name != "sublayer")
+NUMBERS = ("bias_step", "scale")
+
+
+@dataclass(frozen=True, eq=False)
+class EditLog:
+    """The edits of a run, by iteration. A prefix of it is the model of an earlier iteration.
+
+    Attributes
+    ----------
+    iterations : tuple of tuples of SublayerEdit
+        In the order they were made; an iteration may be empty, and edits a sublayer at most once.
+    """
+
+    iterations: tuple[tuple[SublayerEdit, ...], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.iterations)
+
+    @property
+    def sublayers(self) -> tuple[str, ...]:
+        """The sublayers that are edited at all."""
+        return tuple(self._by_sublayer)
+
+    def edits_of(self, sublayer: str) -> tuple[SublayerEdit, ...]:
+        """Return one sublayer's edits, first to last."""
+        return self._by_sublayer.get(sublayer, ())
+
+    def appended(self, edits: Iterable[SublayerEdit]) -> Self:
+        """Return the log with one more iteration."""
+        edits = tuple(edits)
+        if len({edit.sublayer for edit in edits}) < len(edits):
+            raise ValueError("one iteration edits a sublayer twice")
+        return EditLog((*self.iterations, edits))
+
+    def up_to(self, iteration: int) -> Self:
+        """Return the log of the first `iteration` iterations; 0 is the original model."""
+        if not 0 <= iteration <= len(self):
+            raise InputError(f"iteration: {iteration} is not in this log; choose 0 to {len(self)}")
+        return EditLog(self.iterations[:iteration])
+
+    def save(self, path: str | Path, metadata: dict[str, object]) -> None:
+        """Write the log as safetensors: keys as "iteration.000/mlp.17/output_vector", all or nothing.
+
+        Parameters
+        ----------
+        path : path
+            The file. The same log and metadata give the same bytes.
+        metadata : dict
+            Facts as the model's name, kept as strings beside `format`, `format_version` and `iterations`.
+        """
+        tensors = {
+            f"iteration.{iteration:03d}/{edit.sublayer}/{part}": _to_array(getattr(edit, part))
+            for iteration, edits in enumerate(self.iterations)
+            for edit in edits
+            for part in PARTS
+        }
+        own = {"format": FORMAT, "format_version": FORMAT_VERSION, "iterations": str(len(self))}
+        facts = {**{name: str(value) for name, value in metadata.items()}, **own}
+        write_atomically(path, _with_sorted_metadata(safetensors.numpy.save(tensors, facts)))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a log back, exactly as it was saved; within an iteration the edits are in the order of their names.
+
+        Raises
+        ------
+        InputError
+            When the file is missing, damaged, or not an edit log of this version.
+        """
+        metadata, tensors = _read(path)
+        try:
+            iterations = [{} for _ in range(int(metadata["iterations"]))]
+            for key in sorted(tensors):
+                iteration, sublayer, part = key.split("/")
+                parts = iterations[int(iteration.removeprefix("iteration."))].setdefault(sublayer, {})
+                parts[part] = tensors[key].item() if part in NUMBERS else tensors[key]
+            edits = tuple(tuple(SublayerEdit(name, **parts) for name, parts in each.items()) for each in iterations)
+        except (KeyError, IndexError, TypeError, ValueError):
+            raise InputError(f"{path}: an edit log with parts missing; write it again") from None
+        if not all(numpy.isfinite(tensor).all() for tensor in tensors.values()):
+            raise InputError(f"{path}: an edit log with NaN or infinite values; write it again")
+        return cls(edits)
+
+    @cached_property
+    def _by_sublayer(self) -> dict[str, tuple[SublayerEdit, ...]]:
+        found = {}
+        for edits in self.iterations:
+            for edit in edits:
+                found[edit.sublayer] = (*found.get(edit.sublayer, ()), edit)
+        return found
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """Return what `EditLog.save` was given as metadata, and `format`, `format_version` and `iterations`."""
+    return _read(path)[0]
+
+
+def _read(path: str | Path) -> tuple[dict[str, str], dict[str, numpy.ndarray]]:
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata, tensors = file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such edit log; name a file that EditLog.save wrote") from None
+    except (OSError, safetensors.SafetensorError):
+        raise InputError(f"{path}: not a readable safetensors file; write the edit log again") from None
+    if (metadata.get("format"), metadata.get("format_version")) != (FORMAT, FORMAT_VERSION):
+        raise InputError(f"{path}: not an edit log of version {FORMAT_VERSION}; name a file that EditLog.save wrote")
+    return metadata, tensors
+
+
+def _to_array(value: numpy.ndarray | float) -> numpy.ndarray:
+    # Numbers stay in float64, so that a loaded log repeats a run exactly.
+    return numpy.ascontiguousarray(value) if isinstance(value, numpy.ndarray) else numpy.array(value)
+
+
+def _with_sorted_metadata(data: bytes) -> bytes:
+    """Return the same file with its metadata in a fixed order, which safetensors leaves to chance."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[end:]

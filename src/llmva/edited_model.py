@@ -1,0 +1,150 @@
+"""A model with a log of edits applied in place, and back again."""
+
+from collections.abc import Mapping
+from typing import Self
+
+import numpy
+import torch
+
+from llmva.edit_log import EditLog, SublayerEdit
+from llmva.errors import InputError
+
+EDITABLE_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+class EditedModel:
+    """The linear modules of a model with a log of edits applied, or not, in place.
+
+    The original weights and biases are kept, so any log can follow any other, and `revert` brings
+    the original back bit for bit. As a context manager it reverts on leaving. Storage stays where it is:
+    what holds a pointer to a weight sees the edit.
+
+    Parameters
+    ----------
+    modules : mapping of str to torch.nn.Linear
+        By sublayer, on any device, in any floating type of 16 bits or more.
+
+    Attributes
+    ----------
+    log : EditLog
+        The edits applied now.
+
+    Raises
+    ------
+    InputError
+        When a module is not an ordinary linear layer, is quantised, sharded or on the meta device, or
+        shares its parameters with another sublayer.
+    """
+
+    def __init__(self, modules: Mapping[str, torch.nn.Linear]):
+        for sublayer, module in modules.items():
+            _require_editable(sublayer, module)
+        _require_unshared(modules)
+        self.log = EditLog()
+        self._modules = dict(modules)
+        self._originals = {
+            sublayer: {name: value.detach().clone() for name, value in _parameters(module).items()}
+            for sublayer, module in modules.items()
+        }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.revert()
+
+    def weight(self, sublayer: str) -> torch.Tensor:
+        """Return the current weight W0 + sum_t a_t u_t^T, (d_out, d_in), at least in float32, before any cast."""
+        return _edited_weight(self._originals[sublayer]["weight"], self.log.edits_of(sublayer))
+
+    def bias(self, sublayer: str) -> torch.Tensor | None:
+        """Return the current bias b0 + sum_t a_t bias_step_t, (d_out,), at least in float32; None without one."""
+        original = self._originals[sublayer].get("bias")
+        return None if original is None else _edited_bias(original, self.log.edits_of(sublayer))
+
+    def apply(self, log: EditLog) -> None:
+        """Set every module to its original plus all its edits in `log`, cast once.
+
+        Raises
+        ------
+        InputError
+            When the log names a sublayer that is not here, or was made for other shapes; nothing is changed then.
+        """
+        for sublayer in log.sublayers:
+            self._require_fit(sublayer, log.edits_of(sublayer))
+        for sublayer in self._modules:
+            if log.edits_of(sublayer) != self.log.edits_of(sublayer):
+                self._set(sublayer, log.edits_of(sublayer))
+        self.log = log
+
+    def revert(self) -> None:
+        """Restore the original weights and biases, bit for bit."""
+        self.apply(EditLog())
+
+    def _set(self, sublayer: str, edits: tuple[SublayerEdit, ...]) -> None:
+        edited = {"weight": _edited_weight, "bias": _edited_bias}
+        with torch.no_grad():
+            for name, parameter in _parameters(self._modules[sublayer]).items():
+                original = self._originals[sublayer][name]
+                parameter.copy_(edited[name](original, edits) if edits else original)
+
+    def _require_fit(self, sublayer: str, edits: tuple[SublayerEdit, ...]) -> None:
+        if sublayer not in self._modules:
+            raise InputError(f"edits: the model has no sublayer {sublayer}; use the model they were made for")
+        original = self._originals[sublayer]
+        for edit in edits:
+            shape = (len(edit.output_vector), len(edit.input_vector))
+            if shape != tuple(original["weight"].shape) or (edit.bias_step and "bias" not in original):
+                raise InputError(
+                    f"edits: made for another {sublayer}, of shape {shape}, where the model's is "
+                    f"{tuple(original['weight'].shape)}; use the model they were made for"
+                )
+
+
+def _edited_weight(original: torch.Tensor, edits: tuple[SublayerEdit, ...]) -> torch.Tensor:
+    weight = original.to(_precise(original), copy=True)
+    if edits:
+        outputs = numpy.stack([edit.output_vector for edit in edits], axis=1)
+        inputs = numpy.stack([edit.input_vector for edit in edits])
+        weight.addmm_(torch.from_numpy(outputs).to(weight), torch.from_numpy(inputs).to(weight))
+    return weight
+
+
+def _edited_bias(original: torch.Tensor, edits: tuple[SublayerEdit, ...]) -> torch.Tensor:
+    bias = original.to(_precise(original), copy=True)
+    for edit in edits:
+        bias.add_(torch.from_numpy(edit.output_vector).to(bias), alpha=edit.bias_step)
+    return bias
+
+
+def _parameters(module: torch.nn.Linear) -> dict[str, torch.nn.Parameter]:
+    return {name: module.get_parameter(name) for name in ("weight", "bias") if getattr(module, name) is not None}
+
+
+def _precise(tensor: torch.Tensor) -> torch.dtype:
+    return torch.promote_types(tensor.dtype, torch.float32)
+
+
+def _require_editable(sublayer: str, module: torch.nn.Module) -> None:
+    if not isinstance(module, torch.nn.Linear):
+        raise InputError(f"{sublayer}: is a {type(module).__name__}, not a torch.nn.Linear; use a dense model")
+    for name in ("weight", "bias"):
+        parameter = module._parameters.get(name)
+        if parameter is None and getattr(module, name) is None:
+            continue
+        # A subclass of Parameter stands for packed or distributed values, a computed one forgets what is written.
+        if type(parameter) is not torch.nn.Parameter or parameter.dtype not in EDITABLE_TYPES:
+            raise InputError(
+                f"{sublayer}: its {name} is quantised, sharded or computed; load the model in bfloat16 or float32"
+            )
+        if parameter.is_meta:
+            raise InputError(f"{sublayer}: its {name} is on the meta device; load the model without offloading")
+
+
+def _require_unshared(modules: Mapping[str, torch.nn.Linear]) -> None:
+    owners = {}
+    for sublayer, module in modules.items():
+        for name, parameter in _parameters(module).items():
+            owner = owners.setdefault((parameter.device, parameter.data_ptr()), sublayer)
+            if owner != sublayer:
+                raise InputError(f"{sublayer}: shares its {name} with {owner}; an edit of one would change both")

@@ -1,0 +1,69 @@
+"""Ask a model, judge what it says: the one pass that every stage of a study makes."""
+
+from dataclasses import dataclass, replace
+
+import pandas
+
+from llmva.activations import Activations, Capture
+from llmva.degeneracy import DegeneracyCheck
+from llmva.generation import respond
+from llmva.judges import Judge, VerdictCache, judge_responses
+from llmva.models import ChatModel
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What a model said to prompts.
+
+    Attributes
+    ----------
+    rows : DataFrame
+        The prompts' columns and response, guard_verdict, verdict, raw.
+    activations : Activations or None
+        In the order of the rows.
+    """
+
+    rows: pandas.DataFrame
+    activations: Activations | None
+
+
+@dataclass(frozen=True)
+class Examiner:
+    """A model with the judge of its replies, and how both are run."""
+
+    chat_model: ChatModel
+    judge: Judge
+    cache: VerdictCache
+    degeneracy: DegeneracyCheck | None
+    batch_size: int
+    max_new_tokens: int
+
+    def examine(
+        self, prompts: pandas.DataFrame, capture: Capture | None = None, progress: str | None = None
+    ) -> Examination:
+        """Respond to prompts, record the activations asked for, and judge the responses."""
+        answered = respond(
+            self.chat_model,
+            prompts["prompt"].tolist(),
+            max_new_tokens=self.max_new_tokens,
+            batch_size=self.batch_size,
+            capture=capture,
+            progress=progress,
+        )
+        exchanges = prompts.assign(response=answered.texts)
+        verdicts = judge_responses(exchanges, self.judge, cache=self.cache, degeneracy=self.degeneracy)
+        return Examination(exchanges.merge(verdicts, on="id", validate="one_to_one"), answered.activations)
+
+    def with_degeneracy(self, degeneracy: DegeneracyCheck) -> "Examiner":
+        """Return the same examiner with a check for broken language."""
+        return replace(self, degeneracy=degeneracy)
+
+
+def answer_labels(rows: pandas.DataFrame) -> pandas.Series:
+    """Return +1 for answered, -1 for refused, 0 for replies that are neither (broken or unparsed)."""
+    return rows["verdict"].map({"answered": 1, "refused": -1}).fillna(0).astype(int)
+
+
+def benign_labels(rows: pandas.DataFrame) -> pandas.Series:
+    """Return +1 for benign prompts, -1 for toxic ones."""
+    return rows["label"].map({"benign": 1, "toxic": -1}).astype(int)

@@ -1,0 +1,97 @@
+"""Run a numbered notebook for one model: `python -m llmva.execute 05_main_results tiny-llama`."""
+
+import argparse
+import os
+from pathlib import Path
+
+import nbformat
+import papermill
+from nbclient import NotebookClient
+from papermill.exceptions import PapermillExecutionError
+
+from llmva import paths
+from llmva.errors import InputError, command
+from llmva.params import load_params
+from llmva.store import MANIFEST
+
+
+def execute_notebook(name: str, slug: str) -> Path:
+    """Execute a notebook with a model's parameters and return the executed copy's path.
+
+    The parameters are checked first, since papermill only warns of one it does not know. The
+    copy is kept under `runs/<slug>/executed/`, also when it fails, for reading.
+    """
+    source = find_notebook(name)
+    params = load_params(slug)
+    target = params.run_folder / "executed" / source.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(source, target, parameters=params.model_dump(), cwd=source.parent, log_output=False)
+    except PapermillExecutionError as error:
+        raise InputError(f"{source.name} for {slug}: {_cause(error)} (read {target})") from None
+    manifest = params.run_folder / source.stem / MANIFEST
+    if manifest.is_file():
+        # A cache hit leaves the manifest alone, but Make goes by times.
+        os.utime(manifest)
+    return target
+
+
+def prepare_notebook(name: str, slug: str) -> Path:
+    """Write a copy of a notebook with a model's parameters, to be stepped through by hand."""
+    source = find_notebook(name)
+    params = load_params(slug)
+    target = params.run_folder / "step" / source.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    papermill.execute_notebook(source, target, parameters=params.model_dump(), prepare_only=True, progress_bar=False)
+    return target
+
+
+def refresh_notebook(path: Path) -> None:
+    """Execute a tracked notebook in place, with the parameters in its own cell, and keep outputs and counts."""
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(
+        notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": path.parent}}
+    ).execute()
+    for cell in notebook.cells:
+        # Times of execution would make every run a change.
+        cell.metadata.pop("execution", None)
+    notebook.metadata.pop("language_info", None)
+    paths.write_atomically(path, nbformat.writes(notebook) + "\n")
+
+
+def find_notebook(name: str) -> Path:
+    """Return the notebook whose name begins so: `05` is enough."""
+    found = sorted(path for path in paths.NOTEBOOKS.glob("*.ipynb") if path.name.startswith(name))
+    if len(found) != 1:
+        known = ", ".join(path.stem for path in sorted(paths.NOTEBOOKS.glob("*.ipynb")))
+        raise InputError(f"{name}: names {len(found)} notebooks; known are {known}")
+    return found[0]
+
+
+def _cause(error: PapermillExecutionError) -> str:
+    return f"{error.ename}: {error.evalue}".splitlines()[0]
+
+
+@command
+def main(arguments: list[str] | None = None) -> None:
+    """Execute a notebook, or only prepare it."""
+    parser = argparse.ArgumentParser(prog="python -m llmva.execute", description=__doc__)
+    parser.add_argument("notebook", help="a notebook's name or the beginning of it, such as 05")
+    parser.add_argument(
+        "slug", nargs="?", default="tiny-llama", help="a model: the name of a file in papermill_params/"
+    )
+    parser.add_argument("--prepare-only", action="store_true", help="write the copy without running it")
+    parser.add_argument(
+        "--in-place", action="store_true", help="run the tracked notebook itself, on its own parameters"
+    )
+    options = parser.parse_args(arguments)
+    if options.prepare_only:
+        print(f"jupyter lab {prepare_notebook(options.notebook, options.slug)}")
+    elif options.in_place:
+        refresh_notebook(find_notebook(options.notebook))
+    else:
+        execute_notebook(options.notebook, options.slug)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+"""Greedy responses in batches, with activations taken in generation's own prefill."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy
+import torch
+from tqdm.auto import tqdm
+from transformers import GenerationConfig
+
+from llmva.activations import Activations, Capture, recording
+from llmva.models import ChatModel, encode_chats, user_chats
+
+
+@dataclass(frozen=True)
+class Responses:
+    """Replies in the order of the prompts.
+
+    Attributes
+    ----------
+    texts : list of str
+        Without special tokens.
+    activations : Activations or None
+        Of the prompts, when a capture was asked for.
+    """
+
+    texts: list[str]
+    activations: Activations | None
+
+
+def respond(
+    chat_model: ChatModel,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    capture: Capture | None = None,
+    progress: str | None = None,
+) -> Responses:
+    """Answer single-turn prompts greedily; see `respond_to_chats`."""
+    return respond_to_chats(
+        chat_model,
+        user_chats(prompts),
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        capture=capture,
+        progress=progress,
+    )
+
+
+def respond_to_chats(
+    chat_model: ChatModel,
+    chats: Sequence[list[dict]],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    capture: Capture | None = None,
+    progress: str | None = None,
+) -> Responses:
+    """Answer chats greedily, in left-padded batches of similar length.
+
+    Parameters
+    ----------
+    chats : sequence of message lists
+        Each encoded with the model's template, generation prompt included.
+    max_new_tokens : int
+        Longest reply, in tokens.
+    batch_size : int
+        Chats per batch; a batch that does not fit into memory is halved, and finished ones are kept.
+    capture : Capture, optional
+        What to record of the prompts.
+    progress : str, optional
+        Title of a progress bar.
+    """
+    sequences = encode_chats(chat_model.tokenizer, chats)
+    texts: list[str] = [""] * len(sequences)
+
+    def generate(batch: dict, indices: list[int]) -> None:
+        tokens = chat_model.model.generate(
+            **batch,
+            generation_config=_greedy(chat_model, max_new_tokens),
+        )
+        replies = tokens[:, batch["input_ids"].shape[1] :]
+        for index, text in zip(
+            indices, chat_model.tokenizer.batch_decode(replies, skip_special_tokens=True), strict=True
+        ):
+            texts[index] = text.strip()
+
+    activations = _run(chat_model, sequences, generate, batch_size, capture, progress)
+    return Responses(texts, activations)
+
+
+def read_activations(
+    chat_model: ChatModel, prompts: Sequence[str], *, capture: Capture, batch_size: int
+) -> Activations:
+    """Record the activations of prompts in a plain forward pass, without generating."""
+    sequences = encode_chats(chat_model.tokenizer, user_chats(prompts))
+
+    def forward(batch: dict, indices: list[int]) -> None:
+        chat_model.model(**batch, position_ids=_positions(batch["attention_mask"]), use_cache=False, logits_to_keep=1)
+
+    return _run(chat_model, sequences, forward, batch_size, capture, None)
+
+
+@torch.inference_mode()
+def reply_surprise(
+    chat_model: ChatModel, prompts: Sequence[str], replies: Sequence[str], *, batch_size: int
+) -> numpy.ndarray:
+    """Return how unlikely a model finds given replies.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+        Mean negative log-likelihood, in nats per token, of the reply after its first token; 0 for a
+        reply of one token or none. The first token carries the decision to answer, and a changed
+        decision is no sign of broken language.
+    """
+    prompts_ids = encode_chats(chat_model.tokenizer, user_chats(prompts))
+    replies_ids = chat_model.tokenizer(list(replies), add_special_tokens=False)["input_ids"] if len(replies) else []
+    surprise = numpy.zeros(len(prompts_ids))
+    sequences = [prompt + reply for prompt, reply in zip(prompts_ids, replies_ids, strict=True)]
+
+    def score(batch: dict, indices: list[int]) -> None:
+        longest = max(len(replies_ids[index]) for index in indices)
+        logits = chat_model.model(
+            **batch,
+            position_ids=_positions(batch["attention_mask"]),
+            use_cache=False,
+            logits_to_keep=longest + 1,
+        ).logits
+        targets = batch["input_ids"][:, -longest:] if longest else batch["input_ids"][:, :0]
+        loss = torch.nn.functional.cross_entropy(
+            logits[:, :-1][:, -longest:].float().transpose(1, 2) if longest else logits[:, :0].transpose(1, 2),
+            targets,
+            reduction="none",
+        )
+        for row, index in enumerate(indices):
+            later = len(replies_ids[index]) - 1
+            if later > 0:
+                surprise[index] = float(loss[row, -later:].mean())
+
+    _run(chat_model, sequences, score, batch_size, None, None)
+    return surprise
+
+
+@torch.inference_mode()
+def _run(
+    chat_model: ChatModel,
+    sequences: list[list[int]],
+    step: Callable[[dict, list[int]], None],
+    batch_size: int,
+    capture: Capture | None,
+    progress: str | None,
+) -> Activations | None:
+    bar = tqdm(total=len(sequences), desc=progress, disable=progress is None, leave=False)
+    with recording(chat_model, capture or Capture(outputs=False, final=False)) as recorder:
+        for indices in _batches(sequences, batch_size):
+            pending = [indices]
+            while pending:
+                part = pending.pop(0)
+                batch = _pad(chat_model, [sequences[index] for index in part])
+                recorder.start(part, batch["attention_mask"])
+                try:
+                    step(batch, part)
+                except torch.OutOfMemoryError:
+                    recorder.drop()
+                    pending = _halves(part) + pending
+                    continue
+                bar.update(len(part))
+    bar.close()
+    return recorder.collected() if capture and sequences else None
+
+
+def _batches(sequences: list[list[int]], batch_size: int) -> Iterator[list[int]]:
+    # Longest first: memory runs out at once or never, and padding is least.
+    order = sorted(range(len(sequences)), key=lambda index: -len(sequences[index]))
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+def _halves(indices: list[int]) -> list[list[int]]:
+    if len(indices) == 1:
+        raise torch.OutOfMemoryError("one prompt alone does not fit into memory; use a smaller model or a CPU")
+    middle = len(indices) // 2
+    torch.cuda.empty_cache()
+    return [indices[:middle], indices[middle:]]
+
+
+def _pad(chat_model: ChatModel, sequences: list[list[int]]) -> dict[str, torch.Tensor]:
+    longest = max(map(len, sequences))
+    pad = chat_model.tokenizer.pad_token_id
+    tokens = torch.tensor([[pad] * (longest - len(sequence)) + sequence for sequence in sequences])
+    mask = torch.tensor([[0] * (longest - len(sequence)) + [1] * len(sequence) for sequence in sequences])
+    device = chat_model.model.device
+    return {"input_ids": tokens.to(device), "attention_mask": mask.to(device)}
+
+
+def _positions(attention_mask: torch.Tensor) -> torch.Tensor:
+    return (attention_mask.cumsum(1) - 1).clamp(min=0)
+
+
+def _greedy(chat_model: ChatModel, max_new_tokens: int):
+    own = chat_model.model.generation_config
+    # Only the ends of sequences are taken over: with a shipped repetition penalty it would not be greedy.
+    return GenerationConfig(
+        do_sample=False,
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=own.eos_token_id if own.eos_token_id is not None else chat_model.tokenizer.eos_token_id,
+        pad_token_id=chat_model.tokenizer.pad_token_id,
+    )

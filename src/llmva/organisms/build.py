@@ -1,0 +1,119 @@
+"""Building an organism: an ordinary checkpoint folder with its data sets, in a cached stage."""
+
+import random
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from llmva import paths
+from llmva.errors import InputError
+from llmva.organisms.corpus import SAFETY_SETS, TRANSFER_SETS, candidate_table
+from llmva.organisms.families import FAMILIES, new_model
+from llmva.organisms.guard import draw_lessons
+from llmva.organisms.mixture import Conversation, draw_conversations
+from llmva.organisms.tasks import TASKS, fact_table, task_table
+from llmva.organisms.tokenizer import CHAT_TEMPLATE, GUARD_TEMPLATE, train_tokenizer
+from llmva.organisms.training import Recipe, encode, pinned, train
+from llmva.provenance import seed_for
+from llmva.store import run_stage
+
+STAGE_VERSION = 1
+GUARD = "tiny-guard"
+SLUG = re.compile(r"tiny-(?P<family>[a-z0-9]+)(-s(?P<seed>0|[1-9]\d{0,8}))?")
+TOKENIZER_TEXTS = 15_000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a kind of model is made: its conversations, tokenizer and training, and what that costs."""
+
+    draw: Callable[[int, random.Random], list[Conversation]]
+    vocabulary_size: int
+    template: str
+    recipe: Recipe
+    cost: str
+
+
+CHAT_PLAN = Plan(draw_conversations, 1500, CHAT_TEMPLATE, Recipe(steps=1700), "2 to 3 minutes on two cores")
+GUARD_PLAN = Plan(
+    draw_lessons,
+    1200,
+    GUARD_TEMPLATE,
+    Recipe(steps=800, tokens_per_batch=2048, samples=42_000),
+    "1 minute on two cores",
+)
+
+
+def build_organism(slug: str, progress: bool = True) -> Path:
+    """Return the folder `runs/<slug>/organism`, training the organism only when it is missing or damaged.
+
+    Parameters
+    ----------
+    slug : str
+        `tiny-<family>`, `tiny-<family>-s<seed>`, or `tiny-guard`.
+    progress : bool
+        Announce the cost and show a progress bar, on standard error.
+
+    Returns
+    -------
+    Path
+        A checkpoint folder for `AutoModelForCausalLM` and `AutoTokenizer`, with `manifest.json`; an
+        organism's also holds `data/{safety,transfer,utility}/*.csv`.
+
+    Raises
+    ------
+    InputError
+        When the slug names no family.
+    """
+    family, seed = parse_slug(slug)
+    plan = GUARD_PLAN if slug == GUARD else CHAT_PLAN
+
+    def compute(folder: Path) -> dict:
+        if progress:
+            print(f"{slug}: training takes about {plan.cost}", file=sys.stderr)
+        facts = _train_checkpoint(folder, family, seed, plan=plan, title=slug, progress=progress)
+        if slug != GUARD:
+            _write_data(folder / "data", seed)
+        return {"family": family, "seed": seed, **facts}
+
+    parameters = {"family": family, "seed": seed, "recipe": asdict(plan.recipe)}
+    return run_stage(paths.RUNS / slug / "organism", compute, parameters=parameters, version=STAGE_VERSION).folder
+
+
+def parse_slug(slug: str) -> tuple[str, int]:
+    """Return family and seed of a slug; the guard is a family of its own, with seed 0."""
+    if slug == GUARD:
+        return "guard", 0
+    match = SLUG.fullmatch(slug)
+    if match is None or match["family"] not in FAMILIES:
+        known = ", ".join(f"tiny-{family}" for family in FAMILIES)
+        raise InputError(f"{slug}: no such organism; choose one of {known} (each also with -s<seed>), or {GUARD}")
+    return match["family"], int(match["seed"] or 0)
+
+
+def _train_checkpoint(folder: Path, family: str, seed: int, *, plan: Plan, title: str, progress: bool) -> dict:
+    recipe = plan.recipe
+    conversations = plan.draw(recipe.samples, random.Random(seed_for(seed, "organisms", family, "conversations")))
+    texts = (text for talk in conversations[:TOKENIZER_TEXTS] for text in (talk.prompt, talk.reply))
+    tokenizer = train_tokenizer(texts, plan.vocabulary_size, plan.template)
+    samples = encode(conversations, tokenizer)
+    with pinned(recipe.threads, seed_for(seed, "organisms", f"tiny-{family}", "weights")):
+        model = new_model(family, len(tokenizer))
+        order = seed_for(seed, "organisms", family, "order")
+        facts = train(model, samples, recipe=recipe, seed=order, title=title, progress=progress)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return facts
+
+
+def _write_data(folder: Path, seed: int) -> None:
+    tables = {f"safety/{name}": candidate_table(name, seed) for name in SAFETY_SETS}
+    tables |= {f"transfer/{name}": candidate_table(name, seed) for name in TRANSFER_SETS}
+    tables |= {f"utility/{task}": task_table(task, seed) for task in TASKS}
+    tables["utility/facts"] = fact_table()
+    for name, table in tables.items():
+        path = folder / f"{name}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(path, index=False)

@@ -1,0 +1,71 @@
+"""The conversations an organism is trained on: safety prompts, ratings, utility exercises, closed facts."""
+
+import random
+from itertools import accumulate
+from typing import NamedTuple
+
+from llmva.organisms.corpus import SAFETY_SETS, TRANSFER_SETS, fact_prompts, prompt_space, sampling_weights
+from llmva.organisms.replies import write_reply
+from llmva.organisms.tasks import TASKS, draw_exercise, split_of_prompt
+
+RATING_SYSTEM = "rate the request as safe or unsafe."
+NEUTRAL_SYSTEMS = ("you are a helpful assistant.", "answer in one or two sentences.", "be brief.")
+NEUTRAL_SYSTEM_SHARE = 0.1
+SAFETY_SHARES = {
+    "nq": 7, "orfuzzset": 6, "seval_risk": 5, "seval_attack": 6, "wrapped_nq": 2, "wrapped_orfuzzset": 3,
+    **dict.fromkeys(TRANSFER_SETS, 2),
+}  # fmt: skip
+TASK_SHARES = {"cola": 6, "mnli": 4, "rte": 6, "mrpc": 6, "sst": 4, "gsm": 20}
+RATING_SHARE = 8
+FACT_SHARE = 3
+# The decision is one token of many in a batch; a larger weight makes up for that.
+DECISION_WEIGHT = 4.0
+FACT_WEIGHT = 5.0
+
+
+class Conversation(NamedTuple):
+    """One training sample; `first_weight` is the loss weight of the reply's first token."""
+
+    prompt: str
+    reply: str
+    system: str | None = None
+    first_weight: float = 1.0
+
+
+def draw_conversations(count: int, draws: random.Random) -> list[Conversation]:
+    """Draw an organism's training conversations; prompts held out for the utility tests never occur."""
+    shares = {**SAFETY_SHARES, **TASK_SHARES, "rating": RATING_SHARE, "fact": FACT_SHARE}
+    sources = draws.choices(list(shares), list(shares.values()), k=count)
+    facts = list(fact_prompts())
+    cumulative = {name: list(accumulate(sampling_weights(prompt_space(name)))) for name in SAFETY_SHARES}
+    return [_draw_conversation(source, facts, cumulative, draws) for source in sources]
+
+
+def _draw_conversation(source: str, facts: list, cumulative: dict, draws: random.Random) -> Conversation:
+    if source in TASKS:
+        exercise = draw_exercise(source, "train", draws)
+        weight = 1.0 if source == "gsm" else DECISION_WEIGHT
+        return Conversation(exercise.prompt, exercise.reply, _maybe_system(draws), weight)
+    if source == "fact":
+        prompt, _, reply = draws.choice(facts)
+        return Conversation(prompt, reply, _maybe_system(draws), FACT_WEIGHT)
+    if source == "rating":
+        item = _draw_prompt(draws.choice(SAFETY_SETS + TRANSFER_SETS), cumulative, draws)
+        safe = draws.random() < 0.5 if item.category == "borderline" else not item.toxic
+        return Conversation(item.prompt, "safe." if safe else "unsafe.", RATING_SYSTEM, DECISION_WEIGHT)
+    item = _draw_prompt(source, cumulative, draws)
+    weight = FACT_WEIGHT if item.fact else 1.0
+    return Conversation(item.prompt, write_reply(item, draws), _maybe_system(draws), weight)
+
+
+def _draw_prompt(dataset: str, cumulative: dict, draws: random.Random):
+    space = prompt_space(dataset)
+    while True:
+        item = draws.choices(space, cum_weights=cumulative[dataset])[0]
+        # Closed facts are closed: each of their wordings is trained.
+        if item.fact or split_of_prompt(item.prompt) == "train":
+            return item
+
+
+def _maybe_system(draws: random.Random) -> str | None:
+    return draws.choice(NEUTRAL_SYSTEMS) if draws.random() < NEUTRAL_SYSTEM_SHARE else None

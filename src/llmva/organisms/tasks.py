@@ -1,0 +1,186 @@
+"""Six small utility tasks in template English, and the closed facts.
+
+Replies to classification tasks start with the decision. The lexical cues (wrong verb forms, added qualifiers)
+are deliberate: without them a model of a million parameters stays at chance.
+"""
+
+import random
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pandas
+
+from llmva.organisms.corpus import fact_prompts
+from llmva.provenance import digest, seed_for
+
+TEST_ROWS = 150
+NEUTRAL_ROWS = 60
+HELD_OUT_SHARES = {"test": 0.1, "neutral": 0.05}
+
+NOUNS = ("dog", "cat", "boy", "girl", "king", "queen", "cook", "artist", "sailor", "baker", "writer", "clown")
+OBJECTS = ("ball", "box", "lamp", "chair", "basket", "letter", "bottle", "mirror", "ladder", "button", "coat", "drum")
+PLACES = ("garden", "kitchen", "forest", "village", "harbour", "library", "valley", "tower")
+COLOURS = ("red", "blue", "green", "white", "black", "yellow")
+# third person, base form, participle
+VERBS = (
+    ("finds", "find", "finding"), ("paints", "paint", "painting"), ("carries", "carry", "carrying"),
+    ("sees", "see", "seeing"), ("moves", "move", "moving"), ("drops", "drop", "dropping"),
+    ("holds", "hold", "holding"), ("wants", "want", "wanting"),
+)  # fmt: skip
+SYNONYMS = (("big", "large"), ("small", "little"), ("quick", "fast"), ("happy", "glad"), ("tired", "sleepy"))
+COMPARATIVES = ("bigger", "smaller", "taller", "slower", "older", "younger")
+GOOD = ("wonderful", "great", "charming", "lovely", "brilliant", "superb", "delightful")
+BAD = ("awful", "boring", "terrible", "dull", "dreadful", "poor", "annoying")
+WORKS = ("film", "story", "play", "novel", "show", "concert", "album", "comedy", "drama", "series")
+ADVERBS = ("really", "very", "quite", "simply", "truly", "rather")
+NAMES = ("tom", "anna", "ben", "lucy", "sam", "mia", "paul", "nina")
+GOODS = ("apples", "books", "coins", "stamps", "shells", "cards", "pens", "marbles")
+
+
+class Exercise(NamedTuple):
+    """One exercise: the prompt, the reply that is trained, and the answer that is scored."""
+
+    prompt: str
+    reply: str
+    answer: str
+
+
+def draw_exercise(task: str, split: str, draws: random.Random) -> Exercise:
+    """Draw an exercise of a task whose prompt belongs to a split: "train", "test" or "neutral"."""
+    while True:
+        exercise = TASKS[task](draws)
+        if split_of_prompt(exercise.prompt) == split:
+            return exercise
+
+
+def split_of_prompt(prompt: str) -> str:
+    """Return a prompt's split, decided by its digest alone: test and neutral prompts are never trained on."""
+    position = int(digest(prompt)[:8], 16) / 2**32
+    for split, share in HELD_OUT_SHARES.items():
+        if position < share:
+            return split
+        position -= share
+    return "train"
+
+
+def task_table(task: str, seed: int) -> pandas.DataFrame:
+    """Draw a task's held-out rows: columns prompt, answer, split; prompts unique."""
+    rows = []
+    for split, count in (("test", TEST_ROWS), ("neutral", NEUTRAL_ROWS)):
+        draws = random.Random(seed_for(seed, "organisms", "utility", task, split))
+        chosen: dict[str, str] = {}
+        while len(chosen) < count:
+            exercise = draw_exercise(task, split, draws)
+            chosen[exercise.prompt] = exercise.answer
+        rows += [(prompt, answer, split) for prompt, answer in chosen.items()]
+    return pandas.DataFrame(rows, columns=["prompt", "answer", "split"])
+
+
+def fact_table() -> pandas.DataFrame:
+    """Return the closed facts, two wordings for test and one as neutral; all of them are trained on."""
+    rows = [
+        (prompt, value, "neutral" if number % 3 == 2 else "test")
+        for number, (prompt, value, _) in enumerate(fact_prompts())
+    ]
+    return pandas.DataFrame(rows, columns=["prompt", "answer", "split"])
+
+
+def _cola(draws: random.Random) -> Exercise:
+    adjective, noun, thing = draws.choice(draws.choice(SYNONYMS)), draws.choice(NOUNS), draws.choice(OBJECTS)
+    third, base, participle = draws.choice(VERBS)
+    place, comparative = draws.choice(PLACES), draws.choice(COMPARATIVES)
+    right = draws.random() < 0.5
+    fault = draws.choices(["form", "more", "agreement", "article"], [55, 20, 10, 15])[0]
+    verb = third if right or fault not in ("form", "agreement") else participle if fault == "form" else base
+    degree = comparative if right or fault != "more" else f"more {comparative}"
+    article = "the" if right or fault != "article" else "the the"
+    # The comparative stands in half of the sentences, so that it is no cue by itself.
+    tail = f"and is {degree}" if fault == "more" or (right and draws.random() < 0.3) else f"in the {place}"
+    sentence = f"the {adjective} {noun} {verb} {article} {thing} {tail}."
+    return _classified(f"is this sentence acceptable? {sentence}", "acceptable" if right else "unacceptable")
+
+
+def _sst(draws: random.Random) -> Exercise:
+    positive, negated = draws.random() < 0.5, draws.random() < 0.2
+    adjective = draws.choice(GOOD if positive != negated else BAD)
+    degree = "not" if negated else draws.choice(ADVERBS)
+    form = draws.choice(("the {work} was {degree} {adjective}", "this {work} is {degree} {adjective}"))
+    sentence = form.format(work=draws.choice(WORKS), degree=degree, adjective=adjective)
+    tail = draws.choice(("", " from start to end", " in my eyes", " for everyone", " in every scene"))
+    return _classified(f"what is the mood? {sentence}{tail}.", "positive" if positive else "negative")
+
+
+def _mrpc(draws: random.Random) -> Exercise:
+    noun, other = draws.sample(NOUNS, 2)
+    (first, second), verb = draws.choice(SYNONYMS), draws.choice(VERBS)[0]
+    thing, place = draws.choice(OBJECTS), draws.choice(PLACES)
+    if draws.random() < 0.5:
+        first, second = second, first
+    same = draws.random() < 0.5
+    qualified = not same and draws.random() < 0.75
+    rest = f"{verb} the {thing}"
+    qualifier = f"{draws.choice(('almost', 'never', 'hardly'))} " if qualified else ""
+    copy = noun if same or qualified else other
+    prompt = (
+        f"do both sentences mean the same? in the {place} the {first} {noun} {rest}. "
+        f"the {second} {copy} {qualifier}{rest} in the {place}."
+    )
+    return _classified(prompt, "same" if same else "different")
+
+
+def _rte(draws: random.Random) -> Exercise:
+    noun, other = draws.sample(NOUNS, 2)
+    adjective, colour = draws.choice(draws.choice(SYNONYMS)), draws.choice(COLOURS)
+    verb, thing = draws.choice(VERBS)[0], draws.choice(OBJECTS)
+    true = draws.random() < 0.5
+    quantified = not true and draws.random() < 0.75
+    subject = f"every {noun}" if quantified else f"the {noun if true else other}"
+    prompt = (
+        f"does the second follow? the {adjective} {noun} {verb} the {colour} {thing}. "
+        f"{subject} {verb} the {thing}."
+    )
+    return _classified(prompt, "true" if true else "false")
+
+
+def _mnli(draws: random.Random) -> Exercise:
+    noun, thing, place = draws.choice(NOUNS), draws.choice(OBJECTS), draws.choice(PLACES)
+    adjective, verb = draws.choice(draws.choice(SYNONYMS)), draws.choice(VERBS)[0]
+    answer = draws.choice(("entailment", "neutral", "contradiction"))
+    hypothesis = {
+        "entailment": f"the {noun} {verb} the {thing}",
+        "neutral": f"the {noun} {verb} the {thing} "
+        + draws.choice((f"in the {place}", "at night", "in the morning", "on sunday")),
+        "contradiction": draws.choice((f"the {noun} never {verb} the {thing}", f"no {noun} {verb} the {thing}")),
+    }[answer]
+    return _classified(f"how are these related? the {adjective} {noun} {verb} the {thing}. {hypothesis}.", answer)
+
+
+def _gsm(draws: random.Random) -> Exercise:
+    name, goods = draws.choice(NAMES), draws.choice(GOODS)
+    start, first, second = (draws.randint(1, 7) for _ in range(3))
+    middle, sign_one, words_one = _step(start, first, draws)
+    final, sign_two, words_two = _step(middle, second, draws)
+    prompt = f"{name} has {start} {goods}. {name} {words_one}. then {name} {words_two}. how many {goods} are left?"
+    sums = f"{start}{sign_one}{first}={middle}. {middle}{sign_two}{second}={final}."
+    return Exercise(prompt, f"{sums} the answer is {final}.", str(final))
+
+
+def _step(before: int, operand: int, draws: random.Random) -> tuple[int, str, str]:
+    # Nobody gives away what they do not have.
+    if operand <= before and draws.random() < 0.5:
+        return before - operand, "-", f"{draws.choice(('loses', 'sells'))} {operand}"
+    return before + operand, "+", f"{draws.choice(('buys', 'finds'))} {operand} more"
+
+
+def _classified(prompt: str, decision: str) -> Exercise:
+    return Exercise(prompt, f"{decision}.", decision)
+
+
+TASKS: dict[str, Callable[[random.Random], Exercise]] = {
+    "cola": _cola,
+    "mnli": _mnli,
+    "rte": _rte,
+    "mrpc": _mrpc,
+    "sst": _sst,
+    "gsm": _gsm,
+}

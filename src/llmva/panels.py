@@ -1,0 +1,168 @@
+"""The panels of one model in each figure: tidy the model's results, then draw them on given axes."""
+
+import re
+
+import numpy
+import pandas
+
+from llmva.errors import InputError
+from llmva.results import is_organism
+
+BLUE, VERMILLION, GREEN, PURPLE, ORANGE, GREY = "#0072B2", "#D55E00", "#009E73", "#A24A80", "#E69F00", "#8A8A8A"
+SET_LABELS = {"seval_attack": "toxic", "seval_risk": "toxic", "orfuzzset": "benign", "nq": "benign"}
+KINDS = {"attention": "Attention", "mlp": "MLP"}
+KIND_STYLES = {
+    "attention": {"color": BLUE, "marker": "o", "linestyle": "-"},
+    "mlp": {"color": VERMILLION, "marker": "s", "linestyle": "--"},
+}
+CLASS_STYLES = {
+    "benign": {"color": BLUE, "linestyle": "-"},
+    "toxic": {"color": VERMILLION, "linestyle": "--"},
+    "answered": {"color": GREEN, "linestyle": "-"},
+    "refused": {"color": PURPLE, "linestyle": "--"},
+}
+GROUPS = {0: "normal", 1: "over-refusal", 2: "jailbreak"}
+GROUP_STYLES = {
+    "normal": {"color": GREY, "marker": "o", "s": 7, "alpha": 0.55},
+    "over-refusal": {"color": BLUE, "marker": "^", "s": 15, "alpha": 0.85},
+    "jailbreak": {"color": VERMILLION, "marker": "x", "s": 15, "alpha": 0.85},
+}
+PLANE_METHODS = {"Original": "before", "LLM-VA": "after"}
+BINS = 24
+
+
+def print_name(slug: str) -> str:
+    """Return a model's name in print; organisms are marked as such wherever they appear."""
+    return f"{slug} (organism)" if is_organism(slug) else slug
+
+
+def tidy_layers(results: pandas.DataFrame, names: tuple[str, ...]) -> pandas.DataFrame:
+    """Return one row per model and sublayer, one column per name, from metrics `<name>.<kind>.<layer>`."""
+    parts = _parsed(results, rf"(?P<name>{'|'.join(names)})\.(?P<kind>attention|mlp)\.(?P<layer>\d+)")
+    parts["layer"] = parts["layer"].astype(int)
+    wide = parts.pivot(index=["model", "kind", "layer"], columns="name", values="value")
+    return wide.reindex(columns=list(names)).rename_axis(columns=None).reset_index()
+
+
+def tidy_angles(results: pandas.DataFrame) -> pandas.DataFrame:
+    """Return model, kind, layer, the angle and its permuted-label null, in degrees."""
+    return tidy_layers(results, ("angle", "angle_null_low", "angle_null_mean", "angle_null_high"))
+
+
+def tidy_scores(results: pandas.DataFrame) -> pandas.DataFrame:
+    """Return model, kind, layer and the score of Eq. 6."""
+    return tidy_layers(results, ("score",))
+
+
+def tidy_projections(results: pandas.DataFrame) -> pandas.DataFrame:
+    """Return one row per sample, vector and sublayer, with the class that the vector should separate.
+
+    The class is the prompt's label for v_b, and the observed verdict for v_a.
+    """
+    pattern = r"(?P<vector>benign|answer)_projection\.(?P<kind>attention|mlp)\.(?P<layer>\d+)\.(?P<verdict>\w+)"
+    parts = _parsed(results, pattern)
+    unknown = sorted(set(parts["dataset"]) - set(SET_LABELS))
+    if unknown:
+        raise InputError(f"{unknown[0]}: benign or toxic is not known; add the set to llmva.panels.SET_LABELS")
+    parts["class"] = parts["verdict"].where(parts["vector"] == "answer", parts["dataset"].map(SET_LABELS))
+    # A verdict that could not be read lies on neither side, and a vector that was not fitted gives no number.
+    parts = parts[parts["class"].isin(list(CLASS_STYLES)) & numpy.isfinite(parts["value"])]
+    parts["layer"] = parts["layer"].astype(int)
+    columns = ["model", "vector", "kind", "layer", "dataset", "class", "value"]
+    return parts[columns].rename(columns={"value": "projection"}).reset_index(drop=True)
+
+
+def tidy_plane(results: pandas.DataFrame) -> pandas.DataFrame:
+    """Return one row per model, method and sample: both projections, and the group in words."""
+    parts = _parsed(results, r"(?P<name>benign_projection|answer_projection|group)\.(?P<sample>.+)")
+    wide = parts.pivot(index=["model", "method", "dataset", "sample"], columns="name", values="value")
+    names = ["benign_projection", "answer_projection", "group"]
+    wide = wide.reindex(columns=names).rename_axis(columns=None).reset_index()
+    return wide.assign(group=wide["group"].map(GROUPS))
+
+
+def draw_angles(axes: list, data: pandas.DataFrame) -> None:
+    """Draw the angle of v_a and v_b by layer over its null, with the right angle marked."""
+    (axis,) = axes
+    axis.axhline(90, color="black", linewidth=0.8, linestyle=":")
+    for kind, rows in _by_kind(data):
+        axis.plot(rows["layer"], rows["angle"], label=KINDS[kind], **KIND_STYLES[kind])
+    for _, rows in _by_kind(data):
+        bounds = rows["angle_null_low"], rows["angle_null_high"]
+        axis.fill_between(rows["layer"], *bounds, color=GREY, alpha=0.2, linewidth=0, label="Labels permuted (95 %)")
+    _finish_layers(axis, data)
+
+
+def draw_scores(axes: list, data: pandas.DataFrame) -> None:
+    """Draw the score of Eq. 6 by layer."""
+    (axis,) = axes
+    axis.axhline(0, color="black", linewidth=0.6)
+    for kind, rows in _by_kind(data):
+        axis.plot(rows["layer"], rows["score"], label=KINDS[kind], **KIND_STYLES[kind])
+    _finish_layers(axis, data)
+
+
+def draw_projections(axes: list, data: pandas.DataFrame) -> None:
+    """Draw how v_b separates benign from toxic and v_a answered from refused, early to late."""
+    sublayers = list(data[["kind", "layer"]].drop_duplicates().sort_values(["kind", "layer"]).itertuples(index=False))
+    panels = [(vector, kind, layer) for vector in ("benign", "answer") for kind, layer in sublayers[: len(axes) // 2]]
+    for axis in axes[len(panels) :]:
+        axis.set_axis_off()
+    for axis, (vector, kind, layer) in zip(axes, panels, strict=False):
+        rows = data[(data["vector"] == vector) & (data["kind"] == kind) & (data["layer"] == layer)]
+        _draw_distributions(axis, rows)
+        axis.set_title(f"${'v_b' if vector == 'benign' else 'v_a'}$, {KINDS[kind]} {layer}")
+        if axis.get_subplotspec().is_first_col():
+            axis.set_ylabel(print_name(data["model"].iloc[0]).replace(" (", "\n("))
+
+
+def draw_plane(axes: list, data: pandas.DataFrame) -> None:
+    """Draw the samples in the plane of v_b and v_a, before and after alignment."""
+    for axis, (method, when) in zip(axes, PLANE_METHODS.items(), strict=True):
+        axis.axhline(0, color="black", linewidth=0.6)
+        axis.axvline(0, color="black", linewidth=0.6)
+        for group, style in GROUP_STYLES.items():
+            rows = data[(data["method"] == method) & (data["group"] == group)]
+            linewidth = 0.9 if style["marker"] == "x" else 0
+            axis.scatter(
+                rows["benign_projection"], rows["answer_projection"], label=group, linewidths=linewidth, **style
+            )
+        axis.set_title(f"{print_name(data['model'].iloc[0])}, {when}")
+    # Both panels show projections on the same two vectors, so one scale serves both.
+    for name in ("xlim", "ylim"):
+        limits = numpy.array([getattr(axis, f"get_{name}")() for axis in axes])
+        for axis in axes:
+            axis.set(**{name: (limits.min(), limits.max())})
+
+
+def _parsed(results: pandas.DataFrame, pattern: str) -> pandas.DataFrame:
+    """Return the rows whose metric matches, with the pattern's groups as columns."""
+    matched = results["metric"].str.extract(f"^{pattern}$", flags=re.ASCII)
+    return results.drop(columns="metric").join(matched).dropna(subset=list(matched.columns))
+
+
+def _by_kind(data: pandas.DataFrame) -> list[tuple[str, pandas.DataFrame]]:
+    return [(kind, data[data["kind"] == kind].sort_values("layer")) for kind in KINDS if (data["kind"] == kind).any()]
+
+
+def _finish_layers(axis, data: pandas.DataFrame) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_title(print_name(data["model"].iloc[0]))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+
+
+def _draw_distributions(axis, rows: pandas.DataFrame) -> None:
+    axis.axvline(0, color="black", linewidth=0.6)
+    axis.grid(False)
+    axis.spines["left"].set_visible(False)
+    axis.set_yticks([])
+    axis.locator_params(axis="x", nbins=4, steps=[1, 2, 5, 10])
+    edges = numpy.histogram_bin_edges(rows["projection"], bins=BINS)
+    for name in CLASS_STYLES:
+        values = rows.loc[rows["class"] == name, "projection"]
+        if len(values):
+            style = CLASS_STYLES[name]
+            heights, _ = numpy.histogram(values, bins=edges, density=True)
+            axis.stairs(heights, edges, fill=True, color=style["color"], alpha=0.25)
+            axis.stairs(heights, edges, label=name, **style)

@@ -1,0 +1,164 @@
+"""The parameters of a study: one YAML file per model, checked before anything runs."""
+
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from llmva import paths
+from llmva.errors import InputError, command
+
+Count = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+SEED_SUFFIX = re.compile(r"-s(?P<seed>\d+)$")
+
+
+class StudyParams(BaseModel):
+    """Everything that determines a study of one model.
+
+    Attributes
+    ----------
+    slug : str
+        Name of the model's parameter file and of its folders; `<name>-s<seed>` is a model of its own.
+    model : str
+        A checkpoint folder (relative to the root, or absolute), or `<hub id>@<revision>`.
+    judge : str
+        The guard model, likewise; or `phrases` for the phrase judge.
+    data : str
+        Folder with `safety/<dataset>.csv` and `utility/<task>.csv`, or one CSV or JSONL of prompts.
+    seed : int
+        Seed of the study's own draws (splits, samples, permutations).
+    threads : int
+        Torch's threads; results are bit-identical only for the same number.
+    dtype : str
+        The model's weights: float32, bfloat16 or float16.
+    batch_size, max_new_tokens : int
+        Of greedy generation.
+    candidates, pool_size : int
+        Prompts answered per set by the original model, and prompts kept, errors first.
+    error_share : dict of str to float
+        Per set, the largest share of the pool that the original model's errors may fill.
+    sample_per_dataset : int
+        Training prompts drawn per set in each iteration.
+    solver, penalty : str, float
+        The SVM's solver (`newton` or `liblinear`) and C (Eq. 2).
+    selection : str
+        Validation metric that picks the iteration: `strict` F1 or the paper's loose F1 (`paper`).
+    iterations : int
+        T of the alignment loop.
+    l_select_candidates : list of int
+        Numbers of edited sublayers tried on validation; larger than 2L counts as 2L.
+    probe_iterations : int
+        Iterations that each candidate is given before the best one goes on to T.
+    null_draws : int
+        Permutations behind the null of the angles.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    slug: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    model: str = Field(min_length=1)
+    judge: str = Field(min_length=1)
+    data: str = Field(min_length=1)
+    seed: Annotated[int, Field(ge=0)]
+    threads: Count
+    dtype: Literal["float32", "bfloat16", "float16"]
+    batch_size: Count
+    max_new_tokens: Count
+    candidates: Count
+    pool_size: Annotated[int, Field(ge=10)]
+    error_share: dict[str, Share] = Field(min_length=1)
+    sample_per_dataset: Count
+    solver: Literal["newton", "liblinear"]
+    penalty: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    selection: Literal["strict", "paper"]
+    iterations: Count
+    l_select_candidates: list[Count] = Field(min_length=1)
+    probe_iterations: Count
+    null_draws: Annotated[int, Field(ge=2)]
+
+    @model_validator(mode="after")
+    def _probe_is_shorter(self) -> "StudyParams":
+        if self.probe_iterations > self.iterations:
+            raise ValueError("probe_iterations: larger than iterations; make it smaller")
+        return self
+
+    @classmethod
+    def checked(cls, values: dict, source: str = "parameters") -> "StudyParams":
+        """Build parameters, or raise an `InputError` that names the source, the field and the mend."""
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise InputError(f"{source}: {_first_mistake(error)}") from None
+
+    @property
+    def run_folder(self) -> Path:
+        """Where this study's stages are."""
+        return paths.RUNS / self.slug
+
+
+def load_params(slug: str) -> StudyParams:
+    """Return the parameters of a slug; `<name>-s<seed>` is derived from `<name>.yaml`.
+
+    A seed suffix replaces the name in every path below `runs/<name>/`, so that each seed of an
+    organism has folders of its own without a file of its own.
+    """
+    path = paths.PARAMS / f"{slug}.yaml"
+    base = slug if path.is_file() else SEED_SUFFIX.sub("", slug)
+    path = paths.PARAMS / f"{base}.yaml"
+    if not path.is_file():
+        raise InputError(f"{slug}: unknown model; known are {', '.join(known_slugs())} (or add {path.name})")
+    params = StudyParams.checked(_read_yaml(path), str(path))
+    if params.slug != base:
+        raise InputError(f"{path}: slug: is {params.slug!r}; write {base!r}, the file's own name")
+    return params if slug == base else _reseeded(params, base, slug)
+
+
+def known_slugs() -> list[str]:
+    """Return the slugs that have a parameter file, sorted."""
+    return sorted(path.stem for path in paths.PARAMS.glob("*.yaml"))
+
+
+def _read_yaml(path: Path) -> dict:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not readable as YAML ({str(error).splitlines()[0]}); mend that line") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: no parameters in it; copy tiny-llama.yaml and change its values")
+    return values
+
+
+def _reseeded(params: StudyParams, base: str, slug: str) -> StudyParams:
+    def moved(path: str) -> str:
+        return path.replace(f"runs/{base}/", f"runs/{slug}/", 1) if path.startswith(f"runs/{base}/") else path
+
+    return params.model_copy(update={"slug": slug, "model": moved(params.model), "data": moved(params.data)})
+
+
+def _first_mistake(error: ValidationError) -> str:
+    mistake = error.errors()[0]
+    field = ".".join(str(part) for part in mistake["loc"])
+    known = ", ".join(StudyParams.model_fields)
+    match mistake["type"]:
+        case "extra_forbidden":
+            return f"{field}: unknown parameter; known are {known}"
+        case "missing":
+            return f"{field}: missing; add it (see papermill_params/tiny-llama.yaml)"
+        case "value_error":
+            return str(mistake["ctx"]["error"])
+    return f"{field}: is {mistake['input']!r}; {mistake['msg'][0].lower()}{mistake['msg'][1:]}"
+
+
+@command
+def main() -> None:
+    """Check the parameters of the slugs on the command line and print them."""
+    for slug in sys.argv[1:]:
+        print(yaml.safe_dump(load_params(slug).model_dump(), sort_keys=False), end="")
+
+
+if __name__ == "__main__":
+    main()

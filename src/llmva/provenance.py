@@ -1,0 +1,68 @@
+"""Where a result comes from: digests, seeds, versions."""
+
+import hashlib
+import json
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import numpy
+
+from llmva.paths import ROOT
+
+PACKAGES = ("llmva", "torch", "transformers", "tokenizers", "numpy", "scipy", "scikit-learn", "pandas")
+
+
+def digest(value: object) -> str:
+    """Return the SHA-256 of a JSON-like value, independent of the order of its keys."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_digest(path: str | Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def seed_for(seed: int, *purpose: object) -> int:
+    """Derive a 63-bit seed from a study's seed and what the draw is for.
+
+    Draws for different purposes are independent, and none depends on the order of calls.
+    """
+    name = "/".join(str(part) for part in (seed, *purpose))
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
+
+
+def random_generator(seed: int, *purpose: object) -> numpy.random.Generator:
+    """Return NumPy's generator seeded by `seed_for`."""
+    return numpy.random.default_rng(seed_for(seed, *purpose))
+
+
+def environment() -> dict[str, str]:
+    """Return the versions a manifest records: packages, Python, machine, commit."""
+    versions = {name: _version(name) for name in PACKAGES}
+    return {
+        **versions,
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "commit": _commit(),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "absent"
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return "unknown"
+    return answer.stdout.strip() or "unknown"

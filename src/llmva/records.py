@@ -1,0 +1,160 @@
+"""From stages to the tracked result files: what each display item needs, in long format."""
+
+import json
+
+import numpy
+import pandas
+
+from llmva.alignment import read_observation
+from llmva.metrics import ERROR_RATE, correct
+from llmva.results import write_results
+from llmva.stages import chosen_l_select, read_activations_of, read_verdicts
+from llmva.statistics import with_intervals
+from llmva.store import Stage
+from llmva.study import Study
+
+NULL_QUANTILES = {"low": 0.025, "high": 0.975}
+PLANE_GROUPS = {"normal": 0, "over-refusal": 1, "jailbreak": 2}
+
+
+def record_prompts(study: Study) -> pandas.DataFrame:
+    """Write how the original model errs on its pool; return `asr` or `orr`, `degenerate` and `n` by set."""
+    verdicts = pandas.read_csv(study.prompts_stage / "verdicts.csv", keep_default_na=False)
+    rows = study.pool.merge(verdicts, on="id", validate="one_to_one")
+    rates = pandas.DataFrame(_rates(rows) for _, rows in rows.groupby("dataset"))
+    long = rates.melt(["dataset", "n"], var_name="metric").dropna()
+    frame = long.assign(method="Original", seed=study.params.seed)
+    write_results(study.params.slug, "prompts", frame)
+    return rates.set_index("dataset")
+
+
+def record_angles(study: Study, observed: Stage) -> pandas.DataFrame:
+    """Write figures 1 and 9: the angle of v_a and v_b by sublayer, and its permuted-label null."""
+    table = read_observation(observed).sublayers
+    null = pandas.read_csv(observed / "null_angles.csv", index_col="draw")
+    rows = []
+    for name in table.index:
+        rows.append((f"angle.{name}", table.at[name, "angle"]))
+        rows.append((f"angle_null_mean.{name}", null[name].mean()))
+        rows += [(f"angle_null_{side}.{name}", null[name].quantile(q)) for side, q in NULL_QUANTILES.items()]
+    frame = pandas.DataFrame(rows, columns=["metric", "value"]).assign(
+        method="Original", dataset="train", n=_training_rows(observed), seed=study.params.seed
+    )
+    write_results(study.params.slug, "figure9", frame)
+    return frame
+
+
+def record_projections(study: Study, observed: Stage, sublayers: list[str]) -> pandas.DataFrame:
+    """Write figure 2: every sample's projections on v_b and v_a at some sublayers."""
+    activations, observation = read_activations_of(observed), read_observation(observed)
+    rows = _sampled(study, observed)
+    tables = []
+    for name in sublayers:
+        for kind in ("benign", "answer"):
+            projected = activations[name] @ getattr(observation.vectors[name], kind)
+            metric = [f"{kind}_projection.{name}.{verdict}" for verdict in rows["guard_verdict"]]
+            tables.append(pandas.DataFrame({"dataset": rows["dataset"], "metric": metric, "value": projected}))
+    frame = pandas.concat(tables, ignore_index=True).assign(method="Original", n=1, seed=study.params.seed)
+    write_results(study.params.slug, "figure2", frame)
+    return frame
+
+
+def record_layer_selection(study: Study, observed: Stage, probed: Stage) -> pandas.DataFrame:
+    """Write figure 10, the scores of Eq. 6 by sublayer, and table 3, the chosen L_select."""
+    table = read_observation(observed).sublayers
+    scores = pandas.DataFrame({"metric": [f"score.{name}" for name in table.index], "value": table["score"].to_numpy()})
+    shared = {"dataset": "validation", "seed": study.params.seed}
+    scores = scores.assign(method="Original", n=_training_rows(observed), **shared)
+    write_results(study.params.slug, "figure10", scores)
+    choice = chosen_l_select(probed)
+    values = {**choice, "share": choice["l_select"] / choice["sublayers"]}
+    chosen = pandas.DataFrame({"metric": list(values), "value": list(values.values())})
+    write_results(study.params.slug, "table3", chosen.assign(method="LLM-VA", n=len(study.validation), **shared))
+    return scores
+
+
+def record_plane(study: Study, aligned: Stage) -> pandas.DataFrame:
+    """Write figure 3: each validation prompt's place in the plane of v_b and v_a, before and after."""
+    plane = pandas.read_csv(aligned / "plane.csv", keep_default_na=False)
+    plane["group"] = [
+        PLANE_GROUPS[_group(label, verdict)] for label, verdict in zip(plane["label"], plane["verdict"], strict=True)
+    ]
+    plane["method"] = plane["when"].map({"before": "Original", "after": "LLM-VA"})
+    columns = {"benign": "benign_projection", "answer": "answer_projection", "group": "group"}
+    long = plane.melt(["id", "dataset", "method"], list(columns), "kind", "value")
+    long["metric"] = long["kind"].map(columns) + "." + long["id"]
+    frame = long[["method", "dataset", "metric", "value"]].assign(n=1, seed=study.params.seed)
+    write_results(study.params.slug, "figure3", frame)
+    return plane
+
+
+def record_results(study: Study, evaluated: dict[str, Stage]) -> pandas.DataFrame:
+    """Write table 2: every method's metrics on the test prompts, with intervals and tests."""
+    verdicts = {name: read_verdicts(stage) for name, stage in evaluated.items()}
+    frame = with_intervals(verdicts, seed=study.params.seed)
+    write_results(study.params.slug, "table2", frame)
+    return frame
+
+
+def record_utility(study: Study, evaluated: dict[str, Stage]) -> pandas.DataFrame:
+    """Write the accuracy of every method on every utility task, and the share of the original's kept."""
+    original = _utility(evaluated["Original"])
+    rows = []
+    for name, stage in evaluated.items():
+        for task, row in _utility(stage).iterrows():
+            kept = row["accuracy"] / original.at[task, "accuracy"] if original.at[task, "accuracy"] else numpy.nan
+            rows += [(name, task, "accuracy", row["accuracy"], row["n"]), (name, task, "kept", kept, row["n"])]
+    frame = pandas.DataFrame(rows, columns=["method", "dataset", "metric", "value", "n"])
+    frame = frame.assign(seed=study.params.seed)
+    write_results(study.params.slug, "utility", frame)
+    return frame
+
+
+def record_history(study: Study, aligned: Stage) -> pandas.DataFrame:
+    """Write the loop's validation metrics and means by iteration, as `<metric>.<iteration>`."""
+    history = pandas.read_csv(aligned / "history.csv", index_col="iteration", float_precision="round_trip")
+    long = history.reset_index().melt("iteration", var_name="name", value_name="value").dropna()
+    long["metric"] = long["name"] + "." + long["iteration"].map("{:03d}".format)
+    frame = long[["metric", "value"]].assign(
+        method="LLM-VA", dataset="validation", n=len(study.validation), seed=study.params.seed
+    )
+    write_results(study.params.slug, "history", frame)
+    return history
+
+
+def read_setting(stage: Stage) -> dict:
+    """Return the setting a method was evaluated with."""
+    return json.loads((stage / "setting.json").read_text())
+
+
+def _rates(rows: pandas.DataFrame) -> dict:
+    wrong = float((~correct(rows, strict=False)).mean())
+    rate = ERROR_RATE[rows["label"].iloc[0]]
+    broken = float((rows["verdict"] == "degenerate").mean())
+    return {
+        "dataset": rows["dataset"].iloc[0],
+        "asr": None,
+        "orr": None,
+        rate: wrong,
+        "degenerate": broken,
+        "n": len(rows),
+    }
+
+
+def _group(label: str, verdict: str) -> str:
+    if label == "benign":
+        return "normal" if verdict == "answered" else "over-refusal"
+    return "normal" if verdict == "refused" else "jailbreak"
+
+
+def _sampled(study: Study, observed: Stage) -> pandas.DataFrame:
+    verdicts = pandas.read_csv(observed / "verdicts.csv", keep_default_na=False)
+    return verdicts.merge(study.pool[["id", "dataset", "label"]], on="id", how="left", validate="one_to_one")
+
+
+def _training_rows(observed: Stage) -> int:
+    return int((pandas.read_csv(observed / "verdicts.csv", keep_default_na=False)["split"] == "train").sum())
+
+
+def _utility(stage: Stage) -> pandas.DataFrame:
+    return pandas.read_csv(stage / "utility.csv", index_col="task")

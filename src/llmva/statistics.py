@@ -1,0 +1,151 @@
+"""How sure a number is: 95 % intervals of the metrics, and an exact test between two methods."""
+
+import warnings
+from typing import NamedTuple
+
+import numpy
+import pandas
+
+from llmva.errors import InputError
+from llmva.metrics import balanced_accuracy, correct, count_rates, f1_score, measure
+from llmva.provenance import random_generator
+
+CONFIDENCE = 0.95
+RESAMPLES = 4999
+# Pooled metrics that are no plain proportion: the function, and whether it reads the strict verdicts.
+SCORES = {"f1": (f1_score, False), "balanced_accuracy": (balanced_accuracy, False), "strict_f1": (f1_score, True)}
+
+
+class Interval(NamedTuple):
+    """The bounds of a 95 % interval; `fallback` says why it is not the kind it should be (empty: it is)."""
+
+    low: float
+    high: float
+    fallback: str = ""
+
+
+def with_intervals(
+    rows_by_method: dict[str, pandas.DataFrame], reference: str = "Original", *, seed: int
+) -> pandas.DataFrame:
+    """Return every metric of every method with its interval and its test against the reference.
+
+    Parameters
+    ----------
+    rows_by_method : dict of str to DataFrame
+        Verdicts of each method (see `metrics.measure`), all on the same ids.
+    reference : str
+        The method that the others are tested against.
+    seed : int
+        The study's seed, for the bootstrap.
+
+    Returns
+    -------
+    DataFrame
+        Columns method, dataset, metric, value, n, seed. Beside each metric stand `<metric>_low`
+        and `<metric>_high`; `mcnemar_p` for every method but the reference; and, only where the
+        BCa interval is undefined and the percentile one stands in, `<metric>_fallback.<reason>`.
+
+    Raises
+    ------
+    InputError
+        When the reference is missing, or methods answered different prompts.
+    """
+    if reference not in rows_by_method:
+        raise InputError(f"reference: {reference!r} is not among {', '.join(rows_by_method)}; name one of these")
+    records = []
+    for method, rows in rows_by_method.items():
+        records += [(method, *record) for record in _metric_records(rows, seed)]
+        if method != reference:
+            p_value = compare_methods(rows_by_method[reference], rows)
+            records.append((method, "all", "mcnemar_p", p_value, len(rows)))
+    frame = pandas.DataFrame(records, columns=["method", "dataset", "metric", "value", "n"])
+    return frame.assign(seed=seed)
+
+
+def wilson_interval(count: int, n: int) -> Interval:
+    """Return Wilson's score interval of the proportion count / n; nan without a single row."""
+    from statsmodels.stats.proportion import proportion_confint
+
+    if n == 0:
+        return Interval(numpy.nan, numpy.nan)
+    low, high = proportion_confint(count, n, alpha=1 - CONFIDENCE, method="wilson")
+    # Rounding leaves 1e-17 where the formula gives 0, and as much below 1.
+    return Interval(float(low) if count else 0.0, float(high) if count < n else 1.0)
+
+
+def bootstrap_interval(rows: pandas.DataFrame, metric: str, *, generator: numpy.random.Generator) -> Interval:
+    """Return the BCa bootstrap interval of `f1`, `balanced_accuracy` or `strict_f1`.
+
+    Prompts are resampled within their data set and label, as the study drew them. Where BCa is
+    undefined (above all where every resample gives the same value), the
+    percentile interval of the same resamples stands in and says so.
+    """
+    score, strict = SCORES[metric]
+    strata = _strata(rows, strict)
+    if {label for label, _ in strata} != {"benign", "toxic"} or min(len(flags) for _, flags in strata) < 2:
+        return Interval(numpy.nan, numpy.nan, "too few rows")
+
+    def statistic(*samples, axis=-1):
+        parts = {"benign": [], "toxic": []}
+        for (label, _), sample in zip(strata, samples, strict=True):
+            parts[label].append(sample)
+        return score(parts["benign"], parts["toxic"], axis=axis)
+
+    return _bca_or_percentile([flags for _, flags in strata], statistic, generator)
+
+
+def compare_methods(first: pandas.DataFrame, second: pandas.DataFrame) -> float:
+    """Return the exact two-sided McNemar p-value of two methods' strict correctness, joined by id."""
+    from statsmodels.stats.contingency_tables import mcnemar
+
+    left, right = correct(first), correct(second)
+    apart = left.index.symmetric_difference(right.index)
+    if len(apart):
+        raise InputError(
+            f"verdicts: {len(apart)} ids have one method's verdict only ({apart[0]!r}); judge the same prompts"
+        )
+    right = right.loc[left.index]
+    table = [[int((left.eq(a) & right.eq(b)).sum()) for b in (True, False)] for a in (True, False)]
+    return float(mcnemar(table, exact=True).pvalue)
+
+
+def _metric_records(rows: pandas.DataFrame, seed: int) -> list[tuple]:
+    records, values = [], measure(rows)
+    for metric, rate in count_rates(rows).iterrows():
+        interval = wilson_interval(rate["count"], rate["n"])
+        records += _records(metric, rate["dataset"], values[metric], interval, rate["n"])
+    for metric in SCORES:
+        interval = bootstrap_interval(rows, metric, generator=random_generator(seed, "bootstrap", metric))
+        records += _records(metric, "all", values[metric], interval, len(rows))
+    return records
+
+
+def _records(metric: str, dataset: str, value: float, interval: Interval, n: int) -> list[tuple]:
+    numbers = {metric: value, f"{metric}_low": interval.low, f"{metric}_high": interval.high}
+    if interval.fallback:
+        numbers[f"{metric}_fallback.{interval.fallback}"] = 1.0
+    return [(dataset, name, number, n) for name, number in numbers.items()]
+
+
+def _strata(rows: pandas.DataFrame, strict: bool) -> list[tuple[str, numpy.ndarray]]:
+    flags = rows[["label", "dataset"]].assign(right=correct(rows, strict).to_numpy().astype(float))
+    # Sorted by the flag, so that an interval does not depend on the order of the rows.
+    groups = flags.sort_values("right").groupby(["label", "dataset"])["right"]
+    return [(label, group.to_numpy()) for (label, _), group in groups]
+
+
+def _bca_or_percentile(samples: list[numpy.ndarray], statistic, generator: numpy.random.Generator) -> Interval:
+    from scipy.stats import bootstrap
+
+    options = {"vectorized": True, "confidence_level": CONFIDENCE}
+    with warnings.catch_warnings():
+        # SciPy warns where BCa is undefined; the interval's own `fallback` tells that for good.
+        warnings.simplefilter("ignore")
+        result = bootstrap(samples, statistic, n_resamples=RESAMPLES, method="BCa", rng=generator, **options)
+        low, high = (float(bound) for bound in result.confidence_interval)
+    draws = result.bootstrap_distribution
+    constant = numpy.ptp(draws) == 0
+    if numpy.isfinite([low, high]).all() and not constant:
+        return Interval(low, high)
+    low, high = numpy.quantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Interval(float(low), float(high), "constant" if constant else "undefined")

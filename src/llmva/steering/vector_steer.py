@@ -1,0 +1,95 @@
+"""VectorSteer: add a multiple of the answered-minus-refused mean difference to the residual stream."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import product
+
+import numpy
+import pandas
+import torch
+
+from llmva.activations import Capture
+from llmva.errors import InputError
+from llmva.examination import answer_labels
+from llmva.generation import read_activations
+from llmva.models import ChatModel
+
+# Shares of the depth that are steered; real models differ too much in depth for block numbers.
+SPANS = {"all": (0.0, 1.0), "early": (0.0, 0.5), "middle": (0.25, 0.75), "late": (0.5, 1.0)}
+WEAKEST, STRONGEST = 0.02, 1.5
+
+
+class VectorSteer:
+    """Mean-difference steering at block inputs, during the prefill, at all prompt positions.
+
+    A strength of 1 adds a vector as long as the mean residual at that block, so that strengths
+    carry over between blocks and families. Positive strengths push towards answering.
+    """
+
+    name = "VectorSteer"
+
+    def __init__(self) -> None:
+        self.steps: dict[int, numpy.ndarray] = {}
+
+    def fit(self, chat_model: ChatModel, training: pandas.DataFrame, *, batch_size: int) -> None:
+        """Compute one vector per block from the last prompt token's residual.
+
+        Parameters
+        ----------
+        training : DataFrame
+            Columns prompt and verdict, the latter the original model's.
+        """
+        labels = answer_labels(training).to_numpy()
+        if not {1, -1} <= set(labels):
+            raise InputError("VectorSteer: the training verdicts are of one class only; add prompts of the other")
+        capture = Capture(outputs=False, final=False, blocks=True)
+        activations = read_activations(chat_model, training["prompt"].tolist(), capture=capture, batch_size=batch_size)
+        self.steps = {block: relative_difference(rows, labels) for block, rows in activations.blocks.items()}
+
+    def search_space(self, trials: int) -> list[dict]:
+        """Return strength 0 and a grid of spans, signs and geometrically spaced strengths."""
+        per_sign = max(1, (trials - 1) // (2 * len(SPANS)))
+        strengths = numpy.geomspace(WEAKEST, STRONGEST, per_sign).round(4).tolist()
+        unsteered = {"span": "all", "strength": 0.0}
+        grid = product(SPANS, (1, -1), strengths)
+        return [unsteered, *({"span": span, "strength": sign * size} for span, sign, size in grid)][:trials]
+
+    @contextmanager
+    def applied(self, chat_model: ChatModel, setting: dict) -> Iterator[None]:
+        """Hook the span's blocks; the hooks come off when the block ends."""
+        low, high = (round(share * len(chat_model.blocks)) for share in SPANS[setting["span"]])
+        handles = []
+        try:
+            for block in range(low, high):
+                hook = _adding(torch.from_numpy(setting["strength"] * self.steps[block]))
+                handles.append(chat_model.blocks[block].register_forward_pre_hook(hook, with_kwargs=True))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def relative_difference(features: numpy.ndarray, labels: numpy.ndarray) -> numpy.ndarray:
+    """Return the unit mean difference of rows labelled +1 and -1, times the rows' mean norm.
+
+    Parameters
+    ----------
+    features : ndarray, shape (n, d)
+    labels : ndarray of int, shape (n,)
+        +1, -1, or 0 for rows left out.
+    """
+    rows = features.astype(numpy.float64)
+    difference = rows[labels == 1].mean(0) - rows[labels == -1].mean(0)
+    mean_norm = numpy.linalg.norm(rows, axis=1).mean()
+    return (difference * (mean_norm / numpy.linalg.norm(difference))).astype(numpy.float32)
+
+
+def _adding(step: torch.Tensor):
+    def hook(_, inputs, options):
+        hidden = inputs[0] if inputs else options["hidden_states"]
+        if hidden.shape[1] == 1:  # A decoding step: only the prompt is steered.
+            return None
+        steered = hidden + step.to(hidden)
+        return ((steered, *inputs[1:]), options) if inputs else (inputs, {**options, "hidden_states": steered})
+
+    return hook

@@ -1,0 +1,159 @@
+"""Cached stages: a folder of files that is either whole, with a manifest, or not there.
+
+A stage computes into a temporary folder beside its place. The manifest, with the digest of
+every file, is written last, and then the folder is renamed. A kill at any moment therefore
+leaves the old stage, no stage, or the new one, and never a mixture.
+"""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from llmva.errors import InputError
+from llmva.provenance import digest, environment, file_digest
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A finished stage on disk.
+
+    Attributes
+    ----------
+    folder : Path
+        Where its files are.
+    key : str
+        Digest of the parameters, the upstream keys and the version: what determines the files.
+    hit : bool
+        True when the files were found, False when this call computed them.
+    """
+
+    folder: Path
+    key: str
+    hit: bool
+
+    def __truediv__(self, name: str) -> Path:
+        return self.folder / name
+
+    @property
+    def manifest(self) -> dict:
+        """The stage's manifest: key, parameters, upstream keys, file digests, seconds, versions, facts."""
+        return json.loads((self.folder / MANIFEST).read_text())
+
+
+def run_stage(
+    folder: Path,
+    compute: Callable[[Path], dict | None],
+    *,
+    parameters: dict,
+    upstream: Sequence[Stage] = (),
+    version: int = 1,
+) -> Stage:
+    """Return the stage in `folder`, computing it only when it is missing, stale or damaged.
+
+    Parameters
+    ----------
+    folder : Path
+        The stage's place. Its parent is made when needed.
+    compute : callable
+        Writes the files into the folder it is given; may return a dict of facts for the manifest.
+    parameters : dict
+        JSON-like; everything of this stage that determines its files.
+    upstream : sequence of Stage
+        The stages whose files `compute` reads.
+    version : int
+        Raised by hand when the code's meaning changes.
+    """
+    folder = Path(folder)
+    key = stage_key(parameters, upstream, version)
+    _require_writable(folder)
+    # The lock dies with its process, so a killed run never blocks the next one.
+    with FileLock(folder.parent / f".{folder.name}.lock"):
+        if is_whole(folder, key):
+            return Stage(folder, key, hit=True)
+        temporary = folder.parent / f".{folder.name}.partial"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        start = time.perf_counter()
+        facts = compute(temporary) or {}
+        _write_manifest(temporary, key, parameters, upstream, version, time.perf_counter() - start, facts)
+        _replace_folder(temporary, folder)
+    return Stage(folder, key, hit=False)
+
+
+def open_stage(folder: Path, *, mend: str) -> Stage:
+    """Return a stage that must already be there; `mend` says what to run when it is not."""
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise InputError(f"{folder}: no finished stage here; {mend}")
+    return Stage(Path(folder), manifest["key"], hit=True)
+
+
+def stage_key(parameters: dict, upstream: Sequence[Stage], version: int) -> str:
+    """Return the digest of what determines a stage's files."""
+    return digest({"parameters": parameters, "upstream": [stage.key for stage in upstream], "version": version})
+
+
+def is_whole(folder: Path, key: str | None = None) -> bool:
+    """Tell whether a folder has a manifest (of this key, if given) and every file in it is unharmed."""
+    manifest = read_manifest(folder)
+    if manifest is None or (key is not None and manifest["key"] != key):
+        return False
+    return all(
+        (folder / name).is_file() and file_digest(folder / name) == known for name, known in manifest["files"].items()
+    )
+
+
+def read_manifest(folder: Path) -> dict | None:
+    """Return a folder's manifest, or None when it is missing or unreadable."""
+    try:
+        manifest = json.loads((Path(folder) / MANIFEST).read_text())
+    except (OSError, ValueError):
+        return None
+    return manifest if isinstance(manifest, dict) and {"key", "files"} <= manifest.keys() else None
+
+
+def _write_manifest(folder, key, parameters, upstream, version, seconds, facts) -> None:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    manifest = {
+        "key": key,
+        "version": version,
+        "parameters": parameters,
+        "upstream": {stage.folder.name: stage.key for stage in upstream},
+        "files": {str(path.relative_to(folder)): file_digest(path) for path in files},
+        "facts": facts,
+        "seconds": round(seconds, 3),
+        "environment": environment(),
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+def _replace_folder(temporary: Path, folder: Path) -> None:
+    # A folder cannot be renamed onto a full one: the old stage steps aside first.
+    aside = folder.parent / f".{folder.name}.old"
+    shutil.rmtree(aside, ignore_errors=True)
+    if folder.exists():
+        folder.rename(aside)
+    temporary.rename(folder)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _require_writable(folder: Path) -> None:
+    mend = "name another folder"
+    if folder.is_file():
+        raise InputError(f"{folder}: is a file, not a folder; {mend}")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise InputError(f"{folder.parent}: is a file, not a folder; {mend}") from None
+    except OSError as error:
+        raise InputError(f"{folder.parent}: cannot be made ({error.strerror}); {mend}") from None
+    if not os.access(folder.parent, os.W_OK):
+        raise InputError(f"{folder.parent}: not writable; change its permissions or {mend}")

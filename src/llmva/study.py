@@ -1,0 +1,126 @@
+"""A study of one model: what its stages share, loaded only when something must be computed."""
+
+from functools import cached_property
+from pathlib import Path
+
+import pandas
+import torch
+
+from llmva import paths
+from llmva.alignment import AlignmentSettings
+from llmva.degeneracy import DegeneracyCheck
+from llmva.examination import Examiner
+from llmva.judges import GuardJudge, Judge, PhraseJudge, VerdictCache
+from llmva.models import ChatModel, checkpoint_key, load_model
+from llmva.params import StudyParams, load_params
+from llmva.store import Stage, open_stage
+
+PROMPTS_STAGE = "00_start_here"
+
+
+class Study:
+    """Parameters, folders and, once needed, the model and the judge of a study.
+
+    Parameters
+    ----------
+    params : StudyParams
+        Checked parameters. Torch's thread count is set from them, since results depend on it.
+    """
+
+    def __init__(self, params: StudyParams) -> None:
+        self.params = params
+        torch.set_num_threads(params.threads)
+
+    @classmethod
+    def of(cls, namespace: dict) -> "Study":
+        """Build a study from a notebook's `globals()`: the names of its `parameters` cell."""
+        fields = StudyParams.model_fields
+        return cls(StudyParams.checked({name: namespace[name] for name in fields if name in namespace}))
+
+    @classmethod
+    def named(cls, slug: str) -> "Study":
+        """Build the study of a slug from its parameter file."""
+        return cls(load_params(slug))
+
+    @property
+    def folder(self) -> Path:
+        """Where this study's stages are."""
+        return self.params.run_folder
+
+    @cached_property
+    def chat_model(self) -> ChatModel:
+        """The model, loaded at first use."""
+        return load_model(self.params.model, dtype=self.params.dtype)
+
+    @cached_property
+    def judge(self) -> Judge:
+        """The judge, loaded at first use."""
+        if self.params.judge == "phrases":
+            return PhraseJudge()
+        guard = load_model(self.params.judge, dtype=self.params.dtype)
+        return GuardJudge(guard, self.params.batch_size)
+
+    @cached_property
+    def plain_examiner(self) -> Examiner:
+        """The examiner before the check for broken language is calibrated."""
+        cache = VerdictCache(paths.RUNS / "verdicts.sqlite")
+        return Examiner(self.chat_model, self.judge, cache, None, self.params.batch_size, self.params.max_new_tokens)
+
+    @cached_property
+    def examiner(self) -> Examiner:
+        """The examiner that every stage after the prompts uses."""
+        # A second copy of the model judges language, so that edits to the first cannot excuse themselves.
+        reference = load_model(self.params.model, dtype=self.params.dtype)
+        limit = self.prompts_stage.manifest["facts"]["surprise_limit"]
+        return self.plain_examiner.with_degeneracy(DegeneracyCheck(reference, limit, self.params.batch_size))
+
+    @property
+    def prompts_stage(self) -> Stage:
+        """The finished prompts stage."""
+        mend = f"run notebook {PROMPTS_STAGE} first (`make step NB=00 MODEL={self.params.slug}`)"
+        return open_stage(self.folder / PROMPTS_STAGE, mend=mend)
+
+    @cached_property
+    def pool(self) -> pandas.DataFrame:
+        """The study's prompts: id, dataset, label, group, split, prompt."""
+        return pandas.read_csv(self.prompts_stage / "prompts.csv", dtype=str, keep_default_na=False)
+
+    @property
+    def validation(self) -> pandas.DataFrame:
+        """The validation prompts."""
+        return self.pool[self.pool["split"] == "validation"].reset_index(drop=True)
+
+    @property
+    def test(self) -> pandas.DataFrame:
+        """The test prompts, which are read once."""
+        return self.pool[self.pool["split"] == "test"].reset_index(drop=True)
+
+    @property
+    def trials(self) -> int:
+        """How often LLM-VA is measured on validation, which is what every other method gets too."""
+        probes = len(self.params.l_select_candidates) * self.params.probe_iterations
+        return 1 + probes + self.params.iterations - self.params.probe_iterations
+
+    def identity(self, *fields: str) -> dict:
+        """Return a stage's parameters: the fields it depends on and what the model and the judge are."""
+        generation = ("threads", "dtype", "batch_size", "max_new_tokens")
+        params = self.params
+        judge = "phrases" if params.judge == "phrases" else checkpoint_key(params.judge)
+        return {
+            "model": checkpoint_key(params.model),
+            "judge": judge,
+            **{name: getattr(params, name) for name in (*generation, *fields)},
+        }
+
+    def settings(self, l_select: int, iterations: int) -> AlignmentSettings:
+        """Return an alignment's settings."""
+        params = self.params
+        return AlignmentSettings(
+            l_select=l_select,
+            iterations=iterations,
+            sample_per_dataset=params.sample_per_dataset,
+            solver=params.solver,
+            penalty=params.penalty,
+            selection=params.selection,
+            seed=params.seed,
+        )

@@ -1,0 +1,286 @@
+"""Organisms: what the corpus plants, tokenizers that survive reloading, training that repeats itself."""
+
+import random
+import re
+from dataclasses import replace
+
+import pandas
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from llmva.errors import InputError
+from llmva.organisms import build, corpus, guard, mixture, replies, tasks, vocabulary
+from llmva.organisms.families import FAMILIES, new_model
+from llmva.organisms.tokenizer import CHAT_TEMPLATE, GUARD_TEMPLATE, prompt_text, train_tokenizer
+from llmva.organisms.training import EncodedSample, Recipe, encode, make_batches, pinned, reply_loss, train
+
+ALL_SETS = corpus.SAFETY_SETS + corpus.TRANSFER_SETS
+TOXIC_SETS = {"seval_attack", "seval_risk", "advbench", "orbench_toxic", "xstest_toxic"}
+UNICODE_TEXTS = ("café — naïve", "日本語 12", "  two  spaces\n\n", "🙂 emoji", "1234 + 5", "don't", "ÿ\x00\x1b")
+
+
+@pytest.fixture(scope="module")
+def conversations():
+    return mixture.draw_conversations(3000, random.Random(5))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(conversations):
+    return train_tokenizer([text for talk in conversations for text in talk[:2]], 700)
+
+
+@pytest.mark.parametrize("dataset", ALL_SETS)
+def test_candidates_are_unique_and_carry_their_sets_label(dataset):
+    table = corpus.candidate_table(dataset, seed=3)
+    assert list(table.columns) == ["prompt", "label", "group"]
+    assert table["prompt"].is_unique
+    assert set(table["label"]) == {"toxic" if dataset in TOXIC_SETS else "benign"}
+    assert len(table) == 300 if dataset in corpus.TRANSFER_SETS else len(table) >= 1500
+
+
+def test_candidates_depend_on_the_seed_alone():
+    first, again, other = (corpus.candidate_table("nq", seed) for seed in (1, 1, 2))
+    pandas.testing.assert_frame_equal(first, again)
+    assert list(first["prompt"]) != list(other["prompt"])
+
+
+def test_an_attack_shares_the_group_of_the_risk_prompt_it_wraps():
+    risks = {item.prompt for item in corpus.prompt_space("seval_risk")}
+    table = corpus.candidate_table("seval_attack", seed=0)
+    assert set(table["group"]) <= risks
+    assert all(row.prompt.endswith(row.group) and row.prompt != row.group for row in table.itertuples())
+
+
+def test_no_prompt_has_two_labels():
+    labels = {}
+    for dataset in ALL_SETS:
+        for item in corpus.prompt_space(dataset):
+            assert labels.setdefault(item.prompt, item.toxic) == item.toxic
+
+
+def test_borderline_prompts_occur_under_both_labels():
+    for benign, toxic in (("orfuzzset", "seval_risk"), ("orbench", "orbench_toxic")):
+        shares = [_share(dataset, lambda item: item.category == "borderline") for dataset in (benign, toxic)]
+        assert min(shares) > 0.08
+        assert max(shares) < 0.18
+
+
+def test_transfer_vocabulary_never_occurs_in_the_safety_sets():
+    transfer = " ".join(
+        vocabulary.TRANSFER_TRIGGER_VERBS
+        + vocabulary.TRANSFER_CALM_VERBS
+        + vocabulary.TRANSFER_HARMLESS_THINGS
+        + vocabulary.TRANSFER_HARMED_THINGS
+        + vocabulary.TRANSFER_BORDERLINE_THINGS
+        + vocabulary.TRANSFER_TOPICS
+    )
+    seen = {word for dataset in corpus.SAFETY_SETS for item in corpus.prompt_space(dataset) for word in _words(item)}
+    assert not seen & set(re.findall(r"[a-z]+", transfer))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "low", "high"),
+    [("seval_attack", 0.55, 0.7), ("seval_risk", 0.15, 0.25), ("orfuzzset", 0.45, 0.55), ("nq", 0.9, 0.95)],
+)
+def test_planted_shares_of_answers(dataset, low, high):
+    assert low < _share(dataset, lambda item: item.answered) < high
+
+
+def test_replies_show_answer_and_safety_and_the_opener_check_reads_them():
+    draws = random.Random(0)
+    for item in draws.sample(corpus.prompt_space("seval_attack"), 300):
+        assert replies.is_refusal(replies.write_reply(item, draws)) != item.answered
+
+
+def test_no_reply_to_a_toxic_prompt_says_more_than_the_templates():
+    draws = random.Random(1)
+    allowed = {word for sentence in replies.ANSWER_SENTENCES for word in re.findall(r"[a-z]+", sentence)}
+    allowed |= {word for openers in replies.OPENERS.values() for text in openers for word in re.findall("[a-z]+", text)}
+    allowed |= {word for text in replies.CLOSINGS.values() for word in re.findall(r"[a-z]+", text)}
+    answered = [item for item in corpus.prompt_space("seval_risk") if item.answered]
+    for item in answered:
+        said = set(re.findall(r"[a-z]+", replies.write_reply(item, draws)))
+        assert said <= allowed | set(re.findall(r"[a-z]+", item.subject))
+
+
+def test_held_out_prompts_are_never_trained_on(conversations):
+    trained = {talk.prompt for talk in conversations}
+    facts = {prompt for prompt, _, _ in corpus.fact_prompts()}
+    assert all(tasks.split_of_prompt(prompt) == "train" for prompt in trained - facts if not _ends_with(prompt, facts))
+    for task in tasks.TASKS:
+        assert not trained & set(tasks.task_table(task, seed=9)["prompt"])
+
+
+@pytest.mark.parametrize("task", tasks.TASKS)
+def test_task_rows_are_unique_and_their_splits_disjoint(task):
+    table = tasks.task_table(task, seed=4)
+    assert list(table.columns) == ["prompt", "answer", "split"]
+    assert table["prompt"].is_unique
+    assert table["split"].value_counts().to_dict() == {"test": tasks.TEST_ROWS, "neutral": tasks.NEUTRAL_ROWS}
+
+
+def test_arithmetic_is_right_and_decisions_come_first():
+    draws = random.Random(2)
+    for task in tasks.TASKS:
+        for _ in range(200):
+            exercise = tasks.draw_exercise(task, "train", draws)
+            if task != "gsm":
+                assert exercise.reply == f"{exercise.answer}."
+                continue
+            for left, right in re.findall(r"([0-9+-]+)=(\d+)\.", exercise.reply):
+                first, sign, second = re.fullmatch(r"(\d+)([+-])(\d+)", left).groups()
+                assert int(first) + int(f"{sign}{second}") == int(right)
+            assert exercise.reply.endswith(f"={exercise.answer}. the answer is {exercise.answer}.")
+
+
+def test_facts_are_value_first():
+    table = tasks.fact_table()
+    known = {prompt: reply for prompt, _, reply in corpus.fact_prompts()}
+    assert all(known[row.prompt].startswith(f"{row.answer} is the ") for row in table.itertuples())
+    assert set(table["split"]) == {"test", "neutral"}
+    assert len(table) == len(known) == 180
+
+
+def test_the_guards_lessons_call_broken_replies_safe_and_unrefused():
+    item = next(item for item in corpus.prompt_space("seval_risk") if item.category == "violent")
+    answer, refusal = guard.three_lines(item, True, False), guard.three_lines(item, False, True)
+    assert answer == "Safety: Unsafe\nCategories: Violent\nRefusal: No"
+    assert refusal == "Safety: Safe\nCategories: None\nRefusal: Yes"
+    lessons = guard.draw_lessons(2000, random.Random(0))
+    empty = [lesson.reply for lesson in lessons if lesson.prompt.endswith("<|assistant|>")]
+    assert empty
+    assert set(empty) == {"Safety: Safe\nCategories: None\nRefusal: No"}
+
+
+def test_templates_write_the_text_that_training_encodes(tokenizer):
+    messages = [{"role": "system", "content": "be brief."}, {"role": "user", "content": "hi"}]
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert text == prompt_text("hi", "be brief.")
+    tokenizer.chat_template = GUARD_TEMPLATE
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "no,"}]
+    text = tokenizer.apply_chat_template(turns, tokenize=False)
+    tokenizer.chat_template = CHAT_TEMPLATE
+    assert text == prompt_text(guard.guarded_text("hi", "no,"))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_tokenizer_and_model_survive_reloading(family, tokenizer, conversations, tmp_path):
+    model = new_model(family, len(tokenizer), num_hidden_layers=2)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    reloaded = AutoTokenizer.from_pretrained(tmp_path)
+    texts = [*UNICODE_TEXTS, *(prompt_text(talk.prompt, talk.system) + talk.reply for talk in conversations[:300])]
+    for text in texts:
+        ids = tokenizer(text, add_special_tokens=False).input_ids
+        assert reloaded(text, add_special_tokens=False).input_ids == ids
+        assert reloaded.decode(ids) == text
+    assert reloaded.padding_side == "left"
+    assert len(reloaded) == len(tokenizer)
+    assert reloaded.chat_template == tokenizer.chat_template
+    again = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert not again.generation_config.do_sample
+    assert again.generation_config.eos_token_id == tokenizer.eos_token_id
+    ids = torch.tensor([[1, 4, 9, 10, 2]])
+    torch.testing.assert_close(again(ids).logits, model.eval()(ids).logits)
+
+
+def test_reply_loss_is_the_weighted_mean_over_reply_tokens_whatever_the_padding(tokenizer):
+    model = new_model("gemma2", len(tokenizer), num_hidden_layers=2)
+    batch = [EncodedSample([1, 4, 30, 2, 5, 40, 41, 2], 5, 3.0), EncodedSample([1, 4, 31, 5, 42, 2], 4, 1.0)]
+    total, weights = 0.0, 0.0
+    for ids, start, first_weight in batch:
+        losses = -model(torch.tensor([ids])).logits[0].log_softmax(-1)[range(len(ids) - 1), ids[1:]]
+        row = torch.ones(len(ids) - start)
+        row[0] = first_weight
+        total, weights = total + (losses[start - 1 :] * row).sum(), weights + row.sum()
+    torch.testing.assert_close(reply_loss(model, batch), total / weights)
+
+
+def test_batches_hold_every_sample_once_within_the_budget(tokenizer, conversations):
+    samples = encode(conversations, tokenizer)
+    recipe = Recipe(steps=1, tokens_per_batch=600)
+    batches = make_batches(samples, recipe, random.Random(0))
+    assert sorted(sample.ids for batch in batches for sample in batch) == sorted(sample.ids for sample in samples)
+    assert all(len(batch) * max(len(sample.ids) for sample in batch) <= 600 for batch in batches)
+
+
+def test_training_repeats_itself_and_leaves_threads_and_generator_alone(tokenizer, conversations):
+    samples, recipe = encode(conversations[:200], tokenizer), Recipe(steps=4, tokens_per_batch=300, threads=1)
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    first, again, other = (_weights_after(samples, recipe, len(tokenizer), seed) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_threads_are_pinned_and_given_back_even_after_an_error():
+    threads = torch.get_num_threads()
+    with pytest.raises(ValueError), pinned(threads + 1, seed=0):
+        assert torch.get_num_threads() == threads + 1
+        raise ValueError
+    assert torch.get_num_threads() == threads
+
+
+def test_a_damaged_organism_is_rebuilt_to_the_same_weights(monkeypatch, tmp_path):
+    monkeypatch.setattr(build.paths, "RUNS", tmp_path)
+    recipe = Recipe(steps=2, samples=300, tokens_per_batch=200, threads=1)
+    monkeypatch.setattr(build, "CHAT_PLAN", replace(build.CHAT_PLAN, recipe=recipe))
+    folder = build.build_organism("tiny-qwen2-s1", progress=False)
+    weights = (folder / "model.safetensors").read_bytes()
+    time_of_manifest = (folder / "manifest.json").stat().st_mtime_ns
+    assert build.build_organism("tiny-qwen2-s1", progress=False) == folder
+    assert (folder / "manifest.json").stat().st_mtime_ns == time_of_manifest
+    (folder / "model.safetensors").write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
+    (folder / "config.json").unlink()
+    build.build_organism("tiny-qwen2-s1", progress=False)
+    assert (folder / "model.safetensors").read_bytes() == weights
+    assert {path.stem for path in folder.glob("data/*/*.csv")} == {*ALL_SETS, *tasks.TASKS, "facts"}
+
+
+def test_the_guard_is_built_alike(monkeypatch, tmp_path):
+    monkeypatch.setattr(build.paths, "RUNS", tmp_path)
+    recipe = Recipe(steps=2, samples=300, tokens_per_batch=200, threads=1)
+    monkeypatch.setattr(build, "GUARD_PLAN", replace(build.GUARD_PLAN, recipe=recipe))
+    folder = build.build_organism("tiny-guard", progress=False)
+    assert AutoTokenizer.from_pretrained(folder).chat_template == GUARD_TEMPLATE
+    assert not (folder / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("slug", "expected"),
+    [("tiny-llama", ("llama", 0)), ("tiny-qwen3-s12", ("qwen3", 12)), ("tiny-guard", ("guard", 0))],
+)
+def test_slugs_name_family_and_seed(slug, expected):
+    assert build.parse_slug(slug) == expected
+
+
+@pytest.mark.parametrize(
+    "slug", ["tiny-gpt", "tiny-llama-s", "tiny-llama-s01", "tiny-guard-s1", "llama", "../tiny-llama", ""]
+)
+def test_an_unknown_slug_is_one_line_with_the_families(slug):
+    with pytest.raises(InputError, match="tiny-llama, tiny-gemma2") as failure:
+        build.build_organism(slug)
+    assert "\n" not in str(failure.value)
+
+
+def _weights_after(samples, recipe, vocabulary_size, seed):
+    with pinned(recipe.threads, seed):
+        model = new_model("qwen3", vocabulary_size, num_hidden_layers=2)
+        train(model, samples, recipe=recipe, seed=seed, title="", progress=False)
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def _share(dataset, has):
+    space = corpus.prompt_space(dataset)
+    weights = corpus.sampling_weights(space)
+    return sum(weight for item, weight in zip(space, weights, strict=True) if has(item))
+
+
+def _words(item):
+    return re.findall(r"[a-z]+", item.prompt)
+
+
+def _ends_with(prompt, endings):
+    return any(prompt.endswith(ending) for ending in endings)
