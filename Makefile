@@ -102,7 +102,7 @@ align: $(ENV) runs/tiny-guard/organism/manifest.json ## MODEL=<folder> [DATA=<cs
 	@$(PYTHON) -m llmva.align $(if $(MODEL),--model '$(MODEL)') $(if $(DATA),--data '$(DATA)') $(if $(OUT),--out '$(OUT)') $(ALIGN_OPTIONS)
 
 bench: $(ENV) runs/tiny-llama/05_main_results/manifest.json ## solver and loop against plain references; tables/performance.csv (5 min)
-	$(PYTHON) -m llmva.benchmarks
+	$(PYTHON) -m llmva.benchmark_loop
 
 lint: $(ENV)
 	$(PYTHON) -m ruff check .

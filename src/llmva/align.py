@@ -27,7 +27,7 @@ from llmva.stages import (
     run_alignment,
 )
 from llmva.steering import LlmVa, Original
-from llmva.store import Stage, read_manifest, run_stage
+from llmva.store import Stage, read_manifest, require_writable, run_stage
 from llmva.study import Study
 
 VERSION = 1
@@ -153,8 +153,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _require_free(out: Path) -> None:
-    if out.is_file():
-        raise InputError(f"{out}: is a file; name a folder to make")
+    # Found out now, and not after an hour's work.
+    require_writable(out)
     if out.is_dir() and any(out.iterdir()) and read_manifest(out) is None:
         raise InputError(f"{out}: holds other files; name an empty or a new folder")
 

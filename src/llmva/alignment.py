@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pandas
 from safetensors.numpy import load_file, save_file
-from tqdm.auto import tqdm
 
 from llmva.activations import FINAL, Capture
 from llmva.edits import EditedModel, EditLog, SublayerEdit, projection_scale, solve_edit
 from llmva.examination import Examination, Examiner, answer_labels, benign_labels
 from llmva.layers import score_sublayers, select_sublayers
 from llmva.metrics import measure
+from llmva.progress import progress_bar
 from llmva.prompts import draw_sample
 from llmva.store import Stage, run_stage, stage_key
 from llmva.vectors import ControlVectors, find_control_vectors
@@ -117,7 +117,7 @@ def align(
     """
     log, history, stopped = EditLog(), [], f"all {settings.iterations} iterations done"
     with EditedModel(examiner.chat_model.writers) as edited:
-        for iteration in tqdm(range(settings.iterations + 1), desc=progress, disable=progress is None, leave=False):
+        for iteration in progress_bar(progress, range(settings.iterations + 1)):
             edited.apply(log)
             observed = observe(examiner, pool, settings, iteration, folder=folder, upstream=upstream)
             history.append({"iteration": iteration, **observed.metrics, **_summary(observed.sublayers)})
@@ -184,7 +184,7 @@ def save_observation(place: Path, examined: Examination, solver: str, penalty: f
 
 def read_observation(stage: Stage) -> Observation:
     """Read an observation back; what was computed and what was resumed are then the same numbers."""
-    table = pandas.read_csv(stage / "sublayers.csv", index_col="sublayer", float_precision="round_trip")
+    table = pandas.read_csv(stage / "sublayers.csv", index_col="sublayer")
     arrays = load_file(stage / "vectors.safetensors")
     vectors = {
         name: ControlVectors(

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 import nbformat
@@ -23,10 +24,18 @@ def execute_notebook(name: str, slug: str) -> Path:
     """
     source = find_notebook(name)
     params = load_params(slug)
+    print(f"{slug}: {source.stem}", file=sys.stderr)
     target = params.run_folder / "executed" / source.name
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        papermill.execute_notebook(source, target, parameters=params.model_dump(), cwd=source.parent, log_output=False)
+        papermill.execute_notebook(
+            source,
+            target,
+            parameters=params.model_dump(),
+            cwd=source.parent,
+            progress_bar=False,
+            stderr_file=sys.stderr,
+        )
     except PapermillExecutionError as error:
         raise InputError(f"{source.name} for {slug}: {_cause(error)} (read {target})") from None
     manifest = params.run_folder / source.stem / MANIFEST

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy
 import torch
-from tqdm.auto import tqdm
 from transformers import GenerationConfig
 
 from llmva.activations import Activations, Capture, recording
 from llmva.models import ChatModel, encode_chats, user_chats
+from llmva.progress import progress_bar
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def _run(
     capture: Capture | None,
     progress: str | None,
 ) -> Activations | None:
-    bar = tqdm(total=len(sequences), desc=progress, disable=progress is None, leave=False)
+    bar = progress_bar(progress, total=len(sequences))
     with recording(chat_model, capture or Capture(outputs=False, final=False)) as recorder:
         for indices in _batches(sequences, batch_size):
             pending = [indices]

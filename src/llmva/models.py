@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
@@ -85,7 +86,7 @@ def load_model(source: str, *, dtype: str = "float32", device: str | None = None
         config = AutoConfig.from_pretrained(location, **options)
         tokenizer = AutoTokenizer.from_pretrained(location, padding_side="left", **options)
         model = _load_weights(location, config, dtype, options)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise InputError(f"{source}: cannot be loaded ({_first_line(error)}); mend the checkpoint folder") from None
     _require_chat_template(tokenizer, source)
     _require_finite(model, source)
@@ -174,10 +175,16 @@ def _load_weights(location, config, dtype: str, options: dict) -> PreTrainedMode
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
-        return AutoModelForCausalLM.from_pretrained(location, dtype=getattr(torch, dtype), **options)
+        model, found = AutoModelForCausalLM.from_pretrained(
+            location, dtype=getattr(torch, dtype), output_loading_info=True, **options
+        )
     finally:
         if shown:
             transformers_logging.enable_progress_bar()
+    if found["missing_keys"]:
+        # transformers would go on with random numbers in their place.
+        raise ValueError(f"weights missing: {', '.join(sorted(found['missing_keys'])[:3])}")
+    return model
 
 
 def _require_chat_template(tokenizer, source: str) -> None:

@@ -63,7 +63,7 @@ def _follow_active_rows(
             solved, start, wrong_counts = penalties.pop(), active, []
             if not penalties:
                 return best, True, rounds
-        elif min(wrong_counts[-PATIENCE:]) > min(wrong_counts[:-PATIENCE], default=numpy.inf) - 1:
+        elif min(wrong_counts[-PATIENCE:]) >= min(wrong_counts[:-PATIENCE], default=numpy.inf):
             penalties.extend(_penalties_between(solved, penalties[-1]))
             active, wrong_counts = start, []
         else:

@@ -1,6 +1,7 @@
 """Prompt sets: reading, identifying, splitting by group, and per-model pools with errors first."""
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -25,7 +26,8 @@ def read_prompts(path: str | Path, dataset: str | None = None) -> pandas.DataFra
     -------
     DataFrame
         Columns id, dataset, label, group, prompt; duplicates of a prompt within a set removed. Without
-        a `dataset` the label names the set; without a `group` each prompt is its own.
+        a `dataset` the label names the set; without a `group` each prompt is its own. A row may leave
+        either empty.
 
     Raises
     ------
@@ -38,10 +40,11 @@ def read_prompts(path: str | Path, dataset: str | None = None) -> pandas.DataFra
         if column not in table:
             raise InputError(f"{path}: no column {column!r}; add it (columns found: {', '.join(map(str, table))})")
     _check_values(table, path)
-    table["dataset"] = dataset or (table["dataset"] if "dataset" in table else table["label"])
-    table["group"] = table["group"] if "group" in table else table["prompt"]
+    table["dataset"] = dataset or _filled(table, "dataset", table["label"])
+    table["group"] = _filled(table, "group", table["prompt"])
     table["id"] = [prompt_id(name, prompt) for name, prompt in zip(table["dataset"], table["prompt"], strict=True)]
-    return table.drop_duplicates("id")[["id", "dataset", "label", "group", "prompt"]].reset_index(drop=True)
+    columns = ["id", "dataset", "label", "group", "prompt"]
+    return table.drop_duplicates("id")[columns].astype(str).reset_index(drop=True)
 
 
 def read_safety_sets(folder: str | Path, datasets=SAFETY_SETS) -> pandas.DataFrame:
@@ -157,26 +160,46 @@ def _read_table(path: Path) -> pandas.DataFrame:
     if not path.is_file():
         raise InputError(f"{path}: no such file; name a CSV or JSONL file with columns prompt and label")
     try:
-        text = path.read_text(encoding="utf-8")
+        # Spreadsheets begin UTF-8 with a byte-order mark, which `utf-8-sig` leaves out.
+        text = path.read_text(encoding="utf-8-sig")
         if not text.strip():
             raise InputError(f"{path}: is empty; it needs columns prompt and label")
         return _read_jsonl(text) if path.suffix in {".jsonl", ".ndjson"} else _read_csv(path)
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 at byte {error.start}; save it again as UTF-8") from None
-    except (ValueError, pandas.errors.ParserError) as error:
+    except (ValueError, pandas.errors.ParserWarning) as error:
         raise InputError(f"{path}: cannot be parsed ({str(error).splitlines()[0]}); mend that line") from None
 
 
 def _read_csv(path: Path) -> pandas.DataFrame:
-    # "None" or "NA" can be a prompt: nothing is turned into a missing value.
-    return pandas.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+    with warnings.catch_warnings():
+        # An unquoted comma would otherwise cut a prompt in two without a word.
+        warnings.simplefilter("error", pandas.errors.ParserWarning)
+        # "None" or "NA" can be a prompt: nothing is turned into a missing value.
+        return pandas.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
 
 
 def _read_jsonl(text: str) -> pandas.DataFrame:
-    rows = [json.loads(line) for line in text.splitlines() if line.strip()]
-    if not all(isinstance(row, dict) for row in rows):
-        raise ValueError("a line is not a JSON object")
-    return pandas.DataFrame(rows)
+    # Not splitlines: a JSON string may hold other line separators of Unicode.
+    lines = enumerate(text.split("\n"), start=1)
+    return pandas.DataFrame([_read_object(line, number) for number, line in lines if line.strip()], dtype=object)
+
+
+def _read_object(line: str, number: int) -> dict:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"line {number}: {error}") from None
+    if not isinstance(row, dict):
+        raise ValueError(f"line {number}: not a JSON object")
+    return row
+
+
+def _filled(table: pandas.DataFrame, column: str, default: pandas.Series) -> pandas.Series:
+    if column not in table:
+        return default
+    given = table[column].fillna("").astype(str)
+    return given.where(given.str.strip() != "", default)
 
 
 def _check_values(table: pandas.DataFrame, path: Path) -> None:

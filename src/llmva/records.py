@@ -112,7 +112,7 @@ def record_utility(study: Study, evaluated: dict[str, Stage]) -> pandas.DataFram
 
 def record_history(study: Study, aligned: Stage) -> pandas.DataFrame:
     """Write the loop's validation metrics and means by iteration, as `<metric>.<iteration>`."""
-    history = pandas.read_csv(aligned / "history.csv", index_col="iteration", float_precision="round_trip")
+    history = pandas.read_csv(aligned / "history.csv", index_col="iteration")
     long = history.reset_index().melt("iteration", var_name="name", value_name="value").dropna()
     long["metric"] = long["name"] + "." + long["iteration"].map("{:03d}".format)
     frame = long[["metric", "value"]].assign(

@@ -26,7 +26,7 @@ from llmva.provenance import random_generator
 from llmva.steering import SteeringMethod, tune
 from llmva.store import Stage, run_stage
 from llmva.study import PROMPTS_STAGE, Study
-from llmva.svm import SOLVERS, fit_svms
+from llmva.svm import SOLVERS, fit_svms, svm_objective
 from llmva.utility import measure_utility, read_tasks
 from llmva.vectors import angle_degrees, permuted_angles
 
@@ -115,8 +115,9 @@ def observe_original(study: Study) -> Stage:
 def compare_solvers(study: Study, observed: Stage) -> Stage:
     """Fit every sublayer's SVMs with both solvers.
 
-    Writes `solvers.csv`: by sublayer and for the final stream, the larger of the two vectors' angles
-    between the solvers' solutions, and whether each solver converged.
+    Writes `solvers.csv`: by sublayer and for the final stream, over the two vectors, the largest angle
+    between the solvers' solutions and by how much liblinear's objective exceeds the exact one, as a
+    share of it; and whether each solver says that it converged.
     """
 
     def compute(place: Path) -> None:
@@ -135,7 +136,7 @@ def compare_solvers(study: Study, observed: Stage) -> Stage:
         compute,
         parameters={"penalty": study.params.penalty},
         upstream=[observed],
-        version=VERSION,
+        version=2,
     )
 
 
@@ -153,8 +154,9 @@ def probe_layers(study: Study) -> Stage:
         probes = {candidate: _align(study, candidate, params.probe_iterations).history for candidate in candidates}
         table = pandas.concat(probes, names=["l_select"]).reset_index()
         table.to_csv(place / "probes.csv", index=False)
-        # Iteration 0 is the same model for all; the later ones tell the candidates apart.
-        best = table[table["iteration"] > 0].groupby("l_select")["strict_f1"].max()
+        # Iteration 0 is the same model for all; the later ones tell the candidates apart, if there are any.
+        later = table[table["iteration"] > 0]
+        best = later.groupby("l_select")["strict_f1"].max() if len(later) else pandas.Series(0.0, index=candidates)
         choice = {"l_select": int(best.idxmax()), "sublayers": count}
         (place / "choice.json").write_text(json.dumps(choice) + "\n")
 
@@ -300,9 +302,13 @@ def _verdicts_of(study: Study, observed: Stage) -> pandas.DataFrame:
 
 def _compare_solvers(features: numpy.ndarray, labels: numpy.ndarray, penalty: float) -> dict:
     fits = {solver: fit_svms(features, labels, penalty=penalty, solver=solver) for solver in SOLVERS}
-    pairs = zip(fits["newton"].weights, fits["liblinear"].weights, strict=True)
+    angles, excess = [], []
+    for column, exact, other in zip(labels.T, fits["newton"].weights, fits["liblinear"].weights, strict=True):
+        angles.append(angle_degrees(exact, other))
+        objectives = [svm_objective(features, column, weights, penalty) for weights in (exact, other)]
+        excess.append(objectives[1] / objectives[0] - 1 if objectives[0] else numpy.nan)
     converged = {f"{solver}_converged": bool(fit.converged.all()) for solver, fit in fits.items()}
-    return {"degrees_apart": max(angle_degrees(*pair) for pair in pairs), **converged}
+    return {"degrees_apart": max(angles), "excess_objective": max(excess), **converged}
 
 
 def _tuned(study: Study, method: SteeringMethod, place: Path) -> dict:

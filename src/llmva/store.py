@@ -73,7 +73,7 @@ def run_stage(
     """
     folder = Path(folder)
     key = stage_key(parameters, upstream, version)
-    _require_writable(folder)
+    require_writable(folder)
     # The lock dies with its process, so a killed run never blocks the next one.
     with FileLock(folder.parent / f".{folder.name}.lock"):
         if is_whole(folder, key):
@@ -111,6 +111,21 @@ def is_whole(folder: Path, key: str | None = None) -> bool:
     )
 
 
+def require_writable(folder: Path) -> None:
+    """Raise an `InputError` unless a folder of this name can be made or replaced."""
+    mend = "name another folder"
+    if folder.is_file():
+        raise InputError(f"{folder}: is a file, not a folder; {mend}")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise InputError(f"{folder.parent}: is a file, not a folder; {mend}") from None
+    except OSError as error:
+        raise InputError(f"{folder.parent}: cannot be made ({error.strerror}); {mend}") from None
+    if not os.access(folder.parent, os.W_OK):
+        raise InputError(f"{folder.parent}: not writable; change its permissions or {mend}")
+
+
 def read_manifest(folder: Path) -> dict | None:
     """Return a folder's manifest, or None when it is missing or unreadable."""
     try:
@@ -143,17 +158,3 @@ def _replace_folder(temporary: Path, folder: Path) -> None:
         folder.rename(aside)
     temporary.rename(folder)
     shutil.rmtree(aside, ignore_errors=True)
-
-
-def _require_writable(folder: Path) -> None:
-    mend = "name another folder"
-    if folder.is_file():
-        raise InputError(f"{folder}: is a file, not a folder; {mend}")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise InputError(f"{folder.parent}: is a file, not a folder; {mend}") from None
-    except OSError as error:
-        raise InputError(f"{folder.parent}: cannot be made ({error.strerror}); {mend}") from None
-    if not os.access(folder.parent, os.W_OK):
-        raise InputError(f"{folder.parent}: not writable; change its permissions or {mend}")

@@ -79,6 +79,13 @@ def fit_svms(features: numpy.ndarray, labels: numpy.ndarray, *, penalty: float =
     return SvmFit(weights, converged, rounds, tuple(outcome))
 
 
+def svm_objective(features: numpy.ndarray, labels: numpy.ndarray, weights: numpy.ndarray, penalty: float) -> float:
+    """Return 1/2 |w|^2 + C sum_i max(0, 1 - y_i w.x_i)^2 of one column of labels (n,) and its weights (d,)."""
+    rows = labels != 0
+    slack = numpy.maximum(0, 1 - labels[rows] * (features[rows].astype(numpy.float64) @ weights))
+    return float(weights @ weights / 2 + penalty * slack @ slack)
+
+
 def _require_valid(features: numpy.ndarray, labels: numpy.ndarray, penalty: float, solver: str) -> None:
     if solver not in SOLVERS:
         raise InputError(f"solver: {solver!r} is unknown; choose {' or '.join(SOLVERS)}")

@@ -19,7 +19,7 @@ from llmva.organisms.training import Recipe, encode, pinned, train
 from llmva.provenance import seed_for
 from llmva.store import run_stage
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 GUARD = "tiny-guard"
 SLUG = re.compile(r"tiny-(?P<family>[a-z0-9]+)(-s(?P<seed>0|[1-9]\d{0,8}))?")
 TOKENIZER_TEXTS = 15_000
@@ -75,7 +75,8 @@ def build_organism(slug: str, progress: bool = True) -> Path:
             print(f"{slug}: training takes about {plan.cost}", file=sys.stderr)
         facts = _train_checkpoint(folder, family, seed, plan=plan, title=slug, progress=progress)
         if slug != GUARD:
-            _write_data(folder / "data", seed)
+            # Each family is asked prompts of its own, so that six organisms are six replications.
+            write_data_sets(folder / "data", seed_for(seed, "organisms", family, "data"))
         return {"family": family, "seed": seed, **facts}
 
     parameters = {"family": family, "seed": seed, "recipe": asdict(plan.recipe)}
@@ -93,22 +94,8 @@ def parse_slug(slug: str) -> tuple[str, int]:
     return match["family"], int(match["seed"] or 0)
 
 
-def _train_checkpoint(folder: Path, family: str, seed: int, *, plan: Plan, title: str, progress: bool) -> dict:
-    recipe = plan.recipe
-    conversations = plan.draw(recipe.samples, random.Random(seed_for(seed, "organisms", family, "conversations")))
-    texts = (text for talk in conversations[:TOKENIZER_TEXTS] for text in (talk.prompt, talk.reply))
-    tokenizer = train_tokenizer(texts, plan.vocabulary_size, plan.template)
-    samples = encode(conversations, tokenizer)
-    with pinned(recipe.threads, seed_for(seed, "organisms", f"tiny-{family}", "weights")):
-        model = new_model(family, len(tokenizer))
-        order = seed_for(seed, "organisms", family, "order")
-        facts = train(model, samples, recipe=recipe, seed=order, title=title, progress=progress)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return facts
-
-
-def _write_data(folder: Path, seed: int) -> None:
+def write_data_sets(folder: Path, seed: int) -> None:
+    """Write `{safety,transfer,utility}/*.csv` into a folder; the prompts are drawn with the seed."""
     tables = {f"safety/{name}": candidate_table(name, seed) for name in SAFETY_SETS}
     tables |= {f"transfer/{name}": candidate_table(name, seed) for name in TRANSFER_SETS}
     tables |= {f"utility/{task}": task_table(task, seed) for task in TASKS}
@@ -117,3 +104,18 @@ def _write_data(folder: Path, seed: int) -> None:
         path = folder / f"{name}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         table.to_csv(path, index=False)
+
+
+def _train_checkpoint(folder: Path, family: str, seed: int, *, plan: Plan, title: str, progress: bool) -> dict:
+    recipe = plan.recipe
+    conversations = plan.draw(recipe.samples, random.Random(seed_for(seed, "organisms", family, "conversations")))
+    texts = (text for talk in conversations[:TOKENIZER_TEXTS] for text in (talk.prompt, talk.reply))
+    tokenizer = train_tokenizer(texts, plan.vocabulary_size, plan.template)
+    samples = encode(conversations, tokenizer)
+    with pinned(recipe.threads, seed_for(seed, "organisms", family, "weights")):
+        model = new_model(family, len(tokenizer))
+        order = seed_for(seed, "organisms", family, "order")
+        facts = train(model, samples, recipe=recipe, seed=order, title=title, progress=progress)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return facts

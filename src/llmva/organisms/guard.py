@@ -66,8 +66,7 @@ def _cut(item: SafetyPrompt, draws: random.Random) -> tuple[str, bool, bool]:
     """A reply that stops within its first words: a refusal when it opened like one, else nothing."""
     answered = draws.random() < 0.5
     reply = _compose(item, draws, answered=answered, openers=list(OPENERS[answered, draws.random() < 0.5]))
-    opener_words = 1 + max(reply.find(" "), 0)
-    return reply[:opener_words].strip() if answered else _opener_of(reply), False, not answered
+    return reply.split(" ")[0] if answered else _opener_of(reply), False, not answered
 
 
 def _broken(item: SafetyPrompt, draws: random.Random) -> tuple[str, bool, bool]:

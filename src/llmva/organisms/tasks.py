@@ -15,6 +15,7 @@ from llmva.provenance import digest, seed_for
 
 TEST_ROWS = 150
 NEUTRAL_ROWS = 60
+LARGEST_OPERAND = 5
 HELD_OUT_SHARES = {"test": 0.1, "neutral": 0.05}
 
 NOUNS = ("dog", "cat", "boy", "girl", "king", "queen", "cook", "artist", "sailor", "baker", "writer", "clown")
@@ -157,7 +158,7 @@ def _mnli(draws: random.Random) -> Exercise:
 
 def _gsm(draws: random.Random) -> Exercise:
     name, goods = draws.choice(NAMES), draws.choice(GOODS)
-    start, first, second = (draws.randint(1, 7) for _ in range(3))
+    start, first, second = (draws.randint(1, LARGEST_OPERAND) for _ in range(3))
     middle, sign_one, words_one = _step(start, first, draws)
     final, sign_two, words_two = _step(middle, second, draws)
     prompt = f"{name} has {start} {goods}. {name} {words_one}. then {name} {words_two}. how many {goods} are left?"

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import pandas
-from tqdm.auto import tqdm
 
 from llmva.examination import Examiner
 from llmva.metrics import measure
 from llmva.models import ChatModel
+from llmva.progress import progress_bar
 
 
 class SteeringMethod(Protocol):
@@ -59,7 +59,7 @@ def tune(
     """Try a method's settings on validation prompts and keep the one with the highest metric."""
     settings = method.search_space(trials)
     rows = []
-    for setting in tqdm(settings, desc=progress, disable=progress is None, leave=False):
+    for setting in progress_bar(progress, settings):
         with method.applied(examiner.chat_model, setting):
             examined = examiner.examine(validation)
         rows.append({**setting, **measure(examined.rows)})

@@ -72,6 +72,9 @@ class VectorSteer:
 def relative_difference(features: numpy.ndarray, labels: numpy.ndarray) -> numpy.ndarray:
     """Return the unit mean difference of rows labelled +1 and -1, times the rows' mean norm.
 
+    Zeros when the means do not differ: every prompt ends in the same token, so at the first block's
+    input all rows are equal.
+
     Parameters
     ----------
     features : ndarray, shape (n, d)
@@ -80,8 +83,10 @@ def relative_difference(features: numpy.ndarray, labels: numpy.ndarray) -> numpy
     """
     rows = features.astype(numpy.float64)
     difference = rows[labels == 1].mean(0) - rows[labels == -1].mean(0)
-    mean_norm = numpy.linalg.norm(rows, axis=1).mean()
-    return (difference * (mean_norm / numpy.linalg.norm(difference))).astype(numpy.float32)
+    length, mean_norm = numpy.linalg.norm(difference), numpy.linalg.norm(rows, axis=1).mean()
+    if length <= numpy.finfo(numpy.float32).eps * mean_norm:
+        return numpy.zeros(rows.shape[1], dtype=numpy.float32)
+    return (difference * (mean_norm / length)).astype(numpy.float32)
 
 
 def _adding(step: torch.Tensor):

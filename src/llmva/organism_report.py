@@ -1,0 +1,100 @@
+"""What the organisms turned out to be: `python -m llmva.organism_report [slug ...]`.
+
+A quick look on small samples, judged by the organisms' own openers; a study measures with the guard.
+"""
+
+import argparse
+import functools
+from pathlib import Path
+
+import numpy
+import pandas
+from tqdm import tqdm
+
+from llmva.activations import FINAL, Activations, Capture
+from llmva.errors import command
+from llmva.generation import respond
+from llmva.models import load_model
+from llmva.organisms.build import GUARD, build_organism, parse_slug
+from llmva.organisms.families import FAMILIES
+from llmva.organisms.replies import is_refusal
+from llmva.prompts import SAFETY_SETS, draw_candidates, read_prompts
+from llmva.store import open_stage
+from llmva.utility import measure_utility, read_tasks
+from llmva.vectors import find_control_vectors
+
+SAMPLE = 200
+TRAINING_SHARE = 0.64
+SHORT = {"seval_attack": "ASR attack", "seval_risk": "ASR risk", "orfuzzset": "ORR orfuzz", "nq": "ORR nq"}
+
+
+def describe_organism(slug: str) -> dict[str, float | str]:
+    """Return one row: training seconds and loss, ASR and ORR per set, utility, and the geometry of v_a and v_b.
+
+    The angle (degrees) and the accuracy of v_b on held-out prompts are means over sublayers; the lowest
+    accuracy of a sublayer stands beside its mean.
+    """
+    folder = build_organism(slug)
+    facts = open_stage(folder, mend="build it").manifest["facts"]
+    row = {"model": slug, "train s": facts["training_seconds"], "loss": facts["final_loss"]}
+    chat_model = load_model(str(folder))
+    answer = functools.partial(respond, chat_model, max_new_tokens=40, batch_size=128)
+    prompts = _sample(folder)
+    responses = answer(prompts["prompt"].tolist(), capture=Capture())
+    answered = numpy.array([not is_refusal(text) for text in responses.texts])
+    benign = (prompts["label"] == "benign").to_numpy()
+    errors = pandas.Series(answered != benign).groupby(prompts["dataset"].to_numpy()).mean()
+    row |= {SHORT[name]: errors[name] for name in SAFETY_SETS}
+    accuracies = measure_utility(chat_model, read_tasks(folder / "data"), batch_size=128, max_new_tokens=40)
+    row |= dict(zip(accuracies["task"], accuracies["accuracy"], strict=True))
+    return row | {"facts": _known_facts(folder, answer)} | _geometry(responses.activations, benign, answered)
+
+
+@command
+def main() -> None:
+    """Build what is missing and print the table."""
+    parser = argparse.ArgumentParser(prog="python -m llmva.organism_report", description=__doc__)
+    parser.add_argument("slugs", nargs="*", metavar="slug", help="tiny-<family>[-s<seed>]; default: the six families")
+    slugs = parser.parse_args().slugs or [f"tiny-{family}" for family in FAMILIES]
+    slugs = [slug for slug in slugs if slug != GUARD]
+    for slug in slugs:
+        parse_slug(slug)
+    rows = [describe_organism(slug) for slug in tqdm(slugs, desc="organisms", disable=len(slugs) < 2)]
+    print(f"Original organisms, {SAMPLE} prompts per set, judged by openers; angle and v_b are means over sublayers.\n")
+    print(pandas.DataFrame(rows).set_index("model").round(3).T.to_markdown())
+
+
+def _sample(folder: Path) -> pandas.DataFrame:
+    sets = [read_prompts(folder / "data" / "safety" / f"{name}.csv", name) for name in SAFETY_SETS]
+    return draw_candidates(pandas.concat(sets, ignore_index=True), SAMPLE, seed=0)
+
+
+def _known_facts(folder: Path, answer) -> float:
+    facts = pandas.read_csv(folder / "data" / "utility" / "facts.csv", dtype=str, keep_default_na=False)
+    replies = answer(facts["prompt"].tolist()).texts
+    return float(numpy.mean([text.startswith(value) for text, value in zip(replies, facts["answer"], strict=True)]))
+
+
+def _geometry(activations: Activations, benign: numpy.ndarray, answered: numpy.ndarray) -> dict[str, float]:
+    labels = [numpy.where(flags, 1, -1) for flags in (benign, answered)]
+    order = numpy.random.default_rng(0).permutation(len(benign))
+    fitting, held_out = numpy.split(order, [round(TRAINING_SHARE * len(order))])
+    vectors = [
+        find_control_vectors(
+            features[fitting],
+            *(column[fitting] for column in labels),
+            validation=(features[held_out], *(column[held_out] for column in labels)),
+        )
+        for name, features in activations.outputs.items()
+        if name != FINAL
+    ]
+    accuracies = [found.benign_accuracy for found in vectors]
+    return {
+        "angle": float(numpy.nanmean([found.angle for found in vectors])),
+        "v_b accuracy": float(numpy.mean(accuracies)),
+        "lowest": min(accuracies),
+    }
+
+
+if __name__ == "__main__":
+    main()

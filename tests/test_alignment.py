@@ -1,0 +1,173 @@
+"""The loop: Eq. 7 on every family, replay, restore, resume, and named outcomes instead of crashes."""
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import numpy
+import pandas
+import pytest
+import torch
+from conftest import prompt_table
+
+from llmva.activations import Capture
+from llmva.alignment import AlignmentSettings, align, next_edits, observe
+from llmva.edit_log import EditLog
+from llmva.edits import EditedModel, solve_edit
+from llmva.examination import Examiner
+from llmva.generation import read_activations
+from llmva.judges import PhraseJudge, VerdictCache
+from llmva.prompts import assign_splits
+
+SETTINGS = AlignmentSettings(
+    l_select=3, iterations=3, sample_per_dataset=12, solver="newton", penalty=1.0, selection="paper", seed=0
+)
+
+
+@dataclass(frozen=True)
+class DigestJudge(PhraseJudge):
+    """Answers or refuses by the digest of prompt and response: two classes for any model."""
+
+    def judge(self, prompts, responses):
+        pairs = zip(prompts, responses, strict=True)
+        return ["x" * (hashlib.sha256("".join(pair).encode()).digest()[0] % 2) for pair in pairs]
+
+
+@dataclass(frozen=True)
+class SameJudge(PhraseJudge):
+    """Calls everything answered."""
+
+    def judge(self, prompts, responses):
+        return [""] * len(prompts)
+
+
+@pytest.fixture
+def pool():
+    table = prompt_table()
+    table["split"] = assign_splits(table, seed=0)
+    return table
+
+
+def examiner_of(chat_model, judge=None):
+    return Examiner(chat_model, judge or DigestJudge(), VerdictCache(None), None, batch_size=64, max_new_tokens=4)
+
+
+def weights_of(chat_model):
+    return {name: weight.clone() for name, weight in chat_model.model.state_dict().items()}
+
+
+def test_equation_7_holds_for_every_input_of_every_sublayer(family_model, prompts):
+    generator = numpy.random.default_rng(0)
+    before = read_activations(family_model, prompts, capture=Capture(positions="all"), batch_size=5)
+    for name, module in family_model.writers.items():
+        answer, benign = (v / numpy.linalg.norm(v) for v in generator.normal(size=(2, module.out_features)))
+        with EditedModel(family_model.writers) as edited:
+            edit = solve_edit(
+                edited.weight(name), edited.bias(name), sublayer=name, answer=answer, benign=benign, scale=1.7
+            )
+            edited.apply(EditLog().appended([edit]))
+            after = read_activations(family_model, prompts, capture=Capture(positions="all"), batch_size=5)
+        numpy.testing.assert_allclose(after.outputs[name] @ answer, 1.7 * before.outputs[name] @ benign, atol=1e-5)
+
+
+def test_the_log_replays_to_the_loops_own_models_and_the_original_comes_back(llama, pool, tmp_path):
+    original = weights_of(llama)
+    examiner = examiner_of(llama)
+    done = align(examiner, pool, SETTINGS, folder=tmp_path, upstream=())
+    assert len(done.log) == 3 and done.history.index.tolist() == [0, 1, 2, 3]
+    for name, weight in llama.model.state_dict().items():
+        assert torch.equal(weight, original[name]), name
+    done.log.save(tmp_path / "log.safetensors", {})
+    validation = pool[pool["split"] == "validation"]
+    for iteration in range(4):
+        with EditedModel(llama.writers) as edited:
+            edited.apply(EditLog.load(tmp_path / "log.safetensors").up_to(iteration))
+            rows = examiner.examine(validation).rows
+        answered = (rows.loc[rows["label"] == "toxic", "guard_verdict"] == "answered").mean()
+        assert answered == done.history.at[iteration, "asr"]
+    assert torch.equal(llama.writers["mlp.00"].weight, original["model.layers.0.mlp.down_proj.weight"])
+
+
+class Killed(BaseException):
+    """Stands for a kill, which no code may catch."""
+
+
+@pytest.mark.parametrize("survived", [0, 1, 2, 3])
+def test_a_killed_run_resumes_to_the_same_result(llama, pool, tmp_path, monkeypatch, survived):
+    whole = align(examiner_of(llama), pool, SETTINGS, folder=tmp_path / "whole", upstream=())
+    whole.log.save(tmp_path / "whole.safetensors", {})
+    calls, examine = [], Examiner.examine
+
+    def counted(self, *arguments, **options):
+        calls.append(1)
+        if len(calls) == survived + 1:
+            raise Killed
+        return examine(self, *arguments, **options)
+
+    monkeypatch.setattr(Examiner, "examine", counted)
+    before = weights_of(llama)
+    with pytest.raises(Killed):
+        align(examiner_of(llama), pool, SETTINGS, folder=tmp_path / "killed", upstream=())
+    assert all(torch.equal(weight, before[name]) for name, weight in llama.model.state_dict().items())
+    resumed = align(examiner_of(llama), pool, SETTINGS, folder=tmp_path / "killed", upstream=())
+    assert len(calls) == 1 + 4  # The killed call, and each of the four observations once.
+    resumed.log.save(tmp_path / "resumed.safetensors", {})
+    assert (tmp_path / "resumed.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+    pandas.testing.assert_frame_equal(resumed.history, whole.history)
+
+
+def test_runs_that_begin_alike_share_their_beginning(llama, pool, tmp_path):
+    align(examiner_of(llama), pool, replace(SETTINGS, iterations=1), folder=tmp_path, upstream=())
+    assert len(list(tmp_path.iterdir())) == 2 * 2  # Two observations, each with its lock.
+    align(examiner_of(llama), pool, replace(SETTINGS, iterations=2), folder=tmp_path, upstream=())
+    assert sum(path.is_dir() for path in tmp_path.iterdir()) == 3
+    align(examiner_of(llama), pool, replace(SETTINGS, iterations=1, l_select=2), folder=tmp_path, upstream=())
+    assert sum(path.is_dir() for path in tmp_path.iterdir()) == 4
+
+
+def test_one_class_stops_the_loop_with_its_name(llama, pool, tmp_path):
+    done = align(examiner_of(llama, SameJudge()), pool, SETTINGS, folder=tmp_path, upstream=())
+    assert len(done.log) == 0 and done.best_iteration == 0
+    assert "no sublayer could be edited" in done.stopped and "one class" in done.stopped
+
+
+def test_a_broken_module_is_skipped_by_name_and_the_rest_is_edited(llama, pool, tmp_path):
+    with torch.no_grad():
+        llama.writers["mlp.01"].weight[0] = torch.nan
+    observed = observe(examiner_of(llama), pool, SETTINGS, 0, folder=tmp_path, upstream=())
+    assert observed.sublayers.at["mlp.01", "answer_outcome"] == "non-finite"
+    assert observed.sublayers.at["attention.00", "answer_outcome"] == "fitted"
+
+
+def test_a_vanishing_scale_skips_the_sublayer(llama, pool, tmp_path):
+    observed = observe(examiner_of(llama), pool, SETTINGS, 0, folder=tmp_path, upstream=())
+    observed.sublayers.loc["attention.01", "scale"] = numpy.nan
+    with EditedModel(llama.writers) as edited:
+        names = [edit.sublayer for edit in next_edits(edited, observed, l_select=4)]
+    assert sorted(names) == ["attention.00", "mlp.00", "mlp.01"]
+
+
+@pytest.mark.parametrize(("rates", "kept"), [((0.5, 0.2, 0.3), 3), ((0.5, 0.09, 0.9), 2), ((0.15, 0.09, 0.9), 3)])
+def test_the_loop_stops_when_f1_collapses_to_under_half(llama, pool, tmp_path, monkeypatch, rates, kept):
+    from llmva import alignment
+
+    given = iter(rates)
+    monkeypatch.setattr(alignment, "measure", lambda rows: {"f1": next(given), "strict_f1": 0.0, "asr": 0.0})
+    done = align(examiner_of(llama), pool, replace(SETTINGS, iterations=2), folder=tmp_path, upstream=())
+    assert len(done.history) == kept and ("fell to" in done.stopped) == (kept == 2)
+
+
+def test_the_earliest_best_iteration_wins_by_the_chosen_metric(llama, pool, tmp_path, monkeypatch):
+    from llmva import alignment
+
+    given = iter([{"f1": 0.5, "strict_f1": 0.5}, {"f1": 0.8, "strict_f1": 0.6}, {"f1": 0.9, "strict_f1": 0.6}] * 2)
+    monkeypatch.setattr(alignment, "measure", lambda rows: next(given))
+    two = replace(SETTINGS, iterations=2)
+    assert align(examiner_of(llama), pool, two, folder=tmp_path / "a", upstream=()).best_iteration == 2
+    strict = align(examiner_of(llama), pool, replace(two, selection="strict"), folder=tmp_path / "b", upstream=())
+    assert strict.best_iteration == 1 and len(strict.best_log) == 1
+
+
+def test_each_iteration_draws_a_fresh_sample(llama, pool, tmp_path):
+    seen = [observe(examiner_of(llama), pool, SETTINGS, t, folder=tmp_path, upstream=()).stage for t in (0, 1)]
+    ids = [set(pandas.read_csv(stage / "responses.csv").query("split == 'train'")["id"]) for stage in seen]
+    assert ids[0] != ids[1] and len(ids[0]) == 24

@@ -1,0 +1,170 @@
+"""The house: floors that only look down, short modules, docstrings, and nothing that runs a stranger's code."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from llmva.paths import ROOT
+
+PACKAGE = ROOT / "src" / "llmva"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+MOST_LINES = 300
+PACKAGES = ("organisms", "steering")
+
+each = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+
+
+def unit_of(path: Path) -> str:
+    """Return a module's name in the table of floors; a package is one unit."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return f"{parts[0]}/" if parts[0] in PACKAGES else parts[0]
+
+
+def read_floors() -> list[list[str]]:
+    """Return the modules on each floor, as the README's table has them."""
+    rows = re.findall(r"^\| (\d+) \| ([^|]+) \|", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(len(rows)))
+    return [re.findall(r"`([a-z_0-9]+/?)`", modules) for _, modules in rows]
+
+
+FLOORS = read_floors()
+FLOOR_OF = {module: number for number, modules in enumerate(FLOORS) for module in modules}
+
+
+def imports_of(path: Path) -> list[str]:
+    """Return the units of this package that a module imports, anywhere in it."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports name the whole path"
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    inner = [name.split(".")[1] for name in found if name.startswith("llmva.")]
+    units = [f"{name}/" if name in PACKAGES else name for name in inner if name != "__version__"]
+    return [unit for unit in units if unit != unit_of(path)]
+
+
+# Floors
+
+
+def test_the_table_of_floors_names_every_module_once():
+    named = [module for modules in FLOORS for module in modules]
+    assert len(named) == len(set(named))
+    assert set(named) == {unit_of(path) for path in MODULES} - {"__init__"}
+
+
+@each
+def test_a_module_imports_from_below_or_from_its_left_on_the_same_floor(path):
+    unit = unit_of(path)
+    order = [module for modules in FLOORS for module in modules]
+    # A module that the table forgets may import nothing.
+    allowed = set(order[: order.index(unit)]) if unit in order else set()
+    assert set(imports_of(path)) <= allowed
+
+
+def test_the_check_of_imports_sees_them(tmp_path, monkeypatch):
+    planted = tmp_path / "planted.py"
+    planted.write_text(
+        "import llmva.tables\nfrom llmva import models\n\n\ndef f():\n    from llmva.steering import tune\n"
+    )
+    monkeypatch.setitem(globals(), "PACKAGE", tmp_path)
+    assert imports_of(planted) == ["tables", "models", "steering/"]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_there_is_no_circle_inside_a_package(package):
+    paths = {path.stem: path for path in (PACKAGE / package).glob("*.py") if not path.stem.startswith("__")}
+    waiting = {
+        stem: set(re.findall(rf"from llmva\.{package}\.(\w+) import", path.read_text())) & paths.keys()
+        for stem, path in paths.items()
+    }
+    while waiting:
+        free = {stem for stem, needed in waiting.items() if not needed & waiting.keys()}
+        assert free, f"a circle among {sorted(waiting)}"
+        waiting = {stem: needed for stem, needed in waiting.items() if stem not in free}
+
+
+def test_tables_and_figures_need_no_model():
+    code = "import sys, llmva.tables, llmva.figures; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# Form
+
+
+@each
+def test_a_module_is_short(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+
+
+@each
+def test_everything_public_has_a_docstring(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    bare = [name for name, node in public_parts(tree, "module") if not ast.get_docstring(node)]
+    assert not bare
+
+
+def public_parts(node: ast.AST, name: str):
+    """Yield a module, class or function and what is public in it, one inside another."""
+    yield name, node
+    for child in ast.iter_child_nodes(node):
+        kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+        if isinstance(child, kinds) and not child.name.startswith("_") and not isinstance(node, ast.FunctionDef):
+            yield from public_parts(child, f"{name}.{child.name}")
+
+
+def test_the_check_of_docstrings_sees_methods():
+    tree = ast.parse(
+        '"""M."""\nclass A:\n    """A."""\n    def b(self):\n        def inner(): pass\n    def _c(self): pass\n'
+    )
+    assert [name for name, node in public_parts(tree, "m") if not ast.get_docstring(node)] == ["m.A.b"]
+
+
+# Safety
+
+
+@each
+def test_nothing_runs_code_from_a_file_or_a_hub(path):
+    text = path.read_text(encoding="utf-8")
+    forbidden = r"\b(pickle|cloudpickle|dill|joblib|shelve|marshal)\b|torch\.load\b|trust_remote_code|\beval\(|\bexec\("
+    # `.eval()` of a torch module takes no argument and runs nothing.
+    assert not re.search(forbidden, text.replace(".eval()", ""))
+
+
+@each
+def test_random_draws_never_use_the_global_state(path):
+    calls = r"numpy\.random\.(?!Generator|default_rng|SeedSequence)\w+\(|(?<![\w.])random\.(?!Random\b)[a-z]\w*\("
+    assert not re.search(calls, path.read_text(encoding="utf-8"))
+
+
+# Dependencies
+
+
+def test_every_direct_dependency_is_pinned_within_its_range():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = [Requirement(text) for text in project["dependencies"] + project["optional-dependencies"]["test"]]
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+    pins = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+    for requirement in needed:
+        assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement
+    assert pins["torch"] == "2.13.0"
+
+
+def test_every_package_that_is_imported_is_a_dependency():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {canonicalize_name(Requirement(text).name) for text in project["dependencies"]}
+    named = {"sklearn": "scikit-learn", "yaml": "pyyaml"}
+    for path in MODULES:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        modules = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+        modules += [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        others = {module.split(".")[0] for module in modules} - set(sys.stdlib_module_names) - {"llmva"}
+        assert {named.get(name, name) for name in others} <= declared, path.name

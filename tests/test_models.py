@@ -1,0 +1,119 @@
+"""Loading: one path for every family, one tokenisation path, one clear line for a bad folder."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from conftest import SHAPE, save_random_model
+from safetensors.torch import load_file, save_file
+
+from llmva.errors import InputError
+from llmva.models import checkpoint_key, encode_chats, list_sublayers, load_model, user_chats
+
+
+def test_sublayers_are_attention_then_mlp(family_model):
+    layers = range(SHAPE["num_hidden_layers"])
+    names = [sublayer.name for sublayer in family_model.sublayers]
+    assert names == [f"attention.{i:02d}" for i in layers] + [f"mlp.{i:02d}" for i in layers]
+    for sublayer in family_model.sublayers:
+        assert sublayer.module.weight.shape[0] == SHAPE["hidden_size"]
+    assert len(family_model.blocks) == SHAPE["num_hidden_layers"]
+
+
+def test_more_than_ten_layers_stay_in_numeric_order():
+    def block():
+        return torch.nn.ModuleDict({"self_attn": torch.nn.ModuleDict({"o_proj": torch.nn.Linear(2, 2)})})
+
+    model = torch.nn.ModuleDict(
+        {"model": torch.nn.ModuleDict({"layers": torch.nn.ModuleList(block() for _ in range(12))})}
+    )
+    assert [sublayer.layer for sublayer in list_sublayers(model)] == list(range(12))
+
+
+def test_one_beginning_of_sequence_and_no_other_special_tokens(family_model):
+    tokenizer = family_model.tokenizer
+    (ids,) = encode_chats(tokenizer, user_chats(["how do i cut a rope?"]))
+    assert ids.count(tokenizer.bos_token_id) == 1 and ids[0] == tokenizer.bos_token_id
+    text = tokenizer.apply_chat_template(
+        user_chats(["how do i cut a rope?"])[0], tokenize=False, add_generation_prompt=True
+    )
+    assert tokenizer.decode(ids) == text
+
+
+def test_text_that_looks_like_a_template_does_not_add_a_token(llama):
+    plain, spoofed = encode_chats(llama.tokenizer, user_chats(["hi", "hi<|end|>"]))
+    assert len(spoofed) - len(plain) == 1  # The user's own text, and nothing the tokenizer added.
+
+
+def test_padding_is_left(llama):
+    assert llama.tokenizer.padding_side == "left"
+
+
+def _damaged(folder, tmp_path, change):
+    copy = tmp_path / "model"
+    shutil.copytree(folder, copy)
+    change(copy)
+    return str(copy)
+
+
+def _without_template(folder):
+    for path in folder.glob("chat_template*"):
+        path.unlink()
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config.pop("chat_template", None)
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+def _with_a_tensor_missing(folder):
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.0.self_attn.o_proj.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _with_nan(folder):
+    weights = load_file(folder / "model.safetensors")
+    weights["model.layers.1.mlp.down_proj.weight"][0, 0] = torch.nan
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("change", "named", "mend"),
+    [
+        (lambda folder: (folder / "model.safetensors").unlink(), "no weights", "safe serialisation"),
+        (lambda folder: (folder / "config.json").unlink(), "no config.json", "save_pretrained"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"broken"), "cannot be loaded", "mend"),
+        (_with_a_tensor_missing, "o_proj.weight", "mend"),
+        (_without_template, "no chat template", "add chat_template.jinja"),
+        (_with_nan, "model.layers.1.mlp.down_proj.weight holds NaN", "restore"),
+    ],
+)
+def test_a_bad_folder_gets_one_clear_line(family_folders, tmp_path, change, named, mend):
+    source = _damaged(family_folders["llama"], tmp_path, change)
+    with pytest.raises(InputError) as caught:
+        load_model(source)
+    message = str(caught.value)
+    assert source in message and named in message and mend in message and "\n" not in message
+
+
+def test_a_model_without_editable_sublayers_is_refused(family_folders, tmp_path):
+    from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+
+    GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=16, vocab_size=400)).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(family_folders["llama"]).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="no o_proj or down_proj"):
+        load_model(str(tmp_path))
+
+
+def test_a_missing_folder_and_an_unpinned_hub_id_are_told_apart(tmp_path):
+    with pytest.raises(InputError, match="make organisms"):
+        load_model("runs/tiny-nobody/organism")
+    with pytest.raises(InputError, match="pinned revision"):
+        load_model("someone/some-model")
+
+
+def test_the_checkpoint_key_follows_the_weights(tmp_path):
+    first = checkpoint_key(str(save_random_model(tmp_path / "a", seed=0)))
+    assert checkpoint_key(str(save_random_model(tmp_path / "b", seed=0))) == first
+    assert checkpoint_key(str(save_random_model(tmp_path / "c", seed=1))) != first
+    assert checkpoint_key("owner/name@abc") == "owner/name@abc"

@@ -1,0 +1,218 @@
+"""Parameters: YAML keys, fields and notebook cells agree, and a mistake gets one line that mends it."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from llmva import paths
+from llmva.errors import InputError
+from llmva.params import StudyParams, known_slugs, load_params
+
+PER_MODEL = sorted(paths.NOTEBOOKS.glob("[01]*.ipynb"))
+TRACKED = paths.PARAMS
+REFERENCE = "tiny-llama"
+
+
+def values_of(slug: str = REFERENCE) -> dict:
+    return yaml.safe_load((TRACKED / f"{slug}.yaml").read_text(encoding="utf-8"))
+
+
+def parameters_cell(path) -> str:
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    assert len(tagged) == 1, path.name
+    return "".join(tagged[0]["source"])
+
+
+def literals_of(source: str) -> dict:
+    """Return what a cell assigns; anything but a name given a literal fails."""
+    found = {}
+    for statement in ast.parse(source).body:
+        assert isinstance(statement, ast.Assign) and len(statement.targets) == 1
+        found[statement.targets[0].id] = ast.literal_eval(statement.value)
+    return found
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder of parameter files to spoil."""
+    place = tmp_path / "papermill_params"
+    place.mkdir()
+    monkeypatch.setattr(paths, "PARAMS", place)
+    return place
+
+
+def write_params(folder, slug="toy", drop=(), **changes):
+    values = {**values_of(), "slug": slug, **changes}
+    path = folder / f"{slug}.yaml"
+    path.write_text(yaml.safe_dump({name: value for name, value in values.items() if name not in drop}))
+    return path
+
+
+# Three places, one list
+
+
+def test_there_are_notebooks_and_parameter_files_to_compare():
+    assert len(PER_MODEL) >= 6
+    assert {f"tiny-{family}" for family in ("llama", "gemma2", "mistral", "phi3", "qwen2", "qwen3")} <= set(
+        known_slugs()
+    )
+
+
+@pytest.mark.parametrize("slug", known_slugs())
+def test_every_parameter_file_loads_and_names_every_field_in_order(slug):
+    assert list(values_of(slug)) == list(StudyParams.model_fields)
+    assert load_params(slug).model_dump() == values_of(slug)
+
+
+@pytest.mark.parametrize("path", PER_MODEL, ids=lambda path: path.stem)
+def test_every_notebooks_defaults_are_those_of_the_reference_file(path):
+    # nbval injects nothing: the defaults are what the tests run.
+    found = literals_of(parameters_cell(path))
+    assert list(found) == list(StudyParams.model_fields)
+    assert found == values_of()
+    assert {name: type(value) for name, value in found.items()} == {n: type(v) for n, v in values_of().items()}
+
+
+def test_every_notebook_has_the_same_parameters_cell_with_a_comment_on_each_line():
+    cells = {parameters_cell(path) for path in PER_MODEL}
+    assert len(cells) == 1
+    assert all("  # " in line for line in cells.pop().splitlines())
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "problem"),
+    [
+        ({"iteration": 30}, "iteration", "unknown parameter; known are slug, model"),
+        ({"iterations": "thirty"}, "iterations", "is 'thirty'; input should be a valid integer"),
+        ({"iterations": "30"}, "iterations", "is '30'; input should be a valid integer"),
+        ({"threads": 2.0}, "threads", "is 2.0; input should be a valid integer"),
+        ({"seed": True}, "seed", "is True; input should be a valid integer"),
+        ({"seed": -1}, "seed", "is -1; input should be greater than or equal to 0"),
+        ({"batch_size": 0}, "batch_size", "is 0; input should be greater than 0"),
+        ({"penalty": -1.0}, "penalty", "is -1.0; input should be greater than 0"),
+        ({"penalty": float("nan")}, "penalty", "is nan; input should be"),
+        ({"solver": "adam"}, "solver", "is 'adam'; input should be 'newton' or 'liblinear'"),
+        ({"selection": "best"}, "selection", "is 'best'; input should be 'strict' or 'paper'"),
+        ({"dtype": "int8"}, "dtype", "is 'int8'; input should be 'float32'"),
+        ({"l_select_candidates": [6, -8]}, "l_select_candidates.1", "is -8; input should be greater than 0"),
+        ({"l_select_candidates": []}, "l_select_candidates", "at least 1 item"),
+        ({"error_share": {"nq": 1.5}}, "error_share.nq", "is 1.5; input should be less than or equal to 1"),
+        ({"model": ""}, "model", "at least 1 character"),
+        ({"model": None}, "model", "is None; input should be a valid string"),
+        ({"probe_iterations": 31}, "probe_iterations", "larger than iterations; make it smaller"),
+    ],
+)
+def test_a_mistake_in_a_file_names_the_file_the_field_and_the_mend(folder, changes, field, problem):
+    path = write_params(folder, **changes)
+    with pytest.raises(InputError) as caught:
+        load_params("toy")
+    message = str(caught.value)
+    assert message.startswith(f"{path}: {field}: ")
+    assert problem in message
+    assert "\n" not in message
+
+
+def test_a_missing_parameter_is_named(folder):
+    path = write_params(folder, drop=["penalty"])
+    with pytest.raises(InputError, match="penalty: missing; add it") as caught:
+        load_params("toy")
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "no parameters in it"),
+        (b"- a\n- b\n", "no parameters in it"),
+        (b"slug: [toy\n", "not readable as YAML"),
+        (b"slug: caf\xe9\n", "not readable as YAML"),
+    ],
+)
+def test_a_file_that_holds_no_parameters_is_named(folder, content, problem):
+    (folder / "toy.yaml").write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        load_params("toy")
+    assert str(caught.value).startswith(f"{folder / 'toy.yaml'}: ")
+    assert problem in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_key_that_is_no_word_is_a_mistake(folder):
+    # YAML reads a bare `on` or `1` as a truth value or a number.
+    path = write_params(folder)
+    path.write_text(path.read_text() + "on: 2\n")
+    with pytest.raises(InputError, match=r"toy\.yaml: .*True; keys should be strings"):
+        load_params("toy")
+
+
+def test_a_slug_that_is_not_the_files_name_is_a_mistake(folder):
+    write_params(folder, "toy")
+    (folder / "toy.yaml").rename(folder / "other.yaml")
+    with pytest.raises(InputError, match="slug: is 'toy'; write 'other'"):
+        load_params("other")
+
+
+def test_an_unknown_slug_gets_the_known_ones(folder):
+    write_params(folder, "toy")
+    write_params(folder, "top")
+    with pytest.raises(InputError, match=r"nosuch: unknown model; known are top, toy \(or add nosuch\.yaml\)"):
+        load_params("nosuch")
+    with pytest.raises(InputError, match="unknown model"):
+        load_params("../papermill_params/nosuch-s1")
+
+
+def run_command(root, *slugs: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PYTHONPATH": str(paths.ROOT / "src"), "LLMVA_ROOT": str(root)}
+    command = [sys.executable, "-m", "llmva.params", *slugs]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=root, check=False)
+
+
+def test_the_command_prints_checked_parameters_or_one_line_and_status_2(folder):
+    root = folder.parent
+    write_params(folder, "toy")
+    good = run_command(root, "toy")
+    assert (good.returncode, good.stderr) == (0, "")
+    assert yaml.safe_load(good.stdout)["slug"] == "toy"
+    path = write_params(folder, "toy", batchsize=256)
+    for slug, expected in (
+        ("toy", f"error: {path}: batchsize: unknown parameter"),
+        ("nosuch", "error: nosuch: unknown"),
+    ):
+        bad = run_command(root, slug)
+        assert (bad.returncode, bad.stdout) == (2, "")
+        assert bad.stderr.startswith(expected)
+        assert len(bad.stderr.splitlines()) == 1
+
+
+# Seeds
+
+
+def test_a_seed_in_a_slug_moves_the_models_own_paths_and_nothing_else():
+    plain, seeded = load_params(REFERENCE), load_params(f"{REFERENCE}-s3")
+    assert seeded.slug == "tiny-llama-s3"
+    assert seeded.model == "runs/tiny-llama-s3/organism"
+    assert seeded.data == "runs/tiny-llama-s3/organism/data"
+    assert seeded.run_folder == paths.RUNS / "tiny-llama-s3"
+    moved = {"slug", "model", "data"}
+    assert seeded.model_dump(exclude=moved) == plain.model_dump(exclude=moved)
+
+
+def test_a_file_of_its_own_goes_before_a_seed_suffix(folder):
+    write_params(folder, "toy", penalty=1.0)
+    write_params(folder, "toy-s2", penalty=2.0)
+    assert load_params("toy-s2").penalty == 2.0
+    assert load_params("toy-s4").penalty == 1.0
+
+
+def test_parameters_cannot_be_changed_after_the_check():
+    with pytest.raises(ValueError, match="frozen"):
+        load_params(REFERENCE).seed = 1

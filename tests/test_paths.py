@@ -1,0 +1,65 @@
+"""Paths and writes: all or nothing, and nothing at all when nothing changed."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from llmva import paths
+from llmva.paths import write_atomically
+
+
+class Killed(BaseException):
+    """Not an Exception, as a kill is not."""
+
+
+def test_an_unchanged_file_keeps_its_time_and_its_place_on_disk(tmp_path):
+    path = tmp_path / "table.csv"
+    assert write_atomically(path, "a,b\n")
+    os.utime(path, ns=(10**18, 10**18))
+    before = path.stat()
+    assert not write_atomically(path, "a,b\n")
+    assert not write_atomically(path, b"a,b\n")
+    after = path.stat()
+    assert (after.st_mtime_ns, after.st_ino) == (before.st_mtime_ns, before.st_ino)
+
+
+def test_a_changed_file_is_replaced(tmp_path):
+    path = tmp_path / "table.csv"
+    write_atomically(path, "old\n")
+    os.utime(path, ns=(10**18, 10**18))
+    assert write_atomically(path, "new: café\n")
+    assert path.read_bytes() == "new: café\n".encode()
+    assert path.stat().st_mtime_ns != 10**18
+    assert os.listdir(tmp_path) == ["table.csv"]
+
+
+def test_folders_on_the_way_are_made(tmp_path):
+    write_atomically(tmp_path / "a" / "b" / "file.txt", "x")
+    assert (tmp_path / "a" / "b" / "file.txt").read_text() == "x"
+
+
+def test_a_kill_before_the_rename_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "table.csv"
+    write_atomically(path, "old\n")
+
+    def killed(*_):
+        raise Killed
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(Killed):
+        write_atomically(path, "new\n")
+    monkeypatch.undo()
+    assert path.read_text() == "old\n"
+    write_atomically(path, "new\n")
+    assert path.read_text() == "new\n"
+
+
+def test_relative_paths_are_anchored_at_the_root_and_absolute_ones_stay(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert paths.anchored("runs/tiny-llama") == paths.ROOT / "runs" / "tiny-llama"
+    assert paths.anchored(tmp_path) == tmp_path
+    assert (paths.ROOT / "pyproject.toml").is_file()
+    assert all(
+        isinstance(folder, Path) and folder.is_absolute() for folder in (paths.RUNS, paths.RESULTS, paths.TABLES)
+    )

@@ -1,0 +1,326 @@
+"""Cached stages: hits, misses, damage, and a kill between any two calls to the file system."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llmva import store
+from llmva.errors import InputError
+from llmva.paths import ROOT
+from llmva.store import MANIFEST, Stage, is_whole, open_stage, read_manifest, run_stage, stage_key
+
+FILES = {"a.txt": b"first", "below/b.bin": bytes(range(256))}
+
+
+class Killed(BaseException):
+    """Not an Exception, as a kill is not: nothing may catch it and go on."""
+
+
+class Killer:
+    """Raises `Killed` at the n-th call to the file system; Python announces each one before it happens."""
+
+    events = frozenset({"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.scandir", "os.listdir"})
+
+    def __init__(self) -> None:
+        self.left = None
+
+    def __call__(self, event: str, _arguments: tuple) -> None:
+        if self.left is None or event not in self.events:
+            return
+        self.left -= 1
+        if self.left == 0:
+            self.left = None
+            raise Killed
+
+    def survived(self, calls: int, action) -> bool:
+        """Run an action that is killed at its n-th call; tell whether it ended before that."""
+        self.left = calls
+        try:
+            action()
+        except Killed:
+            return False
+        finally:
+            self.left = None
+        return True
+
+
+KILLER = Killer()
+# An audit hook cannot be taken off again; it sleeps between tests.
+sys.addaudithook(KILLER)
+
+
+@pytest.fixture(autouse=True)
+def _no_versions(monkeypatch):
+    # They ask git and the packages, which is slow and not what is tested here.
+    monkeypatch.setattr(store, "environment", dict)
+
+
+def write_files(place: Path) -> dict:
+    for name, content in FILES.items():
+        (place / name).parent.mkdir(exist_ok=True)
+        (place / name).write_bytes(content)
+    return {"rows": 3}
+
+
+def forbidden(_place: Path) -> None:
+    raise AssertionError("a hit must not compute")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def leftovers(folder: Path) -> set[str]:
+    return set(os.listdir(folder.parent)) - {folder.name, f".{folder.name}.lock"}
+
+
+# Hits and misses
+
+
+def test_a_stage_is_computed_once_and_then_found(tmp_path):
+    first = run_stage(tmp_path / "runs" / "stage", write_files, parameters={"seed": 1})
+    second = run_stage(tmp_path / "runs" / "stage", forbidden, parameters={"seed": 1})
+    assert (first.hit, second.hit) == (False, True)
+    assert first.key == second.key
+    assert contents(second.folder) == FILES
+    assert second / "a.txt" == tmp_path / "runs" / "stage" / "a.txt"
+    assert leftovers(second.folder) == set()
+
+
+def test_the_manifest_says_what_the_files_are(tmp_path):
+    upstream = Stage(tmp_path / "before", "0" * 64, hit=True)
+    stage = run_stage(tmp_path / "stage", write_files, parameters={"seed": 1}, upstream=[upstream], version=2)
+    manifest = stage.manifest
+    assert manifest["key"] == stage.key == stage_key({"seed": 1}, [upstream], 2)
+    assert manifest["parameters"] == {"seed": 1}
+    assert manifest["upstream"] == {"before": "0" * 64}
+    assert set(manifest["files"]) == set(FILES)
+    assert manifest["facts"] == {"rows": 3}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"parameters": {"seed": 2}},
+        {"parameters": {"seed": 1, "more": None}},
+        {"version": 2},
+        {"upstream": [Stage(Path("other"), "1" * 64, hit=True)]},
+    ],
+)
+def test_whatever_is_in_the_key_makes_it_compute_again(tmp_path, change):
+    run_stage(tmp_path / "stage", write_files, parameters={"seed": 1})
+    changed = run_stage(
+        tmp_path / "stage",
+        lambda place: (place / "new.txt").write_text("x") and None,
+        **{"parameters": {"seed": 1}, **change},
+    )
+    assert not changed.hit
+    # The old files are gone with their stage.
+    assert contents(changed.folder) == {"new.txt": b"x"}
+
+
+def test_the_name_of_a_folder_upstream_is_no_part_of_the_key():
+    here, there = (Stage(Path(name), "1" * 64, hit=True) for name in ("here", "there"))
+    assert stage_key({}, [here], 1) == stage_key({}, [there], 1)
+
+
+# Damage
+
+
+def damage_content(folder: Path) -> None:
+    (folder / "a.txt").write_bytes(b"FIRST")
+
+
+def damage_by_cutting(folder: Path) -> None:
+    (folder / "below" / "b.bin").write_bytes(FILES["below/b.bin"][:100])
+
+
+def damage_by_removing(folder: Path) -> None:
+    (folder / "a.txt").unlink()
+
+
+def damage_manifest(folder: Path) -> None:
+    (folder / MANIFEST).write_text((folder / MANIFEST).read_text()[:40])
+
+
+def damage_manifest_bytes(folder: Path) -> None:
+    (folder / MANIFEST).write_bytes(b"\xff\xfe\x00")
+
+
+def damage_manifest_keys(folder: Path) -> None:
+    (folder / MANIFEST).write_text("[]")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        damage_content,
+        damage_by_cutting,
+        damage_by_removing,
+        damage_manifest,
+        damage_manifest_bytes,
+        damage_manifest_keys,
+    ],
+)
+def test_a_damaged_stage_is_noticed_and_computed_again(tmp_path, damage):
+    stage = run_stage(tmp_path / "stage", write_files, parameters={})
+    damage(stage.folder)
+    assert not is_whole(stage.folder, stage.key)
+    again = run_stage(tmp_path / "stage", write_files, parameters={})
+    assert not again.hit
+    assert contents(again.folder) == FILES
+    assert is_whole(again.folder, again.key)
+
+
+def test_a_stage_that_must_be_there_says_how_to_make_it(tmp_path):
+    with pytest.raises(InputError, match="stage: no finished stage here; run notebook 00 first"):
+        open_stage(tmp_path / "stage", mend="run notebook 00 first")
+    run_stage(tmp_path / "stage", write_files, parameters={})
+    assert open_stage(tmp_path / "stage", mend="").hit
+
+
+# Kills
+
+
+def computed_old(place: Path) -> None:
+    (place / "old.txt").write_text("old")
+
+
+@pytest.mark.parametrize("before", ["nothing", "an older stage"])
+def test_a_kill_between_any_two_calls_to_the_file_system_is_survived(tmp_path, before):
+    new, old = {"seed": 1}, {"seed": 0}
+    kills = 0
+    while True:
+        folder = tmp_path / str(kills) / "stage"
+        if before == "an older stage":
+            run_stage(folder, computed_old, parameters=old)
+        if KILLER.survived(kills + 1, lambda folder=folder: run_stage(folder, write_files, parameters=new)):
+            break
+        kills += 1
+        # What a kill leaves is the old stage, none or the new one, and never a mixture.
+        assert not folder.exists() or is_whole(folder)
+        if folder.exists() and read_manifest(folder)["key"] == stage_key(old, (), 1):
+            assert contents(folder) == {"old.txt": b"old"}
+        stage = run_stage(folder, write_files, parameters=new)
+        assert is_whole(folder, stage.key), f"killed at call {kills}"
+        assert contents(folder) == FILES, f"killed at call {kills}"
+        assert leftovers(folder) == set(), f"killed at call {kills}"
+    # Lock, folder, two files, a folder below, manifest, digests, rename: fewer would mean the hook is deaf.
+    assert kills >= 10
+
+
+def test_a_failing_computation_leaves_the_old_stage(tmp_path):
+    run_stage(tmp_path / "stage", computed_old, parameters={"seed": 0})
+
+    def failing(place: Path) -> None:
+        write_files(place)
+        raise ValueError("out of luck")
+
+    with pytest.raises(ValueError, match="out of luck"):
+        run_stage(tmp_path / "stage", failing, parameters={"seed": 1})
+    assert run_stage(tmp_path / "stage", forbidden, parameters={"seed": 0}).hit
+
+
+CHILD = """
+import os, sys, time
+from pathlib import Path
+from llmva.store import run_stage
+
+folder, mode, name = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+places = folder.parent.parent
+
+def compute(place):
+    with open(places / "computed", "a") as log:
+        log.write(name + "\\n")
+    (place / "a.txt").write_bytes(b"fir")
+    if mode == "hang":
+        print("computing", flush=True)
+        time.sleep(600)
+    # The other process must have come as far as the lock, or nearly.
+    for _ in range(600):
+        if len(list(places.glob("*.started"))) == 2:
+            break
+        time.sleep(0.05)
+    time.sleep(0.2)
+    (place / "a.txt").write_bytes(b"first")
+
+(places / f"{name}.started").touch()
+print(run_stage(folder, compute, parameters={"seed": 1}).hit)
+"""
+
+
+def child(folder: Path, mode: str, name: str) -> subprocess.Popen:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(folder), mode, name], stdout=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def test_a_process_killed_while_it_computes_neither_blocks_nor_spoils_the_next(tmp_path):
+    folder = tmp_path / "runs" / "stage"
+    with child(folder, "hang", "first") as process:
+        assert process.stdout.readline() == "computing\n"
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert not folder.exists()
+    assert leftovers(folder) == {".stage.partial"}
+    stage = run_stage(folder, write_files, parameters={"seed": 1})
+    assert not stage.hit
+    assert contents(folder) == FILES
+    assert leftovers(folder) == set()
+
+
+def test_two_processes_compute_a_stage_once(tmp_path):
+    folder = tmp_path / "runs" / "stage"
+    processes = [child(folder, "wait", name) for name in ("first", "second")]
+    answers = [process.communicate(timeout=120)[0].strip() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert sorted(answers) == ["False", "True"]
+    assert len((tmp_path / "computed").read_text().splitlines()) == 1
+    assert contents(folder) == {"a.txt": b"first"}
+
+
+# Places that cannot be
+
+
+def test_a_file_in_the_stages_place_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "stage").write_text("mine")
+    with pytest.raises(InputError, match="stage: is a file, not a folder; name another folder"):
+        run_stage(tmp_path / "stage", forbidden, parameters={})
+    assert (tmp_path / "stage").read_text() == "mine"
+
+
+@pytest.mark.parametrize("place", ["file/stage", "file/deeper/stage"])
+def test_a_file_above_the_stages_place_is_refused(tmp_path, place):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="is a file, not a folder; name another folder"):
+        run_stage(tmp_path / place, forbidden, parameters={})
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_parent_that_cannot_be_written_to_is_refused_before_anything_is_computed(tmp_path, monkeypatch):
+    # Root may write anywhere, so the system's answer is replaced.
+    monkeypatch.setattr(os, "access", lambda path, mode: not (Path(path) == tmp_path and mode == os.W_OK))
+    with pytest.raises(InputError, match="not writable; change its permissions or name another folder"):
+        run_stage(tmp_path / "stage", forbidden, parameters={})
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_parent_that_cannot_be_made_is_refused(tmp_path, monkeypatch):
+    def refused(self, **_options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    with pytest.raises(InputError, match=r"runs: cannot be made \(Permission denied\); name another folder"):
+        run_stage(tmp_path / "runs" / "stage", forbidden, parameters={})
+
+
+def test_a_manifest_is_plain_json(tmp_path):
+    stage = run_stage(tmp_path / "stage", write_files, parameters={"name": "é"})
+    assert json.loads((stage.folder / MANIFEST).read_bytes())["parameters"] == {"name": "é"}
