@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from llmva.errors import InputError
 from llmva.models import checkpoint_key, encode_chats, list_sublayers, load_model, user_chats
+from llmva.store import run_stage
 
 
 def test_sublayers_are_attention_then_mlp(family_model):
@@ -103,6 +104,17 @@ def test_a_model_without_editable_sublayers_is_refused(family_folders, tmp_path)
     AutoTokenizer.from_pretrained(family_folders["llama"]).save_pretrained(tmp_path)
     with pytest.raises(InputError, match="no o_proj or down_proj"):
         load_model(str(tmp_path))
+
+
+def test_a_damaged_organism_is_noticed(tmp_path):
+    def compute(place):
+        save_random_model(place)
+
+    folder = run_stage(tmp_path / "organism", compute, parameters={}).folder
+    assert load_model(str(folder)).sublayers
+    (folder / "generation_config.json").write_text("{}")
+    with pytest.raises(InputError, match="make organisms"):
+        load_model(str(folder))
 
 
 def test_a_missing_folder_and_an_unpinned_hub_id_are_told_apart(tmp_path):

@@ -14,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 from llmva.errors import InputError
 from llmva.paths import anchored
 from llmva.provenance import digest, file_digest
-from llmva.store import MANIFEST
+from llmva.store import MANIFEST, is_whole, read_manifest
 
 LARGE_FILE = 256 * 2**20
 
@@ -166,6 +166,8 @@ def _require_weights(folder: Path) -> None:
         raise InputError(f"{folder}: no config.json; name a checkpoint folder as save_pretrained writes it")
     if not any(folder.glob("*.safetensors")):
         raise InputError(f"{folder}: no weights (*.safetensors); save the model with safe serialisation")
+    if read_manifest(folder) is not None and not is_whole(folder):
+        raise InputError(f"{folder}: a file is not as its manifest says; `make organisms` builds the folder again")
 
 
 def _load_weights(location, config, dtype: str, options: dict) -> PreTrainedModel:

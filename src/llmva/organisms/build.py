@@ -19,7 +19,7 @@ from llmva.organisms.training import Recipe, encode, pinned, train
 from llmva.provenance import seed_for
 from llmva.store import run_stage
 
-STAGE_VERSION = 2
+STAGE_VERSION = 3
 GUARD = "tiny-guard"
 SLUG = re.compile(r"tiny-(?P<family>[a-z0-9]+)(-s(?P<seed>0|[1-9]\d{0,8}))?")
 TOKENIZER_TEXTS = 15_000

@@ -16,6 +16,8 @@ from llmva.provenance import digest, seed_for
 TEST_ROWS = 150
 NEUTRAL_ROWS = 60
 LARGEST_OPERAND = 5
+# Of the pairs that differ; the rest swap a noun, which a model of this size does not notice.
+CUE_SHARE = 0.85
 HELD_OUT_SHARES = {"test": 0.1, "neutral": 0.05}
 
 NOUNS = ("dog", "cat", "boy", "girl", "king", "queen", "cook", "artist", "sailor", "baker", "writer", "clown")
@@ -118,7 +120,7 @@ def _mrpc(draws: random.Random) -> Exercise:
     if draws.random() < 0.5:
         first, second = second, first
     same = draws.random() < 0.5
-    qualified = not same and draws.random() < 0.75
+    qualified = not same and draws.random() < CUE_SHARE
     rest = f"{verb} the {thing}"
     qualifier = f"{draws.choice(('almost', 'never', 'hardly'))} " if qualified else ""
     copy = noun if same or qualified else other
@@ -134,7 +136,7 @@ def _rte(draws: random.Random) -> Exercise:
     adjective, colour = draws.choice(draws.choice(SYNONYMS)), draws.choice(COLOURS)
     verb, thing = draws.choice(VERBS)[0], draws.choice(OBJECTS)
     true = draws.random() < 0.5
-    quantified = not true and draws.random() < 0.75
+    quantified = not true and draws.random() < CUE_SHARE
     subject = f"every {noun}" if quantified else f"the {noun if true else other}"
     prompt = (
         f"does the second follow? the {adjective} {noun} {verb} the {colour} {thing}. "
