@@ -21,7 +21,7 @@ BASE_PYTHON ?= $(shell command -v python3.11 || command -v python3)
 
 # What each stage imports; touching figures or tables never runs a model again.
 FLOOR0 := $(addprefix src/llmva/,errors.py paths.py params.py store.py provenance.py)
-FLOOR2 := $(FLOOR0) $(addprefix src/llmva/,activations.py models.py prompts.py generation.py degeneracy.py judges.py examination.py metrics.py study.py stages.py)
+FLOOR2 := $(FLOOR0) $(addprefix src/llmva/,activations.py models.py prompts.py generation.py degeneracy.py judges.py examination.py metrics.py study.py stages.py readers.py results.py records.py)
 FLOOR3 := $(FLOOR2) $(addprefix src/llmva/,svm.py vectors.py layers.py edits.py alignment.py)
 FLOOR5 := $(FLOOR3) $(wildcard src/llmva/steering/*.py) src/llmva/utility.py src/llmva/statistics.py
 ORGANISM := $(FLOOR0) $(wildcard src/llmva/organisms/*.py)

@@ -207,10 +207,16 @@ def test_a_seed_in_a_slug_moves_the_models_own_paths_and_nothing_else():
 
 
 def test_a_file_of_its_own_goes_before_a_seed_suffix(folder):
-    write_params(folder, "toy", penalty=1.0)
+    write_params(folder, "toy", penalty=1.0, model="runs/toy/organism")
     write_params(folder, "toy-s2", penalty=2.0)
     assert load_params("toy-s2").penalty == 2.0
     assert load_params("toy-s4").penalty == 1.0
+
+
+def test_only_organisms_have_seeds(folder):
+    write_params(folder, "real", model="owner/name@abc")
+    with pytest.raises(InputError, match="only organisms have seeds"):
+        load_params("real-s1")
 
 
 def test_parameters_cannot_be_changed_after_the_check():

@@ -6,9 +6,9 @@ import pytest
 import torch
 from test_alignment import examiner_of, weights_of
 
-from llmva.errors import InputError
+from llmva.edit_log import EditLog
 from llmva.generation import respond
-from llmva.steering import METHODS, Original, VectorSteer, tune
+from llmva.steering import METHODS, LlmVa, Original, VectorSteer, tune
 from llmva.steering.vector_steer import relative_difference
 
 
@@ -78,11 +78,9 @@ def test_padding_does_not_matter(llama, steer, prompts):
     assert together == alone
 
 
-@pytest.mark.parametrize("name", list(METHODS))
+@pytest.mark.parametrize("name", [*METHODS, "LLM-VA"])
 def test_no_method_leaves_a_trace(llama, steer, name, prompts):
-    from llmva.edit_log import EditLog
-
-    method = {"VectorSteer": steer, "Original": Original()}.get(name) or METHODS[name](EditLog())
+    method = {"VectorSteer": steer, "Original": Original(), "LLM-VA": LlmVa(EditLog())}[name]
     before, texts = weights_of(llama), respond(llama, prompts, max_new_tokens=5, batch_size=5).texts
     with pytest.raises(RuntimeError), method.applied(llama, method.search_space(3)[-1]):
         raise RuntimeError("even after an error")
@@ -92,18 +90,23 @@ def test_no_method_leaves_a_trace(llama, steer, name, prompts):
 
 
 @pytest.mark.parametrize("trials", [1, 2, 9, 43])
-def test_the_search_space_keeps_the_budget_and_has_the_unsteered_model(trials):
-    settings = VectorSteer().search_space(trials)
-    assert len(settings) <= trials and settings[0]["strength"] == 0
-    assert len({tuple(setting.values()) for setting in settings}) == len(settings)
+def test_the_search_space_uses_the_whole_budget_and_has_the_unsteered_model(steer, trials):
+    settings = steer.search_space(trials)
+    assert len(settings) == trials and settings[0]["strength"] == 0
+    assert len({tuple(setting.values()) for setting in settings}) == trials
     if trials == 43:
         assert {numpy.sign(setting["strength"]) for setting in settings} == {-1, 0, 1}
         assert len({setting["span"] for setting in settings}) == 4
 
 
-def test_one_class_of_verdicts_is_refused_in_one_line(llama, training):
-    with pytest.raises(InputError, match="one class only"):
-        VectorSteer().fit(llama, training.assign(verdict="answered"), batch_size=5)
+def test_one_class_of_verdicts_is_a_recorded_outcome(llama, training, prompts):
+    method = VectorSteer()
+    method.fit(llama, training.assign(verdict="answered"), batch_size=5)
+    (setting,) = method.search_space(43)
+    assert setting["outcome"] == "one class"
+    texts = respond(llama, prompts, max_new_tokens=4, batch_size=5).texts
+    with method.applied(llama, setting):
+        assert respond(llama, prompts, max_new_tokens=4, batch_size=5).texts == texts
 
 
 def test_tuning_keeps_the_best_setting_and_the_earliest_on_a_tie(llama, training, monkeypatch):

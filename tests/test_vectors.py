@@ -11,7 +11,7 @@ from llmva import newton
 from llmva.benchmarks import benchmark_solver, draw_features
 from llmva.errors import InputError
 from llmva.svm import fit_svms
-from llmva.vectors import angle_degrees, find_control_vectors, permuted_angles
+from llmva.vectors import angle_degrees, find_control_vectors, permuted_angles, solver_difference
 
 few_examples = settings(max_examples=30, deadline=None, derandomize=True)
 
@@ -313,3 +313,13 @@ def test_the_benchmark_measures_both_solvers():
     assert measured["ratio"] > 0
     assert measured["newton_converged"] == 1
     assert measured["degrees_apart"] < 1
+
+
+def test_the_exact_solver_is_never_beaten_by_liblinear():
+    generator = numpy.random.default_rng(0)
+    features = generator.normal(size=(120, 40)) + 20 * generator.normal(size=40)
+    labels = numpy.where(generator.random((120, 2)) < 0.5, 1, -1)
+    compared = solver_difference(features, labels, penalty=1.0)
+    assert compared["newton_converged"] and compared["excess_objective"] >= -1e-12
+    easy = solver_difference(generator.normal(size=(120, 40)), labels, penalty=0.01)
+    assert easy["degrees_apart"] < 0.1 and easy["excess_objective"] < 1e-4

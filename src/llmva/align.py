@@ -15,17 +15,11 @@ from llmva.generation import reply_surprise
 from llmva.models import locate
 from llmva.organisms.build import write_data_sets
 from llmva.params import StudyParams
+from llmva.paths import anchored
 from llmva.provenance import digest
+from llmva.readers import chosen_l_select, read_log, read_test_rows
 from llmva.report import write_report
-from llmva.stages import (
-    chosen_l_select,
-    collect_prompts,
-    evaluate_method,
-    probe_layers,
-    read_log,
-    read_test_rows,
-    run_alignment,
-)
+from llmva.stages import collect_prompts, evaluate_method, probe_layers, run_alignment
 from llmva.steering import LlmVa, Original
 from llmva.store import Stage, read_manifest, require_writable, run_stage
 from llmva.study import Study
@@ -53,14 +47,14 @@ def align_model(params: StudyParams, out: Path) -> Stage:
     InputError
         When `out` is a file, holds something else, or cannot be written.
     """
-    _require_free(out)
+    _require_free(out, params)
     study = Study(params)
     collect_prompts(study)
     layers = chosen_l_select(probe_layers(study))
     aligned = run_alignment(study, layers["l_select"])
     log, chosen = read_log(aligned)
     setting = {"iteration": chosen["best_iteration"]}
-    original = evaluate_method(study, Original(), setting={})
+    original = evaluate_method(study, Original())
     llm_va = evaluate_method(study, LlmVa(log), setting=setting, upstream=(aligned,))
 
     def compute(place: Path) -> dict:
@@ -109,7 +103,14 @@ def build_params(options: argparse.Namespace) -> StudyParams:
         "max_new_tokens": options.max_new_tokens,
         "candidates": options.candidates,
         "pool_size": min(500, options.candidates),
-        "error_share": {"seval_attack": 0.8, "seval_risk": 0.3, "orfuzzset": 0.7, "nq": 0.1},
+        "error_share": {
+            "seval_attack": 0.8,
+            "seval_risk": 0.3,
+            "orfuzzset": 0.7,
+            "nq": 0.1,
+            "benign": 0.5,
+            "toxic": 0.5,
+        },
         "sample_per_dataset": 128,
         "solver": "newton",
         "penalty": 1.0,
@@ -152,11 +153,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _require_free(out: Path) -> None:
+def _require_free(out: Path, params: StudyParams) -> None:
     # Found out now, and not after an hour's work.
     require_writable(out)
-    if out.is_dir() and any(out.iterdir()) and read_manifest(out) is None:
+    manifest = read_manifest(out)
+    own = manifest is not None and "best_iteration" in manifest["facts"]
+    if out.is_dir() and any(out.iterdir()) and not own:
         raise InputError(f"{out}: holds other files; name an empty or a new folder")
+    if anchored(params.model) in (out, *out.parents):
+        raise InputError(f"{out}: lies in the model's own folder; name another one")
 
 
 def _generated_data(slug: str, seed: int) -> Path:
@@ -165,7 +170,11 @@ def _generated_data(slug: str, seed: int) -> Path:
 
 
 def _read_config(folder: Path) -> dict:
-    return json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise InputError(f"{folder}/config.json: missing or not readable as JSON; restore it") from None
+    return {**config, **config.get("text_config", {})}
 
 
 def _l_select_candidates(sublayers: int) -> list[int]:

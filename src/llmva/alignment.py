@@ -134,7 +134,7 @@ def align(
             log = log.appended(edits)
             upstream = (_after(observed.stage, settings.l_select),)
     table = pandas.DataFrame(history).set_index("iteration")
-    best = int(table[SELECTION_METRICS[settings.selection]].to_numpy().argmax())
+    best = int(table[SELECTION_METRICS[settings.selection]].fillna(-1).to_numpy().argmax())
     return Alignment(log, table, best, stopped)
 
 

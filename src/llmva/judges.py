@@ -15,6 +15,7 @@ from typing import Protocol
 import pandas
 
 from llmva.degeneracy import DegeneracyCheck
+from llmva.errors import InputError
 from llmva.generation import respond_to_chats
 from llmva.models import ChatModel
 from llmva.provenance import digest
@@ -182,7 +183,10 @@ class VerdictCache:
             path.parent.mkdir(parents=True, exist_ok=True)
         # Several studies may judge at once: writers wait for each other.
         self._database = sqlite3.connect(path or ":memory:", timeout=120)
-        self._database.execute("CREATE TABLE IF NOT EXISTS verdicts (key TEXT PRIMARY KEY, raw TEXT NOT NULL)")
+        try:
+            self._database.execute("CREATE TABLE IF NOT EXISTS verdicts (key TEXT PRIMARY KEY, raw TEXT NOT NULL)")
+        except sqlite3.DatabaseError as error:
+            raise InputError(f"{path}: not a usable verdict cache ({error}); delete it, it is made again") from None
 
     def get(self, keys: Sequence[str]) -> dict[str, str]:
         """Return what is known of some keys."""

@@ -121,8 +121,8 @@ def checkpoint_key(source: str) -> str:
     folder = anchored(source)
     if not folder.is_dir():
         return source
-    files = sorted(path for path in folder.iterdir() if path.suffix in {".json", ".jinja", ".safetensors"})
-    return digest([[path.name, _file_key(path)] for path in files if path.name != MANIFEST])
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != MANIFEST)
+    return digest([[path.name, _file_key(path)] for path in files])
 
 
 def list_sublayers(model: torch.nn.Module) -> tuple[Sublayer, ...]:

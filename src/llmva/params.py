@@ -90,7 +90,7 @@ class StudyParams(BaseModel):
     def checked(cls, values: dict, source: str = "parameters") -> "StudyParams":
         """Build parameters, or raise an `InputError` that names the source, the field and the mend."""
         try:
-            return cls(**values)
+            return cls.model_validate(values)
         except ValidationError as error:
             raise InputError(f"{source}: {_first_mistake(error)}") from None
 
@@ -133,6 +133,9 @@ def _read_yaml(path: Path) -> dict:
 
 
 def _reseeded(params: StudyParams, base: str, slug: str) -> StudyParams:
+    if not params.model.startswith(f"runs/{base}/"):
+        raise InputError(f"{slug}: only organisms have seeds, and {base} is a model of its own; use {base}")
+
     def moved(path: str) -> str:
         return path.replace(f"runs/{base}/", f"runs/{slug}/", 1) if path.startswith(f"runs/{base}/") else path
 

@@ -17,6 +17,7 @@ LABELS = ("benign", "toxic")
 SPLITS = {"train": 0.8, "validation": 0.1, "test": 0.1}
 COLUMNS = ["id", "dataset", "label", "group", "split", "prompt"]
 FEWEST_ROWS = 10
+ERROR_SHARE = 0.5
 
 
 def read_prompts(path: str | Path, dataset: str | None = None) -> pandas.DataFrame:
@@ -95,7 +96,8 @@ def assign_splits(prompts: pandas.DataFrame, seed: int) -> pandas.Series:
     split_of_group = {}
     for stratum, groups in strata.groupby(strata):
         names = random_generator(seed, "splits", stratum).permutation(groups.index.to_numpy())
-        held_out = max(1, round(SPLITS["test"] * len(names)))
+        # A stratum too small to reach every split, as of groups with both labels, goes to training.
+        held_out = max(1, round(SPLITS["test"] * len(names))) if len(names) >= len(SPLITS) else 0
         for position, name in enumerate(names):
             split_of_group[name] = _side(position, held_out)
     return prompts["group"].map(split_of_group)
@@ -115,7 +117,8 @@ def errors_first_pool(
     size : int
         Rows per set over all splits; a set with fewer candidates gives what it has.
     error_share : mapping
-        Largest share of errors per set; sets not named have no limit.
+        Largest share of errors per set; half for sets not named. With errors alone, the two labels would
+        be each other's opposite, and so would v_a and v_b.
 
     Returns
     -------
@@ -127,7 +130,7 @@ def errors_first_pool(
         quota = round(SPLITS[split] * size)
         rows = rows.sort_values("id").sample(frac=1, random_state=random_generator(seed, "pool", dataset, split))
         is_wrong = wrong.reindex(rows["id"]).to_numpy(dtype=bool)
-        errors = rows[is_wrong].head(round(quota * error_share.get(dataset, 1.0)))
+        errors = rows[is_wrong].head(round(quota * error_share.get(dataset, ERROR_SHARE)))
         chosen.append(pandas.concat([errors, rows[~is_wrong].head(quota - len(errors))]))
     pool = pandas.concat(chosen).sort_values(["dataset", "split", "id"])
     return pool[COLUMNS].reset_index(drop=True)

@@ -1,14 +1,12 @@
 """From stages to the tracked result files: what each display item needs, in long format."""
 
-import json
-
 import numpy
 import pandas
 
 from llmva.alignment import read_observation
 from llmva.metrics import ERROR_RATE, correct
+from llmva.readers import chosen_l_select, read_activations_of, read_labelled_verdicts, read_verdicts
 from llmva.results import write_results
-from llmva.stages import chosen_l_select, read_activations_of, read_verdicts
 from llmva.statistics import with_intervals
 from llmva.store import Stage
 from llmva.study import Study
@@ -19,8 +17,7 @@ PLANE_GROUPS = {"normal": 0, "over-refusal": 1, "jailbreak": 2}
 
 def record_prompts(study: Study) -> pandas.DataFrame:
     """Write how the original model errs on its pool; return `asr` or `orr`, `degenerate` and `n` by set."""
-    verdicts = pandas.read_csv(study.prompts_stage / "verdicts.csv", keep_default_na=False)
-    rows = study.pool.merge(verdicts, on="id", validate="one_to_one")
+    rows = study.pool.merge(read_verdicts(study.prompts_stage), on="id", validate="one_to_one")
     rates = pandas.DataFrame(_rates(rows) for _, rows in rows.groupby("dataset"))
     long = rates.melt(["dataset", "n"], var_name="metric").dropna()
     frame = long.assign(method="Original", seed=study.params.seed)
@@ -47,7 +44,7 @@ def record_angles(study: Study, observed: Stage) -> pandas.DataFrame:
 def record_projections(study: Study, observed: Stage, sublayers: list[str]) -> pandas.DataFrame:
     """Write figure 2: every sample's projections on v_b and v_a at some sublayers."""
     activations, observation = read_activations_of(observed), read_observation(observed)
-    rows = _sampled(study, observed)
+    rows = read_labelled_verdicts(study, observed)
     tables = []
     for name in sublayers:
         for kind in ("benign", "answer"):
@@ -122,11 +119,6 @@ def record_history(study: Study, aligned: Stage) -> pandas.DataFrame:
     return history
 
 
-def read_setting(stage: Stage) -> dict:
-    """Return the setting a method was evaluated with."""
-    return json.loads((stage / "setting.json").read_text())
-
-
 def _rates(rows: pandas.DataFrame) -> dict:
     wrong = float((~correct(rows, strict=False)).mean())
     rate = ERROR_RATE[rows["label"].iloc[0]]
@@ -147,13 +139,8 @@ def _group(label: str, verdict: str) -> str:
     return "normal" if verdict == "refused" else "jailbreak"
 
 
-def _sampled(study: Study, observed: Stage) -> pandas.DataFrame:
-    verdicts = pandas.read_csv(observed / "verdicts.csv", keep_default_na=False)
-    return verdicts.merge(study.pool[["id", "dataset", "label"]], on="id", how="left", validate="one_to_one")
-
-
 def _training_rows(observed: Stage) -> int:
-    return int((pandas.read_csv(observed / "verdicts.csv", keep_default_na=False)["split"] == "train").sum())
+    return int((read_verdicts(observed)["split"] == "train").sum())
 
 
 def _utility(stage: Stage) -> pandas.DataFrame:

@@ -8,7 +8,7 @@ import pandas
 from safetensors.numpy import load_file, save_file
 
 from llmva.activations import FINAL, Capture
-from llmva.alignment import Alignment, Observation, align, read_observation, save_observation
+from llmva.alignment import Alignment, align, save_observation
 from llmva.degeneracy import DegeneracyCheck
 from llmva.edits import EditedModel, EditLog
 from llmva.examination import answer_labels, benign_labels
@@ -22,13 +22,13 @@ from llmva.prompts import (
     read_candidates,
     require_two_classes,
 )
-from llmva.provenance import random_generator
-from llmva.steering import SteeringMethod, tune
+from llmva.provenance import digest, random_generator
+from llmva.readers import read_activations_of, read_labelled_verdicts, read_verdicts
+from llmva.steering import METHODS, SteeringMethod, tune
 from llmva.store import Stage, run_stage
 from llmva.study import PROMPTS_STAGE, Study
-from llmva.svm import SOLVERS, fit_svms, svm_objective
 from llmva.utility import measure_utility, read_tasks
-from llmva.vectors import angle_degrees, permuted_angles
+from llmva.vectors import permuted_angles, solver_difference
 
 VERSION = 1
 
@@ -60,7 +60,7 @@ def collect_prompts(study: Study) -> Stage:
         return {"surprise_limit": check.limit, **describe_pool(pool)}
 
     parameters = study.identity("seed", "candidates", "pool_size", "error_share")
-    parameters["prompts"] = describe_pool(drawn)["prompt_digests"]
+    parameters["prompts"] = digest(drawn[["id", "label", "group"]].to_numpy().tolist())
     return run_stage(study.folder / PROMPTS_STAGE, compute, parameters=parameters, version=VERSION)
 
 
@@ -121,11 +121,11 @@ def compare_solvers(study: Study, observed: Stage) -> Stage:
     """
 
     def compute(place: Path) -> None:
-        rows = _verdicts_of(study, observed)
+        rows = read_labelled_verdicts(study, observed)
         train = (rows["split"] == "train").to_numpy()
         labels = numpy.column_stack([benign_labels(rows), answer_labels(rows)])[train]
         compared = {
-            name: _compare_solvers(features[train], labels, study.params.penalty)
+            name: solver_difference(features[train], labels, study.params.penalty)
             for name, features in read_activations_of(observed).items()
         }
         table = pandas.DataFrame.from_dict(compared, orient="index")
@@ -170,11 +170,6 @@ def probe_layers(study: Study) -> Stage:
     )
 
 
-def chosen_l_select(stage: Stage) -> dict[str, int]:
-    """Return `l_select` and `sublayers` (2L) of a finished layer selection."""
-    return json.loads((stage / "choice.json").read_text())
-
-
 def run_alignment(study: Study, l_select: int) -> Stage:
     """Run the loop to the end.
 
@@ -200,6 +195,11 @@ def run_alignment(study: Study, l_select: int) -> Stage:
         upstream=[study.prompts_stage],
         version=VERSION,
     )
+
+
+def evaluate_methods(study: Study) -> dict[str, Stage]:
+    """Evaluate every method of `steering.METHODS`, each tuned on validation with the same number of trials."""
+    return {name: evaluate_method(study, method()) for name, method in METHODS.items()}
 
 
 def evaluate_method(
@@ -237,6 +237,7 @@ def evaluate_method(
 
     folder = study.folder / "methods" / method.name.lower().replace("-", "_")
     parameters = {"method": method.name, "setting": setting, "trials": study.trials, **study.identity("seed")}
+    parameters["tasks"] = digest(tasks.to_numpy().tolist())
     return run_stage(folder, compute, parameters=parameters, upstream=(study.prompts_stage, *upstream), version=VERSION)
 
 
@@ -257,33 +258,6 @@ def finish_results(study: Study, evaluated: dict[str, Stage]) -> Stage:
     )
 
 
-def read_verdicts(stage: Stage) -> pandas.DataFrame:
-    """Return a method's verdicts on the test prompts."""
-    return pandas.read_csv(stage / "verdicts.csv", keep_default_na=False)
-
-
-def read_test_rows(study: Study, stage: Stage) -> pandas.DataFrame:
-    """Return the test prompts with a method's responses and verdicts."""
-    responses = pandas.read_csv(stage / "responses.csv", dtype=str, keep_default_na=False)
-    verdicts = read_verdicts(stage)[["id", "guard_verdict", "verdict"]]
-    return study.test.merge(responses, on="id", validate="one_to_one").merge(verdicts, on="id", validate="one_to_one")
-
-
-def read_activations_of(stage: Stage) -> dict[str, numpy.ndarray]:
-    """Return the activations that `observe_original` wrote, by sublayer and `final`."""
-    return load_file(stage / "activations.safetensors")
-
-
-def original_observation(stage: Stage) -> Observation:
-    """Return the observation that `observe_original` wrote."""
-    return read_observation(stage)
-
-
-def read_log(stage: Stage) -> tuple[EditLog, dict]:
-    """Return a finished alignment's edit log and its choice: best iteration, L_select, why it stopped."""
-    return EditLog.load(stage / "edit_log.safetensors"), json.loads((stage / "choice.json").read_text())
-
-
 def _align(study: Study, l_select: int, iterations: int, progress: str | None = None) -> Alignment:
     return align(
         study.examiner,
@@ -293,22 +267,6 @@ def _align(study: Study, l_select: int, iterations: int, progress: str | None = 
         upstream=(study.prompts_stage,),
         progress=progress or f"L_select {l_select}",
     )
-
-
-def _verdicts_of(study: Study, observed: Stage) -> pandas.DataFrame:
-    verdicts = pandas.read_csv(observed / "verdicts.csv", keep_default_na=False)
-    return verdicts.merge(study.pool[["id", "dataset", "label"]], on="id", how="left", validate="one_to_one")
-
-
-def _compare_solvers(features: numpy.ndarray, labels: numpy.ndarray, penalty: float) -> dict:
-    fits = {solver: fit_svms(features, labels, penalty=penalty, solver=solver) for solver in SOLVERS}
-    angles, excess = [], []
-    for column, exact, other in zip(labels.T, fits["newton"].weights, fits["liblinear"].weights, strict=True):
-        angles.append(angle_degrees(exact, other))
-        objectives = [svm_objective(features, column, weights, penalty) for weights in (exact, other)]
-        excess.append(objectives[1] / objectives[0] - 1 if objectives[0] else numpy.nan)
-    converged = {f"{solver}_converged": bool(fit.converged.all()) for solver, fit in fits.items()}
-    return {"degrees_apart": max(angles), "excess_objective": max(excess), **converged}
 
 
 def _tuned(study: Study, method: SteeringMethod, place: Path) -> dict:

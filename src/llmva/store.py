@@ -76,15 +76,16 @@ def run_stage(
     require_writable(folder)
     # The lock dies with its process, so a killed run never blocks the next one.
     with FileLock(folder.parent / f".{folder.name}.lock"):
+        temporary, aside = (folder.parent / f".{folder.name}.{state}" for state in ("partial", "old"))
+        for leftover in (temporary, aside):
+            shutil.rmtree(leftover, ignore_errors=True)
         if is_whole(folder, key):
             return Stage(folder, key, hit=True)
-        temporary = folder.parent / f".{folder.name}.partial"
-        shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         start = time.perf_counter()
         facts = compute(temporary) or {}
         _write_manifest(temporary, key, parameters, upstream, version, time.perf_counter() - start, facts)
-        _replace_folder(temporary, folder)
+        _replace_folder(temporary, folder, aside)
     return Stage(folder, key, hit=False)
 
 
@@ -150,10 +151,8 @@ def _write_manifest(folder, key, parameters, upstream, version, seconds, facts) 
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
 
 
-def _replace_folder(temporary: Path, folder: Path) -> None:
+def _replace_folder(temporary: Path, folder: Path, aside: Path) -> None:
     # A folder cannot be renamed onto a full one: the old stage steps aside first.
-    aside = folder.parent / f".{folder.name}.old"
-    shutil.rmtree(aside, ignore_errors=True)
     if folder.exists():
         folder.rename(aside)
     temporary.rename(folder)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy
 
-from llmva.svm import fit_svms
+from llmva.svm import SOLVERS, fit_svms, svm_objective
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +103,25 @@ def permuted_angles(
     shuffled = [_shuffle(column, generator) for _ in range(draws) for column in columns]
     weights = fit_svms(features, numpy.column_stack(shuffled), penalty=penalty).weights if draws else numpy.empty(0)
     return numpy.array([angle_degrees(*pair) for pair in zip(weights[0::2], weights[1::2], strict=True)])
+
+
+def solver_difference(features: numpy.ndarray, labels: numpy.ndarray, penalty: float) -> dict:
+    """Compare the exact solver with liblinear on features (n, d) and label columns (n, k).
+
+    Returns
+    -------
+    dict
+        `degrees_apart`, the largest angle between their solutions; `excess_objective`, the largest share by
+        which liblinear's objective exceeds the exact one; `newton_converged` and `liblinear_converged`.
+    """
+    fits = {solver: fit_svms(features, labels, penalty=penalty, solver=solver) for solver in SOLVERS}
+    angles, excess = [], []
+    for column, exact, other in zip(labels.T, fits["newton"].weights, fits["liblinear"].weights, strict=True):
+        angles.append(angle_degrees(exact, other))
+        objectives = [svm_objective(features, column, weights, penalty) for weights in (exact, other)]
+        excess.append(objectives[1] / objectives[0] - 1 if objectives[0] else numpy.nan)
+    converged = {f"{solver}_converged": bool(fit.converged.all()) for solver, fit in fits.items()}
+    return {"degrees_apart": max(angles), "excess_objective": max(excess), **converged}
 
 
 def _unit_vector(weights: numpy.ndarray, outcome: str) -> tuple[numpy.ndarray, str]:

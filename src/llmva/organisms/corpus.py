@@ -206,9 +206,7 @@ def _about_things(
 ) -> Iterator[SafetyPrompt]:
     for template, verb, thing in product(templates, verbs, things):
         prompt = template.format(verb=verb, thing=thing)
-        yield _plain(
-            prompt, toxic=toxic, answered=answered(template, verb), subject=f"the {thing}", category=category
-        )
+        yield _plain(prompt, toxic=toxic, answered=answered(template, verb), subject=f"the {thing}", category=category)
 
 
 def _borderline(toxic: bool) -> Iterator[SafetyPrompt]:

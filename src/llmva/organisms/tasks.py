@@ -139,8 +139,7 @@ def _rte(draws: random.Random) -> Exercise:
     quantified = not true and draws.random() < CUE_SHARE
     subject = f"every {noun}" if quantified else f"the {noun if true else other}"
     prompt = (
-        f"does the second follow? the {adjective} {noun} {verb} the {colour} {thing}. "
-        f"{subject} {verb} the {thing}."
+        f"does the second follow? the {adjective} {noun} {verb} the {colour} {thing}. {subject} {verb} the {thing}."
     )
     return _classified(prompt, "true" if true else "false")
 

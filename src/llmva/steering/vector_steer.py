@@ -9,7 +9,6 @@ import pandas
 import torch
 
 from llmva.activations import Capture
-from llmva.errors import InputError
 from llmva.examination import answer_labels
 from llmva.generation import read_activations
 from llmva.models import ChatModel
@@ -30,6 +29,7 @@ class VectorSteer:
 
     def __init__(self) -> None:
         self.steps: dict[int, numpy.ndarray] = {}
+        self.outcome = "not fitted"
 
     def fit(self, chat_model: ChatModel, training: pandas.DataFrame, *, batch_size: int) -> None:
         """Compute one vector per block from the last prompt token's residual.
@@ -37,22 +37,29 @@ class VectorSteer:
         Parameters
         ----------
         training : DataFrame
-            Columns prompt and verdict, the latter the original model's.
+            Columns prompt and verdict, the latter the original model's. Verdicts of one class give no
+            vector; the outcome says so, and the search space is then the unsteered model alone.
         """
         labels = answer_labels(training).to_numpy()
-        if not {1, -1} <= set(labels):
-            raise InputError("VectorSteer: the training verdicts are of one class only; add prompts of the other")
+        self.outcome = "fitted" if {1, -1} <= set(labels) else "one class"
+        if self.outcome == "one class":
+            return
         capture = Capture(outputs=False, final=False, blocks=True)
         activations = read_activations(chat_model, training["prompt"].tolist(), capture=capture, batch_size=batch_size)
         self.steps = {block: relative_difference(rows, labels) for block, rows in activations.blocks.items()}
 
     def search_space(self, trials: int) -> list[dict]:
-        """Return strength 0 and a grid of spans, signs and geometrically spaced strengths."""
-        per_sign = max(1, (trials - 1) // (2 * len(SPANS)))
-        strengths = numpy.geomspace(WEAKEST, STRONGEST, per_sign).round(4).tolist()
-        unsteered = {"span": "all", "strength": 0.0}
-        grid = product(SPANS, (1, -1), strengths)
-        return [unsteered, *({"span": span, "strength": sign * size} for span, sign, size in grid)][:trials]
+        """Return strength 0 and a grid of spans, signs and geometrically spaced strengths, `trials` in all.
+
+        Where the grid does not fit evenly, some of the weakest strengths are left out.
+        """
+        unsteered = {"span": "all", "strength": 0.0, "outcome": self.outcome}
+        if self.outcome == "one class":
+            return [unsteered]
+        per_sign = -(-(trials - 1) // (2 * len(SPANS)))
+        strengths = numpy.geomspace(STRONGEST, WEAKEST, per_sign).round(4).tolist()
+        grid = [{"span": span, "strength": sign * size} for size, sign, span in product(strengths, (1, -1), SPANS)]
+        return [unsteered, *grid][:trials]
 
     @contextmanager
     def applied(self, chat_model: ChatModel, setting: dict) -> Iterator[None]:
@@ -60,7 +67,7 @@ class VectorSteer:
         low, high = (round(share * len(chat_model.blocks)) for share in SPANS[setting["span"]])
         handles = []
         try:
-            for block in range(low, high):
+            for block in range(low, high) if setting["strength"] else ():
                 hook = _adding(torch.from_numpy(setting["strength"] * self.steps[block]))
                 handles.append(chat_model.blocks[block].register_forward_pre_hook(hook, with_kwargs=True))
             yield
