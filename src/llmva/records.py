@@ -48,7 +48,8 @@ def record_projections(study: Study, observed: Stage, sublayers: list[str]) -> p
     tables = []
     for name in sublayers:
         for kind in ("benign", "answer"):
-            projected = activations[name] @ getattr(observation.vectors[name], kind)
+            # Four decimals: a point in a histogram needs no more, and the file is tracked.
+            projected = (activations[name] @ getattr(observation.vectors[name], kind)).round(4)
             metric = [f"{kind}_projection.{name}.{verdict}" for verdict in rows["guard_verdict"]]
             tables.append(pandas.DataFrame({"dataset": rows["dataset"], "metric": metric, "value": projected}))
     frame = pandas.concat(tables, ignore_index=True).assign(method="Original", n=1, seed=study.params.seed)
@@ -77,6 +78,7 @@ def record_plane(study: Study, aligned: Stage) -> pandas.DataFrame:
         PLANE_GROUPS[_group(label, verdict)] for label, verdict in zip(plane["label"], plane["verdict"], strict=True)
     ]
     plane["method"] = plane["when"].map({"before": "Original", "after": "LLM-VA"})
+    plane[["benign", "answer"]] = plane[["benign", "answer"]].round(4)
     columns = {"benign": "benign_projection", "answer": "answer_projection", "group": "group"}
     long = plane.melt(["id", "dataset", "method"], list(columns), "kind", "value")
     long["metric"] = long["kind"].map(columns) + "." + long["id"]
