@@ -7,7 +7,6 @@ SHELL := /bin/bash
 
 MODELS ?= tiny-llama tiny-gemma2 tiny-mistral tiny-phi3 tiny-qwen2 tiny-qwen3
 export TOKENIZERS_PARALLELISM ?= false
-export OMP_WAIT_POLICY ?= PASSIVE
 # Work goes through src/ also when PYTHON= names an environment of your own.
 export PYTHONPATH := $(CURDIR)/src$(if $(PYTHONPATH),:$(PYTHONPATH))
 

@@ -2,8 +2,9 @@
 
 import os
 
-# Torch's idle threads would otherwise spin, and a second process on the same cores then runs many times
-# slower. It takes effect only before torch is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "jobserver" in os.environ.get("MAKEFLAGS", ""):
+    # Under `make -j` several processes share the cores, and torch's waiting threads, which spin, would starve
+    # the others. Alone, spinning is half as fast again. It takes effect only before torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
