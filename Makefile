@@ -99,7 +99,7 @@ all: $(call manifests,02_svm_identification) $(call manifests,05_main_results) #
 step: $(ENV) ## NB=05 MODEL=tiny-llama: a copy of a notebook with that model's parameters, to step through
 	@$(PYTHON) -m llmva.execute $(or $(NB),00) $(or $(MODEL),tiny-llama) --prepare-only
 
-align: $(ENV) runs/tiny-guard/organism/manifest.json ## MODEL=<folder> [DATA=<csv>] [OUT=<folder>]: align a model of your own
+align: $(ENV) ## MODEL=<folder> [DATA=<csv>] [OUT=<folder>]: align a model of your own
 	@$(PYTHON) -m llmva.align $(if $(MODEL),--model '$(MODEL)') $(if $(DATA),--data '$(DATA)') $(if $(OUT),--out '$(OUT)') $(ALIGN_OPTIONS)
 
 bench: $(ENV) runs/tiny-llama/05_main_results/manifest.json ## solver and loop against plain references; tables/performance.csv (5 min)
