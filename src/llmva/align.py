@@ -25,7 +25,7 @@ from llmva.store import Stage, read_manifest, require_writable, run_stage
 from llmva.study import Study
 
 VERSION = 1
-DEPTH_SHARES = (0.5, 0.67, 0.83, 1.0)
+DEPTH_SHARES = (0.5, 0.75, 1.0)
 COST = (
     "about 50 rounds of some 700 replies: two minutes for a tiny model on two cores, "
     "an hour or more for 8 billion parameters on one GPU; a run that is stopped resumes"
@@ -117,7 +117,7 @@ def build_params(options: argparse.Namespace) -> StudyParams:
         "selection": "strict",
         "iterations": options.iterations,
         "l_select_candidates": _l_select_candidates(2 * config.get("num_hidden_layers", 32)),
-        "probe_iterations": min(4, options.iterations),
+        "probe_iterations": min(10, options.iterations),
         "null_draws": 50,
     }
     return StudyParams.checked(values, "align")
