@@ -49,8 +49,8 @@ def main() -> None:
         setting = f"exact solver against LinearSVC, n {samples}, d {dimension}, mean 10 times the deviation"
         rows.append(_row("solver", setting, ratio, runs))
     study = Study.named("tiny-llama")
-    ratio = benchmark_loop(study, iterations=2, runs=3)
-    setting = "tiny-llama, 3 observations, against batch 8, separate capture, LinearSVC, no caches"
+    ratio = benchmark_loop(study, iterations=1, runs=3)
+    setting = "tiny-llama, 2 observations, against batch 8, separate capture, LinearSVC, no caches"
     rows.append(_row("loop", setting, ratio, 3))
     table = pandas.DataFrame(rows)
     paths.write_atomically(paths.TABLES / "performance.csv", table.to_csv(index=False, lineterminator="\n"))
