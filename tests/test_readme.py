@@ -54,3 +54,12 @@ def test_the_gain_is_told_for_each_organism(committed, monkeypatch):  # noqa: F8
     gain = f1["LLM-VA"] / f1["Original"] - 1
     text = (paths.ROOT / "README.md").read_text(encoding="utf-8")
     assert f"{100 * gain.mean():.0f} % on the mean, {100 * gain.min():.0f} % at the least" in text
+
+
+def test_the_gamed_iteration_is_on_record(committed, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(paths, "RESULTS", committed / "results")
+    history = read_results("history", ["tiny-phi3"]).set_index("metric")["value"]
+    loose, strict, broken = (history[f"{name}.011"] for name in ("f1", "strict_f1", "degenerate"))
+    text = (paths.ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"loose F1 of {loose:.3f} on validation while {100 * broken:.0f} % of its replies are broken" in text
+    assert f"its strict F1 is {strict:.3f}" in text
