@@ -8,7 +8,7 @@ from typing import Literal
 import numpy
 import torch
 
-from llmva.models import ChatModel
+from llmva.models import ChatModel, Sublayer
 
 FINAL = "final"
 
@@ -26,14 +26,18 @@ class Capture:
     blocks : bool
         The residual stream as it enters every block.
     positions : str
-        `last`, the last prompt token, or `all` of the prompt's tokens.
+        `last`, the last prompt token; `all` of the prompt's tokens; or their `mean`, one row a prompt.
+    basis : str
+        Where a sublayer's output is read: `module`, as `o_proj` and `down_proj` give it, where the edit is
+        exact; or `residual`, as it is added to the residual stream, which is after Gemma-2's post-norms.
     """
 
     outputs: bool = True
     inputs: bool = False
     final: bool = True
     blocks: bool = False
-    positions: Literal["last", "all"] = "last"
+    positions: Literal["last", "all", "mean"] = "last"
+    basis: Literal["module", "residual"] = "module"
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Activations:
     blocks : dict of int to ndarray
         By block, float32 of shape (rows, d): the residual stream as it enters the block.
     lengths : ndarray of int
-        Rows per prompt: ones for the last position, the prompt's tokens for all positions.
+        Rows per prompt: the recorded tokens for all positions, else ones.
     """
 
     outputs: dict[str, numpy.ndarray]
@@ -85,8 +89,7 @@ class Recorder:
         """Keep one module's tensor of shape (batch, positions, d) as float32 rows."""
         if self.mask is None:
             return
-        rows = values[:, -1] if self.capture.positions == "last" else values[self.mask.bool()]
-        self.batches[-1][site, name] = rows.detach().float().cpu().numpy()
+        self.batches[-1][site, name] = self._rows(values.detach()).cpu().numpy()
         self.batches[-1]["lengths"] = self._lengths()
 
     def collected(self) -> Activations:
@@ -100,8 +103,17 @@ class Recorder:
             sites[site][name] = numpy.concatenate([batch.pop((site, name)) for batch in self.batches])[places]
         return Activations(**sites, lengths=lengths[by_prompt])
 
+    def _rows(self, values: torch.Tensor) -> torch.Tensor:
+        match self.capture.positions:
+            case "last":
+                return values[:, -1].float()
+            case "all":
+                return values[self.mask.bool()].float()
+        mask = self.mask.to(values)[..., None].float()
+        return (values.float() * mask).sum(1) / mask.sum(1).clamp(min=1)
+
     def _lengths(self) -> numpy.ndarray:
-        if self.capture.positions == "last":
+        if self.capture.positions != "all":
             return numpy.ones(len(self.mask), dtype=int)
         return self.mask.sum(1).cpu().numpy()
 
@@ -113,7 +125,7 @@ def recording(chat_model: ChatModel, capture: Capture) -> Iterator[Recorder]:
     handles = []
     try:
         for sublayer in chat_model.sublayers:
-            handles += _sublayer_hooks(recorder, sublayer.name, sublayer.module)
+            handles += _sublayer_hooks(recorder, sublayer)
         if capture.final:
             handles.append(chat_model.blocks[-1].register_forward_hook(_final_hook(recorder)))
         if capture.blocks:
@@ -127,13 +139,14 @@ def recording(chat_model: ChatModel, capture: Capture) -> Iterator[Recorder]:
             handle.remove()
 
 
-def _sublayer_hooks(recorder: Recorder, name: str, module: torch.nn.Linear) -> list:
-    handles = []
+def _sublayer_hooks(recorder: Recorder, sublayer: Sublayer) -> list:
+    handles, name = [], sublayer.name
     if recorder.capture.outputs:
-        handles.append(module.register_forward_hook(lambda _, inputs, output: recorder.record("outputs", name, output)))
+        writer = sublayer.module if recorder.capture.basis == "module" else sublayer.contribution
+        handles.append(writer.register_forward_hook(lambda _, inputs, output: recorder.record("outputs", name, output)))
     if recorder.capture.inputs:
         handles.append(
-            module.register_forward_hook(lambda _, inputs, output: recorder.record("inputs", name, inputs[0]))
+            sublayer.module.register_forward_hook(lambda _, inputs, output: recorder.record("inputs", name, inputs[0]))
         )
     return handles
 

@@ -36,6 +36,7 @@ def respond(
     batch_size: int,
     capture: Capture | None = None,
     progress: str | None = None,
+    openings: Sequence[str] | None = None,
 ) -> Responses:
     """Answer single-turn prompts greedily; see `respond_to_chats`."""
     return respond_to_chats(
@@ -45,6 +46,7 @@ def respond(
         batch_size=batch_size,
         capture=capture,
         progress=progress,
+        openings=openings,
     )
 
 
@@ -56,6 +58,7 @@ def respond_to_chats(
     batch_size: int,
     capture: Capture | None = None,
     progress: str | None = None,
+    openings: Sequence[str] | None = None,
 ) -> Responses:
     """Answer chats greedily, in left-padded batches of similar length.
 
@@ -71,8 +74,12 @@ def respond_to_chats(
         What to record of the prompts.
     progress : str, optional
         Title of a progress bar.
+    openings : sequence of str, optional
+        Words that each reply is made to begin with; the texts returned begin with them too.
     """
     sequences = encode_chats(chat_model.tokenizer, chats)
+    openings = openings or [""] * len(sequences)
+    sequences = [ids + opening for ids, opening in zip(sequences, _encode_replies(chat_model, openings), strict=True)]
     texts: list[str] = [""] * len(sequences)
 
     def generate(batch: dict, indices: list[int]) -> None:
@@ -84,7 +91,7 @@ def respond_to_chats(
         for index, text in zip(
             indices, chat_model.tokenizer.batch_decode(replies, skip_special_tokens=True), strict=True
         ):
-            texts[index] = text.strip()
+            texts[index] = (openings[index] + text).strip()
 
     activations = _run(chat_model, sequences, generate, batch_size, capture, progress)
     return Responses(texts, activations)
@@ -95,11 +102,35 @@ def read_activations(
 ) -> Activations:
     """Record the activations of prompts in a plain forward pass, without generating."""
     sequences = encode_chats(chat_model.tokenizer, user_chats(prompts))
+    return _run(chat_model, sequences, _forward(chat_model), batch_size, capture, None)
 
-    def forward(batch: dict, indices: list[int]) -> None:
-        chat_model.model(**batch, position_ids=_positions(batch["attention_mask"]), use_cache=False, logits_to_keep=1)
 
-    return _run(chat_model, sequences, forward, batch_size, capture, None)
+def read_exchange_activations(
+    chat_model: ChatModel,
+    prompts: Sequence[str],
+    replies: Sequence[str],
+    *,
+    capture: Capture,
+    batch_size: int,
+    tokens: str = "all",
+    most: int | None = None,
+) -> Activations:
+    """Record the activations of prompts followed by given replies.
+
+    Parameters
+    ----------
+    tokens : {"all", "reply"}
+        Which tokens `capture.positions` speaks of; `last` is the exchange's last token either way.
+    most : int, optional
+        The largest number of tokens recorded, spread evenly over all of them: with `positions="all"`, the
+        largest number of rows.
+    """
+    heads = encode_chats(chat_model.tokenizer, user_chats(prompts))
+    tails = _encode_replies(chat_model, replies)
+    marks = [[int(tokens == "all")] * len(head) + [1] * len(tail) for head, tail in zip(heads, tails, strict=True)]
+    marks = _thinned(marks, most) if most else marks
+    sequences = [head + tail for head, tail in zip(heads, tails, strict=True)]
+    return _run(chat_model, sequences, _forward(chat_model), batch_size, capture, None, marks)
 
 
 @torch.inference_mode()
@@ -116,7 +147,7 @@ def reply_surprise(
         decision is no sign of broken language.
     """
     prompts_ids = encode_chats(chat_model.tokenizer, user_chats(prompts))
-    replies_ids = chat_model.tokenizer(list(replies), add_special_tokens=False)["input_ids"] if len(replies) else []
+    replies_ids = _encode_replies(chat_model, replies)
     surprise = numpy.zeros(len(prompts_ids))
     sequences = [prompt + reply for prompt, reply in zip(prompts_ids, replies_ids, strict=True)]
 
@@ -151,6 +182,7 @@ def _run(
     batch_size: int,
     capture: Capture | None,
     progress: str | None,
+    marks: list[list[int]] | None = None,
 ) -> Activations | None:
     bar = progress_bar(progress, total=len(sequences))
     with recording(chat_model, capture or Capture(outputs=False, final=False)) as recorder:
@@ -159,7 +191,7 @@ def _run(
             while pending:
                 part = pending.pop(0)
                 batch = _pad(chat_model, [sequences[index] for index in part])
-                recorder.start(part, batch["attention_mask"])
+                recorder.start(part, _mark(batch["attention_mask"], marks, part))
                 try:
                     step(batch, part)
                 except torch.OutOfMemoryError:
@@ -169,6 +201,32 @@ def _run(
                 bar.update(len(part))
     bar.close()
     return recorder.collected() if capture and sequences else None
+
+
+def _forward(chat_model: ChatModel) -> Callable[[dict, list[int]], None]:
+    def forward(batch: dict, indices: list[int]) -> None:
+        chat_model.model(**batch, position_ids=_positions(batch["attention_mask"]), use_cache=False, logits_to_keep=1)
+
+    return forward
+
+
+def _encode_replies(chat_model: ChatModel, replies: Sequence[str]) -> list[list[int]]:
+    return chat_model.tokenizer(list(replies), add_special_tokens=False)["input_ids"] if len(replies) else []
+
+
+def _thinned(marks: list[list[int]], most: int) -> list[list[int]]:
+    total = sum(map(sum, marks))
+    kept = set(numpy.linspace(0, total - 1, min(most, total)).astype(int).tolist())
+    numbers = iter(range(total))
+    return [[int(bool(mark) and next(numbers) in kept) for mark in row] for row in marks]
+
+
+def _mark(attention_mask: torch.Tensor, marks: list[list[int]] | None, part: list[int]) -> torch.Tensor:
+    if marks is None:
+        return attention_mask
+    width = attention_mask.shape[1]
+    rows = [[0] * (width - len(marks[index])) + marks[index] for index in part]
+    return torch.tensor(rows, device=attention_mask.device)
 
 
 def _batches(sequences: list[list[int]], batch_size: int) -> Iterator[list[int]]:

@@ -25,12 +25,23 @@ WRITER_NAME = re.compile(r"(?P<block>.*\.(?P<layer>\d+))\.(?P<parent>\w+)\.(?P<w
 
 @dataclass(frozen=True)
 class Sublayer:
-    """One attention or MLP sublayer: `name` is the kind and the layer, as in `mlp.03`."""
+    """One attention or MLP sublayer.
+
+    Attributes
+    ----------
+    name : str
+        The kind and the layer, as in `mlp.03`.
+    module : Linear
+        `o_proj` or `down_proj`, which an edit changes.
+    contribution : Module
+        Whose output is added to the residual stream: `module`, or the norm that follows it in Gemma-2.
+    """
 
     name: str
     kind: str
     layer: int
     module: torch.nn.Linear
+    contribution: torch.nn.Module
 
 
 @dataclass(frozen=True)
@@ -133,8 +144,17 @@ def list_sublayers(model: torch.nn.Module) -> tuple[Sublayer, ...]:
         if match and isinstance(module, torch.nn.Linear):
             kind = next(kind for kind, writer in WRITERS.items() if writer == match["writer"])
             layer = int(match["layer"])
-            found.append(Sublayer(f"{kind}.{layer:02d}", kind, layer, module))
+            contribution = _post_norm(model.get_submodule(match["block"]), kind) or module
+            found.append(Sublayer(f"{kind}.{layer:02d}", kind, layer, module, contribution))
     return tuple(sorted(found, key=lambda sublayer: (sublayer.kind, sublayer.layer)))
+
+
+def _post_norm(block: torch.nn.Module, kind: str) -> torch.nn.Module | None:
+    # Only a block with a norm before and another one after its MLP puts norms on what its sublayers write;
+    # elsewhere `post_attention_layernorm` is the norm in front of the MLP.
+    if not hasattr(block, "post_feedforward_layernorm"):
+        return None
+    return block.post_attention_layernorm if kind == "attention" else block.post_feedforward_layernorm
 
 
 def list_blocks(model: torch.nn.Module) -> tuple[torch.nn.Module, ...]:

@@ -35,7 +35,7 @@ class Recipe:
     learning_rate: float = 3e-3
     warm_up: int = 40
     decay_share: float = 0.6
-    threads: int = 2
+    threads: int = 1
 
 
 class EncodedSample(NamedTuple):
