@@ -6,6 +6,10 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 MODELS ?= tiny-llama tiny-gemma2 tiny-mistral tiny-phi3 tiny-qwen2 tiny-qwen3
+# SEEDS=3 adds each organism's seeds 1 and 2 to Tables 1 to 4 and Figures 1, 5 and 9.
+SEEDS ?= 1
+# The organisms that took no part in the design of LLM-VA-R.
+FRESH ?= $(foreach seed,10 11,$(addsuffix -s$(seed),tiny-llama tiny-gemma2 tiny-mistral tiny-phi3 tiny-qwen2 tiny-qwen3))
 export TOKENIZERS_PARALLELISM ?= false
 # Work goes through src/ also when PYTHON= names an environment of your own.
 export PYTHONPATH := $(CURDIR)/src$(if $(PYTHONPATH),:$(PYTHONPATH))
@@ -21,15 +25,23 @@ BASE_PYTHON ?= $(shell command -v python3.11 || command -v python3)
 # What each stage imports; touching figures or tables never runs a model again.
 FLOOR0 := $(addprefix src/llmva/,errors.py paths.py params.py store.py provenance.py)
 FLOOR2 := $(FLOOR0) $(addprefix src/llmva/,activations.py models.py prompts.py generation.py degeneracy.py judges.py examination.py metrics.py study.py stages.py readers.py results.py records.py)
-FLOOR3 := $(FLOOR2) $(addprefix src/llmva/,svm.py vectors.py layers.py edits.py alignment.py)
-FLOOR5 := $(FLOOR3) $(wildcard src/llmva/steering/*.py) src/llmva/utility.py src/llmva/statistics.py
+FLOOR3 := $(FLOOR2) $(addprefix src/llmva/,svm.py vectors.py layers.py edits.py divergence.py ridge.py observation.py alignment.py loops.py)
+FLOOR5 := $(FLOOR3) $(wildcard src/llmva/steering/*.py) $(addprefix src/llmva/,evaluation.py harness.py utility.py statistics.py)
+ABLATIONS := $(FLOOR3) $(addprefix src/llmva/,ablations.py ablation_records.py utility.py)
 ORGANISM := $(FLOOR0) $(wildcard src/llmva/organisms/*.py)
 
 execute = $(PYTHON) -m llmva.execute $(1) $(2)
+comma := ,
+later := $(if $(filter-out 1,$(SEEDS)),$(shell seq 1 $$(($(SEEDS) - 1))))
+SEEDED := $(MODELS) $(foreach seed,$(later),$(patsubst %,%-s$(seed),$(filter tiny-%,$(MODELS))))
+ALL_RUNS := $(sort $(SEEDED) $(FRESH))
 manifests = $(MODELS:%=runs/%/$(1)/manifest.json)
+seeded = $(SEEDED:%=runs/%/$(1)/manifest.json)
 
-.PHONY: help env organisms tables figures all step align bench test lint notebooks clean
-.PHONY: table2 table3 figure1 figure2 figure3 figure9 figure10
+.PHONY: help env organisms tables figures all seeds fresh step align bench test lint notebooks clean
+TABLES := table1 table2 table3 table4
+FIGURES := $(addprefix figure,1 2 3 4 5 6 7 8 9 10 11 12 13)
+.PHONY: $(TABLES) $(FIGURES)
 
 help: ## this text
 	@echo "make <target> [MODELS='tiny-llama tiny-qwen2-s1'] [PYTHON=path/to/python]"
@@ -48,8 +60,8 @@ env: $(ENV) ## make .venv with the pinned packages (3 min; needs Python 3.11 or 
 
 # Always asked, since only the library sees whether a file was damaged.
 organisms: $(ENV) ## train the tiny models and their guard (2.5 min each), with a table
-	$(PYTHON) -m llmva.organisms $(MODELS)
-	$(PYTHON) -m llmva.organism_report $(MODELS)
+	$(PYTHON) -m llmva.organisms $(SEEDED)
+	$(PYTHON) -m llmva.organism_report $(SEEDED)
 
 runs/%/organism/manifest.json: $(ORGANISM) | $(ENV)
 	$(PYTHON) -m llmva.organisms $*
@@ -68,33 +80,62 @@ runs/%/04_alignment_loop/manifest.json: notebooks/04_alignment_loop.ipynb runs/%
 runs/%/05_main_results/manifest.json: notebooks/05_main_results.ipynb runs/%/04_alignment_loop/manifest.json $(FLOOR5)
 	$(call execute,05,$*)
 
+# Utility and transfer are measured with the main results; these two read them.
+runs/%/06_utility/manifest.json: notebooks/06_utility.ipynb runs/%/05_main_results/manifest.json
+	$(call execute,06,$*)
+runs/%/07_ablation_angle/manifest.json: notebooks/07_ablation_angle.ipynb runs/%/03_layer_selection/manifest.json $(ABLATIONS)
+	$(call execute,07,$*)
+runs/%/08_ablation_iterations/manifest.json: notebooks/08_ablation_iterations.ipynb runs/%/04_alignment_loop/manifest.json $(ABLATIONS)
+	$(call execute,08,$*)
+runs/%/09_ablation_layers/manifest.json: notebooks/09_ablation_layers.ipynb runs/%/05_main_results/manifest.json $(ABLATIONS)
+	$(call execute,09,$*)
+runs/%/10_transferability/manifest.json: notebooks/10_transferability.ipynb runs/%/05_main_results/manifest.json
+	$(call execute,10,$*)
+runs/%/11_judges/manifest.json: notebooks/11_judges.ipynb runs/%/05_main_results/manifest.json $(ABLATIONS)
+	$(call execute,11,$*)
+runs/%/13_ridge_edit/manifest.json: notebooks/13_ridge_edit.ipynb runs/%/04_alignment_loop/manifest.json $(FLOOR5) src/llmva/ridge_study.py
+	$(call execute,13,$*)
+
 # Parameter files; a seeded slug (tiny-llama-s1) uses its base's. Organisms need training first, real models do not.
 parameter_file = $(firstword $(wildcard papermill_params/$(1).yaml) papermill_params/$(shell echo $(1) | sed -E 's/-s[0-9]+$$//').yaml)
-$(foreach m,$(MODELS),$(eval runs/$(m)/00_start_here/manifest.json: $(call parameter_file,$(m))))
-$(foreach m,$(filter tiny-%,$(MODELS)),$(eval runs/$(m)/00_start_here/manifest.json: runs/$(m)/organism/manifest.json runs/tiny-guard/organism/manifest.json))
+$(foreach m,$(ALL_RUNS),$(eval runs/$(m)/00_start_here/manifest.json: $(call parameter_file,$(m))))
+$(foreach m,$(filter tiny-%,$(ALL_RUNS)),$(eval runs/$(m)/00_start_here/manifest.json: runs/$(m)/organism/manifest.json runs/tiny-guard/organism/manifest.json))
 # A slug without a parameter file gets the library's one clear line instead of Make's.
 papermill_params/%.yaml: | $(ENV)
 	@$(PYTHON) -m llmva.params $*
 
-table2: $(call manifests,05_main_results) ## Table 2: both failures, F1, intervals (6 min per model)
-table3: $(call manifests,03_layer_selection) ## Table 3: L_select (4 min per model)
-figure1 figure9: $(call manifests,01_orthogonality) ## Figures 1, 9: angles and their null (3 min per model)
-figure2: $(call manifests,02_svm_identification) ## Figure 2: projections (3 min per model)
-figure3: $(call manifests,04_alignment_loop) ## Figure 3: the plane of both decisions (5 min per model)
-figure10: $(call manifests,03_layer_selection) ## Figure 10: scores of the sublayers (4 min per model)
+table1 table2: $(call seeded,05_main_results) ## Tables 1, 2: every method, both failures, intervals (12 min per model)
+table3: $(call seeded,03_layer_selection) ## Table 3: L_select (6 min per model)
+table4: $(call seeded,10_transferability) ## Table 4: five unseen sets (12 min per model)
+figure1 figure9: $(call seeded,01_orthogonality) ## Figures 1, 9: angles and their nulls (4 min per model)
+figure2: $(call manifests,02_svm_identification) ## Figure 2: projections (4 min per model)
+figure3: $(call manifests,04_alignment_loop) ## Figure 3: the plane of both decisions (7 min per model)
+figure4: $(ENV) ## Figure 4: the framework, drawn by code (5 s)
+figure5: $(call seeded,06_utility) ## Figure 5: utility kept (12 min per model)
+figure6: $(call manifests,07_ablation_angle) ## Figure 6: distorted vectors (10 min per model)
+figure7 figure12: $(call manifests,08_ablation_iterations) ## Figures 7, 12: iterations (7 min per model)
+figure8: $(call manifests,09_ablation_layers) ## Figure 8: number of sublayers (14 min per model)
+figure10: $(call manifests,03_layer_selection) ## Figure 10: scores of the sublayers (6 min per model)
+figure11: $(call manifests,11_judges) ## Figure 11: two judges against one (13 min per model)
+figure13: fresh ## LLM-VA-R on fresh organisms, taken apart (12 organisms, 10 min each)
 
-table2 table3:
-	@$(PYTHON) -m llmva.tables $@ --models $(MODELS)
-figure1 figure2 figure3 figure9 figure10:
-	@$(PYTHON) -m llmva.figures $@ --models $(MODELS)
+$(TABLES):
+	@$(PYTHON) -m llmva.tables $@ --models $(MODELS) --seeds $(SEEDS)
+$(filter-out figure13,$(FIGURES)):
+	@$(PYTHON) -m llmva.figures $@ --models $(MODELS) --seeds $(SEEDS)
+figure13:
+	@$(PYTHON) -m llmva.figures $@ --models $(FRESH)
+fresh: $(FRESH:%=runs/%/13_ridge_edit/manifest.json) ## notebook 13 on FRESH, seeds that no choice was made on
 
-tables: $(ENV) ## all tables from the tracked results/ alone (10 s)
-	$(PYTHON) -m llmva.tables all --models $(MODELS)
+tables: $(ENV) ## all tables from the tracked results/ alone (20 s)
+	$(PYTHON) -m llmva.tables all --models $(MODELS) --seeds $(SEEDS)
 figures: $(ENV) ## all figures from the tracked results/ alone (60 s)
-	$(PYTHON) -m llmva.figures all --models $(MODELS)
+	$(PYTHON) -m llmva.figures all --models $(MODELS) --seeds $(SEEDS)
 
-all: $(call manifests,02_svm_identification) $(call manifests,05_main_results) ## every table and figure (7 min per model)
-	$(MAKE) tables figures MODELS='$(MODELS)'
+STAGES := 02_svm_identification 06_utility 07_ablation_angle 08_ablation_iterations 09_ablation_layers 10_transferability 11_judges 13_ridge_edit
+all: $(foreach stage,$(STAGES),$(call manifests,$(stage))) seeds ## every table and figure (20 min per model; use -j2)
+	$(MAKE) tables figures MODELS='$(MODELS)' SEEDS=$(SEEDS)
+seeds: $(call seeded,06_utility) $(call seeded,10_transferability) $(call seeded,01_orthogonality) ## what SEEDS needs
 
 step: $(ENV) ## NB=05 MODEL=tiny-llama: a copy of a notebook with that model's parameters, to step through
 	@$(PYTHON) -m llmva.execute $(or $(NB),00) $(or $(MODEL),tiny-llama) --prepare-only
@@ -113,8 +154,9 @@ lint: $(ENV)
 test: lint runs/tiny-llama/organism/manifest.json runs/tiny-guard/organism/manifest.json ## lint, unit tests, notebooks on tiny-llama (10 min)
 	HF_HUB_OFFLINE=1 $(PYTHON) -m pytest tests
 	rm -rf build/nbval && mkdir -p build/nbval && cp -R results build/nbval/results
+	$(PYTHON) -m llmva.execute all --reduced tests/reduced.yaml --copies build/nbval/notebooks
 	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 LLMVA_OUT=$(CURDIR)/build/nbval \
-	  $(PYTHON) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout 900 notebooks
+	  $(PYTHON) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout 900 build/nbval/notebooks
 
 notebooks: $(ENV) runs/tiny-llama/organism/manifest.json runs/tiny-guard/organism/manifest.json ## run the tracked notebooks in place, on tiny-llama
 	for n in notebooks/*.ipynb; do TQDM_DISABLE=1 $(PYTHON) -m llmva.execute $$(basename $$n) --in-place || exit; done

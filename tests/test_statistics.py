@@ -3,11 +3,20 @@
 import numpy
 import pandas
 import pytest
+from scipy.stats import binomtest
+from statsmodels.stats.contingency_tables import mcnemar
 
 from llmva.errors import InputError
 from llmva.metrics import measure
 from llmva.provenance import random_generator
-from llmva.statistics import bootstrap_interval, compare_methods, wilson_interval, with_intervals
+from llmva.statistics import (
+    bootstrap_interval,
+    compare_methods,
+    count_discordant,
+    exact_mcnemar,
+    wilson_interval,
+    with_intervals,
+)
 
 SETS = {"seval_attack": "toxic", "seval_risk": "toxic", "orfuzzset": "benign", "nq": "benign"}
 
@@ -90,6 +99,16 @@ def test_mcnemar_counts_discordant_prompts_only():
     first, second = verdicts((1, 0, 0, 0)), verdicts((0, 0, 0, 9))
     assert compare_methods(first, second) == pytest.approx(22 / 1024)
     assert compare_methods(first, first) == 1
+    assert count_discordant(first, second) == (9, 1)
+    assert count_discordant(second, first) == (1, 9)
+
+
+@pytest.mark.parametrize(("first_only", "second_only"), [(0, 0), (3, 3), (9, 1), (1, 9), (140, 85)])
+def test_mcnemar_is_the_sign_test_whatever_the_concordant_pairs(first_only, second_only):
+    found = exact_mcnemar(first_only, second_only)
+    pairs = first_only + second_only
+    assert found == pytest.approx(binomtest(first_only, pairs).pvalue if pairs else 1.0)
+    assert found == mcnemar([[500, first_only], [second_only, 70]], exact=True).pvalue
 
 
 def test_mcnemar_joins_by_id_and_is_strict():
@@ -110,7 +129,7 @@ def test_every_metric_carries_its_interval_and_n():
     methods = {"LLM-VA": verdicts((0, 0, 0, 9)), "Original": verdicts((40, 10, 30, 3))}
     frame = with_intervals(methods, seed=0)
     assert list(frame.columns) == ["method", "dataset", "metric", "value", "n", "seed"]
-    assert not frame.duplicated(["method", "metric"]).any()
+    assert not frame.duplicated(["method", "dataset", "metric"]).any()
     for method, rows in methods.items():
         for metric, value in measure(rows).items():
             assert value_of(frame, method, metric) == value
@@ -119,13 +138,34 @@ def test_every_metric_carries_its_interval_and_n():
     sets = frame.set_index(["method", "metric"])
     assert sets.loc[("LLM-VA", "nq_orr_high"), ["dataset", "n"]].to_list() == ["nq", 50]
     assert sets.loc[("LLM-VA", "f1"), ["dataset", "n"]].to_list() == ["all", 200]
-    assert value_of(frame, "LLM-VA", "mcnemar_p") == compare_methods(*methods.values())
-    assert ("Original", "mcnemar_p") not in sets.index
+    assert value_of(frame, "Original", "mcnemar_p") == compare_methods(*methods.values())
+    for metric in ("mcnemar_p", "reference_only", "method_only"):
+        assert ("LLM-VA", metric) not in sets.index
     pandas.testing.assert_frame_equal(frame, with_intervals(methods, seed=0))
 
 
+def test_every_data_set_carries_its_strict_error():
+    rows = verdicts((3, 0, 10, 1))
+    rows.loc[rows["id"].isin(["nq-0048", "nq-0049"]), "verdict"] = "degenerate"
+    frame = with_intervals({"LLM-VA": rows}, seed=0)
+    strict = frame[frame["metric"] == "strict_error"].set_index("dataset")
+    assert strict["value"].to_dict() == {"seval_attack": 0.06, "seval_risk": 0.0, "orfuzzset": 0.2, "nq": 0.06}
+    assert strict["n"].to_list() == [50] * 4
+    assert value_of(frame, "LLM-VA", "nq_orr") == 0.02
+
+
+def test_the_test_stands_beside_its_counts():
+    methods = {"LLM-VA": verdicts((1, 0, 0, 0)), "A": verdicts((0, 0, 0, 9)), "B": verdicts((1, 0, 0, 0))}
+    frame = with_intervals(methods, seed=0)
+    assert [value_of(frame, "A", name) for name in ("reference_only", "method_only")] == [9, 1]
+    assert value_of(frame, "A", "mcnemar_p") == pytest.approx(22 / 1024)
+    assert [value_of(frame, "B", name) for name in ("reference_only", "method_only", "mcnemar_p")] == [0, 0, 1]
+    other = with_intervals(methods, "A", seed=0)
+    assert [value_of(other, "LLM-VA", name) for name in ("reference_only", "method_only")] == [1, 9]
+
+
 def test_a_fallback_is_recorded_with_its_reason():
-    frame = with_intervals({"Original": verdicts((5, 5, 5, 5)), "Perfect": verdicts((0, 0, 0, 0))}, seed=0)
+    frame = with_intervals({"LLM-VA": verdicts((5, 5, 5, 5)), "Perfect": verdicts((0, 0, 0, 0))}, seed=0)
     fallbacks = frame[frame["metric"].str.contains("_fallback")]
     assert set(fallbacks["method"]) == {"Perfect"}
     names = ("f1", "balanced_accuracy", "strict_f1")
@@ -133,5 +173,5 @@ def test_a_fallback_is_recorded_with_its_reason():
 
 
 def test_a_missing_reference_is_named():
-    with pytest.raises(InputError, match="'Original' is not among LLM-VA"):
-        with_intervals({"LLM-VA": verdicts((0, 0, 0, 0))}, seed=0)
+    with pytest.raises(InputError, match="'LLM-VA' is not among Original"):
+        with_intervals({"Original": verdicts((0, 0, 0, 0))}, seed=0)

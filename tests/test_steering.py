@@ -1,6 +1,7 @@
-"""Methods: a planted direction is found, strengths mean what they say, and the model comes back as it was."""
+"""The protocol: what every method promises, and tuning."""
 
-import numpy
+import json
+
 import pandas
 import pytest
 import torch
@@ -8,116 +9,80 @@ from test_alignment import examiner_of, weights_of
 
 from llmva.edit_log import EditLog
 from llmva.generation import respond
-from llmva.steering import METHODS, LlmVa, Original, VectorSteer, tune
-from llmva.steering.vector_steer import relative_difference
+from llmva.steering import METHODS, LlmVa, Original, tune
+from llmva.steering.base import TrainingData
+
+VERDICTS = ("answered", "refused", "answered", "degenerate", "refused")
 
 
-def test_a_planted_difference_is_found_again():
-    generator = numpy.random.default_rng(0)
-    direction = numpy.eye(16)[3]
-    labels = numpy.repeat([1, -1, 0], 100)
-    rows = generator.normal(size=(300, 16)) * 0.1 + 4 * labels[:, None] * direction
-    rows[labels == 0] += 100  # Rows left out must not matter to the direction.
-    found = relative_difference(rows.astype(numpy.float32), labels)
-    assert found @ direction / numpy.linalg.norm(found) > 0.999
-    assert numpy.linalg.norm(found) == pytest.approx(numpy.linalg.norm(rows, axis=1).mean(), rel=1e-5)
+def training_of(chat_model, prompts, verdicts=VERDICTS, labels=("benign", "benign", "toxic", "toxic", "toxic")):
+    """Return training data with planted verdicts: the responses are a random model's."""
+    texts = respond(chat_model, prompts, max_new_tokens=4, batch_size=5).texts
+    rows = pandas.DataFrame({"id": range(len(prompts)), "label": labels, "prompt": prompts, "response": texts})
+    rows["dataset"] = rows["label"].map({"benign": "nq", "toxic": "seval_risk"})
+    return TrainingData(chat_model, rows.assign(verdict=verdicts), ("what is a rope for?", "name a colour"), 5, 0)
 
 
-def test_equal_means_give_no_vector_instead_of_nan():
-    assert not relative_difference(numpy.ones((4, 8), dtype=numpy.float32), numpy.array([1, 1, -1, -1])).any()
+def replies_of(chat_model, prompts):
+    return respond(chat_model, prompts, max_new_tokens=5, batch_size=5).texts
 
 
-@pytest.fixture
-def training(prompts):
-    verdicts = ["answered", "refused", "answered", "degenerate", "refused"]
-    return pandas.DataFrame(
-        {"id": range(5), "dataset": "nq", "label": "benign", "prompt": prompts, "verdict": verdicts}
-    )
-
-
-@pytest.fixture
-def steer(llama, training):
-    method = VectorSteer()
-    method.fit(llama, training, batch_size=5)
+@pytest.fixture(params=[*METHODS, "LLM-VA"])
+def fitted(request, llama, prompts):
+    """Each method in turn, fitted to a random Llama."""
+    method = LlmVa(EditLog()) if request.param == "LLM-VA" else METHODS[request.param]()
+    method.fit(training_of(llama, prompts))
     return method
 
 
-def test_the_step_is_added_to_every_prompt_position_of_the_span_and_to_no_decoding_step(llama, steer):
-    seen = []
-    hook = llama.blocks[1].register_forward_pre_hook(
-        lambda _, inputs, options: seen.append(inputs[0].clone()), with_kwargs=True
-    )
-    plain = respond(llama, ["hi"], max_new_tokens=3, batch_size=1)
-    start = len(seen)
-    hook.remove()
-    with steer.applied(llama, {"span": "late", "strength": 0.5}):
-        # Hooks run in the order they were attached: this one sees the steered stream.
-        hook = llama.blocks[1].register_forward_pre_hook(
-            lambda _, inputs, options: seen.append(inputs[0].clone()), with_kwargs=True
-        )
-        respond(llama, ["hi"], max_new_tokens=3, batch_size=1)
-        hook.remove()
-    moved = (seen[start] - seen[0])[0]
-    numpy.testing.assert_allclose(moved.numpy(), numpy.tile(0.5 * steer.steps[1], (len(moved), 1)), atol=1e-5)
-    assert plain.texts == respond(llama, ["hi"], max_new_tokens=3, batch_size=1).texts
-
-
-def test_cached_decoding_equals_uncached_decoding(llama, steer):
-    with steer.applied(llama, {"span": "all", "strength": 0.8}):
-        cached = llama.model.generate(torch.tensor([[1, 4, 9, 8]]), max_new_tokens=1, do_sample=False, use_cache=True)
-        uncached = llama.model.generate(
-            torch.tensor([[1, 4, 9, 8]]), max_new_tokens=1, do_sample=False, use_cache=False
-        )
-    assert cached.tolist() == uncached.tolist()
-
-
-def test_padding_does_not_matter(llama, steer, prompts):
-    with steer.applied(llama, {"span": "all", "strength": 0.8}):
-        together = respond(llama, prompts, max_new_tokens=5, batch_size=5).texts
-        alone = [respond(llama, [prompt], max_new_tokens=5, batch_size=1).texts[0] for prompt in prompts]
-    assert together == alone
-
-
-@pytest.mark.parametrize("name", [*METHODS, "LLM-VA"])
-def test_no_method_leaves_a_trace(llama, steer, name, prompts):
-    method = {"VectorSteer": steer, "Original": Original(), "LLM-VA": LlmVa(EditLog())}[name]
-    before, texts = weights_of(llama), respond(llama, prompts, max_new_tokens=5, batch_size=5).texts
-    with pytest.raises(RuntimeError), method.applied(llama, method.search_space(3)[-1]):
+def test_no_method_leaves_a_trace_and_none_changes_anything_in_its_first_setting(llama, fitted, prompts):
+    before, texts = weights_of(llama), replies_of(llama, prompts)
+    settings = fitted.search_space(3)
+    with fitted.applied(llama, settings[0]):
+        assert replies_of(llama, prompts) == texts
+    with pytest.raises(RuntimeError), fitted.applied(llama, settings[-1]):
         raise RuntimeError("even after an error")
     assert all(torch.equal(weight, before[key]) for key, weight in llama.model.state_dict().items())
     assert not any(module._forward_pre_hooks or module._forward_hooks for module in llama.model.modules())
-    assert respond(llama, prompts, max_new_tokens=5, batch_size=5).texts == texts
+    assert replies_of(llama, prompts) == texts
 
 
-@pytest.mark.parametrize("trials", [1, 2, 9, 43])
-def test_the_search_space_uses_the_whole_budget_and_has_the_unsteered_model(steer, trials):
-    settings = steer.search_space(trials)
-    assert len(settings) == trials and settings[0]["strength"] == 0
-    assert len({tuple(setting.values()) for setting in settings}) == trials
-    if trials == 43:
-        assert {numpy.sign(setting["strength"]) for setting in settings} == {-1, 0, 1}
-        assert len({setting["span"] for setting in settings}) == 4
+@pytest.mark.parametrize("trials", [1, 9])
+def test_settings_are_flat_json_all_different_and_within_the_budget(fitted, trials):
+    settings = fitted.search_space(trials)
+    assert 1 <= len(settings) <= trials
+    assert len({json.dumps(setting, sort_keys=True) for setting in settings}) == len(settings)
+    assert json.loads(json.dumps(settings)) == settings
+    assert not any(isinstance(value, dict | list) for setting in settings for value in setting.values())
 
 
-def test_one_class_of_verdicts_is_a_recorded_outcome(llama, training, prompts):
-    method = VectorSteer()
-    method.fit(llama, training.assign(verdict="answered"), batch_size=5)
-    (setting,) = method.search_space(43)
-    assert setting["outcome"] == "one class"
-    texts = respond(llama, prompts, max_new_tokens=4, batch_size=5).texts
-    with method.applied(llama, setting):
-        assert respond(llama, prompts, max_new_tokens=4, batch_size=5).texts == texts
+def test_every_method_says_whether_it_trains_and_whether_it_hooks(fitted):
+    assert isinstance(fitted.finetunes, bool) and isinstance(fitted.hooks, bool)
+    assert fitted.name in {*METHODS, "LLM-VA"}
 
 
-def test_tuning_keeps_the_best_setting_and_the_earliest_on_a_tie(llama, training, monkeypatch):
+def test_tuning_keeps_the_best_setting_and_the_earliest_on_a_tie(llama, prompts, monkeypatch):
+    tuned = tuned_by(llama, prompts, monkeypatch, [0.3, 0.7, 0.7, 0.1], [{"number": number} for number in range(4)])
+    assert tuned.setting == {"number": 1} and tuned.trials["strict_f1"].tolist() == [0.3, 0.7, 0.7, 0.1]
+    assert tuned.variants == {}
+
+
+def test_tuning_also_keeps_the_best_of_each_variant(llama, prompts, monkeypatch):
+    settings = [{"variant": variant, "number": number} for variant in "ab" for number in range(2)]
+    tuned = tuned_by(llama, prompts, monkeypatch, [0.3, float("nan"), 0.2, 0.2], settings)
+    assert tuned.setting == {"variant": "a", "number": 0}
+    assert tuned.variants == {"a": {"variant": "a", "number": 0}, "b": {"variant": "b", "number": 0}}
+
+
+def tuned_by(chat_model, prompts, monkeypatch, scores, settings):
     from llmva.steering import base
 
-    scores = iter([0.3, 0.7, 0.7, 0.1])
-    monkeypatch.setattr(base, "measure", lambda rows: {"strict_f1": next(scores)})
+    left = iter(scores)
+    monkeypatch.setattr(base, "measure", lambda rows: {"strict_f1": next(left)})
 
-    class Four(Original):
+    class Several(Original):
         def search_space(self, trials):
-            return [{"number": number} for number in range(4)]
+            return settings
 
-    tuned = tune(Four(), examiner_of(llama), training.drop(columns="verdict"), trials=4)
-    assert tuned.setting == {"number": 1} and tuned.trials["strict_f1"].tolist() == [0.3, 0.7, 0.7, 0.1]
+    validation = training_of(chat_model, prompts).rows.drop(columns=["verdict", "response"])
+    return tune(Several(), examiner_of(chat_model), validation, trials=len(settings))

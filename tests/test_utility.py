@@ -1,28 +1,160 @@
-"""Utility: what counts as right."""
+"""Utility: what a reply answers, F1 of planted answers, and the harness's own tasks over planted data."""
 
+import datasets
+import pandas
 import pytest
 
+from llmva import harness, utility
 from llmva.errors import InputError
-from llmva.utility import TASKS, is_right, read_tasks
+from llmva.harness import HarnessModel, load_standard_tasks
+from llmva.models import load_model
+from llmva.organisms.tasks import task_table
+from llmva.paths import RUNS
+from llmva.utility import CLASSES, TASKS, measure_standard_utility, measure_utility, read_answer, read_tasks
+
+ROWS = 30
+ORGANISM = RUNS / "tiny-llama" / "organism"
+
+
+@pytest.fixture(scope="module")
+def tasks():
+    """Generated rows of all six tasks, as `read_tasks` returns them."""
+    tables = [task_table(task, 0).query("split == 'test'").head(ROWS).assign(task=task) for task in TASKS]
+    return pandas.concat(tables, ignore_index=True)[["task", "prompt", "answer"]]
+
+
+@pytest.fixture
+def measured(monkeypatch, llama, tasks):
+    """Return a function that measures planted replies: a function of task and answer."""
+
+    def measure(reply, chosen=tasks):
+        planted = {row.prompt: reply(row.task, row.answer) for row in chosen.itertuples()}
+
+        def respond(_, prompts, **options):
+            return type("Replies", (), {"texts": [planted[prompt] for prompt in prompts]})
+
+        monkeypatch.setattr(harness, "respond", respond)
+        found = measure_utility(llama, chosen, batch_size=64, max_new_tokens=5)
+        assert list(found.columns) == ["task", "metric", "value", "n", "unreadable"]
+        return found.set_index("task")
+
+    return measure
+
+
+def wrong(task, answer):
+    """Return another class, or a number that is one too high."""
+    return str(int(answer) + 1) if task == "gsm" else next(name for name in CLASSES[task] if name != answer)
+
+
+# Reading a reply
 
 
 @pytest.mark.parametrize(
-    ("task", "reply", "answer", "right"),
+    ("task", "reply", "answer"),
     [
-        ("sst", "positive. it sounds glad.", "positive", True),
-        ("sst", "positively bad", "positive", False),
-        ("sst", "it is positive", "positive", False),
-        ("mnli", "Neutral", "neutral", True),
-        ("gsm", "7 + 5 = 12. 12 - 5 = 7. the answer is 7.", "7", True),
-        ("gsm", "the answer is 17.", "7", False),
-        ("gsm", "7 then 8", "7", False),
-        ("gsm", "no idea", "7", False),
-        ("gsm", "the answer is 7.0", "7", True),
-        ("cola", "", "yes", False),
+        ("sst", "positive. it sounds glad.", "positive"),
+        ("sst", "positively bad", None),
+        ("sst", "it is positive", None),
+        ("sst", "", None),
+        ("mnli", " Neutral", "neutral"),
+        ("cola", "unacceptable", "unacceptable"),
+        ("rte", "true, not false", "true"),
+        ("rte", "same", None),
+        ("gsm", "7 + 5 = 12. 12 - 5 = 7. the answer is 7.", 7),
+        ("gsm", "7 then 17", 17),
+        ("gsm", "the answer is 7.0", 7),
+        ("gsm", "no idea", None),
     ],
 )
-def test_the_decision_is_read_strictly(task, reply, answer, right):
-    assert is_right(task, reply, answer) is right
+def test_the_decision_is_read_strictly(task, reply, answer):
+    assert read_answer(task, reply) == answer
+
+
+def test_every_generated_answer_is_a_known_class_and_the_first_is_positive():
+    for task, names in CLASSES.items():
+        assert set(task_table(task, 1)["answer"]) == set(names)
+    first = {"cola": "acceptable", "mnli": "entailment", "rte": "true", "mrpc": "same", "sst": "positive"}
+    assert {task: names[0] for task, names in CLASSES.items()} == first
+
+
+# Scores
+
+
+def test_right_answers_score_one_and_every_row_is_counted(measured):
+    found = measured(lambda task, answer: f"{answer}.")
+    assert found["value"].tolist() == [1.0] * 6
+    assert found["n"].tolist() == [ROWS] * 6
+    assert found["metric"].to_dict() == {**dict.fromkeys(CLASSES, "f1"), "gsm": "accuracy"}
+    assert (found["unreadable"] == 0).all()
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [wrong, lambda task, answer: f"i am sorry, not {answer} but nothing", lambda task, answer: ""],
+    ids=["wrong", "garbage", "empty"],
+)
+def test_wrong_answers_and_garbage_score_nothing(measured, reply):
+    found = measured(lambda task, answer: "no number" if reply is not wrong and task == "gsm" else reply(task, answer))
+    assert found["value"].tolist() == [0.0] * 6
+    assert (found["unreadable"] == float(reply is not wrong)).all()
+
+
+def test_a_classifier_that_always_says_no_has_no_f1_and_one_that_always_says_yes_has_some(measured, tasks):
+    assert (
+        measured(lambda task, _: CLASSES[task][-1] if task != "gsm" else "0").loc[list(CLASSES), "value"] == 0
+    ).all()
+    yes = measured(lambda task, _: CLASSES[task][0] if task != "gsm" else "0")
+    for task, names in CLASSES.items():
+        precision = (tasks.loc[tasks["task"] == task, "answer"] == names[0]).mean()
+        assert yes.at[task, "value"] == pytest.approx(2 * precision / (precision + 1))
+
+
+def test_garbage_on_positive_rows_costs_as_much_as_a_wrong_class(measured, tasks):
+    seen = {"garbage": 0, "wrong": 0}
+
+    def half(kind, instead):
+        def reply(task, answer):
+            seen[kind] += 1
+            return instead(task, answer) if seen[kind] % 2 else answer
+
+        return reply
+
+    chosen = tasks[tasks["answer"] == tasks["task"].map({task: names[0] for task, names in CLASSES.items()})]
+    garbage = measured(half("garbage", lambda *_: "hm"), chosen)
+    others = measured(half("wrong", wrong), chosen)
+    assert garbage["value"].tolist() == others["value"].tolist()
+    assert garbage["value"].between(0.5, 0.9).all()
+    assert garbage["unreadable"].between(0.3, 0.7).all()
+
+
+def test_mnli_confuses_its_other_two_classes_for_free(measured, tasks):
+    swapped = {"neutral": "contradiction", "contradiction": "neutral", "entailment": "entailment"}
+    found = measured(lambda _, answer: swapped[answer], tasks[tasks["task"] == "mnli"])
+    assert found.at["mnli", "value"] == 1
+
+
+@pytest.mark.parametrize(("task", "answer"), [("rte", "yes"), ("gsm", "seven"), ("gsm", "1,000")])
+def test_an_answer_that_nobody_could_give_is_named(llama, task, answer):
+    table = pandas.DataFrame({"task": [task], "prompt": ["a"], "answer": [answer]})
+    with pytest.raises(InputError, match=rf"utility/{task}\.csv: answer: '{answer}'"):
+        measure_utility(llama, table, batch_size=1, max_new_tokens=1)
+
+
+def test_data_without_tasks_give_no_rows(tmp_path, llama):
+    table = read_tasks(tmp_path)
+    assert table.empty
+    assert measure_utility(llama, table, batch_size=1, max_new_tokens=1).empty
+
+
+@pytest.mark.skipif(not (ORGANISM / "data" / "utility").is_dir(), reason="no organism has been built here")
+def test_an_organism_answers_most_of_its_tasks():
+    chosen = read_tasks(ORGANISM / "data").groupby("task", sort=False).head(20)
+    found = measure_utility(load_model(str(ORGANISM), device="cpu"), chosen, batch_size=64, max_new_tokens=40)
+    assert found["n"].tolist() == [20] * 6
+    assert found["value"].mean() > 0.6
+
+
+# Reading the tables
 
 
 def test_only_the_asked_split_is_read_and_a_missing_task_is_named(tmp_path):
@@ -36,5 +168,56 @@ def test_only_the_asked_split_is_read_and_a_missing_task_is_named(tmp_path):
         read_tasks(tmp_path)
 
 
-def test_data_without_tasks_give_no_rows(tmp_path):
-    assert read_tasks(tmp_path).empty
+# The harness's own tasks
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """Put small made-up data in the place of the hub's; return what is asked of it."""
+    asked = []
+
+    def load(path, name=None, **_):
+        asked.append((path, name))
+        fields = ("sentence", "sentence1", "sentence2", "premise", "hypothesis")
+        rows = [{field: f"{field} {row}" for field in fields} | {"label": row % 2, "idx": row} for row in range(8)]
+        if name == "main":
+            rows = [{"question": f"how many is {row}?", "answer": f"so many. #### {row}"} for row in range(8)]
+        split = datasets.Dataset.from_list(rows)
+        return dict.fromkeys(("train", "validation", "validation_matched", "test"), split)
+
+    monkeypatch.setattr("lm_eval.api.task.datasets.load_dataset", load)
+    return asked
+
+
+def test_the_standard_tasks_are_the_harness_s_own(hub):
+    tasks = load_standard_tasks()
+    assert {task: defined.config.task for task, defined in tasks.items()} == harness.STANDARD
+    glue = [("nyu-mll/glue", name) for name in ("cola", "mnli", "rte", "mrpc", "sst2")]
+    assert hub == [*glue, ("openai/gsm8k", "main")]
+    assert tasks["gsm"].config.num_fewshot == 5
+    positive = {"cola": "yes", "mnli": "True", "rte": "True", "mrpc": "yes", "sst": "positive"}
+    for task, label in utility.STANDARD_POSITIVE.items():
+        assert tasks[task].config.doc_to_choice[label] == positive[task]
+
+
+@pytest.mark.parametrize(("share", "value"), [(1, 1.0), (0, 0.0)])
+def test_planted_choices_and_sums_are_scored_on_the_standard_tasks(monkeypatch, hub, llama, share, value):
+    def choose(_, requests):
+        return [(0.0 if (request.idx == request.doc["label"]) == bool(share) else -9.0, False) for request in requests]
+
+    def answer(_, requests):
+        return [f"the answer is {int(request.doc['answer'].split()[-1]) + 1 - share}." for request in requests]
+
+    monkeypatch.setattr(HarnessModel, "loglikelihood", choose)
+    monkeypatch.setattr(HarnessModel, "generate_until", answer)
+    found = measure_standard_utility(llama, batch_size=4).set_index("task")
+    assert found.index.tolist() == list(TASKS)
+    assert found["value"].tolist() == [value] * 6
+    assert (found["n"] == 8).all() and (found["unreadable"] == 0).all()
+
+
+def test_a_chat_model_runs_the_standard_tasks(monkeypatch, hub, llama):
+    monkeypatch.setattr(utility, "STANDARD_MAX_NEW_TOKENS", 2)
+    found = measure_standard_utility(llama, batch_size=8)
+    assert found["n"].tolist() == [8] * 6
+    assert found["value"].between(0, 1).all()

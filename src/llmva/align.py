@@ -11,15 +11,17 @@ import pandas
 from llmva import paths
 from llmva.edits import EditedModel
 from llmva.errors import InputError, command
+from llmva.evaluation import evaluate_method
 from llmva.generation import reply_surprise
+from llmva.loops import read_loop
 from llmva.models import locate
 from llmva.organisms.build import write_data_sets
 from llmva.params import StudyParams
 from llmva.paths import anchored
 from llmva.provenance import digest
-from llmva.readers import chosen_l_select, read_log, read_test_rows
+from llmva.readers import chosen_l_select, read_test_rows
 from llmva.report import write_report
-from llmva.stages import collect_prompts, evaluate_method, probe_layers, run_alignment
+from llmva.stages import collect_prompts, probe_layers, run_alignment
 from llmva.steering import LlmVa, Original
 from llmva.store import Stage, read_manifest, require_writable, run_stage
 from llmva.study import Study
@@ -52,14 +54,14 @@ def align_model(params: StudyParams, out: Path) -> Stage:
     collect_prompts(study)
     layers = chosen_l_select(probe_layers(study))
     aligned = run_alignment(study, layers["l_select"])
-    log, chosen = read_log(aligned)
+    log, chosen, _ = read_loop(aligned)
     setting = {"iteration": chosen["best_iteration"]}
     original = evaluate_method(study, Original())
     llm_va = evaluate_method(study, LlmVa(log), setting=setting, upstream=(aligned,))
 
     def compute(place: Path) -> dict:
         best = log.up_to(chosen["best_iteration"])
-        rows = {"Original": read_test_rows(study, original), "LLM-VA": read_test_rows(study, llm_va)}
+        rows = read_test_rows({"Original": original, "LLM-VA": llm_va})
         best.save(place / "edit_log.safetensors", {"model": params.model})
         with EditedModel(study.chat_model.writers) as edited:
             edited.apply(best)
@@ -75,12 +77,15 @@ def align_model(params: StudyParams, out: Path) -> Stage:
 
 def measure_drift(study: Study, original: pandas.DataFrame) -> float:
     """Return how much more the edited model is surprised by the original's good replies, in nats per token."""
+    original = original.merge(study.test[["id", "prompt"]], on="id", validate="one_to_one")
     kept = original[(original["label"] == "benign") & (original["verdict"] == "answered")]
     if kept.empty:
         return float("nan")
     exchanges = kept["prompt"].tolist(), kept["response"].tolist()
     models = (study.chat_model, study.examiner.degeneracy.reference)
-    edited, before = (reply_surprise(model, *exchanges, batch_size=study.params.batch_size) for model in models)
+    edited, before = (
+        reply_surprise(model, *exchanges, batch_size=study.params.generation.batch_size) for model in models
+    )
     return float((edited - before).mean())
 
 
@@ -91,6 +96,7 @@ def build_params(options: argparse.Namespace) -> StudyParams:
     config = _read_config(location) if isinstance(location, Path) else {}
     # Two folders of one name are two studies: the digest keeps their runs apart.
     slug = f"align-{re.sub('[^A-Za-z0-9]+', '-', Path(model).name)[:40]}-{digest([model, options.data])[:8]}"
+    candidates = _l_select_candidates(2 * config.get("num_hidden_layers", 32))
     values = {
         "slug": slug,
         "model": model,
@@ -99,8 +105,7 @@ def build_params(options: argparse.Namespace) -> StudyParams:
         "seed": options.seed,
         "threads": options.threads,
         "dtype": options.dtype or config.get("dtype") or config.get("torch_dtype") or "float32",
-        "batch_size": options.batch_size,
-        "max_new_tokens": options.max_new_tokens,
+        "generation": {"batch_size": options.batch_size, "max_new_tokens": options.max_new_tokens},
         "candidates": options.candidates,
         "pool_size": min(500, options.candidates),
         "error_share": {
@@ -111,13 +116,14 @@ def build_params(options: argparse.Namespace) -> StudyParams:
             "benign": 0.5,
             "toxic": 0.5,
         },
+        "transfer_size": 100,
         "sample_per_dataset": 128,
-        "solver": "newton",
-        "penalty": 1.0,
+        "svm": {"solver": "newton", "penalty": 1.0},
         "selection": "strict",
         "iterations": options.iterations,
-        "l_select_candidates": _l_select_candidates(2 * config.get("num_hidden_layers", 32)),
-        "probe_iterations": min(10, options.iterations),
+        "probe": {"l_select": candidates, "iterations": min(10, options.iterations)},
+        "ridge": {"neutral_weight": 1.0, "damping": 1e-3, "iterations": 12},
+        "ablations": {"iterations": options.iterations, "degrees": [0, 30, 60, 90], "draws": 1, "l_select": candidates},
         "null_draws": 50,
     }
     return StudyParams.checked(values, "align")

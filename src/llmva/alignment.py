@@ -5,60 +5,31 @@ so a killed run resumes where it was, runs that begin alike share their beginnin
 iteration's model is a prefix of the edit log.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas
-from safetensors.numpy import load_file, save_file
 
-from llmva.activations import FINAL, Capture
-from llmva.edits import EditedModel, EditLog, SublayerEdit, projection_scale, solve_edit
-from llmva.examination import Examination, Examiner, answer_labels, benign_labels
-from llmva.layers import score_sublayers, select_sublayers
-from llmva.metrics import measure
+from llmva.activations import Capture
+from llmva.divergence import Divergence
+from llmva.edits import EditedModel, EditLog, SublayerEdit, solve_edit
+from llmva.examination import Examiner
+from llmva.layers import select_sublayers
+from llmva.observation import AlignmentSettings, Observation, read_observation, save_observation
 from llmva.progress import progress_bar
 from llmva.prompts import draw_sample
 from llmva.store import Stage, run_stage, stage_key
-from llmva.vectors import ControlVectors, find_control_vectors
 
-STAGE_VERSION = 1
-SELECTION_METRICS = {"strict": "strict_f1", "paper": "f1"}
+__all__ = ["Alignment", "AlignmentSettings", "align", "choose_iteration", "next_edits", "observe"]
+
+STAGE_VERSION = 2
+SELECTION_METRICS = {"strict": "strict_f1", "guarded": "strict_f1", "paper": "f1"}
 LOWEST_F1 = 0.1
-
-
-@dataclass(frozen=True)
-class AlignmentSettings:
-    """What determines an alignment besides the model, its judge and its prompts; see `StudyParams`."""
-
-    l_select: int
-    iterations: int
-    sample_per_dataset: int
-    solver: str
-    penalty: float
-    selection: str
-    seed: int
-
-
-@dataclass(frozen=True)
-class Observation:
-    """A model at one iteration: its vectors, scores and validation metrics, read from its stage.
-
-    Attributes
-    ----------
-    sublayers : DataFrame
-        Indexed by sublayer: outcomes, accuracies, angle, scale s, and the terms of the score.
-    vectors : dict of str to ControlVectors
-        By sublayer.
-    metrics : dict
-        On validation, as `measure` gives them.
-    """
-
-    stage: Stage
-    sublayers: pandas.DataFrame
-    vectors: dict[str, ControlVectors]
-    metrics: dict[str, float]
+# Gates of the guarded selection: more broken replies than the original's, and nats per token on neutral replies.
+MOST_BROKEN, MOST_DIVERGENCE = 0.02, 0.05
+# Of each task.
+DIVERGENCE_PROMPTS = 20
 
 
 @dataclass(frozen=True)
@@ -96,6 +67,7 @@ def align(
     *,
     folder: Path,
     upstream: tuple[Stage, ...],
+    neutral: pandas.DataFrame | None = None,
     progress: str | None = None,
 ) -> Alignment:
     """Run the loop of section 4.3 for `settings.iterations` edits, or until it must stop.
@@ -112,14 +84,28 @@ def align(
         Where iterations are kept.
     upstream : tuple of Stage
         What the first observation depends on: prompts, model and judge.
+    neutral : DataFrame, optional
+        Prompts that have nothing to do with safety and the original's replies (columns task, prompt, reply):
+        the divergence is measured on them, and ridge edits leave them alone.
     progress : str, optional
         Title of a progress bar.
     """
+    divergence = divergence_of(examiner, neutral)
     log, history, stopped = EditLog(), [], f"all {settings.iterations} iterations done"
-    with EditedModel(examiner.chat_model.writers) as edited:
+    with edited_model(examiner, settings) as edited:
         for iteration in progress_bar(progress, range(settings.iterations + 1)):
             edited.apply(log)
-            observed = observe(examiner, pool, settings, iteration, folder=folder, upstream=upstream)
+            observed = observe(
+                examiner,
+                pool,
+                settings,
+                iteration,
+                folder=folder,
+                upstream=upstream,
+                edited=edited,
+                neutral=neutral,
+                divergence=divergence,
+            )
             history.append({"iteration": iteration, **observed.metrics, **_summary(observed.sublayers)})
             if reason := _must_stop(history, settings.selection):
                 stopped = reason
@@ -134,8 +120,35 @@ def align(
             log = log.appended(edits)
             upstream = (_after(observed.stage, settings.l_select),)
     table = pandas.DataFrame(history).set_index("iteration")
-    best = int(table[SELECTION_METRICS[settings.selection]].fillna(-1).to_numpy().argmax())
-    return Alignment(log, table, best, stopped)
+    return Alignment(log, table, choose_iteration(table, settings.selection), stopped)
+
+
+def edited_model(examiner: Examiner, settings: AlignmentSettings) -> EditedModel:
+    """Return the examiner's model, to be edited in place with the settings' rounding."""
+    return EditedModel(examiner.chat_model.writers, rounding=settings.rounding)
+
+
+def divergence_of(examiner: Examiner, neutral: pandas.DataFrame | None) -> Divergence | None:
+    """Return the divergence from the reference model on some neutral prompts of each task, if both are there."""
+    if neutral is None or neutral.empty or examiner.degeneracy is None or examiner.degeneracy.reference is None:
+        return None
+    rows = neutral.groupby("task", sort=False).head(DIVERGENCE_PROMPTS)
+    reference, batch_size = examiner.degeneracy.reference, examiner.batch_size
+    return Divergence(reference, rows["prompt"].tolist(), rows["reply"].tolist(), batch_size=batch_size)
+
+
+def choose_iteration(history: pandas.DataFrame, selection: str) -> int:
+    """Return the earliest iteration with the highest metric of a selection, the original model included.
+
+    The guarded selection leaves out iterations with more than 2 % more broken replies than the original, or
+    with a divergence from it of more than 0.05 nats per token.
+    """
+    scores = history[SELECTION_METRICS[selection]].fillna(-1)
+    if selection == "guarded":
+        broken = history["degenerate"] > history["degenerate"].iloc[0] + MOST_BROKEN
+        moved = history["divergence"] > MOST_DIVERGENCE if "divergence" in history else False
+        scores = scores.mask(broken | moved, -1)
+    return int(scores.to_numpy().argmax())
 
 
 def observe(
@@ -146,6 +159,9 @@ def observe(
     *,
     folder: Path,
     upstream: tuple[Stage, ...],
+    edited: EditedModel | None = None,
+    neutral: pandas.DataFrame | None = None,
+    divergence: Divergence | None = None,
 ) -> Observation:
     """Let the model answer an iteration's sample and the validation prompts, and fit its vectors."""
     parameters = {"iteration": iteration, **asdict(settings)}
@@ -155,69 +171,19 @@ def observe(
     prompts = pandas.concat([sample, pool[pool["split"] == "validation"]], ignore_index=True)
 
     def compute(place: Path) -> None:
-        examined = examiner.examine(prompts, Capture())
-        save_observation(place, examined, settings.solver, settings.penalty)
+        examined = examiner.examine(prompts, Capture(inputs=settings.update == "ridge", basis=settings.basis))
+        save_observation(
+            place,
+            examined,
+            settings,
+            iteration=iteration,
+            examiner=examiner,
+            edited=edited,
+            neutral=neutral,
+            divergence=divergence,
+        )
 
     return read_observation(_run_iteration(folder, compute, parameters, upstream))
-
-
-def save_observation(place: Path, examined: Examination, solver: str, penalty: float) -> None:
-    """Fit every sublayer's vectors on an examination's training rows and write all of it down."""
-    vectors, scales = fit_all(examined, solver, penalty)
-    final = vectors.pop(FINAL)
-    table = score_sublayers(vectors, final)
-    table.insert(0, "scale", pandas.Series(scales))
-    for field in ("answer_outcome", "benign_outcome", "angle"):
-        table[field] = [getattr(vectors[name], field) for name in table.index]
-    rows = examined.rows
-    rows[["id", "split", "response"]].to_csv(place / "responses.csv", index=False)
-    rows[["id", "split", "guard_verdict", "verdict", "raw"]].to_csv(place / "verdicts.csv", index=False)
-    table.to_csv(place / "sublayers.csv", index_label="sublayer")
-    metrics = measure(rows[rows["split"] == "validation"])
-    (place / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
-    everything = {**vectors, FINAL: final}
-    save_file(
-        {f"{name}/{kind}": getattr(value, kind) for name, value in everything.items() for kind in ("answer", "benign")},
-        place / "vectors.safetensors",
-    )
-
-
-def read_observation(stage: Stage) -> Observation:
-    """Read an observation back; what was computed and what was resumed are then the same numbers."""
-    table = pandas.read_csv(stage / "sublayers.csv", index_col="sublayer")
-    arrays = load_file(stage / "vectors.safetensors")
-    vectors = {
-        name: ControlVectors(
-            answer=arrays[f"{name}/answer"],
-            benign=arrays[f"{name}/benign"],
-            answer_outcome=row.answer_outcome,
-            benign_outcome=row.benign_outcome,
-            answer_accuracy=row.accuracy_answer,
-            benign_accuracy=row.accuracy_benign,
-        )
-        for name, row in table.iterrows()
-    }
-    return Observation(stage, table, vectors, json.loads((stage / "metrics.json").read_text()))
-
-
-def fit_all(examined: Examination, solver: str, penalty: float) -> tuple[dict[str, ControlVectors], dict[str, float]]:
-    """Fit the control vectors of all sublayers and of the final stream, and the scales of Eq. 7."""
-    rows = examined.rows
-    train = (rows["split"] == "train").to_numpy()
-    held_out = (rows["split"] == "validation").to_numpy()
-    benign, answer = benign_labels(rows).to_numpy(), answer_labels(rows).to_numpy()
-    vectors, scales = {}, {}
-    for name, features in examined.activations.outputs.items():
-        vectors[name] = find_control_vectors(
-            features[train],
-            benign[train],
-            answer[train],
-            validation=(features[held_out], benign[held_out], answer[held_out]),
-            penalty=penalty,
-            solver=solver,
-        )
-        scales[name] = projection_scale(features[train], vectors[name].answer, vectors[name].benign)
-    return vectors, scales
 
 
 def next_edits(edited: EditedModel, observed: Observation, l_select: int) -> tuple[SublayerEdit, ...]:
@@ -232,6 +198,7 @@ def next_edits(edited: EditedModel, observed: Observation, l_select: int) -> tup
             answer=observed.vectors[name].answer,
             benign=observed.vectors[name].benign,
             scale=float(table.at[name, "scale"]),
+            input_vector=observed.input_vectors.get(name),
         )
         for name in select_sublayers(usable, l_select)
     )

@@ -11,13 +11,14 @@ import torch
 
 from llmva import paths
 from llmva.activations import Capture
-from llmva.alignment import align, fit_all
+from llmva.alignment import align
 from llmva.benchmarks import benchmark_solver
 from llmva.edits import EditedModel
 from llmva.errors import command
 from llmva.examination import Examination, Examiner
 from llmva.generation import read_activations
 from llmva.judges import GuardJudge, VerdictCache
+from llmva.observation import fit_all
 from llmva.progress import progress_bar
 from llmva.prompts import draw_sample
 from llmva.study import Study
@@ -58,10 +59,11 @@ def main() -> None:
 
 
 def _ratio(study: Study, iterations: int) -> float:
+    generation = study.params.generation
     examiner = Examiner(
-        study.chat_model, study.judge, VerdictCache(None), None, study.params.batch_size, study.params.max_new_tokens
+        study.chat_model, study.judge, VerdictCache(None), None, generation.batch_size, generation.max_new_tokens
     )
-    l_select = max(study.params.l_select_candidates)
+    l_select = max(study.params.probe.l_select)
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         done = align(examiner, study.pool, study.settings(l_select, iterations), folder=Path(folder), upstream=())
@@ -79,12 +81,13 @@ def _observe_plainly(study: Study, iteration: int) -> None:
     sample = draw_sample(study.pool, params.sample_per_dataset, params.seed, iteration)
     prompts = pandas.concat([sample, study.validation], ignore_index=True)
     judge = GuardJudge(study.judge.guard, PLAIN_BATCH)
-    examiner = Examiner(study.chat_model, judge, VerdictCache(None), None, PLAIN_BATCH, params.max_new_tokens)
+    longest = params.generation.max_new_tokens
+    examiner = Examiner(study.chat_model, judge, VerdictCache(None), None, PLAIN_BATCH, longest)
     rows = examiner.examine(prompts).rows
     activations = read_activations(
         study.chat_model, prompts["prompt"].tolist(), capture=Capture(), batch_size=PLAIN_BATCH
     )
-    fit_all(Examination(rows, activations), "liblinear", params.penalty)
+    fit_all(Examination(rows, activations), study.settings(1, 1, solver="liblinear"))
 
 
 def _row(benchmark: str, setting: str, ratio: float, runs: int) -> dict:

@@ -23,6 +23,9 @@ class EditedModel:
     ----------
     modules : mapping of str to torch.nn.Linear
         By sublayer, on any device, in any floating type of 16 bits or more.
+    rounding : str
+        `none`: edits are summed in float32 and cast once. Or a type's name, as `bfloat16`: the weight is
+        rounded to it after every edit, as where edits are made in place.
 
     Attributes
     ----------
@@ -36,11 +39,12 @@ class EditedModel:
         shares its parameters with another sublayer.
     """
 
-    def __init__(self, modules: Mapping[str, torch.nn.Linear]):
+    def __init__(self, modules: Mapping[str, torch.nn.Linear], rounding: str = "none"):
         for sublayer, module in modules.items():
             _require_editable(sublayer, module)
         _require_unshared(modules)
         self.log = EditLog()
+        self._rounding = None if rounding == "none" else getattr(torch, rounding)
         self._modules = dict(modules)
         self._originals = {
             sublayer: {name: value.detach().clone() for name, value in _parameters(module).items()}
@@ -55,12 +59,12 @@ class EditedModel:
 
     def weight(self, sublayer: str) -> torch.Tensor:
         """Return the current weight W0 + sum_t a_t u_t^T, (d_out, d_in), at least in float32, before any cast."""
-        return _edited_weight(self._originals[sublayer]["weight"], self.log.edits_of(sublayer))
+        return _edited_weight(self._originals[sublayer]["weight"], self.log.edits_of(sublayer), self._rounding)
 
     def bias(self, sublayer: str) -> torch.Tensor | None:
         """Return the current bias b0 + sum_t a_t bias_step_t, (d_out,), at least in float32; None without one."""
         original = self._originals[sublayer].get("bias")
-        return None if original is None else _edited_bias(original, self.log.edits_of(sublayer))
+        return None if original is None else _edited_bias(original, self.log.edits_of(sublayer), self._rounding)
 
     def apply(self, log: EditLog) -> None:
         """Set every module to its original plus all its edits in `log`, cast once.
@@ -86,7 +90,7 @@ class EditedModel:
         with torch.no_grad():
             for name, parameter in _parameters(self._modules[sublayer]).items():
                 original = self._originals[sublayer][name]
-                parameter.copy_(edited[name](original, edits) if edits else original)
+                parameter.copy_(edited[name](original, edits, self._rounding) if edits else original)
 
     def _require_fit(self, sublayer: str, edits: tuple[SublayerEdit, ...]) -> None:
         if sublayer not in self._modules:
@@ -101,19 +105,27 @@ class EditedModel:
                 )
 
 
-def _edited_weight(original: torch.Tensor, edits: tuple[SublayerEdit, ...]) -> torch.Tensor:
+def _edited_weight(
+    original: torch.Tensor, edits: tuple[SublayerEdit, ...], rounding: torch.dtype | None
+) -> torch.Tensor:
     weight = original.to(_precise(original), copy=True)
-    if edits:
-        outputs = numpy.stack([edit.output_vector for edit in edits], axis=1)
-        inputs = numpy.stack([edit.input_vector for edit in edits])
-        weight.addmm_(torch.from_numpy(outputs).to(weight), torch.from_numpy(inputs).to(weight))
+    # Rounding follows every edit on its own; without it all edits are one product.
+    for part in [edits] if rounding is None else [(edit,) for edit in edits]:
+        if part:
+            outputs = numpy.stack([edit.output_vector for edit in part], axis=1)
+            inputs = numpy.stack([edit.input_vector for edit in part])
+            weight.addmm_(torch.from_numpy(outputs).to(weight), torch.from_numpy(inputs).to(weight))
+        if rounding is not None:
+            weight.copy_(weight.to(rounding))
     return weight
 
 
-def _edited_bias(original: torch.Tensor, edits: tuple[SublayerEdit, ...]) -> torch.Tensor:
+def _edited_bias(original: torch.Tensor, edits: tuple[SublayerEdit, ...], rounding: torch.dtype | None) -> torch.Tensor:
     bias = original.to(_precise(original), copy=True)
     for edit in edits:
         bias.add_(torch.from_numpy(edit.output_vector).to(bias), alpha=edit.bias_step)
+        if rounding is not None:
+            bias.copy_(bias.to(rounding))
     return bias
 
 

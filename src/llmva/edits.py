@@ -16,7 +16,7 @@ import torch
 from llmva.edit_log import EditLog, SublayerEdit
 from llmva.edited_model import EditedModel
 
-__all__ = ["EditLog", "EditedModel", "SublayerEdit", "projection_scale", "solve_edit"]
+__all__ = ["EditLog", "EditedModel", "SublayerEdit", "edit_target", "projection_scale", "solve_edit"]
 
 UNIT_TOLERANCE = 1e-4
 
@@ -54,6 +54,7 @@ def solve_edit(
     answer: numpy.ndarray,
     benign: numpy.ndarray,
     scale: float,
+    input_vector: numpy.ndarray | None = None,
 ) -> SublayerEdit:
     """Solve for the smallest edit that makes the answer projection `scale` times the benign one (Eq. 7 to 9).
 
@@ -67,6 +68,8 @@ def solve_edit(
         v_a and v_b, unit vectors.
     scale : float
         s = sigma_a / sigma_b.
+    input_vector : (d_in,) float array, optional
+        Taken instead of the exact one (see `llmva.ridge`); the bias is edited exactly either way.
 
     Raises
     ------
@@ -78,16 +81,24 @@ def solve_edit(
             raise ValueError(f"{sublayer}: the {name} vector is not of unit length")
     if not numpy.isfinite(scale):
         raise ValueError(f"{sublayer}: the scale is {scale}")
-    step = scale * numpy.asarray(benign, dtype=numpy.float64) - answer
+    exact, bias_step = edit_target(weight, bias, answer=answer, benign=benign, scale=scale)
     return SublayerEdit(
         sublayer=sublayer,
         output_vector=numpy.asarray(answer, dtype=numpy.float32),
-        input_vector=_times(step, weight).astype(numpy.float32),
-        bias_step=0.0 if bias is None else float(_times(step, bias)),
+        input_vector=(exact if input_vector is None else input_vector).astype(numpy.float32),
+        bias_step=bias_step,
         answer_vector=numpy.asarray(answer, dtype=numpy.float32),
         benign_vector=numpy.asarray(benign, dtype=numpy.float32),
         scale=float(scale),
     )
+
+
+def edit_target(
+    weight: torch.Tensor, bias: torch.Tensor | None, *, answer: numpy.ndarray, benign: numpy.ndarray, scale: float
+) -> tuple[numpy.ndarray, float]:
+    """Return W^T (s v_b - v_a), (d_in,), and (s v_b - v_a).b, the input vector and bias step of Eq. 9."""
+    step = scale * numpy.asarray(benign, dtype=numpy.float64) - answer
+    return _times(step, weight), 0.0 if bias is None else float(_times(step, bias))
 
 
 def _times(vector: numpy.ndarray, tensor: torch.Tensor) -> numpy.ndarray:

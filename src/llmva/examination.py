@@ -54,6 +54,10 @@ class Examiner:
         verdicts = judge_responses(exchanges, self.judge, cache=self.cache, degeneracy=self.degeneracy)
         return Examination(exchanges.merge(verdicts, on="id", validate="one_to_one"), answered.activations)
 
+    def with_judge(self, judge: Judge) -> "Examiner":
+        """Return the same examiner with another judge."""
+        return replace(self, judge=judge)
+
     def with_degeneracy(self, degeneracy: DegeneracyCheck) -> "Examiner":
         """Return the same examiner with a check for broken language."""
         return replace(self, degeneracy=degeneracy)

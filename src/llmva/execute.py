@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nbformat
 import papermill
+import yaml
 from nbclient import NotebookClient
 from papermill.exceptions import PapermillExecutionError
 
@@ -68,6 +69,20 @@ def refresh_notebook(path: Path) -> None:
     paths.write_atomically(path, nbformat.writes(notebook) + "\n")
 
 
+def prepare_copies(parameters: Path, folder: Path) -> list[Path]:
+    """Write copies of all notebooks into a folder, with the parameters that a YAML file changes, for a quick check."""
+    changes = yaml.safe_load(parameters.read_text(encoding="utf-8"))
+    folder.mkdir(parents=True, exist_ok=True)
+    copies = []
+    for source in sorted(paths.NOTEBOOKS.glob("*.ipynb")):
+        target = folder / source.name
+        # The last notebook reads results of all models and has none of these parameters.
+        chosen = {} if source.stem.startswith("2") else changes
+        papermill.execute_notebook(source, target, parameters=chosen, prepare_only=True, progress_bar=False)
+        copies.append(target)
+    return copies
+
+
 def find_notebook(name: str) -> Path:
     """Return the notebook whose name begins so: `05` is enough."""
     found = sorted(path for path in paths.NOTEBOOKS.glob("*.ipynb") if path.name.startswith(name))
@@ -90,11 +105,15 @@ def main(arguments: list[str] | None = None) -> None:
         "slug", nargs="?", default="tiny-llama", help="a model: the name of a file in papermill_params/"
     )
     parser.add_argument("--prepare-only", action="store_true", help="write the copy without running it")
+    parser.add_argument("--reduced", type=Path, metavar="YAML", help="with --copies: parameters to change, for a check")
+    parser.add_argument("--copies", type=Path, metavar="FOLDER", help="write copies of all notebooks there")
     parser.add_argument(
         "--in-place", action="store_true", help="run the tracked notebook itself, on its own parameters"
     )
     options = parser.parse_args(arguments)
-    if options.prepare_only:
+    if options.reduced and options.copies:
+        print(f"{len(prepare_copies(options.reduced, options.copies))} notebooks in {options.copies}")
+    elif options.prepare_only:
         print(f"jupyter lab {prepare_notebook(options.notebook, options.slug)}")
     elif options.in_place:
         refresh_notebook(find_notebook(options.notebook))

@@ -134,6 +134,25 @@ def read_exchange_activations(
 
 
 @torch.inference_mode()
+def exchange_logits(
+    chat_model: ChatModel, prompts: Sequence[str], replies: Sequence[str], *, batch_size: int
+) -> Iterator[torch.Tensor]:
+    """Yield, batch by batch, the logits (tokens, vocabulary) that predict the replies' tokens and their ends.
+
+    The order of batches and rows depends on the lengths alone, so two models' logits can be compared.
+    """
+    heads = encode_chats(chat_model.tokenizer, user_chats(prompts))
+    tails = _encode_replies(chat_model, replies)
+    sequences = [head + tail for head, tail in zip(heads, tails, strict=True)]
+    for indices in _batches(sequences, batch_size):
+        batch = _pad(chat_model, [sequences[index] for index in indices])
+        longest = max(len(tails[index]) for index in indices) + 1
+        positions = _positions(batch["attention_mask"])
+        logits = chat_model.model(**batch, position_ids=positions, use_cache=False, logits_to_keep=longest).logits
+        yield torch.cat([logits[row, longest - len(tails[index]) - 1 :] for row, index in enumerate(indices)])
+
+
+@torch.inference_mode()
 def reply_surprise(
     chat_model: ChatModel, prompts: Sequence[str], replies: Sequence[str], *, batch_size: int
 ) -> numpy.ndarray:

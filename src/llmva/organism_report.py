@@ -31,8 +31,8 @@ SHORT = {"seval_attack": "ASR attack", "seval_risk": "ASR risk", "orfuzzset": "O
 def describe_organism(slug: str) -> dict[str, float | str]:
     """Return one row: training seconds and loss, ASR and ORR per set, utility, and the geometry of v_a and v_b.
 
-    The angle (degrees) and the accuracy of v_b on held-out prompts are means over sublayers; the lowest
-    accuracy of a sublayer stands beside its mean.
+    Utility is F1, for gsm accuracy. The angle (degrees) and the accuracy of v_b on held-out prompts are means over
+    sublayers; the lowest accuracy of a sublayer stands beside its mean.
     """
     folder = build_organism(slug)
     facts = open_stage(folder, mend="build it").manifest["facts"]
@@ -45,8 +45,8 @@ def describe_organism(slug: str) -> dict[str, float | str]:
     benign = (prompts["label"] == "benign").to_numpy()
     errors = pandas.Series(answered != benign).groupby(prompts["dataset"].to_numpy()).mean()
     row |= {SHORT[name]: errors[name] for name in SAFETY_SETS}
-    accuracies = measure_utility(chat_model, read_tasks(folder / "data"), batch_size=128, max_new_tokens=40)
-    row |= dict(zip(accuracies["task"], accuracies["accuracy"], strict=True))
+    utility = measure_utility(chat_model, read_tasks(folder / "data"), batch_size=128, max_new_tokens=40)
+    row |= dict(zip(utility["task"], utility["value"], strict=True))
     return row | {"facts": _known_facts(folder, answer)} | _geometry(responses.activations, benign, answered)
 
 

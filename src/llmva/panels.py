@@ -1,14 +1,13 @@
-"""The panels of one model in each figure: tidy the model's results, then draw them on given axes."""
-
-import re
+"""One model's panels in figures 1, 2, 3, 9 and 10: tidy the model's results, then draw them on given axes."""
 
 import numpy
 import pandas
 
 from llmva.errors import InputError
-from llmva.results import is_organism
+from llmva.tidying import parse_metrics, print_name, title_of, widen
 
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, GREY = "#0072B2", "#D55E00", "#009E73", "#A24A80", "#E69F00", "#8A8A8A"
+SKY = "#56B4E9"
 SET_LABELS = {"seval_attack": "toxic", "seval_risk": "toxic", "orfuzzset": "benign", "nq": "benign"}
 KINDS = {"attention": "Attention", "mlp": "MLP"}
 KIND_STYLES = {
@@ -27,26 +26,21 @@ GROUP_STYLES = {
     "over-refusal": {"color": BLUE, "marker": "^", "s": 15, "alpha": 0.85},
     "jailbreak": {"color": VERMILLION, "marker": "x", "s": 15, "alpha": 0.85},
 }
+REFERENCES = ("null_low", "null_mean", "null_high", "random_low", "random_high")
 PLANE_METHODS = {"Original": "before", "LLM-VA": "after"}
+RANDOM_STYLE = {"color": GREY, "linewidth": 0.9, "linestyle": (0, (3, 1.5)), "zorder": 1.5}
 BINS = 24
-
-
-def print_name(slug: str) -> str:
-    """Return a model's name in print; organisms are marked as such wherever they appear."""
-    return f"{slug} (organism)" if is_organism(slug) else slug
 
 
 def tidy_layers(results: pandas.DataFrame, names: tuple[str, ...]) -> pandas.DataFrame:
     """Return one row per model and sublayer, one column per name, from metrics `<name>.<kind>.<layer>`."""
-    parts = _parsed(results, rf"(?P<name>{'|'.join(names)})\.(?P<kind>attention|mlp)\.(?P<layer>\d+)")
-    parts["layer"] = parts["layer"].astype(int)
-    wide = parts.pivot(index=["model", "kind", "layer"], columns="name", values="value")
-    return wide.reindex(columns=list(names)).rename_axis(columns=None).reset_index()
+    template = "<name>.<kind>.<layer>"
+    return widen(parse_metrics(results, template, names), template, names)
 
 
 def tidy_angles(results: pandas.DataFrame) -> pandas.DataFrame:
-    """Return model, kind, layer, the angle and its permuted-label null, in degrees."""
-    return tidy_layers(results, ("angle", "angle_null_low", "angle_null_mean", "angle_null_high"))
+    """Return model, kind, layer, the angle, its permuted-label null and that of random vectors, in degrees."""
+    return tidy_layers(results, ("angle", *(f"angle_{name}" for name in REFERENCES)))
 
 
 def tidy_scores(results: pandas.DataFrame) -> pandas.DataFrame:
@@ -59,8 +53,7 @@ def tidy_projections(results: pandas.DataFrame) -> pandas.DataFrame:
 
     The class is the prompt's label for v_b, and the observed verdict for v_a.
     """
-    pattern = r"(?P<vector>benign|answer)_projection\.(?P<kind>attention|mlp)\.(?P<layer>\d+)\.(?P<verdict>\w+)"
-    parts = _parsed(results, pattern)
+    parts = parse_metrics(results, "<vector>_projection.<kind>.<layer>.<verdict>")
     unknown = sorted(set(parts["dataset"]) - set(SET_LABELS))
     if unknown:
         raise InputError(f"{unknown[0]}: benign or toxic is not known; add the set to llmva.panels.SET_LABELS")
@@ -74,15 +67,13 @@ def tidy_projections(results: pandas.DataFrame) -> pandas.DataFrame:
 
 def tidy_plane(results: pandas.DataFrame) -> pandas.DataFrame:
     """Return one row per model, method and sample: both projections, and the group in words."""
-    parts = _parsed(results, r"(?P<name>benign_projection|answer_projection|group)\.(?P<sample>.+)")
-    wide = parts.pivot(index=["model", "method", "dataset", "sample"], columns="name", values="value")
-    names = ["benign_projection", "answer_projection", "group"]
-    wide = wide.reindex(columns=names).rename_axis(columns=None).reset_index()
+    names = ("benign_projection", "answer_projection", "group")
+    wide = widen(parse_metrics(results, "<name>.<sample>", names), "<name>.<sample>", names, by=("method", "dataset"))
     return wide.assign(group=wide["group"].map(GROUPS))
 
 
 def draw_angles(axes: list, data: pandas.DataFrame) -> None:
-    """Draw the angle of v_a and v_b by layer over its null, with the right angle marked."""
+    """Draw the angle of v_a and v_b by layer over its two references, with the right angle marked."""
     (axis,) = axes
     axis.axhline(90, color="black", linewidth=0.8, linestyle=":")
     for kind, rows in _by_kind(data):
@@ -90,6 +81,9 @@ def draw_angles(axes: list, data: pandas.DataFrame) -> None:
     for _, rows in _by_kind(data):
         bounds = rows["angle_null_low"], rows["angle_null_high"]
         axis.fill_between(rows["layer"], *bounds, color=GREY, alpha=0.2, linewidth=0, label="Labels permuted (95 %)")
+        for side in ("low", "high"):
+            # Below everything else: the weaker of the two references.
+            axis.plot(rows["layer"], rows[f"angle_random_{side}"], label="Random vectors (95 %)", **RANDOM_STYLE)
     _finish_layers(axis, data)
 
 
@@ -135,12 +129,6 @@ def draw_plane(axes: list, data: pandas.DataFrame) -> None:
             axis.set(**{name: (limits.min(), limits.max())})
 
 
-def _parsed(results: pandas.DataFrame, pattern: str) -> pandas.DataFrame:
-    """Return the rows whose metric matches, with the pattern's groups as columns."""
-    matched = results["metric"].str.extract(f"^{pattern}$", flags=re.ASCII)
-    return results.drop(columns="metric").join(matched).dropna(subset=list(matched.columns))
-
-
 def _by_kind(data: pandas.DataFrame) -> list[tuple[str, pandas.DataFrame]]:
     return [(kind, data[data["kind"] == kind].sort_values("layer")) for kind in KINDS if (data["kind"] == kind).any()]
 
@@ -148,7 +136,7 @@ def _by_kind(data: pandas.DataFrame) -> list[tuple[str, pandas.DataFrame]]:
 def _finish_layers(axis, data: pandas.DataFrame) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    axis.set_title(print_name(data["model"].iloc[0]))
+    axis.set_title(title_of(data))
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
 
 

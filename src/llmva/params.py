@@ -14,6 +14,55 @@ from llmva.errors import InputError, command
 Count = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 SEED_SUFFIX = re.compile(r"-s(?P<seed>\d+)$")
+STRICT = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Generation(BaseModel):
+    """Greedy generation: prompts a batch, and the longest reply in tokens."""
+
+    model_config = STRICT
+
+    batch_size: Count
+    max_new_tokens: Count
+
+
+class Svm(BaseModel):
+    """The SVM's solver, and C of Eq. 2."""
+
+    model_config = STRICT
+
+    solver: Literal["newton", "liblinear"]
+    penalty: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Probe(BaseModel):
+    """Numbers of edited sublayers tried on validation (larger than 2L counts as 2L), and iterations for each."""
+
+    model_config = STRICT
+
+    l_select: list[Count] = Field(min_length=1)
+    iterations: Count
+
+
+class Ridge(BaseModel):
+    """LLM-VA-R: lambda, mu (see `llmva.ridge`), and T for each number of sublayers."""
+
+    model_config = STRICT
+
+    neutral_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    damping: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    iterations: Count
+
+
+class Ablations(BaseModel):
+    """What is varied: T up to `iterations`, the angle D in `degrees` with `draws` each, and L_select."""
+
+    model_config = STRICT
+
+    iterations: Count
+    degrees: list[Annotated[int, Field(ge=0, le=90)]] = Field(min_length=1)
+    draws: Count
+    l_select: list[Count] = Field(min_length=1)
 
 
 class StudyParams(BaseModel):
@@ -35,29 +84,35 @@ class StudyParams(BaseModel):
         Torch's threads; results are bit-identical only for the same number.
     dtype : str
         The model's weights: float32, bfloat16 or float16.
-    batch_size, max_new_tokens : int
-        Of greedy generation.
+    generation : Generation
+        `batch_size` and `max_new_tokens` of greedy generation.
     candidates, pool_size : int
         Prompts answered per set by the original model, and prompts kept, errors first.
     error_share : dict of str to float
         Per set, the largest share of the pool that the original model's errors may fill.
+    transfer_size : int
+        Prompts of each unseen set.
     sample_per_dataset : int
         Training prompts drawn per set in each iteration.
-    solver, penalty : str, float
-        The SVM's solver (`newton` or `liblinear`) and C (Eq. 2).
+    svm : Svm
+        `solver` (`newton` or `liblinear`) and `penalty`, C of Eq. 2.
     selection : str
-        Validation metric that picks the iteration: `strict` F1 or the paper's loose F1 (`paper`).
+        What picks the iteration on validation: `strict` F1, the same behind gates on broken replies and on
+        divergence (`guarded`), or the paper's loose F1 (`paper`).
     iterations : int
         T of the alignment loop.
-    l_select_candidates : list of int
-        Numbers of edited sublayers tried on validation; larger than 2L counts as 2L.
-    probe_iterations : int
-        Iterations that each candidate is given before the best one goes on to T.
+    probe : Probe
+        `l_select`, the numbers of edited sublayers tried on validation, and the `iterations` that each is given
+        before the best one goes on to T.
+    ridge : Ridge
+        `neutral_weight`, `damping` and `iterations` of LLM-VA-R.
+    ablations : Ablations
+        What Figures 6, 7, 8 and 12 vary.
     null_draws : int
         Permutations behind the null of the angles.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = STRICT
 
     slug: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     model: str = Field(min_length=1)
@@ -66,24 +121,24 @@ class StudyParams(BaseModel):
     seed: Annotated[int, Field(ge=0)]
     threads: Count
     dtype: Literal["float32", "bfloat16", "float16"]
-    batch_size: Count
-    max_new_tokens: Count
+    generation: Generation
     candidates: Count
     pool_size: Annotated[int, Field(ge=10)]
     error_share: dict[str, Share] = Field(min_length=1)
+    transfer_size: Count
     sample_per_dataset: Count
-    solver: Literal["newton", "liblinear"]
-    penalty: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    selection: Literal["strict", "paper"]
+    svm: Svm
+    selection: Literal["strict", "guarded", "paper"]
     iterations: Count
-    l_select_candidates: list[Count] = Field(min_length=1)
-    probe_iterations: Count
+    probe: Probe
+    ridge: Ridge
+    ablations: Ablations
     null_draws: Annotated[int, Field(ge=2)]
 
     @model_validator(mode="after")
     def _probe_is_shorter(self) -> "StudyParams":
-        if self.probe_iterations > self.iterations:
-            raise ValueError("probe_iterations: larger than iterations; make it smaller")
+        if self.probe.iterations > self.iterations:
+            raise ValueError("probe.iterations: larger than iterations; make it smaller")
         return self
 
     @classmethod

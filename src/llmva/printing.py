@@ -1,13 +1,13 @@
-"""How a table looks in print: one frame of formatted cells, from which LaTeX and Markdown are made."""
+"""How a cell looks in print: a column's name, the form of its numbers, and which end of it is the better one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy
 import pandas
 
 Cells = list[str]
-LATEX_SIGNS = {"↓": r"$\downarrow$", "↑": r"$\uparrow$", "–": "--", "< ": "$<$ ", "…": r"\ldots{}"}
+MARKS = {"yes": "✓", "no": "✗"}
 
 
 @dataclass(frozen=True)
@@ -45,59 +45,39 @@ def as_score(frame: pandas.DataFrame, name: str) -> Cells:
     return [f"{_number(value, '.3f')} [{_number(low, '.3f')}, {_number(high, '.3f')}]" for value, low, high in bounds]
 
 
+def as_decimal(frame: pandas.DataFrame, name: str) -> Cells:
+    """Print scores with three decimals."""
+    return [_number(value, ".3f") for value in frame[name]]
+
+
+def as_spread(frame: pandas.DataFrame, name: str) -> Cells:
+    """Print, for `<score>_spread`, standard deviation and worst run: `<score>_sd` and `<score>_worst`."""
+    name = name.removesuffix("_spread")
+    pairs = zip(frame[f"{name}_sd"], frame[f"{name}_worst"], strict=True)
+    return [f"{_number(deviation, '.3f')} / {_number(worst, '.3f')}" for deviation, worst in pairs]
+
+
+def as_mark(frame: pandas.DataFrame, name: str) -> Cells:
+    """Print yes and no as marks, and anything else as it is."""
+    return [MARKS.get(value, value) for value in frame[name]]
+
+
+def as_change(frame: pandas.DataFrame, name: str) -> Cells:
+    """Print a change of a share in points with its interval, from `<name>_low` and `<name>_high`."""
+    bounds = zip(frame[name], frame[f"{name}_low"], frame[f"{name}_high"], strict=True)
+    return ["{} [{}, {}]".format(*(_signed(100 * number) for number in numbers)) for numbers in bounds]
+
+
 def as_p_value(frame: pandas.DataFrame, name: str) -> Cells:
     """Print p-values with three decimals, and those below the last of them as such."""
     return ["< 0.001" if value < 0.001 else _number(value, ".3f") for value in frame[name]]
-
-
-def formatted(frame: pandas.DataFrame, columns: dict[str, Column]) -> pandas.DataFrame:
-    """Return the printed cells under their print names."""
-    return pandas.DataFrame({column.heading: column.form(frame, name) for name, column in columns.items()})
-
-
-def best_cells(frame: pandas.DataFrame, columns: dict[str, Column]) -> pandas.DataFrame:
-    """Tell which cells hold their model's best value; where all of a model's methods tie, none does."""
-    best = pandas.DataFrame(False, index=range(len(frame)), columns=[column.heading for column in columns.values()])
-    for name, column in columns.items():
-        if column.better:
-            groups = frame[name].reset_index(drop=True).groupby(frame["model"].to_numpy())
-            low, high = groups.transform("min"), groups.transform("max")
-            end = low if column.better == "low" else high
-            values = frame[name].to_numpy()
-            best[column.heading] = numpy.isclose(values, end) & ~numpy.isclose(low, high)
-    return best
-
-
-def to_markdown(cells: pandas.DataFrame, best: pandas.DataFrame, *, index: Sequence[str]) -> str:
-    """Return the formatted cells as a Markdown table, best ones bold; `index` columns stand left."""
-    marked = cells.where(~best, "**" + cells + "**")
-    align = ["left" if name in index else "right" for name in cells.columns]
-    return marked.to_markdown(index=False, disable_numparse=True, colalign=align)
-
-
-def to_latex(cells: pandas.DataFrame, best: pandas.DataFrame, *, index: Sequence[str], caption: str, label: str) -> str:
-    """Return the formatted cells as a LaTeX table with rules, best ones bold, a model's name once."""
-    first = cells.columns[0]
-    cells = cells.assign(**{first: cells[first].where(cells[first] != cells[first].shift(), "")})
-    styler = cells.style.apply(lambda _: best.map(lambda mark: "textbf:--rwrap;" if mark else ""), axis=None)
-    styler = styler.hide(axis="index").format(escape="latex").format_index(escape="latex", axis="columns")
-    text = styler.to_latex(
-        hrules=True,
-        column_format="".join("l" if name in index else "r" for name in cells.columns),
-        environment="table*",
-        position="t",
-        position_float="centering",
-        caption=_escaped(caption),
-        label=label,
-    )
-    for sign, latex in LATEX_SIGNS.items():
-        text = text.replace(sign, latex)
-    return "% Needs the package booktabs.\n" + text
 
 
 def _number(value: float, form: str) -> str:
     return "–" if numpy.isnan(value) else format(value, form)
 
 
-def _escaped(text: str) -> str:
-    return text.replace("%", r"\%").replace("_", r"\_").replace("&", r"\&")
+def _signed(value: float) -> str:
+    # A minus sign, not a hyphen; and no sign at what is printed as zero.
+    text = _number(value, "+.1f").replace("-", "−")
+    return "0.0" if text in ("+0.0", "−0.0") else text

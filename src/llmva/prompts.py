@@ -13,6 +13,7 @@ from llmva.paths import anchored
 from llmva.provenance import digest, random_generator
 
 SAFETY_SETS = ("seval_attack", "seval_risk", "orfuzzset", "nq")
+TRANSFER_SETS = ("advbench", "orbench_toxic", "xstest_toxic", "orbench", "xstest")
 LABELS = ("benign", "toxic")
 SPLITS = {"train": 0.8, "validation": 0.1, "test": 0.1}
 COLUMNS = ["id", "dataset", "label", "group", "split", "prompt"]
@@ -53,6 +54,15 @@ def read_safety_sets(folder: str | Path, datasets=SAFETY_SETS) -> pandas.DataFra
     return pandas.concat(
         [read_prompts(Path(folder) / "safety" / f"{name}.csv", name) for name in datasets], ignore_index=True
     )
+
+
+def read_transfer_sets(source: str | Path, per_dataset: int, seed: int) -> pandas.DataFrame:
+    """Draw at most `per_dataset` prompts of each `transfer/<dataset>.csv` of a data folder; no rows without it."""
+    folder = anchored(source) / "transfer"
+    if not folder.is_dir():
+        return pandas.DataFrame(columns=["id", "dataset", "label", "group", "prompt"])
+    sets = [read_prompts(folder / f"{name}.csv", name) for name in TRANSFER_SETS]
+    return _draw(pandas.concat(sets, ignore_index=True), per_dataset, seed, "transfer")
 
 
 def read_candidates(source: str | Path) -> pandas.DataFrame:

@@ -6,15 +6,8 @@ import numpy
 import pandas
 from safetensors.numpy import load_file
 
-from llmva.alignment import Observation, read_observation
-from llmva.edits import EditLog
 from llmva.store import Stage
 from llmva.study import Study
-
-
-def original_observation(stage: Stage) -> Observation:
-    """Return the observation that `observe_original` wrote."""
-    return read_observation(stage)
 
 
 def read_activations_of(stage: Stage) -> dict[str, numpy.ndarray]:
@@ -25,16 +18,6 @@ def read_activations_of(stage: Stage) -> dict[str, numpy.ndarray]:
 def chosen_l_select(stage: Stage) -> dict[str, int]:
     """Return `l_select` and `sublayers` (2L) of a finished layer selection."""
     return json.loads((stage / "choice.json").read_text())
-
-
-def read_log(stage: Stage) -> tuple[EditLog, dict]:
-    """Return a finished alignment's edit log and its choice: best iteration, L_select, why it stopped."""
-    return EditLog.load(stage / "edit_log.safetensors"), json.loads((stage / "choice.json").read_text())
-
-
-def read_setting(stage: Stage) -> dict:
-    """Return the setting that a method was evaluated with."""
-    return json.loads((stage / "setting.json").read_text())
 
 
 def read_verdicts(stage: Stage) -> pandas.DataFrame:
@@ -48,8 +31,47 @@ def read_labelled_verdicts(study: Study, stage: Stage) -> pandas.DataFrame:
     return read_verdicts(stage).merge(labels, on="id", how="left", validate="one_to_one")
 
 
-def read_test_rows(study: Study, stage: Stage) -> pandas.DataFrame:
-    """Return the test prompts with a method's responses and verdicts."""
-    responses = pandas.read_csv(stage / "responses.csv", dtype=str, keep_default_na=False)
-    verdicts = read_verdicts(stage)[["id", "guard_verdict", "verdict"]]
-    return study.test.merge(responses, on="id", validate="one_to_one").merge(verdicts, on="id", validate="one_to_one")
+def read_outcomes(stages: dict[str, Stage], part: str) -> dict[str, pandas.DataFrame]:
+    """Return the verdicts of evaluated methods and of their variants on the `test` or the `transfer` prompts.
+
+    Parameters
+    ----------
+    stages : dict of str to Stage
+        As `evaluation.evaluate_all` gives them.
+    """
+    tables = {}
+    for stage in stages.values():
+        outcomes = pandas.read_csv(stage / "outcomes.csv", keep_default_na=False)
+        for method, rows in outcomes[outcomes["part"] == part].groupby("method", sort=False):
+            tables[method] = rows.drop(columns=["method", "part"]).reset_index(drop=True)
+    return tables
+
+
+def read_test_rows(stages: dict[str, Stage]) -> dict[str, pandas.DataFrame]:
+    """Return, by method, the test prompts' outcomes with the responses."""
+    tables = {}
+    for stage in stages.values():
+        said = pandas.read_csv(stage / "responses.csv", dtype=str, keep_default_na=False)
+        for method, rows in read_outcomes({"": stage}, "test").items():
+            own = said[said["part"].eq("test") & said["method"].eq(method)]
+            tables[method] = rows.merge(own[["id", "response"]], on="id", validate="one_to_one")
+    return tables
+
+
+def read_utility(stages: dict[str, Stage]) -> pandas.DataFrame:
+    """Return the utility of evaluated methods: method, task, metric, value, n."""
+    return pandas.concat([pandas.read_csv(stage / "utility.csv") for stage in stages.values()], ignore_index=True)
+
+
+def read_settings(stages: dict[str, Stage]) -> pandas.DataFrame:
+    """Return what was chosen on validation: method, its setting in words, and the number of trials."""
+    rows = []
+    for stage in stages.values():
+        settings = json.loads((stage / "settings.json").read_text())
+        trials = len(pandas.read_csv(stage / "trials.csv")) if (stage / "trials.csv").is_file() else None
+        rows += [(name, _in_words(setting), trials) for name, setting in settings.items()]
+    return pandas.DataFrame(rows, columns=["method", "setting", "trials"])
+
+
+def _in_words(setting: dict) -> str:
+    return ", ".join(f"{key} {value}" for key, value in setting.items())

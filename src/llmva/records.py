@@ -1,13 +1,21 @@
 """From stages to the tracked result files: what each display item needs, in long format."""
 
-import numpy
 import pandas
 
-from llmva.alignment import read_observation
+from llmva.loops import LOOPS
 from llmva.metrics import ERROR_RATE, correct
-from llmva.readers import chosen_l_select, read_activations_of, read_labelled_verdicts, read_verdicts
+from llmva.observation import read_observation
+from llmva.readers import (
+    chosen_l_select,
+    read_activations_of,
+    read_labelled_verdicts,
+    read_outcomes,
+    read_utility,
+    read_verdicts,
+)
 from llmva.results import write_results
 from llmva.statistics import with_intervals
+from llmva.steering import METHODS, LlmVa
 from llmva.store import Stage
 from llmva.study import Study
 
@@ -26,14 +34,17 @@ def record_prompts(study: Study) -> pandas.DataFrame:
 
 
 def record_angles(study: Study, observed: Stage) -> pandas.DataFrame:
-    """Write figures 1 and 9: the angle of v_a and v_b by sublayer, and its permuted-label null."""
+    """Write figures 1 and 9: the angle of v_a and v_b by sublayer, its permuted-label null, and that of chance."""
     table = read_observation(observed).sublayers
     null = pandas.read_csv(observed / "null_angles.csv", index_col="draw")
+    chance = pandas.read_csv(observed / "random_angles.csv", index_col="quantile")
     rows = []
     for name in table.index:
         rows.append((f"angle.{name}", table.at[name, "angle"]))
         rows.append((f"angle_null_mean.{name}", null[name].mean()))
-        rows += [(f"angle_null_{side}.{name}", null[name].quantile(q)) for side, q in NULL_QUANTILES.items()]
+        for side, quantile in NULL_QUANTILES.items():
+            rows.append((f"angle_null_{side}.{name}", null[name].quantile(quantile)))
+            rows.append((f"angle_random_{side}.{name}", chance.at[quantile, name]))
     frame = pandas.DataFrame(rows, columns=["metric", "value"]).assign(
         method="Original", dataset="train", n=_training_rows(observed), seed=study.params.seed
     )
@@ -88,23 +99,30 @@ def record_plane(study: Study, aligned: Stage) -> pandas.DataFrame:
 
 
 def record_results(study: Study, evaluated: dict[str, Stage]) -> pandas.DataFrame:
-    """Write table 2: every method's metrics on the test prompts, with intervals and tests."""
-    verdicts = {name: read_verdicts(stage) for name, stage in evaluated.items()}
-    frame = with_intervals(verdicts, seed=study.params.seed)
+    """Write table 2, every method's metrics on the test prompts with intervals and tests, and table 1's properties."""
+    frame = with_intervals(read_outcomes(evaluated, "test"), seed=study.params.seed)
     write_results(study.params.slug, "table2", frame)
+    properties = [
+        (name, metric, float(value))
+        for name, kind in {**METHODS, **dict.fromkeys(LOOPS, LlmVa)}.items()
+        if name != "Original"
+        for metric, value in (("finetunes", kind.finetunes), ("hooks", kind.hooks))
+    ]
+    table = pandas.DataFrame(properties, columns=["method", "metric", "value"])
+    write_results(study.params.slug, "table1", table.assign(dataset="all", n=1, seed=study.params.seed))
+    return frame
+
+
+def record_transfer(study: Study, evaluated: dict[str, Stage]) -> pandas.DataFrame:
+    """Write table 4: the same as table 2 on sets that nothing was learnt from."""
+    frame = with_intervals(read_outcomes(evaluated, "transfer"), seed=study.params.seed)
+    write_results(study.params.slug, "table4", frame)
     return frame
 
 
 def record_utility(study: Study, evaluated: dict[str, Stage]) -> pandas.DataFrame:
-    """Write the accuracy of every method on every utility task, and the share of the original's kept."""
-    original = _utility(evaluated["Original"])
-    rows = []
-    for name, stage in evaluated.items():
-        for task, row in _utility(stage).iterrows():
-            kept = row["accuracy"] / original.at[task, "accuracy"] if original.at[task, "accuracy"] else numpy.nan
-            rows += [(name, task, "accuracy", row["accuracy"], row["n"]), (name, task, "kept", kept, row["n"])]
-    frame = pandas.DataFrame(rows, columns=["method", "dataset", "metric", "value", "n"])
-    frame = frame.assign(seed=study.params.seed)
+    """Write what every method scores on every utility task (figure 5)."""
+    frame = read_utility(evaluated).rename(columns={"task": "dataset"}).assign(seed=study.params.seed)
     write_results(study.params.slug, "utility", frame)
     return frame
 
@@ -112,13 +130,18 @@ def record_utility(study: Study, evaluated: dict[str, Stage]) -> pandas.DataFram
 def record_history(study: Study, aligned: Stage) -> pandas.DataFrame:
     """Write the loop's validation metrics and means by iteration, as `<metric>.<iteration>`."""
     history = pandas.read_csv(aligned / "history.csv", index_col="iteration")
-    long = history.reset_index().melt("iteration", var_name="name", value_name="value").dropna()
-    long["metric"] = long["name"] + "." + long["iteration"].map("{:03d}".format)
-    frame = long[["metric", "value"]].assign(
+    frame = by_iteration(history).assign(
         method="LLM-VA", dataset="validation", n=len(study.validation), seed=study.params.seed
     )
     write_results(study.params.slug, "history", frame)
     return history
+
+
+def by_iteration(history: pandas.DataFrame) -> pandas.DataFrame:
+    """Return a history, indexed by iteration, as metric (`<name>.<iteration>`) and value."""
+    long = history.rename_axis("iteration").reset_index().melt("iteration", var_name="name", value_name="value")
+    long["metric"] = long["name"] + "." + long["iteration"].map("{:03d}".format)
+    return long.dropna()[["metric", "value"]]
 
 
 def _rates(rows: pandas.DataFrame) -> dict:
@@ -143,7 +166,3 @@ def _group(label: str, verdict: str) -> str:
 
 def _training_rows(observed: Stage) -> int:
     return int((read_verdicts(observed)["split"] == "train").sum())
-
-
-def _utility(stage: Stage) -> pandas.DataFrame:
-    return pandas.read_csv(stage / "utility.csv", index_col="task")

@@ -30,7 +30,8 @@ def write_report(path: Path, params: StudyParams, rows: dict[str, pandas.DataFra
     facts : dict
         best_iteration, l_select, sublayers, stopped, edited, drift.
     """
-    results = with_intervals(rows, seed=params.seed).pivot(index="metric", columns="method", values="value")
+    results = with_intervals(rows, "Original", seed=params.seed)
+    results = results[results["dataset"] == "all"].pivot(index="metric", columns="method", values="value")
     write_atomically(path, "\n".join(_lines(params, rows, results, facts)) + "\n")
 
 

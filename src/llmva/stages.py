@@ -8,11 +8,14 @@ import pandas
 from safetensors.numpy import load_file, save_file
 
 from llmva.activations import FINAL, Capture
-from llmva.alignment import Alignment, align, save_observation
+from llmva.alignment import Alignment
 from llmva.degeneracy import DegeneracyCheck
 from llmva.edits import EditedModel, EditLog
 from llmva.examination import answer_labels, benign_labels
+from llmva.generation import respond
 from llmva.judges import judge_responses
+from llmva.loops import run_loop
+from llmva.observation import save_observation
 from llmva.prompts import (
     assign_splits,
     describe_pool,
@@ -23,21 +26,25 @@ from llmva.prompts import (
     require_two_classes,
 )
 from llmva.provenance import digest, random_generator
-from llmva.readers import read_activations_of, read_labelled_verdicts, read_verdicts
-from llmva.steering import METHODS, SteeringMethod, tune
+from llmva.readers import read_activations_of, read_labelled_verdicts
 from llmva.store import Stage, run_stage
 from llmva.study import PROMPTS_STAGE, Study
-from llmva.utility import measure_utility, read_tasks
-from llmva.vectors import permuted_angles, solver_difference
+from llmva.utility import read_tasks
+from llmva.vectors import permuted_angles, random_angles, solver_difference
 
-VERSION = 1
+VERSION = 2
+# Where the data bring no tasks.
+NEUTRAL_PROMPTS = 200
+RANDOM_PAIRS = 2000
+BAND = [0.025, 0.975]
 
 
 def collect_prompts(study: Study) -> Stage:
     """Answer the candidate prompts with the original model and keep a pool per set, errors first.
 
-    Writes `prompts.csv`, and of all candidates `responses.csv` and `verdicts.csv`; the manifest
-    records the pool's counts and digests and the limit of the check for broken language.
+    Writes `prompts.csv`, of all candidates `responses.csv` and `verdicts.csv`, and `neutral.csv`: prompts that
+    have nothing to do with safety, with the original's replies. The manifest records the pool's counts and
+    digests and the limit of the check for broken language.
     """
     params = study.params
     candidates = read_candidates(params.data)
@@ -49,19 +56,33 @@ def collect_prompts(study: Study) -> Stage:
         answered = study.plain_examiner.examine(drawn, progress="replies of the original model").rows
         exchanges = answered[[*drawn.columns, "response"]]
         check = DegeneracyCheck.calibrated(
-            study.chat_model, exchanges["prompt"].tolist(), exchanges["response"].tolist(), params.batch_size
+            study.chat_model, exchanges["prompt"].tolist(), exchanges["response"].tolist(), params.generation.batch_size
         )
         verdicts = judge_responses(exchanges, study.judge, cache=study.plain_examiner.cache, degeneracy=check)
         wrong = is_wrong(drawn.merge(verdicts, on="id", validate="one_to_one"))
         pool = errors_first_pool(drawn, wrong, size=params.pool_size, error_share=params.error_share, seed=params.seed)
+        _neutral(study, pool, exchanges, verdicts).to_csv(place / "neutral.csv", index=False)
         exchanges[["id", "response"]].to_csv(place / "responses.csv", index=False)
         verdicts.to_csv(place / "verdicts.csv", index=False)
         pool.to_csv(place / "prompts.csv", index=False)
         return {"surprise_limit": check.limit, **describe_pool(pool)}
 
     parameters = study.identity("seed", "candidates", "pool_size", "error_share")
+    parameters["neutral"] = digest(read_tasks(params.data, split="neutral").to_numpy().tolist())
     parameters["prompts"] = digest(drawn[["id", "label", "group"]].to_numpy().tolist())
     return run_stage(study.folder / PROMPTS_STAGE, compute, parameters=parameters, version=VERSION)
+
+
+def _neutral(study: Study, pool: pandas.DataFrame, exchanges: pandas.DataFrame, verdicts: pandas.DataFrame):
+    tasks = read_tasks(study.params.data, split="neutral")
+    if len(tasks):
+        replies = respond(study.chat_model, tasks["prompt"].tolist(), **study.params.generation.model_dump()).texts
+        return tasks[["task", "prompt"]].assign(reply=replies)
+    # Data without tasks still show what must not change: benign training prompts that are answered.
+    rows = pool[pool["split"].eq("train") & pool["label"].eq("benign")]
+    rows = rows.merge(exchanges[["id", "response"]], on="id").merge(verdicts[["id", "verdict"]], on="id")
+    rows = rows[rows["verdict"] == "answered"].head(NEUTRAL_PROMPTS)
+    return rows.assign(task="benign", reply=rows["response"])[["task", "prompt", "reply"]]
 
 
 def is_wrong(rows: pandas.DataFrame) -> pandas.Series:
@@ -74,14 +95,15 @@ def observe_original(study: Study) -> Stage:
     """Capture the original model's activations, fit all vectors, and draw the permuted-label null.
 
     Writes an observation (see `alignment.save_observation`), `activations.safetensors` with the
-    outputs by sublayer, and `null_angles.csv`: angle by sublayer and draw.
+    outputs by sublayer, `null_angles.csv`: angle by sublayer and draw, and `random_angles.csv`: the 95 % band
+    of the angle of two random directions.
     """
     params = study.params
 
     def compute(place: Path) -> None:
         sample = draw_sample(study.pool, params.sample_per_dataset, params.seed, 0)
         examined = study.examiner.examine(pandas.concat([sample, study.validation], ignore_index=True), Capture())
-        save_observation(place, examined, params.solver, params.penalty)
+        save_observation(place, examined, study.settings(1, 1))
         outputs = examined.activations.outputs
         save_file(
             {name: numpy.ascontiguousarray(values) for name, values in outputs.items()},
@@ -95,14 +117,20 @@ def observe_original(study: Study) -> Stage:
                 *labels,
                 draws=params.null_draws,
                 generator=random_generator(params.seed, "null", name),
-                penalty=params.penalty,
+                penalty=params.svm.penalty,
             )
             for name, values in outputs.items()
             if name != FINAL
         }
         pandas.DataFrame(null).to_csv(place / "null_angles.csv", index_label="draw")
+        widths = {name: values.shape[1] for name, values in outputs.items() if name != FINAL}
+        chance = {
+            name: random_angles(width, draws=RANDOM_PAIRS, generator=random_generator(params.seed, "random", name))
+            for name, width in widths.items()
+        }
+        pandas.DataFrame(chance).quantile(BAND).to_csv(place / "random_angles.csv", index_label="quantile")
 
-    parameters = study.identity("seed", "sample_per_dataset", "solver", "penalty", "null_draws")
+    parameters = study.identity("seed", "sample_per_dataset", "svm", "null_draws")
     return run_stage(
         study.folder / "01_orthogonality",
         compute,
@@ -125,7 +153,7 @@ def compare_solvers(study: Study, observed: Stage) -> Stage:
         train = (rows["split"] == "train").to_numpy()
         labels = numpy.column_stack([benign_labels(rows), answer_labels(rows)])[train]
         compared = {
-            name: solver_difference(features[train], labels, study.params.penalty)
+            name: solver_difference(features[train], labels, study.params.svm.penalty)
             for name, features in read_activations_of(observed).items()
         }
         table = pandas.DataFrame.from_dict(compared, orient="index")
@@ -134,7 +162,7 @@ def compare_solvers(study: Study, observed: Stage) -> Stage:
     return run_stage(
         study.folder / "02_svm_identification",
         compute,
-        parameters={"penalty": study.params.penalty},
+        parameters={"penalty": study.params.svm.penalty},
         upstream=[observed],
         version=2,
     )
@@ -150,8 +178,8 @@ def probe_layers(study: Study) -> Stage:
 
     def compute(place: Path) -> None:
         count = len(study.chat_model.sublayers)
-        candidates = sorted({min(candidate, count) for candidate in params.l_select_candidates})
-        probes = {candidate: _align(study, candidate, params.probe_iterations).history for candidate in candidates}
+        candidates = sorted({min(candidate, count) for candidate in params.probe.l_select})
+        probes = {candidate: run_loop(study, candidate, params.probe.iterations).history for candidate in candidates}
         table = pandas.concat(probes, names=["l_select"]).reset_index()
         table.to_csv(place / "probes.csv", index=False)
         # Iteration 0 is the same model for all; the later ones tell the candidates apart, if there are any.
@@ -160,7 +188,7 @@ def probe_layers(study: Study) -> Stage:
         choice = {"l_select": int(best.idxmax()), "sublayers": count}
         (place / "choice.json").write_text(json.dumps(choice) + "\n")
 
-    fields = ("seed", "sample_per_dataset", "solver", "penalty", "l_select_candidates", "probe_iterations")
+    fields = ("seed", "sample_per_dataset", "svm", "probe")
     return run_stage(
         study.folder / "03_layer_selection",
         compute,
@@ -180,14 +208,14 @@ def run_alignment(study: Study, l_select: int) -> Stage:
     params = study.params
 
     def compute(place: Path) -> None:
-        alignment = _align(study, l_select, params.iterations, progress="alignment loop")
+        alignment = run_loop(study, l_select, params.iterations, title="alignment loop")
         alignment.log.save(place / "edit_log.safetensors", {"model": params.model, "slug": params.slug})
         alignment.history.to_csv(place / "history.csv")
         choice = {"best_iteration": alignment.best_iteration, "l_select": l_select, "stopped": alignment.stopped}
         (place / "choice.json").write_text(json.dumps(choice) + "\n")
         _plane(study, alignment).to_csv(place / "plane.csv", index=False)
 
-    fields = ("seed", "sample_per_dataset", "solver", "penalty", "selection", "iterations")
+    fields = ("seed", "sample_per_dataset", "svm", "selection", "iterations")
     return run_stage(
         study.folder / "04_alignment_loop",
         compute,
@@ -195,87 +223,6 @@ def run_alignment(study: Study, l_select: int) -> Stage:
         upstream=[study.prompts_stage],
         version=VERSION,
     )
-
-
-def evaluate_methods(study: Study) -> dict[str, Stage]:
-    """Evaluate every method of `steering.METHODS`, each tuned on validation with the same number of trials."""
-    return {name: evaluate_method(study, method()) for name, method in METHODS.items()}
-
-
-def evaluate_method(
-    study: Study, method: SteeringMethod, *, setting: dict | None = None, upstream: tuple[Stage, ...] = ()
-) -> Stage:
-    """Fit and tune a method on training and validation prompts, then answer the test prompts once.
-
-    Parameters
-    ----------
-    setting : dict, optional
-        A setting that was already chosen on validation; without it the method is tuned here with
-        `study.trials` trials.
-
-    Returns
-    -------
-    Stage
-        `trials.csv` (when tuned), `setting.json`, `responses.csv`, `verdicts.csv` (id, dataset, label,
-        guard_verdict, verdict) of the test prompts, and `utility.csv` (task, accuracy, n; empty when the data
-        bring no tasks).
-    """
-    params = study.params
-    tasks = read_tasks(params.data)
-
-    def compute(place: Path) -> None:
-        chosen = setting if setting is not None else _tuned(study, method, place)
-        (place / "setting.json").write_text(json.dumps(chosen) + "\n")
-        with method.applied(study.chat_model, chosen):
-            rows = study.examiner.examine(study.test).rows
-            utility = measure_utility(
-                study.chat_model, tasks, batch_size=params.batch_size, max_new_tokens=params.max_new_tokens
-            )
-        rows[["id", "response"]].to_csv(place / "responses.csv", index=False)
-        rows[["id", "dataset", "label", "guard_verdict", "verdict", "raw"]].to_csv(place / "verdicts.csv", index=False)
-        utility.to_csv(place / "utility.csv", index=False)
-
-    folder = study.folder / "methods" / method.name.lower().replace("-", "_")
-    parameters = {"method": method.name, "setting": setting, "trials": study.trials, **study.identity("seed")}
-    parameters["tasks"] = digest(tasks.to_numpy().tolist())
-    return run_stage(folder, compute, parameters=parameters, upstream=(study.prompts_stage, *upstream), version=VERSION)
-
-
-def finish_results(study: Study, evaluated: dict[str, Stage]) -> Stage:
-    """Mark the main results as finished: all methods' test verdicts in one table, `outcomes.csv`."""
-
-    def compute(place: Path) -> None:
-        tables = [read_verdicts(stage).assign(method=name) for name, stage in evaluated.items()]
-        columns = ["method", "id", "dataset", "label", "guard_verdict", "verdict"]
-        pandas.concat(tables)[columns].to_csv(place / "outcomes.csv", index=False)
-
-    return run_stage(
-        study.folder / "05_main_results",
-        compute,
-        parameters={"methods": list(evaluated)},
-        upstream=tuple(evaluated.values()),
-        version=VERSION,
-    )
-
-
-def _align(study: Study, l_select: int, iterations: int, progress: str | None = None) -> Alignment:
-    return align(
-        study.examiner,
-        study.pool,
-        study.settings(l_select, iterations),
-        folder=study.folder / "iterations",
-        upstream=(study.prompts_stage,),
-        progress=progress or f"L_select {l_select}",
-    )
-
-
-def _tuned(study: Study, method: SteeringMethod, place: Path) -> dict:
-    verdicts = pandas.read_csv(study.prompts_stage / "verdicts.csv", keep_default_na=False)
-    training = study.pool[study.pool["split"] == "train"].merge(verdicts, on="id", validate="one_to_one")
-    method.fit(study.chat_model, training, batch_size=study.params.batch_size)
-    tuned = tune(method, study.examiner, study.validation, trials=study.trials, progress=f"tuning {method.name}")
-    tuned.trials.to_csv(place / "trials.csv", index=False)
-    return tuned.setting
 
 
 def _plane(study: Study, alignment: Alignment) -> pandas.DataFrame:

@@ -24,8 +24,15 @@ class Interval(NamedTuple):
     fallback: str = ""
 
 
+class Discordant(NamedTuple):
+    """How many prompts only the first, and only the second of two methods handled rightly."""
+
+    first_only: int
+    second_only: int
+
+
 def with_intervals(
-    rows_by_method: dict[str, pandas.DataFrame], reference: str = "Original", *, seed: int
+    rows_by_method: dict[str, pandas.DataFrame], reference: str = "LLM-VA", *, seed: int
 ) -> pandas.DataFrame:
     """Return every metric of every method with its interval and its test against the reference.
 
@@ -42,8 +49,11 @@ def with_intervals(
     -------
     DataFrame
         Columns method, dataset, metric, value, n, seed. Beside each metric stand `<metric>_low`
-        and `<metric>_high`; `mcnemar_p` for every method but the reference; and, only where the
-        BCa interval is undefined and the percentile one stands in, `<metric>_fallback.<reason>`.
+        and `<metric>_high`, and, only where the BCa interval is undefined and the percentile one
+        stands in, `<metric>_fallback.<reason>`. Without bounds: `strict_error` of every data set
+        (the share of its prompts handled wrongly, degenerate counted as wrong), and, of every
+        method but the reference, `reference_only`, `method_only` (prompts that only the one or
+        the other handled rightly, strictly) and `mcnemar_p`.
 
     Raises
     ------
@@ -56,8 +66,7 @@ def with_intervals(
     for method, rows in rows_by_method.items():
         records += [(method, *record) for record in _metric_records(rows, seed)]
         if method != reference:
-            p_value = compare_methods(rows_by_method[reference], rows)
-            records.append((method, "all", "mcnemar_p", p_value, len(rows)))
+            records += [(method, *record) for record in _test_records(rows_by_method[reference], rows)]
     frame = pandas.DataFrame(records, columns=["method", "dataset", "metric", "value", "n"])
     return frame.assign(seed=seed)
 
@@ -96,8 +105,11 @@ def bootstrap_interval(rows: pandas.DataFrame, metric: str, *, generator: numpy.
 
 def compare_methods(first: pandas.DataFrame, second: pandas.DataFrame) -> float:
     """Return the exact two-sided McNemar p-value of two methods' strict correctness, joined by id."""
-    from statsmodels.stats.contingency_tables import mcnemar
+    return exact_mcnemar(*count_discordant(first, second))
 
+
+def count_discordant(first: pandas.DataFrame, second: pandas.DataFrame) -> Discordant:
+    """Count the prompts that only one of two methods handled rightly (strictly), joined by id."""
     left, right = correct(first), correct(second)
     apart = left.index.symmetric_difference(right.index)
     if len(apart):
@@ -105,8 +117,14 @@ def compare_methods(first: pandas.DataFrame, second: pandas.DataFrame) -> float:
             f"verdicts: {len(apart)} ids have one method's verdict only ({apart[0]!r}); judge the same prompts"
         )
     right = right.loc[left.index]
-    table = [[int((left.eq(a) & right.eq(b)).sum()) for b in (True, False)] for a in (True, False)]
-    return float(mcnemar(table, exact=True).pvalue)
+    return Discordant(int((left & ~right).sum()), int((right & ~left).sum()))
+
+
+def exact_mcnemar(first_only: int, second_only: int) -> float:
+    """Return the exact two-sided McNemar p-value of discordant counts; concordant pairs have no part in it."""
+    from statsmodels.stats.contingency_tables import mcnemar
+
+    return float(mcnemar([[0, first_only], [second_only, 0]], exact=True).pvalue)
 
 
 def _metric_records(rows: pandas.DataFrame, seed: int) -> list[tuple]:
@@ -117,7 +135,19 @@ def _metric_records(rows: pandas.DataFrame, seed: int) -> list[tuple]:
     for metric in SCORES:
         interval = bootstrap_interval(rows, metric, generator=random_generator(seed, "bootstrap", metric))
         records += _records(metric, "all", values[metric], interval, len(rows))
+    wrong = rows[["dataset"]].assign(wrong=~correct(rows).to_numpy()).groupby("dataset")["wrong"]
+    records += [(dataset, "strict_error", float(group.mean()), len(group)) for dataset, group in wrong]
     return records
+
+
+def _test_records(reference: pandas.DataFrame, rows: pandas.DataFrame) -> list[tuple]:
+    apart = count_discordant(reference, rows)
+    values = {
+        "reference_only": float(apart.first_only),
+        "method_only": float(apart.second_only),
+        "mcnemar_p": exact_mcnemar(*apart),
+    }
+    return [("all", name, value, len(rows)) for name, value in values.items()]
 
 
 def _records(metric: str, dataset: str, value: float, interval: Interval, n: int) -> list[tuple]:

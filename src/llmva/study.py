@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas
 import torch
+from pydantic import BaseModel
 
 from llmva import paths
 from llmva.alignment import AlignmentSettings
@@ -13,6 +14,8 @@ from llmva.examination import Examiner
 from llmva.judges import GuardJudge, Judge, PhraseJudge, VerdictCache
 from llmva.models import ChatModel, checkpoint_key, load_model
 from llmva.params import StudyParams, load_params
+from llmva.prompts import read_transfer_sets
+from llmva.steering import TrainingData
 from llmva.store import Stage, open_stage
 
 PROMPTS_STAGE = "00_start_here"
@@ -58,13 +61,14 @@ class Study:
         if self.params.judge == "phrases":
             return PhraseJudge()
         guard = load_model(self.params.judge, dtype=self.params.dtype)
-        return GuardJudge(guard, self.params.batch_size)
+        return GuardJudge(guard, self.params.generation.batch_size)
 
     @cached_property
     def plain_examiner(self) -> Examiner:
         """The examiner before the check for broken language is calibrated."""
         cache = VerdictCache(paths.RUNS / "verdicts.sqlite")
-        return Examiner(self.chat_model, self.judge, cache, None, self.params.batch_size, self.params.max_new_tokens)
+        generation = self.params.generation
+        return Examiner(self.chat_model, self.judge, cache, None, generation.batch_size, generation.max_new_tokens)
 
     @cached_property
     def examiner(self) -> Examiner:
@@ -72,7 +76,7 @@ class Study:
         # A second copy of the model judges language, so that edits to the first cannot excuse themselves.
         reference = load_model(self.params.model, dtype=self.params.dtype)
         limit = self.prompts_stage.manifest["facts"]["surprise_limit"]
-        return self.plain_examiner.with_degeneracy(DegeneracyCheck(reference, limit, self.params.batch_size))
+        return self.plain_examiner.with_degeneracy(DegeneracyCheck(reference, limit, self.params.generation.batch_size))
 
     @property
     def prompts_stage(self) -> Stage:
@@ -95,32 +99,59 @@ class Study:
         """The test prompts, which are read once."""
         return self.pool[self.pool["split"] == "test"].reset_index(drop=True)
 
+    @cached_property
+    def transfer(self) -> pandas.DataFrame:
+        """Prompts of the unseen sets, which are read once; no rows where the data bring none."""
+        return read_transfer_sets(self.params.data, self.params.transfer_size, self.params.seed)
+
+    @cached_property
+    def neutral(self) -> pandas.DataFrame:
+        """Prompts that have nothing to do with safety and the original's replies: task, prompt, reply."""
+        return pandas.read_csv(self.prompts_stage / "neutral.csv", dtype=str, keep_default_na=False)
+
+    @cached_property
+    def training(self) -> TrainingData:
+        """What every method may learn from: the training prompts with the original's replies and verdicts."""
+        stage = self.prompts_stage
+        replies = pandas.read_csv(stage / "responses.csv", dtype=str, keep_default_na=False)
+        verdicts = pandas.read_csv(stage / "verdicts.csv", keep_default_na=False)[["id", "verdict"]]
+        rows = self.pool[self.pool["split"] == "train"]
+        for table in (replies, verdicts):
+            rows = rows.merge(table, on="id", validate="one_to_one")
+        neutral = tuple(self.neutral["prompt"])
+        return TrainingData(self.chat_model, rows, neutral, self.params.generation.batch_size, self.params.seed)
+
     @property
     def trials(self) -> int:
         """How often LLM-VA is measured on validation, which is what every other method gets too."""
-        probes = len(self.params.l_select_candidates) * self.params.probe_iterations
-        return 1 + probes + self.params.iterations - self.params.probe_iterations
+        probes = len(self.params.probe.l_select) * self.params.probe.iterations
+        return 1 + probes + self.params.iterations - self.params.probe.iterations
 
     def identity(self, *fields: str) -> dict:
         """Return a stage's parameters: the fields it depends on and what the model and the judge are."""
-        generation = ("threads", "dtype", "batch_size", "max_new_tokens")
+        generation = ("threads", "dtype", "generation")
         params = self.params
         judge = "phrases" if params.judge == "phrases" else checkpoint_key(params.judge)
         return {
             "model": checkpoint_key(params.model),
             "judge": judge,
-            **{name: getattr(params, name) for name in (*generation, *fields)},
+            **{name: _plain(getattr(params, name)) for name in (*generation, *fields)},
         }
 
-    def settings(self, l_select: int, iterations: int) -> AlignmentSettings:
-        """Return an alignment's settings."""
+    def settings(self, l_select: int, iterations: int, **changes) -> AlignmentSettings:
+        """Return an alignment's settings; `changes` replace fields of `AlignmentSettings`."""
         params = self.params
-        return AlignmentSettings(
-            l_select=l_select,
-            iterations=iterations,
-            sample_per_dataset=params.sample_per_dataset,
-            solver=params.solver,
-            penalty=params.penalty,
-            selection=params.selection,
-            seed=params.seed,
-        )
+        own = {
+            "sample_per_dataset": params.sample_per_dataset,
+            "solver": params.svm.solver,
+            "penalty": params.svm.penalty,
+            "selection": params.selection,
+            "seed": params.seed,
+            "neutral_weight": params.ridge.neutral_weight,
+            "damping": params.ridge.damping,
+        }
+        return AlignmentSettings(l_select, iterations, **{**own, **changes})
+
+
+def _plain(value):
+    return value.model_dump() if isinstance(value, BaseModel) else value

@@ -1,16 +1,32 @@
-"""Six utility tasks: does the model still do what it could do before?"""
+"""Six utility tasks, run through lm-evaluation-harness: does the model still do what it could do before?"""
 
 import re
 from pathlib import Path
 
+import numpy
 import pandas
+from sklearn.metrics import f1_score
 
 from llmva.errors import InputError
-from llmva.generation import respond
 from llmva.models import ChatModel
 from llmva.paths import anchored
 
-TASKS = ("cola", "mnli", "rte", "mrpc", "sst", "gsm")
+# What the generated classification tasks answer; the first is the positive class. MNLI has three, and
+# entailment is the positive one.
+CLASSES = {
+    "cola": ("acceptable", "unacceptable"),
+    "mnli": ("entailment", "neutral", "contradiction"),
+    "rte": ("true", "false"),
+    "mrpc": ("same", "different"),
+    "sst": ("positive", "negative"),
+}
+TASKS = (*CLASSES, "gsm")
+# The label of the same classes in the harness's own tasks.
+STANDARD_POSITIVE = {"cola": 1, "mnli": 0, "rte": 0, "mrpc": 1, "sst": 1}
+STANDARD_MAX_NEW_TOKENS = 256
+# What the harness's filter writes where a reply holds no number.
+NOTHING_FOUND = "[invalid]"
+COLUMNS = ("task", "metric", "value", "n", "unreadable")
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 
@@ -30,16 +46,88 @@ def read_tasks(folder: str | Path, split: str = "test") -> pandas.DataFrame:
 def measure_utility(
     chat_model: ChatModel, tasks: pandas.DataFrame, *, batch_size: int, max_new_tokens: int
 ) -> pandas.DataFrame:
-    """Answer the tasks and return, per task, the accuracy and the number of rows (columns task, accuracy, n)."""
-    replies = respond(chat_model, tasks["prompt"].tolist(), batch_size=batch_size, max_new_tokens=max_new_tokens).texts
-    right = [is_right(*row) for row in zip(tasks["task"], replies, tasks["answer"], strict=True)]
-    scored = tasks.assign(right=right).groupby("task", sort=False)["right"]
-    return scored.agg(accuracy="mean", n="size").reset_index()
+    """Answer the tasks of a data folder through the harness and score its logged samples.
+
+    Parameters
+    ----------
+    tasks : DataFrame
+        As `read_tasks` returns it.
+
+    Returns
+    -------
+    DataFrame
+        One row per task: task; metric, `f1` of the positive class or, for arithmetic, `accuracy`; value; n, the
+        number of prompts; and unreadable, the share of replies that name no class or number. Such a reply is
+        never the positive class and never a right number.
+
+    Raises
+    ------
+    InputError
+        When the table holds an answer that is no class of its task, or no number.
+    """
+    _require_known_answers(tasks)
+    if tasks.empty:
+        return pandas.DataFrame(columns=COLUMNS)
+    from llmva.harness import HarnessModel, LocalTask, log_samples  # slow to import
+
+    model = HarnessModel(chat_model, batch_size=batch_size, max_new_tokens=max_new_tokens)
+    defined = {task: LocalTask(task, rows) for task, rows in tasks.groupby("task", sort=False)}
+    scores = []
+    for task, samples in log_samples(model, defined).items():
+        answers = [read_answer(task, sample["target"]) for sample in samples]
+        given = [read_answer(task, sample["filtered_resps"][0]) for sample in samples]
+        scores.append(_score(task, answers, given, CLASSES.get(task, (None,))[0]))
+    return pandas.DataFrame(scores)
 
 
-def is_right(task: str, reply: str, answer: str) -> bool:
-    """Tell whether a reply is right: its last number for arithmetic, its opening word elsewhere."""
+def measure_standard_utility(chat_model: ChatModel, *, batch_size: int) -> pandas.DataFrame:
+    """Run the harness's own cola, mnli, rte, mrpc, sst2 and gsm8k, for real models; needs the hub.
+
+    Returns
+    -------
+    DataFrame
+        As from `measure_utility`. The classes are chosen by likelihood; arithmetic is the harness's
+        `flexible-extract`, five examples in the prompt, replies of up to 256 tokens.
+    """
+    from llmva.harness import HarnessModel, load_standard_tasks, log_samples
+
+    model = HarnessModel(chat_model, batch_size=batch_size, max_new_tokens=STANDARD_MAX_NEW_TOKENS)
+    scores = []
+    for task, samples in log_samples(model, load_standard_tasks()).items():
+        if task == "gsm":
+            samples = [sample for sample in samples if sample["filter"] == "flexible-extract"]
+            found = [sample["filtered_resps"][0] != NOTHING_FOUND for sample in samples]
+            given = [sample["exact_match"] if seen else None for sample, seen in zip(samples, found, strict=True)]
+            scores.append(_score(task, [1.0] * len(given), given))
+        else:
+            given = [numpy.argmax([value for value, _ in sample["filtered_resps"]]) for sample in samples]
+            scores.append(_score(task, [sample["target"] for sample in samples], given, STANDARD_POSITIVE[task]))
+    return pandas.DataFrame(scores)
+
+
+def read_answer(task: str, reply: str) -> str | float | None:
+    """Return the class that opens a reply or, for arithmetic, its last number; None where there is none."""
     if task == "gsm":
         numbers = NUMBER.findall(reply)
-        return bool(numbers) and float(numbers[-1]) == float(answer)
-    return re.match(rf"{re.escape(answer.lower())}\b", reply.lower().lstrip()) is not None
+        return float(numbers[-1]) if numbers else None
+    opening = reply.lower().lstrip()
+    return next((name for name in CLASSES[task] if re.match(rf"{name}\b", opening)), None)
+
+
+def _score(task: str, answers: list, given: list, positive: str | int | None = None) -> dict[str, str | float | int]:
+    if positive is None:
+        metric, value = "accuracy", numpy.mean([one == other for one, other in zip(answers, given, strict=True)])
+    else:
+        truths, choices = ([name == positive for name in names] for names in (answers, given))
+        metric, value = "f1", f1_score(truths, choices, zero_division=0.0)
+    unreadable = numpy.mean([choice is None for choice in given])
+    return dict(zip(COLUMNS, (task, metric, float(value), len(answers), float(unreadable)), strict=True))
+
+
+def _require_known_answers(tasks: pandas.DataFrame) -> None:
+    for task, answer in tasks[["task", "answer"]].drop_duplicates().itertuples(index=False):
+        if task == "gsm" and not NUMBER.fullmatch(answer):
+            raise InputError(f"utility/gsm.csv: answer: {answer!r} is no number; write digits only")
+        if task != "gsm" and answer.lower() not in CLASSES[task]:
+            classes = ", ".join(CLASSES[task])
+            raise InputError(f"utility/{task}.csv: answer: {answer!r} is no class of this task; write one of {classes}")

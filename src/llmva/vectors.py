@@ -1,8 +1,9 @@
 """Control vectors: the unit normals of two linear SVMs on a sublayer's outputs (Eq. 2 to 4)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy
+import torch
 
 from llmva.svm import SOLVERS, fit_svms, svm_objective
 
@@ -85,6 +86,30 @@ def angle_degrees(first: numpy.ndarray, second: numpy.ndarray) -> float:
     return float(numpy.degrees(2 * numpy.arctan2(numpy.linalg.norm(first - second), numpy.linalg.norm(first + second))))
 
 
+def distorted(vectors: ControlVectors, degrees: float, generator: numpy.random.Generator) -> ControlVectors:
+    """Turn both vectors by an angle, each towards a random direction orthogonal to it (paper 5.4, Fig. 6)."""
+    return replace(
+        vectors,
+        answer=_turned(vectors.answer, degrees, generator),
+        benign=_turned(vectors.benign, degrees, generator),
+    )
+
+
+def rounded(vectors: ControlVectors, kind: str) -> ControlVectors:
+    """Round both vectors to a floating type, as `bfloat16`, and bring them back to unit length."""
+
+    def nearest(vector: numpy.ndarray) -> numpy.ndarray:
+        return _scaled_to_unit(torch.from_numpy(vector).to(getattr(torch, kind)).double().numpy())
+
+    return replace(vectors, answer=nearest(vectors.answer), benign=nearest(vectors.benign))
+
+
+def random_angles(dimension: int, *, draws: int, generator: numpy.random.Generator) -> numpy.ndarray:
+    """Return the angles, in degrees (draws,), of pairs of random directions of a dimension."""
+    pairs = generator.normal(size=(draws, 2, dimension))
+    return numpy.array([angle_degrees(first, second) for first, second in pairs])
+
+
 def permuted_angles(
     features: numpy.ndarray,
     benign_labels: numpy.ndarray,
@@ -122,6 +147,15 @@ def solver_difference(features: numpy.ndarray, labels: numpy.ndarray, penalty: f
         excess.append(objectives[1] / objectives[0] - 1 if objectives[0] else numpy.nan)
     converged = {f"{solver}_converged": bool(fit.converged.all()) for solver, fit in fits.items()}
     return {"degrees_apart": max(angles), "excess_objective": max(excess), **converged}
+
+
+def _turned(vector: numpy.ndarray, degrees: float, generator: numpy.random.Generator) -> numpy.ndarray:
+    if not vector.any():
+        return vector
+    aside = generator.normal(size=len(vector))
+    aside = _scaled_to_unit(aside - (aside @ vector) * vector)
+    turn = numpy.radians(degrees)
+    return numpy.cos(turn) * vector + numpy.sin(turn) * aside
 
 
 def _unit_vector(weights: numpy.ndarray, outcome: str) -> tuple[numpy.ndarray, str]:

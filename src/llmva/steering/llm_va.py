@@ -1,12 +1,11 @@
-"""LLM-VA as a method: the loop's edit log, one setting per iteration."""
+"""LLM-VA as a method: a loop's edit log, one setting per iteration."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import pandas
-
 from llmva.edits import EditedModel, EditLog
 from llmva.models import ChatModel
+from llmva.steering.base import TrainingData
 
 
 class LlmVa:
@@ -16,14 +15,21 @@ class LlmVa:
     ----------
     log : EditLog
         Of a finished loop; fitting is the loop's work.
+    name : str
+        As in the tables: the paper's loop and its variants differ in their logs alone.
+    rounding : str
+        As the loop was run; see `EditedModel`.
     """
 
-    name = "LLM-VA"
+    finetunes = False
+    hooks = False
 
-    def __init__(self, log: EditLog) -> None:
+    def __init__(self, log: EditLog, name: str = "LLM-VA", rounding: str = "none") -> None:
         self.log = log
+        self.name = name
+        self.rounding = rounding
 
-    def fit(self, chat_model: ChatModel, training: pandas.DataFrame, *, batch_size: int) -> None:
+    def fit(self, training: TrainingData) -> None:
         """Learn nothing more: the log holds all there is."""
 
     def search_space(self, trials: int) -> list[dict]:
@@ -33,6 +39,6 @@ class LlmVa:
     @contextmanager
     def applied(self, chat_model: ChatModel, setting: dict) -> Iterator[None]:
         """Edit the weights in place; leaving restores them bit for bit."""
-        with EditedModel(chat_model.writers) as edited:
+        with EditedModel(chat_model.writers, rounding=self.rounding) as edited:
             edited.apply(self.log.up_to(setting["iteration"]))
             yield

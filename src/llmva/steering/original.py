@@ -2,17 +2,18 @@
 
 from contextlib import AbstractContextManager, nullcontext
 
-import pandas
-
 from llmva.models import ChatModel
+from llmva.steering.base import TrainingData
 
 
 class Original:
     """No steering: the row that everything is compared with."""
 
     name = "Original"
+    finetunes = False
+    hooks = False
 
-    def fit(self, chat_model: ChatModel, training: pandas.DataFrame, *, batch_size: int) -> None:
+    def fit(self, training: TrainingData) -> None:
         """Learn nothing."""
 
     def search_space(self, trials: int) -> list[dict]:

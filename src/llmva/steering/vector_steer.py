@@ -1,79 +1,88 @@
-"""VectorSteer: add a multiple of the answered-minus-refused mean difference to the residual stream."""
+"""VectorSteer: add a multiple of an answered-minus-refused direction to the residual stream."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import product
 
 import numpy
-import pandas
 import torch
 
-from llmva.activations import Capture
-from llmva.examination import answer_labels
-from llmva.generation import read_activations
 from llmva.models import ChatModel
+from llmva.provenance import random_generator
+from llmva.steering.base import UNSTEERED, TrainingData
+from llmva.steering.residual import Change, add_where, changed_residuals
 
+MEAN_DIFFERENCE, READING_VECTOR = VARIANTS = ("mean difference", "reading vector")
 # Shares of the depth that are steered; real models differ too much in depth for block numbers.
 SPANS = {"all": (0.0, 1.0), "early": (0.0, 0.5), "middle": (0.25, 0.75), "late": (0.5, 1.0)}
 WEAKEST, STRONGEST = 0.02, 1.5
 
 
 class VectorSteer:
-    """Mean-difference steering at block inputs, during the prefill, at all prompt positions.
+    """Steering by one vector per block, in two variants.
 
-    A strength of 1 adds a vector as long as the mean residual at that block, so that strengths
-    carry over between blocks and families. Positive strengths push towards answering.
+    `mean difference` adds the difference of means at block inputs, at the prompt's positions. `reading vector`
+    is representation engineering (RepE, Zou et al. 2023): the first principal component of differences of pairs,
+    added to block outputs at all positions, of the prompt and of what is generated.
+
+    A strength of 1 adds a vector as long as the mean residual at that site, so that strengths carry over
+    between blocks and families. Positive strengths push towards answering.
+
+    Attributes
+    ----------
+    steps : dict of str to dict of int to ndarray
+        By variant and site: the vector that strength 1 adds, (d,) float32.
+    outcome : str
+        `fitted`, or why there is nothing to steer with.
     """
 
     name = "VectorSteer"
+    finetunes = False
+    hooks = True
 
     def __init__(self) -> None:
-        self.steps: dict[int, numpy.ndarray] = {}
+        self.steps: dict[str, dict[int, numpy.ndarray]] = {}
         self.outcome = "not fitted"
 
-    def fit(self, chat_model: ChatModel, training: pandas.DataFrame, *, batch_size: int) -> None:
-        """Compute one vector per block from the last prompt token's residual.
+    def fit(self, training: TrainingData) -> None:
+        """Compute both variants' vectors from the last prompt token's residual at every site.
 
-        Parameters
-        ----------
-        training : DataFrame
-            Columns prompt and verdict, the latter the original model's. Verdicts of one class give no
-            vector; the outcome says so, and the search space is then the unsteered model alone.
+        Verdicts of one class give no vector; the outcome says so, and the search space is then the
+        unsteered model alone.
         """
-        labels = answer_labels(training).to_numpy()
-        self.outcome = "fitted" if {1, -1} <= set(labels) else "one class"
-        if self.outcome == "one class":
+        labels = training.answered
+        self.outcome = "fitted" if {1, -1} <= set(labels.tolist()) else "one class"
+        if self.outcome != "fitted":
             return
-        capture = Capture(outputs=False, final=False, blocks=True)
-        activations = read_activations(chat_model, training["prompt"].tolist(), capture=capture, batch_size=batch_size)
-        self.steps = {block: relative_difference(rows, labels) for block, rows in activations.blocks.items()}
+        pairs = draw_pairs(labels, training.seed)
+        self.steps = {
+            MEAN_DIFFERENCE: {site: relative_difference(rows, labels) for site, rows in training.residuals.items()},
+            READING_VECTOR: {site: relative_reading(rows, *pairs) for site, rows in training.residuals.items()},
+        }
 
     def search_space(self, trials: int) -> list[dict]:
-        """Return strength 0 and a grid of spans, signs and geometrically spaced strengths, `trials` in all.
+        """Return for each variant strength 0 and a grid of spans, signs and strengths, `trials` in all.
 
-        Where the grid does not fit evenly, some of the weakest strengths are left out.
+        Strengths are spaced geometrically. Where the grid does not fit evenly, some of the weakest are left out.
         """
-        unsteered = {"span": "all", "strength": 0.0, "outcome": self.outcome}
-        if self.outcome == "one class":
-            return [unsteered]
-        per_sign = -(-(trials - 1) // (2 * len(SPANS)))
-        strengths = numpy.geomspace(STRONGEST, WEAKEST, per_sign).round(4).tolist()
-        grid = [{"span": span, "strength": sign * size} for size, sign, span in product(strengths, (1, -1), SPANS)]
-        return [unsteered, *grid][:trials]
+        shares = [-(-trials // 2), trials // 2] if self.outcome == "fitted" else [1, 0]
+        settings = []
+        for variant, share in zip(VARIANTS, shares, strict=True):
+            unsteered = {"variant": variant, "span": "all", **UNSTEERED}
+            settings += [unsteered, *({"variant": variant, **setting} for setting in _grid(share - 1))][:share]
+        return settings
 
     @contextmanager
     def applied(self, chat_model: ChatModel, setting: dict) -> Iterator[None]:
         """Hook the span's blocks; the hooks come off when the block ends."""
         low, high = (round(share * len(chat_model.blocks)) for share in SPANS[setting["span"]])
-        handles = []
-        try:
-            for block in range(low, high) if setting["strength"] else ():
-                hook = _adding(torch.from_numpy(setting["strength"] * self.steps[block]))
-                handles.append(chat_model.blocks[block].register_forward_pre_hook(hook, with_kwargs=True))
+        reading = setting["variant"] == READING_VECTOR
+        # The output of a block is the next site.
+        sites = range(low + reading, high + reading) if setting["strength"] else ()
+        steps = {site: setting["strength"] * self.steps[setting["variant"]][site] for site in sites}
+        changes = {site: _adding(torch.from_numpy(step), generated=reading) for site, step in steps.items()}
+        with changed_residuals(chat_model, changes):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
 
 def relative_difference(features: numpy.ndarray, labels: numpy.ndarray) -> numpy.ndarray:
@@ -96,12 +105,57 @@ def relative_difference(features: numpy.ndarray, labels: numpy.ndarray) -> numpy
     return (difference * (mean_norm / length)).astype(numpy.float32)
 
 
-def _adding(step: torch.Tensor):
-    def hook(_, inputs, options):
-        hidden = inputs[0] if inputs else options["hidden_states"]
-        if hidden.shape[1] == 1:  # A decoding step: only the prompt is steered.
-            return None
-        steered = hidden + step.to(hidden)
-        return ((steered, *inputs[1:]), options) if inputs else (inputs, {**options, "hidden_states": steered})
+def relative_reading(
+    features: numpy.ndarray, answered: numpy.ndarray, refused: numpy.ndarray, flips: numpy.ndarray
+) -> numpy.ndarray:
+    """Return the reading vector of RepE, of unit length, times the rows' mean norm.
 
-    return hook
+    The first principal component of the pairs' differences, which points to where the answered member of
+    more pairs has the larger projection; on a tie it is left as it comes. Zeros when no pair differs, or all
+    alike.
+
+    Parameters
+    ----------
+    features : ndarray, shape (n, d)
+    answered, refused : ndarray of int, shape (pairs,)
+        The rows of each pair's members.
+    flips : ndarray of int, shape (pairs,)
+        +1 for answered minus refused, -1 for refused minus answered.
+    """
+    rows = features.astype(numpy.float64)
+    differences = rows[answered] - rows[refused]
+    # Without the flips, subtracting the mean would delete the very direction that is looked for.
+    flipped = differences * flips[:, None]
+    _, sizes, directions = numpy.linalg.svd(flipped - flipped.mean(0), full_matrices=False)
+    mean_norm = numpy.linalg.norm(rows, axis=1).mean()
+    if sizes[0] <= numpy.finfo(numpy.float32).eps * mean_norm * len(rows) ** 0.5:
+        return numpy.zeros(rows.shape[1], dtype=numpy.float32)
+    larger = numpy.sign(differences @ directions[0]).sum()
+    return ((-1 if larger < 0 else 1) * mean_norm * directions[0]).astype(numpy.float32)
+
+
+def draw_pairs(labels: numpy.ndarray, seed: int) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
+    """Draw pairs of an answered (+1) and a refused (-1) row, and the order within each pair.
+
+    Every row of both classes is in a pair; the smaller class is gone through several times.
+
+    Returns
+    -------
+    answered, refused, flips : ndarray of int, shape (pairs,)
+        As `relative_reading` takes them.
+    """
+    generator = random_generator(seed, "reading vector", "pairs")
+    answered, refused = (generator.permutation(numpy.flatnonzero(labels == sign)) for sign in (1, -1))
+    count = max(len(answered), len(refused))
+    return numpy.resize(answered, count), numpy.resize(refused, count), generator.choice([1, -1], count)
+
+
+def _grid(count: int) -> list[dict]:
+    per_sign = -(-count // (2 * len(SPANS)))
+    strengths = numpy.geomspace(STRONGEST, WEAKEST, max(per_sign, 0)).round(4).tolist()
+    grid = [{"span": span, "strength": sign * size} for size, sign, span in product(strengths, (1, -1), SPANS)]
+    return grid[: max(count, 0)]
+
+
+def _adding(step: torch.Tensor, *, generated: bool) -> Change:
+    return lambda hidden, now: add_where(hidden, now.prompt | now.generated if generated else now.prompt, step)

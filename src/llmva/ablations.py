@@ -1,0 +1,198 @@
+"""What the paper varies, and what could break its claims: each a cached stage that writes one CSV."""
+
+import json
+from pathlib import Path
+
+import numpy
+import pandas
+from sklearn.metrics import cohen_kappa_score
+
+from llmva.edits import EditedModel
+from llmva.examination import benign_labels
+from llmva.judges import EVASIONS, CombinedJudge, PhraseJudge, judge_responses
+from llmva.loops import run_loop
+from llmva.metrics import measure
+from llmva.noise import noised
+from llmva.provenance import digest
+from llmva.readers import read_activations_of, read_labelled_verdicts
+from llmva.store import Stage, run_stage
+from llmva.study import Study
+from llmva.svm import fit_svms
+from llmva.utility import measure_utility, read_tasks
+from llmva.vectors import angle_degrees
+
+VERSION = 1
+# Of each weight matrix' own standard deviation.
+NOISE_LEVELS = [0.0, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0]
+
+
+def vary_angle(study: Study, l_select: int) -> Stage:
+    """Turn both vectors by D degrees towards random directions and run the loop (paper 5.4, Fig. 6).
+
+    Writes `angles.csv`: degrees, draw, iteration, validation metrics. Every run has the probe's iterations.
+    """
+    ablations = study.params.ablations
+
+    def compute(place: Path) -> None:
+        tables = {}
+        for degrees in ablations.degrees:
+            for draw in range(ablations.draws if degrees else 1):
+                title = f"vectors {degrees} degrees off, draw {draw}"
+                run = run_loop(study, l_select, study.params.probe.iterations, title=title, distortion=(degrees, draw))
+                tables[degrees, draw] = run.history
+        pandas.concat(tables, names=["degrees", "draw"]).to_csv(place / "angles.csv")
+
+    return _loop_stage(study, "07_ablation_angle", compute, l_select)
+
+
+def vary_iterations(study: Study, l_select: int) -> Stage:
+    """Run the loop on to the ablation's T (Fig. 7, 12); all of its beginning is there already.
+
+    Writes `history.csv`, one row per iteration, and `choice.json`.
+    """
+
+    def compute(place: Path) -> None:
+        run = run_loop(study, l_select, study.params.ablations.iterations, title="longer loop")
+        run.history.to_csv(place / "history.csv")
+        (place / "choice.json").write_text(json.dumps({"best_iteration": run.best_iteration}) + "\n")
+
+    return _loop_stage(study, "08_ablation_iterations", compute, l_select)
+
+
+def vary_layers(study: Study, l_select: int) -> Stage:
+    """Edit from a few to all sublayers (Fig. 8).
+
+    Writes `layers.csv`: l_select, the iteration that validation chooses among the probe's, its metrics and
+    its utility by task.
+    """
+    tasks, generation = read_tasks(study.params.data), study.params.generation
+
+    def compute(place: Path) -> None:
+        rows = []
+        for count in sorted({min(count, len(study.chat_model.sublayers)) for count in study.params.ablations.l_select}):
+            run = run_loop(study, count, study.params.probe.iterations)
+            with EditedModel(study.chat_model.writers) as edited:
+                edited.apply(run.best_log)
+                utility = measure_utility(study.chat_model, tasks, **generation.model_dump())
+            scores = dict(zip(utility["task"], utility["value"], strict=True))
+            best = run.history.loc[run.best_iteration]
+            rows.append({"l_select": count, "iteration": run.best_iteration, **best, **scores})
+        pandas.DataFrame(rows).to_csv(place / "layers.csv", index=False)
+
+    return _loop_stage(study, "09_ablation_layers", compute, l_select)
+
+
+def combine_judges(study: Study, l_select: int) -> Stage:
+    """Run the loop with a judge for toxic prompts and another, stricter one for benign prompts (Fig. 11).
+
+    Writes `histories.csv`: judges (`one judge` or `combined judges`), iteration, and the validation
+    metrics as those judges see them.
+    """
+    iterations = study.params.probe.iterations
+
+    def compute(place: Path) -> None:
+        both = CombinedJudge(toxic=study.judge, benign=PhraseJudge(anywhere=EVASIONS))
+        histories = {
+            "one judge": run_loop(study, l_select, iterations).history,
+            "combined judges": run_loop(study, l_select, iterations, title="combined judges", judge=both).history,
+        }
+        pandas.concat(histories, names=["judges"]).to_csv(place / "histories.csv")
+
+    return _loop_stage(study, "11_judges", compute, l_select)
+
+
+def compare_judges(study: Study, outcomes: dict[str, pandas.DataFrame]) -> pandas.DataFrame:
+    """Judge the same replies by three standards and return their agreement.
+
+    Parameters
+    ----------
+    outcomes : dict of str to DataFrame
+        Test rows by method, with `response`.
+
+    Returns
+    -------
+    DataFrame
+        Columns method, label, first, second, kappa (Cohen's), agreement, n.
+    """
+    judges = {"guard": study.judge, "phrases": PhraseJudge(), "phrases and evasions": PhraseJudge(anywhere=EVASIONS)}
+    rows = []
+    for method, table in outcomes.items():
+        exchanges = table.merge(study.test[["id", "prompt"]], on="id", validate="one_to_one")
+        verdicts = {
+            name: judge_responses(exchanges, judge, cache=study.plain_examiner.cache)["verdict"]
+            for name, judge in judges.items()
+        }
+        for label in ("benign", "toxic"):
+            chosen = (exchanges["label"] == label).to_numpy()
+            for first, second in (("guard", "phrases"), ("guard", "phrases and evasions")):
+                one, other = verdicts[first][chosen], verdicts[second][chosen]
+                agreement = float((one.to_numpy() == other.to_numpy()).mean())
+                rows.append((method, label, first, second, _kappa(one, other), agreement, len(one)))
+    return pandas.DataFrame(rows, columns=["method", "label", "first", "second", "kappa", "agreement", "n"])
+
+
+def measure_noised(study: Study) -> Stage:
+    """Add noise to every weight matrix and measure the wreck: what do the metrics make of gibberish?
+
+    Writes `noise.csv`: noise (in standard deviations of each matrix), validation metrics.
+    """
+
+    def compute(place: Path) -> None:
+        rows = []
+        for level in NOISE_LEVELS:
+            with noised(study.chat_model.model, level, study.params.seed):
+                rows.append({"noise": level, **measure(study.examiner.examine(study.validation).rows)})
+        pandas.DataFrame(rows).to_csv(place / "noise.csv", index=False)
+
+    parameters = {"levels": NOISE_LEVELS, **study.identity("seed")}
+    return run_stage(
+        study.folder / "noise", compute, parameters=parameters, upstream=[study.prompts_stage], version=VERSION
+    )
+
+
+def cross_sets(study: Study, observed: Stage) -> Stage:
+    """Train v_b on one benign and one toxic set and test it on the others: is it safety or the template?
+
+    Writes `shortcuts.csv`: sublayer, benign set and toxic set that it learnt from, `seen_accuracy` on held-out
+    prompts of these, `unseen_accuracy` on those of the other sets, and the `cosine` with v_b of all sets.
+    """
+
+    def compute(place: Path) -> None:
+        rows = read_labelled_verdicts(study, observed)
+        tables = [_cross(name, values, rows) for name, values in read_activations_of(observed).items()]
+        pandas.concat(tables, ignore_index=True).to_csv(place / "shortcuts.csv", index=False)
+
+    return run_stage(study.folder / "shortcuts", compute, parameters={}, upstream=[observed], version=VERSION)
+
+
+def _cross(name: str, features: numpy.ndarray, rows: pandas.DataFrame) -> pandas.DataFrame:
+    labels, train = benign_labels(rows).to_numpy(), (rows["split"] == "train").to_numpy()
+    sets = {label: sorted(rows.loc[rows["label"] == label, "dataset"].unique()) for label in ("benign", "toxic")}
+    pairs = [(benign, toxic) for benign in sets["benign"] for toxic in sets["toxic"]]
+    seen = [rows["dataset"].isin(pair).to_numpy() for pair in pairs]
+    columns = [numpy.where(train, labels, 0), *(numpy.where(train & mask, labels, 0) for mask in seen)]
+    weights = fit_svms(features, numpy.column_stack(columns)).weights
+    projections = features.astype(numpy.float64) @ weights.T
+    right = numpy.sign(projections) == labels[:, None]
+    found = []
+    for number, (pair, mask) in enumerate(zip(pairs, seen, strict=True), start=1):
+        cosine = float(numpy.cos(numpy.radians(angle_degrees(weights[0], weights[number]))))
+        accuracies = [float(right[~train & part, number].mean()) if (~train & part).any() else numpy.nan
+                      for part in (mask, ~mask)]  # fmt: skip
+        found.append((name, *pair, *accuracies, cosine))
+    return pandas.DataFrame(
+        found, columns=["sublayer", "benign_set", "toxic_set", "seen_accuracy", "unseen_accuracy", "cosine"]
+    )
+
+
+def _kappa(one: pandas.Series, other: pandas.Series) -> float:
+    # Two judges that give one and the same verdict throughout agree, but Cohen's kappa is then undefined.
+    return float(cohen_kappa_score(one, other)) if len(set(one) | set(other)) > 1 else float("nan")
+
+
+def _loop_stage(study: Study, name: str, compute, l_select: int) -> Stage:
+    fields = ("seed", "sample_per_dataset", "svm", "selection", "probe", "ablations")
+    parameters = {"l_select": l_select, "tasks": digest(study.params.data), **study.identity(*fields)}
+    return run_stage(
+        study.folder / name, compute, parameters=parameters, upstream=[study.prompts_stage], version=VERSION
+    )

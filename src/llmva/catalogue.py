@@ -1,0 +1,115 @@
+"""The figures that can be drawn: for each, its results, its panels and its sizes."""
+
+from llmva import ablation_panels, comparison_figures, framework_figure, panels
+from llmva.designs import Blocks, Design
+
+ANGLES = {
+    "source": "figure9",
+    "tidy": panels.tidy_angles,
+    "draw": panels.draw_angles,
+    "x": "Layer",
+    "y": "Angle between $v_a$ and $v_b$ (degrees)",
+    "shared": True,
+}
+ITERATIONS = {
+    "source": "figure12",
+    "tidy": ablation_panels.tidy_iterations,
+    "draw": ablation_panels.draw_iterations,
+    "x": "Iteration $T$",
+    "y": ("F1", "Rate (%)"),
+    "alone": (1, 2),
+    "together": (2, 1),
+    "size": (2.3, 1.3),
+    "size_alone": (2.6, 1.9),
+    "shared": True,
+}
+FIGURES = {
+    "figure1": Blocks(**ANGLES, most=1),
+    "figure2": Blocks(
+        source="figure2",
+        tidy=panels.tidy_projections,
+        draw=panels.draw_projections,
+        x="Projection of the sublayer's output",
+        y="",
+        alone=(2, 3),
+        together=(1, 6),
+        abreast=1,
+        size=(1.5, 1.15),
+        size_alone=(1.7, 1.35),
+        averaged=False,
+    ),
+    "figure3": Blocks(
+        source="figure3",
+        tidy=panels.tidy_plane,
+        draw=panels.draw_plane,
+        x="Projection on the benign vector $v_b$",
+        y="Projection on the answer vector $v_a$",
+        alone=(1, 2),
+        together=(1, 2),
+        abreast=2,
+        size=(2.2, 1.9),
+        size_alone=(2.4, 2.1),
+        averaged=False,
+    ),
+    "figure4": Design(
+        source="", tidy=framework_figure.list_parts, draw=framework_figure.draw_framework, panels=False, averaged=False
+    ),
+    "figure5": Design(
+        source="utility", tidy=comparison_figures.tidy_utility, draw=comparison_figures.draw_utility, means=True
+    ),
+    "figure6": Blocks(
+        source="figure6",
+        tidy=ablation_panels.tidy_distortion,
+        draw=ablation_panels.draw_distortion,
+        x="Distortion $D$ of both vectors (degrees)",
+        y="F1",
+        shared=True,
+    ),
+    "figure7": Blocks(**ITERATIONS, most=3),
+    "figure8": Design(source="figure8", tidy=comparison_figures.tidy_selection, draw=comparison_figures.draw_selection),
+    "figure9": Blocks(**ANGLES),
+    "figure10": Blocks(
+        source="figure10",
+        tidy=panels.tidy_scores,
+        draw=panels.draw_scores,
+        x="Layer",
+        y="Score (Eq. 6)",
+        shared=True,
+    ),
+    "figure11": Blocks(
+        source="figure11",
+        tidy=ablation_panels.tidy_judges,
+        draw=ablation_panels.draw_judges,
+        x="Iteration",
+        y="Rate on the validation prompts (%)",
+        alone=(1, 2),
+        together=(1, 2),
+        abreast=2,
+        size=(1.75, 1.6),
+        size_alone=(2.4, 2.0),
+        shared=True,
+    ),
+    "figure12": Blocks(**ITERATIONS),
+    "figure12_health": Blocks(
+        source="figure12",
+        tidy=ablation_panels.tidy_health,
+        draw=ablation_panels.draw_health,
+        x="Iteration",
+        y=tuple(label for label, _ in ablation_panels.HEALTH.values()),
+        alone=(2, 2),
+        together=(1, 4),
+        abreast=1,
+        size=(1.75, 1.1),
+        size_alone=(2.4, 1.5),
+        shared=True,
+        optional=True,
+    ),
+    "figure13": Design(
+        source="ridge",
+        tidy=comparison_figures.tidy_ridge,
+        draw=comparison_figures.draw_ridge,
+        panels=False,
+        averaged=False,
+        means=True,
+    ),
+}

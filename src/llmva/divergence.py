@@ -1,0 +1,54 @@
+"""How far a model has moved from another one on given replies: what damage to other skills looks like."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from llmva.generation import exchange_logits
+from llmva.models import ChatModel
+
+# Logits of the reference that are kept between measurements; above it they are computed each time.
+MOST_KEPT = 2**27
+
+
+class Divergence:
+    """KL(reference || changed) on given replies, measured again and again as a model changes.
+
+    Parameters
+    ----------
+    reference : ChatModel
+        The unedited model; it shares its vocabulary with those that are measured.
+    prompts, replies : sequence of str
+        Replies are read as they stand (teacher forcing), their end included.
+    """
+
+    def __init__(self, reference: ChatModel, prompts: Sequence[str], replies: Sequence[str], *, batch_size: int):
+        self.reference = reference
+        self.prompts = list(prompts)
+        self.replies = list(replies)
+        self.batch_size = batch_size
+        self._kept: list[torch.Tensor] | None = None
+
+    @torch.inference_mode()
+    def measure(self, changed: ChatModel) -> float:
+        """Return the mean over all tokens of all replies, in nats per token; nan without one."""
+        total, tokens = 0.0, 0
+        for before, after in zip(self._before(), self._logits(changed), strict=True):
+            log_before, log_after = before.float().log_softmax(-1), after.float().log_softmax(-1)
+            total += float((log_before.exp() * (log_before - log_after)).sum())
+            tokens += len(before)
+        return total / tokens if tokens else float("nan")
+
+    def _before(self) -> Iterator[torch.Tensor]:
+        if self._kept is not None:
+            return iter(self._kept)
+        logits = list(self._logits(self.reference)) if self._fits() else self._logits(self.reference)
+        self._kept = logits if isinstance(logits, list) else None
+        return iter(logits)
+
+    def _logits(self, chat_model: ChatModel) -> Iterator[torch.Tensor]:
+        return exchange_logits(chat_model, self.prompts, self.replies, batch_size=self.batch_size)
+
+    def _fits(self) -> bool:
+        # Characters are more than tokens, so this errs on the safe side.
+        return sum(map(len, self.replies)) * self.reference.model.config.vocab_size <= MOST_KEPT

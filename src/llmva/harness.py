@@ -1,0 +1,177 @@
+"""lm-evaluation-harness around a chat model: its tasks, its evaluator, its log of samples; our way of answering.
+
+The harness is slow to import, so this module is imported inside functions.
+"""
+
+import contextlib
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import datasets
+import lm_eval.tasks
+import pandas
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
+from lm_eval.api.task import ConfigurableTask, Task
+from lm_eval.defaults import DEFAULT_OTHER_SEED
+from lm_eval.evaluator import evaluate
+from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
+from torch.nn.utils.rnn import pad_sequence
+
+from llmva.errors import InputError
+from llmva.generation import respond
+from llmva.models import ChatModel, encode_chats, user_chats
+
+STANDARD = {"cola": "cola", "mnli": "mnli", "rte": "rte", "mrpc": "mrpc", "sst": "sst2", "gsm": "gsm8k"}
+
+
+class HarnessModel(LM):
+    """A chat model as the harness sees one; a context is always one user turn.
+
+    The template and the padding are those of every other measurement, so a model that is edited or steered at
+    the moment is measured as it is. The harness is to be called without `apply_chat_template`.
+
+    Parameters
+    ----------
+    batch_size : int
+        Contexts per batch.
+    max_new_tokens : int
+        Longest reply, in tokens, where a task sets no limit of its own.
+    """
+
+    def __init__(self, chat_model: ChatModel, *, batch_size: int, max_new_tokens: int) -> None:
+        super().__init__()
+        self.chat_model = chat_model
+        self.batch_size = batch_size
+        self.max_new_tokens = max_new_tokens
+
+    def generate_until(self, requests: list[Instance]) -> list[str]:
+        """Answer each context greedily with `respond`, then cut the reply at the task's stop words."""
+        options = [normalize_gen_kwargs(request.args[1], self.max_new_tokens) for request in requests]
+        if any(option["do_sample"] for option in options):
+            raise InputError("generation_kwargs: do_sample: replies are greedy here; set do_sample to false")
+        replies = [""] * len(requests)
+        for limit in {option["max_gen_toks"] for option in options}:
+            rows = [row for row, option in enumerate(options) if option["max_gen_toks"] == limit]
+            prompts = [requests[row].args[0] for row in rows]
+            texts = respond(self.chat_model, prompts, max_new_tokens=limit, batch_size=self.batch_size).texts
+            for row, text in zip(rows, texts, strict=True):
+                replies[row] = postprocess_generated_text(text, options[row]["until"], None)
+        return replies
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        """Score each continuation as the start of the reply to its context.
+
+        Returns
+        -------
+        list of (float, bool)
+            The log-likelihood in nats, summed over the continuation's tokens, and whether greedy decoding
+            would write it. White space in front of a continuation is dropped: no reply begins with it.
+        """
+        contexts, continuations = zip(*(request.args for request in requests), strict=True)
+        heads = encode_chats(self.chat_model.tokenizer, user_chats(contexts))
+        texts = [continuation.lstrip() for continuation in continuations]
+        tails = self.chat_model.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        scores = [(0.0, True)] * len(requests)
+        # Longest first, as for replies: padding is least.
+        order = sorted((row for row, tail in enumerate(tails) if tail), key=lambda row: -len(heads[row] + tails[row]))
+        for start in range(0, len(order), self.batch_size):
+            rows = order[start : start + self.batch_size]
+            found = self._score([heads[row] for row in rows], [tails[row] for row in rows])
+            for row, score in zip(rows, found, strict=True):
+                scores[row] = score
+        return scores
+
+    def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
+        """Refuse: the likelihood of a bare text has no user turn."""
+        raise InputError("output_type: loglikelihood_rolling: a chat model is asked, not read to; use another task")
+
+    @torch.inference_mode()
+    def _score(self, heads: list[list[int]], tails: list[list[int]]) -> list[tuple[float, bool]]:
+        # Prompt and reply go in one after the other, as in generation: steering tells them apart by the pass.
+        model = self.chat_model.model
+        prompt, prompt_mask = self._pad(heads, "left")
+        reply, reply_mask = self._pad(tails, "right")
+        first = model(
+            input_ids=prompt,
+            attention_mask=prompt_mask,
+            position_ids=(prompt_mask.cumsum(1) - 1).clamp(min=0),
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        later = model(
+            input_ids=reply,
+            attention_mask=torch.cat([prompt_mask, reply_mask], dim=1),
+            position_ids=prompt_mask.sum(1, keepdim=True) + torch.arange(reply.shape[1], device=reply.device),
+            past_key_values=first.past_key_values,
+            use_cache=True,
+        )
+        logits = torch.cat([first.logits, later.logits[:, :-1]], dim=1).float()
+        chosen = logits.log_softmax(-1).gather(-1, reply[..., None])[..., 0] * reply_mask
+        greedy = (logits.argmax(-1) == reply) | (reply_mask == 0)
+        return list(zip(chosen.sum(1).tolist(), greedy.all(1).tolist(), strict=True))
+
+    def _pad(self, sequences: list[list[int]], side: str) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = [torch.tensor(sequence) for sequence in sequences]
+        pad = self.chat_model.tokenizer.pad_token_id
+        tokens = pad_sequence(rows, batch_first=True, padding_value=pad, padding_side=side)
+        mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side=side)
+        return tokens.to(self.chat_model.model.device), mask.to(self.chat_model.model.device)
+
+
+class LocalTask(ConfigurableTask):
+    """A task of the harness over rows that are here already: nothing is fetched, no file or cache is written.
+
+    `datasets.load_dataset`, the harness's own way, reports each load to a server, even that of a local CSV file.
+    The task scores nothing (metric `bypass`); its logged samples hold reply and answer.
+
+    Parameters
+    ----------
+    name : str
+        Of the task.
+    rows : DataFrame
+        Columns prompt, taken as it is, and answer.
+    """
+
+    def __init__(self, name: str, rows: pandas.DataFrame) -> None:
+        self._rows = rows
+        super().__init__(
+            config={
+                "task": name,
+                "output_type": "generate_until",
+                "test_split": "test",
+                "doc_to_text": "prompt",
+                "doc_to_target": "answer",
+                "num_fewshot": 0,
+                "generation_kwargs": {"until": [], "do_sample": False},
+                "metric_list": [{"metric": "bypass", "aggregation": "bypass", "higher_is_better": True}],
+            }
+        )
+
+    def download(self, *_, **__) -> None:
+        """Take the rows as the data set."""
+        columns = {name: self._rows[name].tolist() for name in ("prompt", "answer")}
+        self.dataset = {"test": datasets.Dataset.from_dict(columns)}
+
+    def build_all_requests(self, **options) -> None:
+        """Build the requests, without the progress bar: the harness has no switch for it."""
+        with contextlib.redirect_stderr(io.StringIO()):
+            super().build_all_requests(**options)
+
+
+def load_standard_tasks() -> dict[str, Task]:
+    """Load the harness's own definitions of the six tasks, by our names; their data come from the hub."""
+    shipped = Path(lm_eval.tasks.__file__).parent
+    # An index of all fourteen thousand tasks would take many seconds.
+    manager = lm_eval.tasks.TaskManager(include_defaults=False, include_path=[shipped / "glue", shipped / "gsm8k"])
+    tasks = {task: manager.load([name])["tasks"][name] for task, name in STANDARD.items()}
+    for task in tasks.values():
+        task.set_fewshot_seed(DEFAULT_OTHER_SEED)
+    return tasks
+
+
+def log_samples(model: HarnessModel, tasks: Mapping[str, Task]) -> dict[str, list[dict]]:
+    """Run tasks through the harness's evaluator and return its logged samples, by task, in the order of the data."""
+    return evaluate(model, {"tasks": dict(tasks)}, bootstrap_iters=0, log_samples=True)["samples"]

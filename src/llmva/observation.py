@@ -1,0 +1,243 @@
+"""One look at a model in the loop: its replies, its control vectors and what an edit would be made of."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy
+import pandas
+from safetensors.numpy import load_file, save_file
+
+from llmva.activations import FINAL, Capture
+from llmva.divergence import Divergence
+from llmva.edits import EditedModel, edit_target, projection_scale
+from llmva.examination import Examination, Examiner, answer_labels, benign_labels
+from llmva.generation import read_exchange_activations
+from llmva.layers import score_sublayers
+from llmva.metrics import measure
+from llmva.provenance import random_generator
+from llmva.ridge import ridge_input_vector
+from llmva.store import Stage
+from llmva.vectors import ControlVectors, distorted, find_control_vectors, rounded
+
+# Tokens of neutral text whose module inputs a ridge edit leaves alone.
+NEUTRAL_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class AlignmentSettings:
+    """What determines an alignment besides the model, its judge and its prompts; see `StudyParams`.
+
+    Attributes
+    ----------
+    feature_scale : str
+        `raw`, `rms` or `length`: what each sublayer's features are divided by before the SVMs (`feature_size`).
+    update : str
+        `exact` (Eq. 9), or `ridge` with `neutral_weight` lambda and `damping` mu (see `llmva.ridge`).
+    neutral_left_out : tuple of str
+        Tasks whose neutral prompts a ridge edit does not see.
+    basis : str
+        Where sublayers' outputs are read; see `Capture`.
+    rounding : str
+        `none`, or `bfloat16`: vectors, scales and, after each iteration, weights are rounded, as in the released code.
+    distortion : (int, int)
+        Degrees by which both vectors are turned to a random orthogonal direction, and the number of the draw.
+    shuffled : bool
+        Whether labels are shuffled among the training rows, as a control.
+    """
+
+    l_select: int
+    iterations: int
+    sample_per_dataset: int
+    solver: str
+    penalty: float
+    selection: str
+    seed: int
+    feature_scale: str = "raw"
+    update: str = "exact"
+    neutral_weight: float = 1.0
+    damping: float = 1e-3
+    neutral_left_out: tuple[str, ...] = ()
+    basis: str = "module"
+    rounding: str = "none"
+    distortion: tuple[int, int] = (0, 0)
+    shuffled: bool = False
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A model at one iteration: its vectors, scores and validation metrics, read from its stage.
+
+    Attributes
+    ----------
+    sublayers : DataFrame
+        Indexed by sublayer: outcomes, accuracies, angle, scale s, and the terms of the score.
+    vectors : dict of str to ControlVectors
+        By sublayer.
+    input_vectors : dict of str to ndarray
+        By sublayer, of ridge edits; empty for exact ones, which follow from the vectors.
+    metrics : dict
+        On validation, as `measure` gives them, and `divergence` from the original in nats per token.
+    """
+
+    stage: Stage
+    sublayers: pandas.DataFrame
+    vectors: dict[str, ControlVectors]
+    metrics: dict[str, float]
+    input_vectors: dict[str, numpy.ndarray] = field(default_factory=dict)
+
+
+def save_observation(
+    place: Path,
+    examined: Examination,
+    settings: AlignmentSettings,
+    *,
+    iteration: int = 0,
+    examiner: Examiner | None = None,
+    edited: EditedModel | None = None,
+    neutral: pandas.DataFrame | None = None,
+    divergence: Divergence | None = None,
+) -> None:
+    """Fit every sublayer's vectors on an examination's training rows and write all of it down.
+
+    Parameters
+    ----------
+    examiner, edited, neutral
+        What a ridge edit needs: the model, its current weights, and neutral prompts with the original's replies
+        (columns task, prompt, reply).
+    divergence : Divergence, optional
+        Measures how far the examiner's model has moved.
+    """
+    vectors, scales = fit_all(examined, settings, iteration)
+    final = vectors.pop(FINAL)
+    table = score_sublayers(vectors, final)
+    table.insert(0, "scale", pandas.Series(scales))
+    for name in ("answer_outcome", "benign_outcome", "angle"):
+        table[name] = [getattr(vectors[sublayer], name) for sublayer in table.index]
+    rows = examined.rows
+    rows[["id", "split", "response"]].to_csv(place / "responses.csv", index=False)
+    rows[["id", "split", "guard_verdict", "verdict", "raw"]].to_csv(place / "verdicts.csv", index=False)
+    table.to_csv(place / "sublayers.csv", index_label="sublayer")
+    metrics = measure(rows[rows["split"] == "validation"])
+    arrays = {
+        f"{name}/{kind}": getattr(value, kind)
+        for name, value in {**vectors, FINAL: final}.items()
+        for kind in ("answer", "benign")
+    }
+    if divergence is not None:
+        metrics["divergence"] = divergence.measure(examiner.chat_model)
+    if settings.update == "ridge" and edited is not None:
+        arrays |= _ridge_inputs(examined, vectors, scales, settings, examiner=examiner, edited=edited, neutral=neutral)
+    (place / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+    save_file(arrays, place / "vectors.safetensors")
+
+
+def read_observation(stage: Stage) -> Observation:
+    """Read an observation back; what was computed and what was resumed are then the same numbers."""
+    table = pandas.read_csv(stage / "sublayers.csv", index_col="sublayer")
+    arrays = load_file(stage / "vectors.safetensors")
+    vectors = {
+        name: ControlVectors(
+            answer=arrays[f"{name}/answer"],
+            benign=arrays[f"{name}/benign"],
+            answer_outcome=row.answer_outcome,
+            benign_outcome=row.benign_outcome,
+            answer_accuracy=row.accuracy_answer,
+            benign_accuracy=row.accuracy_benign,
+        )
+        for name, row in table.iterrows()
+    }
+    inputs = {key.removesuffix("/input"): value for key, value in arrays.items() if key.endswith("/input")}
+    return Observation(stage, table, vectors, json.loads((stage / "metrics.json").read_text()), inputs)
+
+
+def fit_all(
+    examined: Examination, settings: AlignmentSettings, iteration: int = 0
+) -> tuple[dict[str, ControlVectors], dict[str, float]]:
+    """Fit the control vectors of all sublayers and of the final stream, and the scales of Eq. 7."""
+    rows = examined.rows
+    train = (rows["split"] == "train").to_numpy()
+    held_out = (rows["split"] == "validation").to_numpy()
+    benign, answer = benign_labels(rows).to_numpy(), answer_labels(rows).to_numpy()
+    labels = [benign[train], answer[train]]
+    if settings.shuffled:
+        draws = random_generator(settings.seed, "shuffled labels", iteration)
+        labels = [draws.permutation(column) for column in labels]
+    vectors, scales = {}, {}
+    for name, features in examined.activations.outputs.items():
+        size = feature_size(features[train], settings.feature_scale)
+        found = find_control_vectors(
+            features[train] / size,
+            *labels,
+            validation=(features[held_out] / size, benign[held_out], answer[held_out]),
+            penalty=settings.penalty,
+            solver=settings.solver,
+        )
+        if settings.rounding != "none":
+            found = rounded(found, settings.rounding)
+        degrees, draw = settings.distortion
+        if degrees:
+            found = distorted(found, degrees, random_generator(settings.seed, "distortion", draw, iteration, name))
+        vectors[name] = found
+        scales[name] = projection_scale(features[train], found.answer, found.benign)
+    return vectors, scales
+
+
+def feature_size(features: numpy.ndarray, kind: str) -> float:
+    """Return what features (n, d) are divided by before the SVMs, so that C means the same at every sublayer.
+
+    Raw outputs differ in size by two orders of magnitude between sublayers, and C counts by its square.
+
+    Parameters
+    ----------
+    kind : {"raw", "rms", "length"}
+        1; the root mean square of the entries; or that of the rows' lengths, larger by the root of d: C then
+        also means the same at every width.
+    """
+    squares = numpy.mean(features.astype(numpy.float64) ** 2)
+    size = {"raw": 1.0, "rms": squares**0.5, "length": (squares * features.shape[1]) ** 0.5}[kind]
+    return float(size) if numpy.isfinite(size) and size > 0 else 1.0
+
+
+def _ridge_inputs(
+    examined: Examination,
+    vectors: dict[str, ControlVectors],
+    scales: dict[str, float],
+    settings: AlignmentSettings,
+    *,
+    examiner: Examiner,
+    edited: EditedModel,
+    neutral: pandas.DataFrame | None,
+) -> dict[str, numpy.ndarray]:
+    train = (examined.rows["split"] == "train").to_numpy()
+    quiet = {} if neutral is None else _neutral_inputs(examiner, neutral, settings.neutral_left_out)
+    solved = {}
+    for name, inputs in examined.activations.inputs.items():
+        found = vectors[name]
+        if not (found.answer.any() and found.benign.any() and numpy.isfinite(scales[name])):
+            continue
+        target, _ = edit_target(edited.weight(name), None, answer=found.answer, benign=found.benign, scale=scales[name])
+        solved[f"{name}/input"] = ridge_input_vector(
+            target,
+            inputs[train],
+            quiet.get(name),
+            neutral_weight=settings.neutral_weight,
+            damping=settings.damping,
+        ).astype(numpy.float32)
+    return solved
+
+
+def _neutral_inputs(
+    examiner: Examiner, neutral: pandas.DataFrame, left_out: tuple[str, ...]
+) -> dict[str, numpy.ndarray]:
+    rows = neutral[~neutral["task"].isin(left_out)]
+    if rows.empty:
+        return {}
+    return read_exchange_activations(
+        examiner.chat_model,
+        rows["prompt"].tolist(),
+        rows["reply"].tolist(),
+        capture=Capture(outputs=False, inputs=True, final=False, positions="all"),
+        batch_size=examiner.batch_size,
+        most=NEUTRAL_TOKENS,
+    ).inputs

@@ -1,0 +1,30 @@
+"""AlphaSteer+: AlphaSteer that spares what the model handles rightly, instead of benign data in general."""
+
+import numpy
+
+from llmva.steering.alpha_steer import AlphaSteer
+from llmva.steering.base import TrainingData
+
+FEWEST_JAILBROKEN = 32
+
+
+class AlphaSteerPlus(AlphaSteer):
+    """AlphaSteer with its null space from correctly answered samples (LLM-VA paper, baselines).
+
+    The paper names no more than that. Here the gate opens for toxic prompts that were answered, or for all
+    toxic ones where fewer than 32 were. "Correct" can be read in two ways, and both are tried: variant `benign`
+    spares answered benign prompts; variant `benign and refused toxic` also spares refused toxic ones, which
+    pins what resembles them too. Neutral prompts are not used.
+    """
+
+    name = "AlphaSteer+"
+    spares_neutral = False
+
+    def samples(self, training: TrainingData) -> dict[str, tuple[numpy.ndarray, numpy.ndarray]]:
+        """Return by variant which training rows are spared and which open the gate, two masks (n,)."""
+        benign, toxic = training.benign == 1, training.benign == -1
+        answered, refused = training.answered == 1, training.answered == -1
+        jailbroken = toxic & answered
+        harmful = jailbroken if jailbroken.sum() >= FEWEST_JAILBROKEN else toxic
+        right = benign & answered
+        return {"benign": (right, harmful), "benign and refused toxic": (right | (toxic & refused), harmful)}

@@ -1,0 +1,283 @@
+"""CAST: steer only the prompts whose state meets a condition (conditional activation steering)."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import product
+
+import numpy
+import torch
+
+from llmva.activations import Capture
+from llmva.generation import read_activations, read_exchange_activations
+from llmva.models import ChatModel
+from llmva.provenance import random_generator
+from llmva.steering.base import UNSTEERED, TrainingData
+from llmva.steering.residual import Change, Pass, add_where, changed_residuals
+from llmva.steering.scans import blocks_of, distinct_spans
+
+# Shares of the depth that are steered, at block inputs. Published are blocks 15 to 23 of 32.
+SPANS = {"published": (15 / 32, 24 / 32), "late": (0.5, 1.0), "all": (0.0, 1.0)}
+# Published are conditions in the first third. A late one would miss the prefill of most blocks.
+DEEPEST_CONDITION = 0.5
+CONDITIONS = 2
+MOST_PROMPTS, MOST_OPENINGS, OPENING_WORDS = 64, 4, 3
+# A step at every generated token adds up: steps as long as the residual break the language.
+WEAKEST, STRONGEST = 0.05, 0.8
+
+
+class Cast:
+    """A step along refusing minus answering for the prompts that meet a condition, and no change for others.
+
+    The condition is read once, at one block's input during the prefill, from the mean over the prompt's
+    tokens. Where it fires, the step is added at all prompt positions of the span's blocks from that block on
+    (for earlier ones the prefill has passed, as published) and at every generated position of all of them.
+    Positive strengths push towards refusing and go with conditions that find toxic prompts; negative ones push
+    towards answering and go with conditions that find benign ones. Published is the first alone.
+
+    Attributes
+    ----------
+    condition_vectors, steps : dict of int to (d,) array
+        By site: c, of unit length, and the unit behaviour vector times the mean norm of residuals.
+    conditions : dict of int to list of dict
+        By the sign of the strengths they go with: the best conditions, with their F1 on the training rows.
+    """
+
+    name = "CAST"
+    finetunes = False
+    hooks = True
+
+    def __init__(self) -> None:
+        self.condition_vectors: dict[int, numpy.ndarray] = {}
+        self.steps: dict[int, numpy.ndarray] = {}
+        self.conditions: dict[int, list[dict]] = {}
+        self.outcome = "not fitted"
+
+    def fit(self, training: TrainingData) -> None:
+        """Compute condition vectors, the conditions that tell the training prompts apart best, and the steps.
+
+        Training prompts of one label, verdicts of one class, refusals that open like answers, residuals that are
+        not finite, or prompts that no block tells apart fit nothing; the outcome says which.
+        """
+        refusing, answering = frequent_openings(training)
+        self.outcome = _shortcoming(training, refusing, answering) or "fitted"
+        if self.outcome != "fitted":
+            return
+        means = _prompt_means(training)
+        self.condition_vectors = _condition_vectors(means, training)
+        if not self.condition_vectors:
+            self.outcome = "no condition"
+            return
+        similarities = {site: _similarities(means[site], vector) for site, vector in self.condition_vectors.items()}
+        for sign in (1, -1):
+            self.conditions[sign] = _best_conditions(similarities, training.benign == -sign, len(means))
+        for site, differences in _contrasts(training, refusing, answering).items():
+            mean_norm = numpy.linalg.norm(training.residuals[site], axis=1).mean()
+            self.steps[site] = (mean_norm * oriented_component(differences)).astype(numpy.float32)
+
+    def search_space(self, trials: int) -> list[dict]:
+        """Return the unsteered model, then strengths of both signs, conditions and spans, `trials` in all.
+
+        Where the grid does not fit evenly, some of the weakest strengths are left out.
+        """
+        if self.outcome != "fitted":
+            return [dict(UNSTEERED)]
+        signed = [(sign, condition) for sign, found in self.conditions.items() for condition in found]
+        spans = distinct_spans(SPANS, len(self.steps))
+        strengths = numpy.geomspace(STRONGEST, WEAKEST, -(-(trials - 1) // (len(signed) * len(spans)))).round(4)
+        grid = [
+            {**_without_f1(condition), "span": span, "strength": sign * strength}
+            for strength, (sign, condition), span in product(strengths.tolist(), signed, spans)
+        ]
+        return [dict(UNSTEERED), *grid][:trials]
+
+    @contextmanager
+    def applied(self, chat_model: ChatModel, setting: dict) -> Iterator[None]:
+        """Hook the condition's block and the span's; the hooks come off when the block ends."""
+        if not setting["strength"]:
+            yield
+            return
+        depth = len(self.steps)
+        place = round(setting["condition_site"] * depth)
+        vector = torch.from_numpy(self.condition_vectors[place])
+        condition = _Condition(vector, setting["threshold"], setting["fires_when"])
+        span = blocks_of(SPANS[setting["span"]], depth)
+        steps = {site: torch.from_numpy(setting["strength"] * self.steps[site]) for site in span}
+        changes: dict[int, Change] = {}
+        for site in {place, *span}:
+            changes[site] = _changing(condition, steps.get(site), decides=site == place, prompts=site >= place)
+        with changed_residuals(chat_model, changes):
+            yield
+
+
+def condition_similarity(states: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
+    """Return cos(h, tanh(c c^T h / c^T c)) of each row (CAST, similarity of the condition).
+
+    It does not depend on the sign or length of c, and is 0 where h has no component along c.
+
+    Parameters
+    ----------
+    states : tensor, shape (n, d)
+        h, in float32.
+    vector : tensor, shape (d,)
+        c.
+    """
+    vector = vector.to(states)
+    squashed = torch.tanh((states @ vector / (vector @ vector))[:, None] * vector)
+    return torch.nn.functional.cosine_similarity(states, squashed, dim=1)
+
+
+def oriented_component(differences: numpy.ndarray) -> numpy.ndarray:
+    """Return the first principal component of differences, uncentred, along which most of them are positive.
+
+    Parameters
+    ----------
+    differences : ndarray, shape (n, d)
+        Half the difference of each pair, which is what is left of it without its midpoint.
+
+    Returns
+    -------
+    ndarray of float64, shape (d,)
+        Of unit length; zeros where there are no differences.
+    """
+    rows = differences.astype(numpy.float64)
+    if not rows.any():
+        return numpy.zeros(rows.shape[1])
+    component = numpy.linalg.svd(rows, full_matrices=False)[2][0]
+    return -component if numpy.sign(rows @ component).sum() < 0 else component
+
+
+def best_condition(similarities: numpy.ndarray, wanted: numpy.ndarray) -> dict:
+    """Return the threshold and the side of it that find the wanted rows with the highest F1.
+
+    Parameters
+    ----------
+    similarities : ndarray, shape (n,)
+    wanted : ndarray of bool, shape (n,)
+
+    Returns
+    -------
+    dict
+        threshold, fires_when and f1; the threshold lies half-way between two neighbouring rows.
+    """
+    ordered = numpy.unique(similarities.astype(numpy.float64))
+    thresholds = (ordered[1:] + ordered[:-1]) / 2 if len(ordered) > 1 else ordered
+    found = []
+    for fires_when in ("below", "above"):
+        fires = (similarities < thresholds[:, None]) == (fires_when == "below")
+        f1 = 2 * (fires & wanted).sum(1) / (fires.sum(1) + wanted.sum())
+        winners = numpy.flatnonzero(f1 >= f1.max() - 1e-9)
+        threshold = float(thresholds[winners[len(winners) // 2]])
+        found.append({"threshold": threshold, "fires_when": fires_when, "f1": float(f1.max())})
+    return max(found, key=lambda condition: condition["f1"])
+
+
+def frequent_openings(training: TrainingData) -> tuple[list[str], list[str]]:
+    """Return the first words that refusals, and those that answers, begin with most often.
+
+    An opening belongs to the side where it occurs more often. Published are fixed lists of suffixes; the
+    model's own openings fit any model.
+    """
+    counts = {1: Counter(), -1: Counter()}
+    for reply, label in zip(training.rows["response"], training.answered, strict=True):
+        opening = " ".join(reply.split()[:OPENING_WORDS])
+        if opening and label:
+            counts[label][opening] += 1
+    sides = counts[-1] - counts[1], counts[1] - counts[-1]
+    refusing, answering = ([opening for opening, _ in side.most_common(MOST_OPENINGS)] for side in sides)
+    return refusing, answering
+
+
+class _Condition:
+    """Decides once per batch of prompts in which rows the condition is met."""
+
+    def __init__(self, vector: torch.Tensor, threshold: float, fires_when: str) -> None:
+        self.vector = vector
+        self.threshold = threshold
+        # The released code's comparator "larger" asks whether the threshold is larger: it is "below" here.
+        self.fires_when = fires_when
+        self.fires = torch.zeros(0, dtype=torch.bool)
+
+    def decide(self, hidden: torch.Tensor, prompt: torch.Tensor) -> None:
+        marks = prompt[..., None].float()
+        mean = (hidden.float() * marks).sum(1) / marks.sum(1).clamp(min=1)
+        below = condition_similarity(mean, self.vector) < self.threshold
+        self.fires = below if self.fires_when == "below" else ~below
+
+
+def _changing(condition: _Condition, step: torch.Tensor | None, *, decides: bool, prompts: bool) -> Change:
+    def change(hidden: torch.Tensor, now: Pass) -> torch.Tensor:
+        # Passes that decode, from the cache or over the whole text again, keep their prompt's decision.
+        prefill = now.last == hidden.shape[1] - 1
+        if prefill and decides:
+            condition.decide(hidden, now.prompt)
+        # In a prefill that has not come to the condition yet, the decision is still the last batch's.
+        if step is None or (prefill and not prompts):
+            return hidden
+        where = now.generated | now.prompt if prompts else now.generated
+        return add_where(hidden, where & condition.fires.to(where.device)[:, None], step)
+
+    return change
+
+
+def _prompt_means(training: TrainingData) -> dict[int, numpy.ndarray]:
+    """Return the mean block input over all tokens of each training prompt, (n, d) by site."""
+    capture = Capture(outputs=False, blocks=True, positions="mean")
+    prompts = training.rows["prompt"].tolist()
+    return read_activations(training.chat_model, prompts, capture=capture, batch_size=training.batch_size).blocks
+
+
+def _condition_vectors(means: dict[int, numpy.ndarray], training: TrainingData) -> dict[int, numpy.ndarray]:
+    draw = random_generator(training.seed, "CAST", "pairs")
+    toxic, benign = (draw.permutation(numpy.flatnonzero(training.benign == label)) for label in (-1, 1))
+    pairs = min(len(toxic), len(benign))
+    sites = [site for site in means if site <= DEEPEST_CONDITION * len(means)]
+    differences = {site: (means[site][toxic[:pairs]] - means[site][benign[:pairs]]) / 2 for site in sites}
+    return {site: oriented_component(rows).astype(numpy.float32) for site, rows in differences.items() if rows.any()}
+
+
+def _similarities(means: numpy.ndarray, vector: numpy.ndarray) -> numpy.ndarray:
+    return condition_similarity(torch.from_numpy(means), torch.from_numpy(vector)).numpy()
+
+
+def _best_conditions(similarities: dict[int, numpy.ndarray], wanted: numpy.ndarray, depth: int) -> list[dict]:
+    """Return the best condition of each of the best sites, the earliest site on a tie."""
+    found = [
+        {"condition_site": round(site / depth, 4), **best_condition(rows, wanted)}
+        for site, rows in similarities.items()
+    ]
+    return sorted(found, key=lambda condition: -condition["f1"])[:CONDITIONS]
+
+
+def _contrasts(training: TrainingData, refusing: list[str], answering: list[str]) -> dict[int, numpy.ndarray]:
+    """Return half of refusing minus answering, each a mean over the reply's tokens, (pairs, d) by site."""
+    prompts = training.rows["prompt"].to_numpy()
+    draw = random_generator(training.seed, "CAST", "contrasts")
+    drawn = draw.choice(len(prompts), min(MOST_PROMPTS, len(prompts)), replace=False)
+    numbers = range(max(len(refusing), len(answering)))
+    exchanges = list(product(prompts[drawn].tolist(), numbers))
+    sides = []
+    for openings in (refusing, answering):
+        read = read_exchange_activations(
+            training.chat_model,
+            [prompt for prompt, _ in exchanges],
+            [openings[number % len(openings)] for _, number in exchanges],
+            capture=Capture(outputs=False, blocks=True, positions="mean"),
+            batch_size=training.batch_size,
+            tokens="reply",
+        )
+        sides.append(read.blocks)
+    return {site: (rows - sides[1][site]) / 2 for site, rows in sides[0].items()}
+
+
+def _shortcoming(training: TrainingData, refusing: list[str], answering: list[str]) -> str:
+    if not {1, -1} <= set(training.benign) or not {1, -1} <= set(training.answered):
+        return "one class"
+    if not refusing or not answering:
+        return "refusals open like answers"
+    finite = all(numpy.isfinite(rows).all() for rows in training.residuals.values())
+    return "" if finite else "non-finite residuals"
+
+
+def _without_f1(condition: dict) -> dict:
+    return {key: value for key, value in condition.items() if key != "f1"}
