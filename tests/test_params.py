@@ -97,18 +97,36 @@ def test_every_notebook_has_the_same_parameters_cell_with_a_comment_on_each_line
         ({"threads": 2.0}, "threads", "is 2.0; input should be a valid integer"),
         ({"seed": True}, "seed", "is True; input should be a valid integer"),
         ({"seed": -1}, "seed", "is -1; input should be greater than or equal to 0"),
-        ({"batch_size": 0}, "batch_size", "is 0; input should be greater than 0"),
-        ({"penalty": -1.0}, "penalty", "is -1.0; input should be greater than 0"),
-        ({"penalty": float("nan")}, "penalty", "is nan; input should be"),
-        ({"solver": "adam"}, "solver", "is 'adam'; input should be 'newton' or 'liblinear'"),
-        ({"selection": "best"}, "selection", "is 'best'; input should be 'strict' or 'paper'"),
+        (
+            {"generation": {"batch_size": 0, "max_new_tokens": 8}},
+            "generation.batch_size",
+            "is 0; input should be greater",
+        ),
+        ({"svm": {"solver": "newton", "penalty": -1.0}}, "svm.penalty", "is -1.0; input should be greater than 0"),
+        ({"svm": {"solver": "newton", "penalty": float("nan")}}, "svm.penalty", "is nan; input should be"),
+        (
+            {"svm": {"solver": "adam", "penalty": 1.0}},
+            "svm.solver",
+            "is 'adam'; input should be 'newton' or 'liblinear'",
+        ),
+        ({"svm": {"solver": "newton", "penalty": 1.0, "loss": "hinge"}}, "svm.loss", "unknown parameter"),
+        (
+            {"ridge": {"neutral_weight": -1.0, "damping": 0.1, "iterations": 1}},
+            "ridge.neutral_weight",
+            "is -1.0; input",
+        ),
+        ({"selection": "best"}, "selection", "is 'best'; input should be 'strict', 'guarded' or 'paper'"),
         ({"dtype": "int8"}, "dtype", "is 'int8'; input should be 'float32'"),
-        ({"l_select_candidates": [6, -8]}, "l_select_candidates.1", "is -8; input should be greater than 0"),
-        ({"l_select_candidates": []}, "l_select_candidates", "at least 1 item"),
+        (
+            {"probe": {"l_select": [6, -8], "iterations": 2}},
+            "probe.l_select.1",
+            "is -8; input should be greater than 0",
+        ),
+        ({"probe": {"l_select": [], "iterations": 2}}, "probe.l_select", "at least 1 item"),
         ({"error_share": {"nq": 1.5}}, "error_share.nq", "is 1.5; input should be less than or equal to 1"),
         ({"model": ""}, "model", "at least 1 character"),
         ({"model": None}, "model", "is None; input should be a valid string"),
-        ({"probe_iterations": 31}, "probe_iterations", "larger than iterations; make it smaller"),
+        ({"probe": {"l_select": [6], "iterations": 31}}, "probe.iterations", "larger than iterations; make it smaller"),
     ],
 )
 def test_a_mistake_in_a_file_names_the_file_the_field_and_the_mend(folder, changes, field, problem):
@@ -122,8 +140,8 @@ def test_a_mistake_in_a_file_names_the_file_the_field_and_the_mend(folder, chang
 
 
 def test_a_missing_parameter_is_named(folder):
-    path = write_params(folder, drop=["penalty"])
-    with pytest.raises(InputError, match="penalty: missing; add it") as caught:
+    path = write_params(folder, svm={"solver": "newton"})
+    with pytest.raises(InputError, match="svm.penalty: missing; add it") as caught:
         load_params("toy")
     assert str(path) in str(caught.value)
 
@@ -207,10 +225,10 @@ def test_a_seed_in_a_slug_moves_the_models_own_paths_and_nothing_else():
 
 
 def test_a_file_of_its_own_goes_before_a_seed_suffix(folder):
-    write_params(folder, "toy", penalty=1.0, model="runs/toy/organism")
-    write_params(folder, "toy-s2", penalty=2.0)
-    assert load_params("toy-s2").penalty == 2.0
-    assert load_params("toy-s4").penalty == 1.0
+    write_params(folder, "toy", candidates=100, model="runs/toy/organism")
+    write_params(folder, "toy-s2", candidates=200)
+    assert load_params("toy-s2").candidates == 200
+    assert load_params("toy-s4").candidates == 100
 
 
 def test_only_organisms_have_seeds(folder):

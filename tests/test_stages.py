@@ -6,20 +6,36 @@ from conftest import prompt_table, save_random_model
 from test_alignment import DigestJudge
 
 from llmva import paths
-from llmva.params import StudyParams, load_params
-from llmva.readers import chosen_l_select, read_log, read_test_rows
-from llmva.stages import (
-    collect_prompts,
-    compare_solvers,
-    evaluate_method,
-    evaluate_methods,
-    finish_results,
-    observe_original,
-    probe_layers,
-    run_alignment,
+from llmva.ablation_records import (
+    record_angle_ablation,
+    record_iteration_ablation,
+    record_judges,
+    record_layer_ablation,
+    record_noise,
+    record_shortcuts,
 )
-from llmva.steering import METHODS, LlmVa
+from llmva.ablations import (
+    combine_judges,
+    compare_judges,
+    cross_sets,
+    measure_noised,
+    vary_angle,
+    vary_iterations,
+    vary_layers,
+)
+from llmva.evaluation import CONSTANTS, evaluate_all, evaluate_method, finish_results
+from llmva.loops import LOOPS, align_r, guarded_iteration, read_loop, run_released
+from llmva.params import StudyParams, load_params
+from llmva.readers import chosen_l_select, read_outcomes, read_test_rows
+from llmva.records import record_results
+from llmva.results import read_results
+from llmva.ridge_study import evaluate_parts, record_parts, run_controls, run_parts
+from llmva.stages import collect_prompts, compare_solvers, observe_original, probe_layers, run_alignment
+from llmva.steering import METHODS, Original
 from llmva.study import Study
+
+# Tuned in a moment; fine-tuning and the others have tests of their own.
+QUICK = ("Original", "VectorSteer", "AlphaSteer+")
 
 
 @pytest.fixture
@@ -41,12 +57,13 @@ def study_of(world, **changes):
         "judge": "phrases",
         "data": str(world / "prompts.csv"),
         "threads": 1,
-        "max_new_tokens": 4,
+        "generation": {"batch_size": 256, "max_new_tokens": 4},
         "pool_size": 40,
         "sample_per_dataset": 16,
         "iterations": 2,
-        "l_select_candidates": [2, 3, 99],
-        "probe_iterations": 1,
+        "probe": {"l_select": [2, 3, 99], "iterations": 1},
+        "ridge": {"neutral_weight": 1.0, "damping": 0.001, "iterations": 1},
+        "ablations": {"iterations": 3, "degrees": [0, 60], "draws": 2, "l_select": [1, 4]},
         "null_draws": 3,
     }
     return Study(StudyParams.checked(values | changes))
@@ -54,12 +71,20 @@ def study_of(world, **changes):
 
 def run_all(study):
     stages = [collect_prompts(study), observed := observe_original(study), compare_solvers(study, observed)]
-    stages += [probed := probe_layers(study), aligned := run_alignment(study, chosen_l_select(probed)["l_select"])]
-    log, chosen = read_log(aligned)
-    evaluated = evaluate_methods(study)
-    setting = {"iteration": chosen["best_iteration"]}
-    evaluated["LLM-VA"] = evaluate_method(study, LlmVa(log), setting=setting, upstream=(aligned,))
-    return [*stages, *evaluated.values(), finish_results(study, evaluated)]
+    stages.append(probed := probe_layers(study))
+    l_select = chosen_l_select(probed)["l_select"]
+    loops = {
+        "LLM-VA": run_alignment(study, l_select),
+        LOOPS[2]: run_released(study, l_select),
+        LOOPS[3]: align_r(study),
+    }
+    evaluated = evaluate_all(study, loops)
+    return [*stages, *loops.values(), *evaluated.values(), finish_results(study, evaluated, "05_main_results")]
+
+
+@pytest.fixture(autouse=True)
+def _quick_methods(monkeypatch):
+    monkeypatch.setattr("llmva.evaluation.METHODS", {name: METHODS[name] for name in QUICK})
 
 
 def test_a_second_run_finds_everything_without_loading_a_model(world, monkeypatch):
@@ -103,15 +128,82 @@ def test_other_weights_are_another_study(world):
     assert collect_prompts(study_of(world)).key != key
 
 
+def evaluate_quickly(study):
+    collect_prompts(study)
+    return evaluate_all(study, {"LLM-VA": run_alignment(study, 3)})
+
+
 def test_every_method_answers_the_same_test_prompts(world):
     study = study_of(world)
+    evaluated = evaluate_quickly(study)
+    outcomes = read_outcomes(evaluated, "test")
+    assert {*CONSTANTS, *QUICK, "VectorSteer (reading vector)", "AlphaSteer+ (benign)", *LOOPS[:2]} <= set(outcomes)
+    assert all(rows["id"].tolist() == study.test["id"].tolist() for rows in outcomes.values())
+    assert set(outcomes["Refuse everything"]["verdict"]) == {"refused"}
+    for name in ("VectorSteer", "AlphaSteer+"):
+        assert len(pandas.read_csv(evaluated[name] / "trials.csv")) <= study.trials == 1 + 3 * 1 + 2 - 1
+    said = read_test_rows({"Original": evaluated["Original"]})["Original"]
+    assert said["response"].notna().all() and said["id"].tolist() == study.test["id"].tolist()
+
+
+def test_a_method_is_recorded_under_its_name_and_each_variants(world, monkeypatch):
+    monkeypatch.setattr(paths, "RESULTS", world / "results")
+    study = study_of(world)
+    frame = record_results(study, evaluate_quickly(study))
+    table = read_results("table2", ["toy"])
+    assert set(table["method"]) == set(frame["method"])
+    properties = read_results("table1", ["toy"]).set_index(["method", "metric"])["value"]
+    assert properties["Fine-tuning", "finetunes"] == 1 and properties["LLM-VA", "hooks"] == 0
+    # The best of all settings is the best of its variant too.
+    best = [frame[(frame["method"] == name) & (frame["metric"] == "f1")]["value"].item() for name in
+            ("VectorSteer", "VectorSteer (mean difference)", "VectorSteer (reading vector)")]  # fmt: skip
+    assert best[0] in best[1:]
+
+
+def test_the_guarded_choice_keeps_away_from_broken_replies(world):
+    study = study_of(world)
     collect_prompts(study)
-    evaluated = evaluate_methods(study)
-    assert list(evaluated) == list(METHODS)
-    for stage in evaluated.values():
-        assert read_test_rows(study, stage)["id"].tolist() == study.test["id"].tolist()
-    trials = pandas.read_csv(evaluated["VectorSteer"] / "trials.csv")
-    assert len(trials) == study.trials == 1 + 3 * 1 + 2 - 1
+    stage = run_alignment(study, 3)
+    history = read_loop(stage)[2]
+    chosen = guarded_iteration(stage)
+    assert history.loc[chosen, "degenerate"] <= history.loc[0, "degenerate"] + 0.02
+    assert history.loc[chosen, "divergence"] <= 0.05
+
+
+def test_ablations_share_the_loops_iterations_and_leave_their_results(world, monkeypatch):
+    monkeypatch.setattr(paths, "RESULTS", world / "results")
+    study = study_of(world)
+    collect_prompts(study)
+    l_select = chosen_l_select(probe_layers(study))["l_select"]
+    run_alignment(study, l_select)
+    known = {path.name for path in (study.folder / "iterations").iterdir() if path.is_dir()}
+    history = record_iteration_ablation(study, vary_iterations(study, l_select))
+    added = {path.name for path in (study.folder / "iterations").iterdir() if path.is_dir()} - known
+    assert history.index.tolist() == [0, 1, 2, 3] and len(added) == 1
+    best = record_angle_ablation(study, vary_angle(study, l_select))
+    assert best[["degrees", "draw"]].to_numpy().tolist() == [[0, 0], [60, 0], [60, 1]]
+    original = evaluate_method(study, Original())
+    assert record_layer_ablation(study, vary_layers(study, l_select), l_select).index.tolist() == [1, 4]
+    agreement = compare_judges(study, read_test_rows({"Original": original}))
+    histories = record_judges(study, combine_judges(study, l_select), agreement)
+    assert set(histories["judges"]) == {"one judge", "combined judges"}
+    assert record_noise(study, measure_noised(study))["noise"].is_monotonic_increasing
+    assert len(record_shortcuts(study, cross_sets(study, observe_original(study)))) == 1
+    for item in ("figure6", "figure8", "figure11", "figure12", "judges", "noise", "shortcuts"):
+        assert len(read_results(item, ["toy"]))
+
+
+def test_the_parts_of_llm_va_r_are_run_alike_and_compared_on_the_same_prompts(world, monkeypatch):
+    monkeypatch.setattr(paths, "RESULTS", world / "results")
+    study = study_of(world)
+    collect_prompts(study)
+    parts = {"LLM-VA": run_alignment(study, 3), **run_parts(study)}
+    loops = {**parts, **run_controls(study, parts["LLM-VA-R"])}
+    table = record_parts(study, loops, evaluate_parts(study, loops))
+    assert list(table.index) == list(loops)
+    shared = {tuple(read_loop(stage)[2].index) for name, stage in parts.items() if name != "LLM-VA"}
+    assert shared == {(0, 1)}
+    assert read_results("ridge", ["toy"])["method"].nunique() == len(loops)
 
 
 def test_the_pool_is_needed_first(world):

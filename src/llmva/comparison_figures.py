@@ -254,5 +254,5 @@ def _draw_strip(axis, data: pandas.DataFrame, variants: list[str], factor: float
         axis.axhspan(place - 0.5, place + 0.5, color="#F1F3F5", linewidth=0, zorder=0)
     axis.set_yticks(places, variants)
     axis.set_ylim(len(variants) - 0.4, -0.6)
-    axis.locator_params(axis="x", nbins=4)
+    axis.locator_params(axis="x", nbins=4, steps=[1, 2, 5, 10])
     axis.grid(False, axis="y")

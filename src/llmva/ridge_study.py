@@ -75,7 +75,8 @@ def record_parts(study: Study, loops: dict[str, Stage], evaluated: dict[str, Sta
         By variant: chosen iteration and number of sublayers, the iteration of the stop rule, strict F1 on test and
         transfer prompts, ASR, ORR and degenerate share on test, utility kept over all tasks and on arithmetic.
     """
-    utility = read_utility(evaluated).pivot(index="method", columns="task", values="value")
+    # Data without tasks give a table of no columns, and nothing that could be kept.
+    utility = read_utility(evaluated).pivot(index="method", columns="task", values="value").reindex(list(evaluated))
     kept = utility / utility.loc["Original"]
     table = pandas.DataFrame.from_dict(
         {name: _summary(loops[name], evaluated[name], kept.loc[name]) for name in loops}, orient="index"

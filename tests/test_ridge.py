@@ -1,0 +1,59 @@
+"""The ridge edit: the paper's update as its limit, one solution by two routes, and neutral inputs left alone."""
+
+import numpy
+import pytest
+
+from llmva.ridge import ridge_input_vector
+
+
+@pytest.fixture
+def rows():
+    draws = numpy.random.default_rng(0)
+    return draws.normal(size=(60, 12)), draws.normal(size=(200, 12)), draws.normal(size=12)
+
+
+def explicit(target, inputs, neutral, neutral_weight, damping):
+    """The formula as DESIGN writes it, with the d_in x d_in matrices."""
+    own = inputs.T @ inputs / len(inputs)
+    other = neutral.T @ neutral / len(neutral)
+    ridge = damping * numpy.trace(own) / len(own) * numpy.eye(len(own))
+    return numpy.linalg.solve(own + neutral_weight * other + ridge, own @ target)
+
+
+def test_without_lambda_and_mu_it_is_the_papers_update(rows):
+    inputs, neutral, target = rows
+    found = ridge_input_vector(target, inputs, neutral, neutral_weight=0.0, damping=0.0)
+    numpy.testing.assert_allclose(found, target, atol=1e-10)
+
+
+@pytest.mark.parametrize("count", [60, 5])
+def test_narrow_and_wide_modules_have_the_formulas_solution(rows, count):
+    # With 5 + 5 rows of 12 inputs the solve goes through the Gram matrix, with 60 + 200 it does not.
+    inputs, neutral, target = rows[0][:count], rows[1][: 200 if count > 5 else 5], rows[2]
+    found = ridge_input_vector(target, inputs, neutral, neutral_weight=1.0, damping=1e-3)
+    numpy.testing.assert_allclose(found, explicit(target, inputs, neutral, 1.0, 1e-3), rtol=1e-7, atol=1e-9)
+
+
+def test_a_wide_module_never_holds_a_square_matrix_of_its_width():
+    draws = numpy.random.default_rng(1)
+    inputs, neutral = draws.normal(size=(20, 60_000)), draws.normal(size=(10, 60_000))
+    # 60,000 squared would be 29 GB.
+    found = ridge_input_vector(draws.normal(size=60_000), inputs, neutral, neutral_weight=1.0, damping=1e-3)
+    assert found.shape == (60_000,) and numpy.isfinite(found).all()
+
+
+def test_neutral_inputs_are_left_alone_and_safety_inputs_are_not():
+    draws = numpy.random.default_rng(2)
+    inputs, neutral, target = numpy.zeros((50, 20)), numpy.zeros((80, 20)), draws.normal(size=20)
+    inputs[:, :10], neutral[:, 8:] = draws.normal(size=(50, 10)), draws.normal(size=(80, 12))
+    found = ridge_input_vector(target, inputs, neutral, neutral_weight=100.0, damping=1e-6)
+    exact = inputs @ target
+    assert numpy.abs(neutral @ found).mean() < 0.1 * numpy.abs(neutral @ target).mean()
+    assert numpy.corrcoef(inputs @ found, exact)[0, 1] > 0.8
+
+
+def test_fewer_rows_than_width_and_no_damping_give_the_shortest_solution(rows):
+    inputs, _, target = rows
+    found = ridge_input_vector(target, inputs[:4], None, neutral_weight=1.0, damping=0.0)
+    numpy.testing.assert_allclose(inputs[:4] @ found, inputs[:4] @ target, atol=1e-10)
+    assert numpy.linalg.norm(found) < numpy.linalg.norm(target)
