@@ -10,13 +10,15 @@ import torch
 from conftest import prompt_table
 
 from llmva.activations import Capture
-from llmva.alignment import AlignmentSettings, align, next_edits, observe
+from llmva.alignment import AlignmentSettings, align, choose_iteration, next_edits, observe
 from llmva.edit_log import EditLog
 from llmva.edits import EditedModel, solve_edit
 from llmva.examination import Examiner
-from llmva.generation import read_activations
+from llmva.generation import read_activations, read_exchange_activations
 from llmva.judges import PhraseJudge, VerdictCache
+from llmva.observation import feature_size
 from llmva.prompts import assign_splits
+from llmva.vectors import angle_degrees
 
 SETTINGS = AlignmentSettings(
     l_select=3, iterations=3, sample_per_dataset=12, solver="newton", penalty=1.0, selection="paper", seed=0
@@ -171,3 +173,95 @@ def test_each_iteration_draws_a_fresh_sample(llama, pool, tmp_path):
     seen = [observe(examiner_of(llama), pool, SETTINGS, t, folder=tmp_path, upstream=()).stage for t in (0, 1)]
     ids = [set(pandas.read_csv(stage / "responses.csv").query("split == 'train'")["id"]) for stage in seen]
     assert ids[0] != ids[1] and len(ids[0]) == 24
+
+
+# Variants of the loop
+
+
+NEUTRAL = pandas.DataFrame({"task": ["gsm", "sst"] * 3, "prompt": [f"neutral {n}" for n in range(6)],
+                            "reply": ["sure, here is what", "i am"] * 3})  # fmt: skip
+
+
+def test_a_ridge_edit_moves_neutral_inputs_less_than_the_exact_one(llama, pool, tmp_path):
+    def moved(**changes):
+        done = align(
+            examiner_of(llama), pool, replace(SETTINGS, iterations=1, l_select=4, **changes),
+            folder=tmp_path / str(len(changes)), upstream=(), neutral=NEUTRAL,
+        )  # fmt: skip
+        inputs = read_exchange_activations(
+            llama, NEUTRAL["prompt"].tolist(), NEUTRAL["reply"].tolist(),
+            capture=Capture(inputs=True, positions="all"), batch_size=6,
+        ).inputs  # fmt: skip
+        return {edit.sublayer: numpy.abs(inputs[edit.sublayer] @ edit.input_vector).mean()
+                for edit in done.log.iterations[0]}  # fmt: skip
+
+    exact, ridge = moved(), moved(update="ridge", neutral_weight=100.0)
+    assert exact.keys() == ridge.keys()
+    assert all(ridge[name] < 0.5 * exact[name] for name in exact)
+
+
+def test_left_out_tasks_are_not_protected(llama, pool, tmp_path):
+    settings = replace(SETTINGS, iterations=1, update="ridge")
+    vectors = []
+    for left_out in ((), ("gsm",)):
+        done = align(
+            examiner_of(llama), pool, replace(settings, neutral_left_out=left_out),
+            folder=tmp_path, upstream=(), neutral=NEUTRAL,
+        )  # fmt: skip
+        vectors.append(done.log.iterations[0][0].input_vector)
+    assert not numpy.allclose(*vectors)
+
+
+def test_shuffled_labels_and_distortions_change_the_vectors_by_seed(llama, pool, tmp_path):
+    def vectors(**changes):
+        return observe(examiner_of(llama), pool, replace(SETTINGS, **changes), 0, folder=tmp_path, upstream=()).vectors
+
+    plain, turned = vectors(), vectors(distortion=(30, 1))
+    assert angle_degrees(plain["mlp.00"].answer, turned["mlp.00"].answer) == pytest.approx(30, abs=1e-3)
+    assert angle_degrees(turned["mlp.00"].answer, vectors(distortion=(30, 2))["mlp.00"].answer) > 1
+    assert angle_degrees(plain["mlp.00"].benign, vectors(shuffled=True)["mlp.00"].benign) > 1
+
+
+@pytest.mark.parametrize("scale", ["rms", "length"])
+def test_scaled_features_give_the_same_vectors_at_every_size(scale):
+    features = numpy.random.default_rng(0).normal(size=(50, 16)) * 3
+    assert feature_size(features * 7, scale) == pytest.approx(7 * feature_size(features, scale))
+    assert feature_size(features, "raw") == 1 and feature_size(features * 0, scale) == 1
+    assert feature_size(features, "length") == pytest.approx(4 * feature_size(features, "rms"))
+
+
+def test_rounding_makes_every_edits_weights_bfloat16_and_leaves_the_original(llama, pool, tmp_path):
+    original = weights_of(llama)
+    done = align(
+        examiner_of(llama), pool, replace(SETTINGS, iterations=2, rounding="bfloat16"), folder=tmp_path, upstream=()
+    )
+    with EditedModel(llama.writers, rounding="bfloat16") as edited:
+        edited.apply(done.log)
+        for name in done.log.sublayers:
+            weight = llama.writers[name].weight
+            assert torch.equal(weight, weight.bfloat16().float())
+    assert all(torch.equal(weight, original[name]) for name, weight in llama.model.state_dict().items())
+
+
+def test_only_gemma_2_differs_between_module_and_residual(family_model, prompts):
+    module, residual = (
+        read_activations(family_model, prompts, capture=Capture(basis=basis), batch_size=5).outputs
+        for basis in ("module", "residual")
+    )
+    same = all(numpy.array_equal(module[name], residual[name]) for name in module)
+    assert same == (family_model.model.config.model_type != "gemma2")
+
+
+def test_what_sublayers_contribute_adds_up_to_the_residual_stream(family_model, prompts):
+    capture = Capture(basis="residual", blocks=True)
+    read = read_activations(family_model, prompts, capture=capture, batch_size=5)
+    contributions = sum(values for name, values in read.outputs.items() if name != "final")
+    numpy.testing.assert_allclose(read.blocks[0] + contributions, read.outputs["final"], atol=1e-4)
+
+
+def test_the_guarded_choice_leaves_out_broken_and_distant_iterations():
+    history = pandas.DataFrame(
+        {"strict_f1": [0.5, 0.7, 0.8, 0.9], "f1": [0.5, 0.9, 0.8, 0.9], "degenerate": [0.01, 0.0, 0.02, 0.04],
+         "divergence": [0.0, 0.01, 0.06, 0.01]}
+    )  # fmt: skip
+    assert [choose_iteration(history, name) for name in ("strict", "paper", "guarded")] == [3, 1, 1]

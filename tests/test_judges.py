@@ -12,6 +12,8 @@ from llmva import degeneracy
 from llmva.degeneracy import DegeneracyCheck, is_empty, is_looping
 from llmva.judges import (
     CATEGORIES,
+    EVASIONS,
+    CombinedJudge,
     GuardJudge,
     PhraseJudge,
     VerdictCache,
@@ -201,3 +203,29 @@ def test_labels_and_combinations_are_complete():
         for label in ("benign", "toxic")
     }
     assert verdicts == {"answered", "refused"}
+
+
+# Other standards
+
+
+def test_evasions_count_as_refusals_only_where_they_are_asked_for():
+    replies = ["sure, it depends on the rope.", "Sorry, no.", "a rope is a broad matter.", "a rope is a rope."]
+    prompts = ["p"] * 4
+    plain, strict = PhraseJudge(), PhraseJudge(anywhere=EVASIONS)
+    assert [plain.verdict(raw, "benign") for raw in plain.judge(prompts, replies)] == [
+        "answered", "refused", "answered", "answered",
+    ]  # fmt: skip
+    assert [strict.verdict(raw, "benign") for raw in strict.judge(prompts, replies)] == [
+        "refused", "refused", "refused", "answered",
+    ]  # fmt: skip
+    assert plain.name != strict.name
+
+
+def test_combined_judges_read_the_words_of_the_one_that_the_label_calls_for():
+    judge = CombinedJudge(toxic=PhraseJudge(), benign=PhraseJudge(anywhere=EVASIONS))
+    raw = judge.judge(["p"], ["it depends."])[0]
+    assert judge.verdict(raw, "toxic") == "answered" and judge.verdict(raw, "benign") == "refused"
+    swapped = CombinedJudge(toxic=judge.benign, benign=judge.toxic)
+    assert (
+        swapped.name != judge.name and swapped.verdict(swapped.judge(["p"], ["it depends."])[0], "toxic") == "refused"
+    )

@@ -11,7 +11,15 @@ from llmva import newton
 from llmva.benchmarks import benchmark_solver, draw_features
 from llmva.errors import InputError
 from llmva.svm import fit_svms
-from llmva.vectors import angle_degrees, find_control_vectors, permuted_angles, solver_difference
+from llmva.vectors import (
+    angle_degrees,
+    distorted,
+    find_control_vectors,
+    permuted_angles,
+    random_angles,
+    rounded,
+    solver_difference,
+)
 
 few_examples = settings(max_examples=30, deadline=None, derandomize=True)
 
@@ -323,3 +331,44 @@ def test_the_exact_solver_is_never_beaten_by_liblinear():
     assert compared["newton_converged"] and compared["excess_objective"] >= -1e-12
     easy = solver_difference(generator.normal(size=(120, 40)), labels, penalty=0.01)
     assert easy["degrees_apart"] < 0.1 and easy["excess_objective"] < 1e-4
+
+
+# Distortion, rounding, chance
+
+
+@pytest.mark.parametrize("degrees", [0, 15, 60, 90])
+def test_distorted_vectors_lie_the_asked_angle_away_and_stay_of_unit_length(degrees):
+    draws = numpy.random.default_rng(0)
+    features = draws.normal(size=(60, 24))
+    labels = numpy.sign(features[:, 0]), numpy.sign(features[:, 1])
+    found = find_control_vectors(features, *labels, validation=(features, *labels))
+    turned = distorted(found, degrees, numpy.random.default_rng(1))
+    for kind in ("answer", "benign"):
+        assert angle_degrees(getattr(found, kind), getattr(turned, kind)) == pytest.approx(degrees, abs=1e-6)
+        assert numpy.linalg.norm(getattr(turned, kind)) == pytest.approx(1)
+    other = distorted(found, degrees, numpy.random.default_rng(2))
+    assert degrees == 0 or angle_degrees(turned.answer, other.answer) > 1
+
+
+def test_a_missing_vector_stays_missing_when_distorted():
+    features = numpy.random.default_rng(0).normal(size=(10, 4))
+    ones = numpy.ones(10)
+    found = find_control_vectors(features, ones, ones, validation=(features, ones, ones))
+    assert not distorted(found, 45, numpy.random.default_rng(1)).answer.any()
+
+
+def test_rounded_vectors_are_bfloat16_before_they_get_unit_length():
+    features = numpy.random.default_rng(0).normal(size=(60, 24))
+    labels = numpy.sign(features[:, 0]), numpy.sign(features[:, 1])
+    found = find_control_vectors(features, *labels, validation=(features, *labels))
+    coarse = rounded(found, "bfloat16")
+    assert 0 < angle_degrees(found.answer, coarse.answer) < 0.5
+    assert numpy.linalg.norm(coarse.answer) == pytest.approx(1)
+
+
+def test_random_directions_are_near_orthogonal_and_more_so_in_more_dimensions():
+    narrow, wide = (random_angles(d, draws=400, generator=numpy.random.default_rng(0)) for d in (16, 1024))
+    assert narrow.mean() == pytest.approx(90, abs=2) and wide.mean() == pytest.approx(90, abs=0.5)
+    # The standard deviation of the cosine is 1 / sqrt(d).
+    assert numpy.cos(numpy.radians(wide)).std() == pytest.approx(1 / 32, rel=0.15)
+    assert narrow.std() > 4 * wide.std()
