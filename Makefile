@@ -41,7 +41,7 @@ seeded = $(SEEDED:%=runs/%/$(1)/manifest.json)
 .PHONY: help env organisms tables figures all seeds fresh step align bench test lint notebooks clean
 TABLES := table1 table2 table3 table4
 FIGURES := $(addprefix figure,1 2 3 4 5 6 7 8 9 10 11 12 13)
-.PHONY: $(TABLES) $(FIGURES)
+.PHONY: $(TABLES) $(FIGURES) utility ridge
 
 help: ## this text
 	@echo "make <target> [MODELS='tiny-llama tiny-qwen2-s1'] [PYTHON=path/to/python]"
@@ -117,7 +117,9 @@ figure7 figure12: $(call manifests,08_ablation_iterations) ## Figures 7, 12: ite
 figure8: $(call manifests,09_ablation_layers) ## Figure 8: number of sublayers (14 min per model)
 figure10: $(call manifests,03_layer_selection) ## Figure 10: scores of the sublayers (6 min per model)
 figure11: $(call manifests,11_judges) ## Figure 11: two judges against one (13 min per model)
-figure13: fresh ## LLM-VA-R on fresh organisms, taken apart (12 organisms, 10 min each)
+utility: figure5 ## the table behind Figure 5
+	@$(PYTHON) -m llmva.tables utility --models $(MODELS) --seeds $(SEEDS)
+figure13 ridge: fresh ## LLM-VA-R on fresh organisms, taken apart (12 organisms, 15 min each)
 
 $(TABLES):
 	@$(PYTHON) -m llmva.tables $@ --models $(MODELS) --seeds $(SEEDS)
@@ -125,12 +127,17 @@ $(filter-out figure13,$(FIGURES)):
 	@$(PYTHON) -m llmva.figures $@ --models $(MODELS) --seeds $(SEEDS)
 figure13:
 	@$(PYTHON) -m llmva.figures $@ --models $(FRESH)
+ridge:
+	@$(PYTHON) -m llmva.tables $@ --models $(FRESH)
 fresh: $(FRESH:%=runs/%/13_ridge_edit/manifest.json) ## notebook 13 on FRESH, seeds that no choice was made on
 
+fresh_done = $(patsubst results/%/ridge.csv,%,$(wildcard $(FRESH:%=results/%/ridge.csv)))
 tables: $(ENV) ## all tables from the tracked results/ alone (20 s)
 	$(PYTHON) -m llmva.tables all --models $(MODELS) --seeds $(SEEDS)
+	$(if $(fresh_done),$(PYTHON) -m llmva.tables ridge --models $(fresh_done))
 figures: $(ENV) ## all figures from the tracked results/ alone (60 s)
 	$(PYTHON) -m llmva.figures all --models $(MODELS) --seeds $(SEEDS)
+	$(if $(fresh_done),$(PYTHON) -m llmva.figures figure13 --models $(fresh_done))
 
 STAGES := 02_svm_identification 06_utility 07_ablation_angle 08_ablation_iterations 09_ablation_layers 10_transferability 11_judges 13_ridge_edit
 all: $(foreach stage,$(STAGES),$(call manifests,$(stage))) seeds ## every table and figure (20 min per model; use -j2)

@@ -24,6 +24,9 @@ from llmva.tidying import group_seeds, read_long
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# Of the organisms that took no part in the design of LLM-VA-R, so never of the models of the other figures.
+APART = ("figure13",)
+
 
 def draw_figure(item: str, slugs: Sequence[str] = ()) -> "Figure":
     """Draw a figure over some models, as a current pyplot figure: a notebook shows it with `plt.show()`.
@@ -157,10 +160,11 @@ def _default_models(item: str) -> list[str]:
 
 def _items_with_results(slugs: Sequence[str]) -> list[str]:
     # One model's results are enough to start a figure, and then each missing model is an error.
-    items = [name for name, design in FIGURES.items() if design.source and _has_results(design, slugs)]
+    shared = {name: design for name, design in FIGURES.items() if name not in APART}
+    items = [name for name, design in shared.items() if design.source and _has_results(design, slugs)]
     if not items:
         raise InputError(f"{paths.RESULTS}: no figure's results for {', '.join(slugs)}; run `make figure9` first")
-    return [name for name, design in FIGURES.items() if name in items or not design.source]
+    return [name for name, design in shared.items() if name in items or not design.source]
 
 
 def _has_results(design: Design, slugs: Sequence[str]) -> bool:

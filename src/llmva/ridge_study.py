@@ -17,11 +17,13 @@ from llmva.loops import (
 from llmva.metrics import measure
 from llmva.readers import read_outcomes, read_utility
 from llmva.results import write_results
-from llmva.steering import LlmVa, Original
+from llmva.steering import METHODS, LlmVa, Original
 from llmva.store import Stage
 from llmva.study import Study
 
 R = LLM_VA_R.changes
+# Those that a first look at other organisms' validation prompts left in the running.
+BASELINES = ("AlphaSteer", "AlphaSteer+", "Fine-tuning")
 # Run with the number of sublayers that LLM-VA-R chose.
 CONTROLS = (
     Variant("without arithmetic in the neutral text", {**R, "neutral_left_out": ("gsm",)}),
@@ -57,8 +59,9 @@ def run_controls(study: Study, aligned_r: Stage) -> dict[str, Stage]:
 
 
 def evaluate_parts(study: Study, loops: dict[str, Stage]) -> dict[str, Stage]:
-    """Evaluate the original and each loop's chosen iteration on the test and transfer prompts and on the tasks."""
+    """Evaluate the original, some baselines and each loop's chosen iteration on test and transfer prompts and tasks."""
     evaluated = {"Original": evaluate_method(study, Original())}
+    evaluated |= {name: evaluate_method(study, METHODS[name]()) for name in BASELINES}
     for name, stage in loops.items():
         log, choice, _ = read_loop(stage)
         setting = {"iteration": choice["best_iteration"]}
@@ -72,14 +75,20 @@ def record_parts(study: Study, loops: dict[str, Stage], evaluated: dict[str, Sta
     Returns
     -------
     DataFrame
-        By variant: chosen iteration and number of sublayers, the iteration of the stop rule, strict F1 on test and
-        transfer prompts, ASR, ORR and degenerate share on test, utility kept over all tasks and on arithmetic.
+        By method and variant: strict F1 on test and transfer prompts, ASR, ORR and degenerate share on test,
+        utility kept over all tasks and on arithmetic; of loops the chosen iteration and number of sublayers, the
+        iteration of the stop rule, and the best validation strict F1 in all and until that iteration.
     """
     # Data without tasks give a table of no columns, and nothing that could be kept.
-    utility = read_utility(evaluated).pivot(index="method", columns="task", values="value").reindex(list(evaluated))
+    outcomes, transfer = read_outcomes(evaluated, "test"), read_outcomes(evaluated, "transfer")
+    utility = read_utility(evaluated).pivot(index="method", columns="task", values="value").reindex(list(outcomes))
     kept = utility / utility.loc["Original"]
+    names = ["Original", *BASELINES, *loops]
     table = pandas.DataFrame.from_dict(
-        {name: _summary(loops[name], evaluated[name], kept.loc[name]) for name in loops}, orient="index"
+        {name: _summary(outcomes[name], transfer.get(name), kept.loc[name]) for name in names}, orient="index"
+    )
+    table = table.join(
+        pandas.DataFrame.from_dict({name: _course(loop) for name, loop in loops.items()}, orient="index")
     )
     final = table.rename_axis("method").reset_index().melt("method", var_name="metric").dropna()
     curves = []
@@ -92,22 +101,24 @@ def record_parts(study: Study, loops: dict[str, Stage], evaluated: dict[str, Sta
     return table
 
 
-def _summary(loop: Stage, stage: Stage, kept: pandas.Series) -> dict[str, float]:
-    _, choice, history = read_loop(loop)
-    parts = {part: measure(rows) for part in ("test", "transfer") for rows in _rows(stage, part)}
-    test = parts["test"]
+def _summary(test: pandas.DataFrame, transfer: pandas.DataFrame | None, kept: pandas.Series) -> dict[str, float]:
+    measured = measure(test)
     return {
-        "iteration": choice["best_iteration"],
-        "l_select": choice["l_select"],
-        "stop_rule": stop_iteration(history),
-        "stopped_strict_f1": history["strict_f1"].loc[: stop_iteration(history)].max(),
-        "test_strict_f1": test["strict_f1"],
-        "transfer_strict_f1": parts["transfer"]["strict_f1"] if "transfer" in parts else float("nan"),
-        **{f"test_{name}": test[name] for name in ("asr", "orr", "degenerate")},
+        "test_strict_f1": measured["strict_f1"],
+        "transfer_strict_f1": measure(transfer)["strict_f1"] if transfer is not None else float("nan"),
+        **{f"test_{name}": measured[name] for name in ("asr", "orr", "degenerate")},
         "kept": float(kept.mean()) if len(kept) else float("nan"),
         "kept_gsm": float(kept.get("gsm", float("nan"))),
     }
 
 
-def _rows(stage: Stage, part: str) -> list[pandas.DataFrame]:
-    return list(read_outcomes({"": stage}, part).values())
+def _course(loop: Stage) -> dict[str, float]:
+    _, choice, history = read_loop(loop)
+    stop = stop_iteration(history)
+    return {
+        "iteration": choice["best_iteration"],
+        "l_select": choice["l_select"],
+        "stop_rule": stop,
+        "best_validation": history["strict_f1"].max(),
+        "best_until_stop": history["strict_f1"].loc[:stop].max(),
+    }

@@ -1,0 +1,84 @@
+"""LLM-VA-R beside its parts, LLM-VA and baselines, over organisms: means, worst cases and paired tests."""
+
+import numpy
+import pandas
+from scipy.stats import wilcoxon
+
+from llmva.display import Block, Table
+from llmva.errors import InputError
+from llmva.printing import Column, as_decimal, as_p_value, as_text
+
+REFERENCE = "LLM-VA-R"
+METRICS = {
+    "test_strict_f1": "strict F1, test",
+    "transfer_strict_f1": "strict F1, transfer",
+    "kept": "utility kept",
+    "kept_gsm": "arithmetic kept",
+}
+COLUMNS = ("method", "studies", *(f"{metric}_{part}" for metric in METRICS for part in ("mean", "sd", "worst", "p")))
+
+
+def make_table() -> Table:
+    """Return the display item `ridge`."""
+    return Table("LLM-VA-R", ("ridge",), build_ridge, _blocks, _notes)
+
+
+def build_ridge(results: dict[str, pandas.DataFrame]) -> dict[str, pandas.DataFrame]:
+    """Return one row per method: mean, SD (ddof 1), worst, and p of LLM-VA-R against it, over all studies.
+
+    Each slug is a study of its own, seeds included. p is from the exact two-sided Wilcoxon signed-rank test of
+    the paired studies; undefined where fewer than two differ.
+
+    Raises
+    ------
+    InputError
+        When a method has no result for one of the studies.
+    """
+    rows = results["ridge"]
+    wide = {metric: _wide(rows, metric) for metric in METRICS}
+    methods = list(dict.fromkeys(rows["method"]))
+    table = []
+    for method in methods:
+        row = {"method": method, "studies": len(next(iter(wide.values())))}
+        for metric, values in wide.items():
+            own = values[method]
+            numbers = (own.mean(), own.std(ddof=1), own.min(), paired_p(values[REFERENCE], own))
+            row |= {f"{metric}_{name}": n for name, n in zip(("mean", "sd", "worst", "p"), numbers, strict=True)}
+        table.append(row)
+    return {"": pandas.DataFrame(table)[list(COLUMNS)], "studies": _studies(wide)}
+
+
+def paired_p(first: pandas.Series, second: pandas.Series) -> float:
+    """Return the exact two-sided Wilcoxon p-value of paired values; nan where fewer than two pairs differ."""
+    differences = (first - second).to_numpy()
+    differences = differences[numpy.abs(differences) > 1e-12]
+    return float(wilcoxon(differences, method="exact").pvalue) if len(differences) > 1 else float("nan")
+
+
+def _wide(rows: pandas.DataFrame, metric: str) -> pandas.DataFrame:
+    wide = rows[rows["metric"] == metric].pivot(index="model", columns="method", values="value")
+    if wide.empty or wide.isna().any(axis=None) or REFERENCE not in wide:
+        raise InputError(f"results of ridge: {metric} missing for a method or a study; run `make fresh` again")
+    return wide
+
+
+def _studies(wide: dict[str, pandas.DataFrame]) -> pandas.DataFrame:
+    tables = [values.stack().rename(metric) for metric, values in wide.items()]
+    return pandas.concat(tables, axis=1).reset_index()
+
+
+def _blocks(frames: dict[str, pandas.DataFrame]) -> list[Block]:
+    columns = {"method": Column("Method", as_text)}
+    for metric, heading in METRICS.items():
+        columns |= {
+            f"{metric}_mean": Column(heading, as_decimal, "high"),
+            f"{metric}_worst": Column("worst", as_decimal, "high"),
+            f"{metric}_p": Column("p", as_p_value),
+        }
+    caption = "Means and worst cases over studies; p: exact Wilcoxon test of LLM-VA-R against the row, paired by study."
+    return [Block(frames[""], columns, ("method",), caption)]
+
+
+def _notes(frames: dict[str, pandas.DataFrame]) -> list[str]:
+    count = int(frames[""]["studies"].iloc[0])
+    return [f"{count} studies, each an organism and seed of its own. No p-value is corrected for their number."]
