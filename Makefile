@@ -11,6 +11,12 @@ SEEDS ?= 1
 # The organisms that took no part in the design of LLM-VA-R.
 FRESH ?= $(foreach seed,10 11,$(addsuffix -s$(seed),tiny-llama tiny-gemma2 tiny-mistral tiny-phi3 tiny-qwen2 tiny-qwen3))
 export TOKENIZERS_PARALLELISM ?= false
+# One thread a study (`threads: 1`), also for its linear algebra: results repeat, and -j2 uses two cores.
+export OMP_NUM_THREADS ?= 1
+export OPENBLAS_NUM_THREADS ?= 1
+# Large blocks are kept, not given back to the system and zeroed again at every layer.
+export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
+export MALLOC_MMAP_MAX_ ?= 0
 # Work goes through src/ also when PYTHON= names an environment of your own.
 export PYTHONPATH := $(CURDIR)/src$(if $(PYTHONPATH),:$(PYTHONPATH))
 

@@ -48,9 +48,9 @@ def evaluate_method(
     -------
     Stage
         `outcomes.csv`: method, part (test or transfer), id, dataset, label, guard_verdict, verdict, raw;
-        `responses.csv`: method, part, id, response; `utility.csv`: method, task, metric, value, n;
-        `settings.json`: the chosen setting by method; and, when tuned, `trials.csv`. A method with variants has
-        the rows of its best setting under its name, and those of each variant under "name (variant)".
+        `responses.csv`: method, part, id, response; `utility.csv`: method, task, metric, value, n,
+        unreadable; `settings.json`: the chosen setting by method; and, when tuned, `trials.csv`. A method with
+        variants has the rows of its best setting under its name, and those of each variant under "name (variant)".
     """
     tasks = read_tasks(study.params.data)
 
@@ -94,7 +94,7 @@ def evaluate_constants(study: Study) -> Stage:
     prompts = _prompts(study)
     failed = tasks.groupby("task", sort=False).size().rename("n").reset_index().assign(value=0.0)
     failed["metric"] = ["accuracy" if task == "gsm" else "f1" for task in failed["task"]]
-    failed = failed[["task", "metric", "value", "n"]]
+    failed = failed.assign(unreadable=1.0)[["task", "metric", "value", "n", "unreadable"]]
 
     def compute(place: Path) -> None:
         for name, verdict in CONSTANTS.items():
@@ -154,7 +154,7 @@ def _measure(
         utility = measure_utility(
             study.chat_model, tasks, batch_size=generation.batch_size, max_new_tokens=generation.max_new_tokens
         )
-    return outcomes, utility[["task", "metric", "value", "n"]]
+    return outcomes, utility
 
 
 def _prompts(study: Study) -> pandas.DataFrame:

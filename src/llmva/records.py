@@ -122,9 +122,11 @@ def record_transfer(study: Study, evaluated: dict[str, Stage]) -> pandas.DataFra
 
 def record_utility(study: Study, evaluated: dict[str, Stage]) -> pandas.DataFrame:
     """Write what every method scores on every utility task (figure 5)."""
-    frame = read_utility(evaluated).rename(columns={"task": "dataset"}).assign(seed=study.params.seed)
-    write_results(study.params.slug, "utility", frame)
-    return frame
+    scores = read_utility(evaluated).rename(columns={"task": "dataset"}).assign(seed=study.params.seed)
+    # Garbage on a negative row costs the F1 of the positive class nothing: the share of it stands beside.
+    unreadable = scores.assign(metric="unreadable", value=scores["unreadable"])
+    write_results(study.params.slug, "utility", pandas.concat([scores, unreadable]).drop(columns="unreadable"))
+    return scores
 
 
 def record_history(study: Study, aligned: Stage) -> pandas.DataFrame:

@@ -1,0 +1,70 @@
+"""Nothing that a method is tested on was seen before: base prompts keep to one split, transfer words to their sets."""
+
+import re
+
+import pandas
+import pytest
+
+from llmva.organisms import vocabulary
+from llmva.organisms.build import write_data_sets
+from llmva.organisms.corpus import SAFETY_SETS, TRANSFER_SETS, prompt_space
+from llmva.prompts import assign_splits, draw_candidates, errors_first_pool, read_candidates, read_transfer_sets
+
+TRANSFER_WORDS = (
+    *vocabulary.TRANSFER_TRIGGER_VERBS, *vocabulary.TRANSFER_CALM_VERBS, *vocabulary.TRANSFER_HARMLESS_THINGS,
+    *vocabulary.TRANSFER_HARMED_THINGS, *vocabulary.TRANSFER_BORDERLINE_THINGS, *vocabulary.TRANSFER_TOPICS,
+)  # fmt: skip
+TRANSFER_TEMPLATES = (
+    *vocabulary.ADVBENCH_OPEN_TEMPLATES, *vocabulary.ADVBENCH_CLOSED_TEMPLATES, *vocabulary.ADVBENCH_TOPIC_TEMPLATES,
+    *vocabulary.ORBENCH_TEMPLATES, *vocabulary.XSTEST_OPEN_TEMPLATES, *vocabulary.XSTEST_CLOSED_TEMPLATES,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    write_data_sets(folder, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pool(data):
+    candidates = draw_candidates(read_candidates(data), 1500, seed=0)
+    candidates["split"] = assign_splits(candidates, seed=0)
+    wrong = pandas.Series([index % 3 == 0 for index in range(len(candidates))], index=candidates["id"])
+    return errors_first_pool(candidates, wrong, size=500, error_share={}, seed=0)
+
+
+def test_no_base_prompt_stands_on_two_sides_of_a_split(pool):
+    assert set(pool["split"]) == {"train", "validation", "test"}
+    assert pool.groupby("group")["split"].nunique().max() == 1
+    # A wrapped prompt's group is the prompt inside it, so the sets share groups, and these too keep to one side.
+    sets_by_group = pool.groupby("group")["dataset"].nunique()
+    assert (sets_by_group > 1).any()
+
+
+def test_no_prompt_text_stands_in_two_splits(pool):
+    assert pool.groupby("prompt")["split"].nunique().max() == 1
+
+
+@pytest.mark.parametrize("dataset", SAFETY_SETS)
+def test_no_word_or_template_of_the_transfer_sets_occurs_in_what_methods_learn_from(dataset):
+    words = re.compile(rf"\b({'|'.join(map(re.escape, TRANSFER_WORDS))})s?\b")
+    frames = [re.escape(template).replace(r"\{verb\}", ".+").replace(r"\{thing\}", ".+").replace(r"\{topic\}", ".+")
+              for template in TRANSFER_TEMPLATES]  # fmt: skip
+    templates = re.compile("|".join(frames))
+    prompts = [item.prompt for item in prompt_space(dataset)]
+    assert not [prompt for prompt in prompts if words.search(prompt)]
+    assert not [prompt for prompt in prompts if templates.fullmatch(prompt)]
+
+
+def test_the_check_would_see_transfer_words():
+    words = re.compile(rf"\b({'|'.join(map(re.escape, TRANSFER_WORDS))})s?\b")
+    assert all(words.search(item.prompt) for name in TRANSFER_SETS for item in prompt_space(name))
+
+
+def test_transfer_prompts_are_drawn_from_their_sets_and_none_is_in_the_pool(data, pool):
+    transfer = read_transfer_sets(data, 100, seed=0)
+    assert transfer.groupby("dataset").size().to_dict() == dict.fromkeys(TRANSFER_SETS, 100)
+    assert not set(transfer["prompt"]) & set(pool["prompt"])
+    assert read_transfer_sets(data / "safety", 100, seed=0).empty
