@@ -1,12 +1,13 @@
 """SCANS: the classifier finds planted toxic rows, pushes each its own way, and leaves no trace."""
 
 import numpy
+import pandas
 import pytest
 import torch
 from conftest import prompt_table
 from test_alignment import weights_of
 
-from llmva.activations import FINAL, Activations
+from llmva.activations import FINAL, Activations, Capture
 from llmva.generation import respond
 from llmva.models import encode_chats, load_model, user_chats
 from llmva.steering import scans
@@ -216,3 +217,17 @@ def test_prompts_of_one_label_are_a_recorded_outcome(model, label):
     assert method.outcome == "one class" and method.search_space(43) == [{"strength": 0.0}]
     with method.applied(model, {"strength": 0.0}):
         assert not hooks_of(model)
+
+
+@pytest.mark.parametrize("positions", ["last", "all", "mean"])
+def test_capture_under_steering_records_the_steered_prompt_and_not_the_classifiers_pass(llama, prompts, positions):
+    labels = ["toxic", "benign", "toxic", "benign", "toxic"]
+    rows = pandas.DataFrame({"id": range(5), "dataset": "d", "label": labels, "prompt": prompts})
+    method = Scans()
+    method.fit(TrainingData(llama, rows.assign(response="no", verdict="answered"), (), 5, 0))
+    capture, found = Capture(positions=positions), []
+    for strength in (0.0, 0.5):
+        with method.applied(llama, {"span": "all", "threshold": 0.0, "strength": strength}):
+            said = respond(llama, prompts, max_new_tokens=2, batch_size=3, capture=capture)
+        found.append(said.activations.outputs[FINAL])
+    assert found[0].shape == found[1].shape and not numpy.allclose(*found)

@@ -81,13 +81,14 @@ class Recorder:
         self.batches.pop()
         self.order.pop()
 
-    def finish_prefill(self) -> None:
-        """Stop recording until the next batch."""
-        self.mask = None
+    def finish_prefill(self, width: int) -> None:
+        """Stop recording until the next batch, once a pass over all of the batch's positions has ended."""
+        if self._expects(width):
+            self.mask = None
 
     def record(self, site: str, name: str | int, values: torch.Tensor) -> None:
         """Keep one module's tensor of shape (batch, positions, d) as float32 rows."""
-        if self.mask is None:
+        if not self._expects(values.shape[1]):
             return
         self.batches[-1][site, name] = self._rows(values.detach()).cpu().numpy()
         self.batches[-1]["lengths"] = self._lengths()
@@ -102,6 +103,10 @@ class Recorder:
         for site, name in [key for key in self.batches[0] if key != "lengths"]:
             sites[site][name] = numpy.concatenate([batch.pop((site, name)) for batch in self.batches])[places]
         return Activations(**sites, lengths=lengths[by_prompt])
+
+    def _expects(self, width: int) -> bool:
+        # A steering method may run the model on a longer text inside the prefill: that is not what is recorded.
+        return self.mask is not None and width == self.mask.shape[1]
 
     def _rows(self, values: torch.Tensor) -> torch.Tensor:
         match self.capture.positions:
@@ -132,7 +137,7 @@ def recording(chat_model: ChatModel, capture: Capture) -> Iterator[Recorder]:
             for index, block in enumerate(chat_model.blocks):
                 handles.append(block.register_forward_pre_hook(_block_hook(recorder, index), with_kwargs=True))
         # The decoder's own end marks the end of the prefill.
-        handles.append(chat_model.model.register_forward_hook(lambda *_: recorder.finish_prefill()))
+        handles.append(chat_model.model.register_forward_hook(_end_hook(recorder), with_kwargs=True))
         yield recorder
     finally:
         for handle in handles:
@@ -149,6 +154,14 @@ def _sublayer_hooks(recorder: Recorder, sublayer: Sublayer) -> list:
             sublayer.module.register_forward_hook(lambda _, inputs, output: recorder.record("inputs", name, inputs[0]))
         )
     return handles
+
+
+def _end_hook(recorder: Recorder):
+    def hook(_, inputs, options, output) -> None:
+        tokens = options["input_ids"] if "input_ids" in options else inputs[0]
+        recorder.finish_prefill(tokens.shape[1])
+
+    return hook
 
 
 def _final_hook(recorder: Recorder):
