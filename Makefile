@@ -66,7 +66,7 @@ env: $(ENV) ## make .venv with the pinned packages (3 min; needs Python 3.11 or 
 
 # Always asked, since only the library sees whether a file was damaged.
 organisms: $(ENV) ## train the tiny models and their guard (2.5 min each), with a table
-	$(PYTHON) -m llmva.organisms $(SEEDED)
+	$(PYTHON) -m llmva.organisms tiny-guard $(SEEDED)
 	$(PYTHON) -m llmva.organism_report $(SEEDED)
 
 runs/%/organism/manifest.json: $(ORGANISM) | $(ENV)
@@ -164,7 +164,8 @@ lint: $(ENV)
 	$(PYTHON) -m ruff format --check .
 
 # Nothing here writes to results/, tables/ or figures/: LLMVA_OUT points into build/.
-test: lint runs/tiny-llama/organism/manifest.json runs/tiny-guard/organism/manifest.json ## lint, unit tests, notebooks on tiny-llama (10 min)
+test: lint ## lint, unit tests, all notebooks on tiny-llama at reduced size (15 min)
+	$(PYTHON) -m llmva.organisms tiny-guard tiny-llama
 	HF_HUB_OFFLINE=1 $(PYTHON) -m pytest tests
 	rm -rf build/nbval && mkdir -p build/nbval && cp -R results build/nbval/results
 	$(PYTHON) -m llmva.execute all --reduced tests/reduced.yaml --copies build/nbval/notebooks
