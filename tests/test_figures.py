@@ -678,3 +678,14 @@ def test_the_command_lists_the_figures_it_knows(folders, capsys):
         figures.main(["figure99", "--models", "tiny-llama"])
     assert stop.value.code == 2
     assert "known are figure1, figure2, figure3, figure4, figure5" in capsys.readouterr().err
+
+
+def test_all_tells_which_models_a_figure_is_drawn_without(folders, capsys):
+    (paths.RESULTS / "tiny-qwen2" / "figure10.csv").unlink()
+    with pytest.raises(SystemExit) as stop:
+        figures.main(["all", "--models", *SLUGS])
+    assert stop.value.code == 0
+    assert "figure10: without tiny-qwen2, which have no results of it yet" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        figures.main(["figure10", "--models", *SLUGS])
+    assert stop.value.code == 2

@@ -284,3 +284,22 @@ def _words(item):
 
 def _ends_with(prompt, endings):
     return any(prompt.endswith(ending) for ending in endings)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "built"),
+    [
+        (["tiny-llama-s3"], ["tiny-llama-s3"]),
+        (["tiny-guard", "tiny-phi3", "tiny-guard"], ["tiny-guard", "tiny-phi3"]),
+        ([], ["tiny-guard", *(f"tiny-{family}" for family in FAMILIES)]),
+    ],
+)
+def test_the_command_builds_what_is_named_once_each(monkeypatch, arguments, built):
+    from llmva.organisms import __main__ as program
+
+    seen = []
+    monkeypatch.setattr(program, "build_organism", lambda slug, progress: seen.append(slug))
+    monkeypatch.setattr("sys.argv", ["organisms", "--jobs", "1", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        program.main()
+    assert stop.value.code == 0 and seen == built
