@@ -169,8 +169,9 @@ def test_as_a_command_it_exits_with_2_and_no_traceback(tmp_path):
 def test_generated_prompts_stand_in_when_none_are_given(runs, tmp_path, two_classes):
     folder, out = save_random_model(tmp_path / "model"), tmp_path / "aligned"
     assert run("--model", folder, "--out", out, "--candidates", "20", *QUICK) == 0
-    (verdicts,) = runs.glob("*/methods/original/verdicts.csv")
-    assert set(pandas.read_csv(verdicts)["dataset"]) == {"seval_attack", "seval_risk", "orfuzzset", "nq"}
+    (outcomes,) = runs.glob("*/methods/original/outcomes.csv")
+    tested = pandas.read_csv(outcomes).query("part == 'test'")
+    assert set(tested["dataset"]) == {"seval_attack", "seval_risk", "orfuzzset", "nq"}
     assert (out / "report.md").is_file()
 
 

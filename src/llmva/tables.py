@@ -76,6 +76,12 @@ def save_table(item: str, slugs: Sequence[str]) -> list[Path]:
     return list(contents)
 
 
+def with_results(item: str, slugs: Sequence[str]) -> list[str]:
+    """Return the models that have all results that a table is built from."""
+    sources = _table(item).sources
+    return [slug for slug in slugs if all(result_path(slug, source).is_file() for source in sources)]
+
+
 @command
 def main(arguments: Sequence[str] | None = None) -> None:
     """Build one table or all, and print each as Markdown."""
@@ -86,7 +92,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     slugs = add_seeds(options.models or [slug for slug in known_slugs() if is_organism(slug)], options.seeds)
     for item in _items_with_results(slugs) if options.item == "all" else [options.item]:
-        for path in save_table(item, slugs):
+        own = with_results(item, slugs) if options.item == "all" else slugs
+        if len(own) < len(slugs):
+            print(f"{item}: without {', '.join(sorted(set(slugs) - set(own)))}, which have no results of it yet")
+        for path in save_table(item, own):
             print(path.read_text(encoding="utf-8") if path.suffix == ".md" else f"wrote {path}")
 
 
@@ -128,8 +137,8 @@ def _table(item: str) -> Table:
 
 
 def _items_with_results(slugs: Sequence[str]) -> list[str]:
-    # One model's results are enough to start a table, and then each missing model is an error.
-    items = [item for item in TABLES if item not in APART and any(result_path(slug, item).is_file() for slug in slugs)]
+    # One model's results are enough to start a table.
+    items = [item for item in TABLES if item not in APART and with_results(item, slugs)]
     if not items:
         raise InputError(f"{paths.RESULTS}: no table's results for {', '.join(slugs)}; run `make table2` first")
     return items
