@@ -185,7 +185,7 @@ def judges(generator) -> list[tuple]:
 
 def ridge(generator) -> list[tuple]:
     rows = []
-    for place, method in enumerate(("LLM-VA", "RMS", "ridge", "RMS + ridge")):
+    for place, method in enumerate(("LLM-VA", "soft SVM", "ridge edit", "LLM-VA-R")):
         for number in range(ITERATIONS):
             value = 0.6 + (0.2 + 0.04 * place) * (1 - numpy.exp(-number / (4 - place))) + generator.normal(0, 0.03)
             rows.append((method, "validation", f"strict_f1.{number:03d}", value))
@@ -410,11 +410,11 @@ def test_figure11_sets_one_judge_beside_two(folders):
 
 def test_figure13_draws_means_and_every_model(folders):
     figure, data = drawn("figure13", SLUGS)
-    variants = ["LLM-VA", "RMS", "ridge", "RMS + ridge"]
+    variants = ["LLM-VA", "soft SVM", "ridge edit", "LLM-VA-R"]
     assert list(data["method"].unique()) == variants
     curves = data[data["measure"] == "strict_f1"]
-    expected = curves[curves["method"] == "ridge"].groupby("iteration")["value"].mean()
-    assert figure.axes[2].get_title() == "ridge"
+    expected = curves[curves["method"] == "ridge edit"].groupby("iteration")["value"].mean()
+    assert figure.axes[2].get_title() == "ridge edit"
     assert numpy.allclose(drawn_lines(figure.axes[2])["Mean over models"][:, 1], expected)
     finals = data[data["measure"] == "kept_gsm"].pivot(index="model", columns="method", values="value")[variants]
     dots = drawn_lines(figure.axes[-1])
@@ -435,13 +435,13 @@ def test_figure13_shows_every_seed_as_an_organism_of_its_own(folders):
 
 def test_figure13_has_room_for_any_number_of_variants(folders):
     def add(frame):
-        others = [frame[frame["method"] == "RMS"].assign(method=f"lambda {number}") for number in range(7)]
+        others = [frame[frame["method"] == "soft SVM"].assign(method=f"lambda {number}") for number in range(7)]
         return pandas.concat([frame, *others])
 
     change("tiny-llama", "ridge", add)
     figure, data = drawn("figure13", ["tiny-llama"])
     assert len(visible(figure)) == 11 + 4
-    assert list(data["method"].unique())[3:5] == ["RMS + ridge", "lambda 0"]
+    assert list(data["method"].unique())[3:5] == ["LLM-VA-R", "lambda 0"]
     assert not overlaps(figure)
 
 
@@ -450,7 +450,7 @@ def test_a_curve_that_ended_early_keeps_its_last_value(folders):
 
     def stop(frame):
         number = frame["metric"].str.extract(r"^strict_f1\.(\d+)$")[0].astype(float)
-        return frame[~((frame["method"] == "RMS") & (number > last))]
+        return frame[~((frame["method"] == "soft SVM") & (number > last))]
 
     change("tiny-llama", "ridge", stop)
     data = figures.figure_data("figure13", SLUGS)
@@ -636,7 +636,7 @@ def test_a_missing_metric_is_named(folders, item, source, pattern, message):
         ("figure5", "utility", "Original", "method: no Original"),
         ("figure5", "utility", "SCANS", "metric: SCANS of cola f1 missing"),
         ("figure11", "figure11", "one judge", "method: no one judge"),
-        ("figure13", "ridge", "RMS", "method: no RMS"),
+        ("figure13", "ridge", "soft SVM", "method: no soft SVM"),
     ],
 )
 def test_a_missing_method_is_named(folders, item, source, method, message):

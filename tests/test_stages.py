@@ -29,7 +29,7 @@ from llmva.params import StudyParams, load_params
 from llmva.readers import chosen_l_select, read_outcomes, read_test_rows
 from llmva.records import record_results
 from llmva.results import read_results
-from llmva.ridge_study import evaluate_parts, record_parts, run_controls, run_parts
+from llmva.ridge_study import BASELINES, evaluate_parts, record_parts, run_controls, run_parts
 from llmva.stages import collect_prompts, compare_solvers, observe_original, probe_layers, run_alignment
 from llmva.steering import METHODS, Original
 from llmva.study import Study
@@ -200,10 +200,10 @@ def test_the_parts_of_llm_va_r_are_run_alike_and_compared_on_the_same_prompts(wo
     parts = {"LLM-VA": run_alignment(study, 3), **run_parts(study)}
     loops = {**parts, **run_controls(study, parts["LLM-VA-R"])}
     table = record_parts(study, loops, evaluate_parts(study, loops))
-    assert list(table.index) == list(loops)
+    assert list(table.index) == ["Original", *BASELINES, *loops]
     shared = {tuple(read_loop(stage)[2].index) for name, stage in parts.items() if name != "LLM-VA"}
     assert shared == {(0, 1)}
-    assert read_results("ridge", ["toy"])["method"].nunique() == len(loops)
+    assert read_results("ridge", ["toy"])["method"].nunique() == len(table)
 
 
 def test_the_pool_is_needed_first(world):

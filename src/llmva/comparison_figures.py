@@ -39,8 +39,12 @@ FINALS = {
     "kept": ("Utility kept (%)", 100),
     "kept_gsm": ("Arithmetic kept (%)", 100),
 }
-# The parts of LLM-VA-R, from the paper's method to all of them; what else was varied stands behind them.
-VARIANTS = ("LLM-VA", "soft SVM", "RMS", "ridge edit", "ridge", "RMS and ridge", "RMS + ridge", "LLM-VA-R")
+# Methods without a loop, then the parts of LLM-VA-R, from the paper's method to all of them; what else was varied
+# stands behind them.
+VARIANTS = (
+    "Original", "AlphaSteer", "AlphaSteer+", "Fine-tuning",
+    "LLM-VA", "soft SVM", "ridge edit", "RMS and ridge", "LLM-VA-R",
+)  # fmt: skip
 
 
 def tidy_utility(results: pandas.DataFrame) -> pandas.DataFrame:
@@ -118,12 +122,15 @@ def draw_selection(data: pandas.DataFrame) -> "Figure":
 
 
 def tidy_ridge(results: pandas.DataFrame) -> pandas.DataFrame:
-    """Return model, method, measure, iteration (of the curves) and value; ended curves keep their last value."""
+    """Return model, method, measure, iteration (of the curves) and value; ended curves keep their last value.
+
+    Every method has final numbers, and a loop has a curve besides.
+    """
     template = "<name>.<iteration>"
     logged = parse_metrics(results, template, ["strict_f1"])
     measured = parse_metrics(results, "<name>", list(FINALS))
     variants = _in_order([*logged["method"], *measured["method"]], VARIANTS)
-    require_methods(logged, variants)
+    require_methods(logged, _in_order(logged["method"], VARIANTS))
     require_methods(measured, variants)
     curves = widen(carry_forward(logged, "method"), template, ["strict_f1"], by=("method",))
     finals = widen(measured, "<name>", list(FINALS), by=("method",))
@@ -137,19 +144,20 @@ def tidy_ridge(results: pandas.DataFrame) -> pandas.DataFrame:
 def draw_ridge(data: pandas.DataFrame) -> "Figure":
     """Draw strict F1 by iteration, mean and range over models for each variant, and the final numbers as dots."""
     variants = list(data["method"].unique())
-    abreast = min(len(variants), 6)
-    down = -(-len(variants) // abreast)
+    curves = data[data["measure"] == "strict_f1"].astype({"iteration": int})
+    loops = list(curves["method"].unique())
+    abreast = min(len(loops), 6)
+    down = -(-len(loops) // abreast)
     heights = 1.35 * down, 0.23 * len(variants) + 0.4
     figure = new_figure(7.2, sum(heights) + 1)
     upper, lower = figure.add_gridspec(2, 1, height_ratios=heights)
-    curves = data[data["measure"] == "strict_f1"].astype({"iteration": int})
     axes = upper.subgridspec(down, abreast).subplots(sharex=True, sharey=True, squeeze=False)
     for number, axis in enumerate(axes.ravel()):
-        if number < len(variants):
-            _draw_curve(axis, curves, variants[number], variants[0])
+        if number < len(loops):
+            _draw_curve(axis, curves, loops[number], loops[0])
         else:
             axis.set_axis_off()
-        if number + abreast >= len(variants):
+        if number + abreast >= len(loops):
             axis.tick_params(labelbottom=True)
             axis.set_xlabel("Iteration")
     for axis in axes[:, 0]:
