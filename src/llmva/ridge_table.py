@@ -72,8 +72,8 @@ def _blocks(frames: dict[str, pandas.DataFrame]) -> list[Block]:
     for metric, heading in METRICS.items():
         columns |= {
             f"{metric}_mean": Column(heading, as_decimal, "high"),
-            f"{metric}_worst": Column("worst", as_decimal, "high"),
-            f"{metric}_p": Column("p", as_p_value),
+            f"{metric}_worst": Column(f"{heading}: worst", as_decimal, "high"),
+            f"{metric}_p": Column(f"{heading}: p", as_p_value),
         }
     caption = "Means and worst cases over studies; p: exact Wilcoxon test of LLM-VA-R against the row, paired by study."
     return [Block(frames[""], columns, ("method",), caption)]

@@ -1,0 +1,60 @@
+"""The table of LLM-VA-R over organisms: hand-computed means, worst cases and paired tests."""
+
+import numpy
+import pandas
+import pytest
+from scipy.stats import wilcoxon
+
+from llmva import paths, tables
+from llmva.errors import InputError
+from llmva.results import write_results
+from llmva.ridge_table import METRICS, paired_p
+
+SLUGS = [f"tiny-llama-s{seed}" for seed in range(10, 16)]
+VALUES = {"LLM-VA": [0.5, 0.6, 0.9, 0.7, 0.8, 0.55], "LLM-VA-R": [0.9, 0.95, 0.95, 0.94, 0.93, 0.96]}
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(paths, "TABLES", tmp_path / "tables")
+    for number, slug in enumerate(SLUGS):
+        rows = [(method, metric, values[number]) for method, values in VALUES.items() for metric in METRICS]
+        frame = pandas.DataFrame(rows, columns=["method", "metric", "value"])
+        write_results(slug, "ridge", frame.assign(dataset="all", n=200, seed=0))
+
+
+def test_every_seed_is_a_study_of_its_own():
+    table = tables.build_table("ridge", SLUGS).set_index("method")
+    own = VALUES["LLM-VA"]
+    assert table.loc["LLM-VA", "studies"] == 6
+    assert table.loc["LLM-VA", "test_strict_f1_mean"] == pytest.approx(numpy.mean(own))
+    assert table.loc["LLM-VA", "test_strict_f1_sd"] == pytest.approx(numpy.std(own, ddof=1))
+    assert table.loc["LLM-VA", "kept_worst"] == 0.5
+    # All six differences point one way: the exact two-sided p is 2 / 2^6.
+    assert table.loc["LLM-VA", "kept_gsm_p"] == pytest.approx(2 / 64)
+    assert numpy.isnan(table.loc["LLM-VA-R", "kept_p"])
+
+
+def test_the_test_is_scipys_and_leaves_out_ties():
+    first, second = pandas.Series([0.9, 0.8, 0.7, 0.5]), pandas.Series([0.5, 0.9, 0.7, 0.1])
+    assert paired_p(first, second) == wilcoxon([0.4, -0.1, 0.4], method="exact").pvalue
+    assert numpy.isnan(paired_p(first, first))
+
+
+def test_a_study_without_a_method_is_named():
+    frame = pandas.DataFrame({"method": ["LLM-VA"], "metric": ["kept"], "value": [1.0]})
+    write_results(SLUGS[0], "ridge", frame.assign(dataset="all", n=200, seed=0))
+    with pytest.raises(InputError, match="missing for a method or a study"):
+        tables.build_table("ridge", SLUGS)
+
+
+def test_it_is_printed_on_its_own_and_never_with_all_the_others(capsys):
+    with pytest.raises(SystemExit) as stop:
+        tables.main(["ridge", "--models", *SLUGS])
+    assert stop.value.code == 0
+    assert "6 studies" in capsys.readouterr().out
+    assert {path.name for path in paths.TABLES.iterdir()} >= {"ridge.csv", "ridge_studies.csv", "ridge.md", "ridge.tex"}
+    with pytest.raises(SystemExit) as stop:
+        tables.main(["all", "--models", *SLUGS])
+    assert stop.value.code == 2
