@@ -454,7 +454,7 @@ def test_a_curve_that_ended_early_keeps_its_last_value(folders):
 
     change("tiny-llama", "ridge", stop)
     data = figures.figure_data("figure13", SLUGS)
-    curve = data[(data["model"] == "tiny-llama") & (data["method"] == "RMS") & (data["measure"] == "strict_f1")]
+    curve = data[(data["model"] == "tiny-llama") & (data["method"] == "soft SVM") & (data["measure"] == "strict_f1")]
     assert list(curve["iteration"]) == list(range(ITERATIONS))
     assert curve["value"].iloc[last:].nunique() == 1 < curve["value"].iloc[: last + 1].nunique()
 
