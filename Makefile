@@ -37,7 +37,6 @@ ABLATIONS := $(FLOOR3) $(addprefix src/llmva/,ablations.py ablation_records.py u
 ORGANISM := $(FLOOR0) $(wildcard src/llmva/organisms/*.py)
 
 execute = $(PYTHON) -m llmva.execute $(1) $(2)
-comma := ,
 later := $(if $(filter-out 1,$(SEEDS)),$(shell seq 1 $$(($(SEEDS) - 1))))
 SEEDED := $(MODELS) $(foreach seed,$(later),$(patsubst %,%-s$(seed),$(filter tiny-%,$(MODELS))))
 ALL_RUNS := $(sort $(SEEDED) $(FRESH))
@@ -65,7 +64,7 @@ env: $(ENV) ## make .venv with the pinned packages (3 min; needs Python 3.11 or 
 	@touch $@
 
 # Always asked, since only the library sees whether a file was damaged.
-organisms: $(ENV) ## train the tiny models and their guard (2.5 min each), with a table
+organisms: $(ENV) ## train the tiny models and their guard (5 to 6 min each on one core, as many at once as there are cores), with a table
 	$(PYTHON) -m llmva.organisms tiny-guard $(SEEDED)
 	$(PYTHON) -m llmva.organism_report $(SEEDED)
 
@@ -110,14 +109,14 @@ $(foreach m,$(filter tiny-%,$(ALL_RUNS)),$(eval runs/$(m)/00_start_here/manifest
 papermill_params/%.yaml: | $(ENV)
 	@$(PYTHON) -m llmva.params $*
 
-table1 table2: $(call seeded,05_main_results) ## Tables 1, 2: every method, both failures, intervals (12 min per model)
+table1 table2: $(call seeded,05_main_results) ## Tables 1, 2: every method, both failures, intervals (half an hour per model)
 table3: $(call seeded,03_layer_selection) ## Table 3: L_select (6 min per model)
-table4: $(call seeded,10_transferability) ## Table 4: five unseen sets (12 min per model)
+table4: $(call seeded,10_transferability) ## Table 4: five unseen sets (with Table 2)
 figure1 figure9: $(call seeded,01_orthogonality) ## Figures 1, 9: angles and their nulls (4 min per model)
 figure2: $(call manifests,02_svm_identification) ## Figure 2: projections (4 min per model)
 figure3: $(call manifests,04_alignment_loop) ## Figure 3: the plane of both decisions (7 min per model)
 figure4: $(ENV) ## Figure 4: the framework, drawn by code (5 s)
-figure5: $(call seeded,06_utility) ## Figure 5: utility kept (12 min per model)
+figure5: $(call seeded,06_utility) ## Figure 5: utility kept (with Table 2)
 figure6: $(call manifests,07_ablation_angle) ## Figure 6: distorted vectors (10 min per model)
 figure7 figure12: $(call manifests,08_ablation_iterations) ## Figures 7, 12: iterations (7 min per model)
 figure8: $(call manifests,09_ablation_layers) ## Figure 8: number of sublayers (14 min per model)
@@ -125,7 +124,7 @@ figure10: $(call manifests,03_layer_selection) ## Figure 10: scores of the subla
 figure11: $(call manifests,11_judges) ## Figure 11: two judges against one (13 min per model)
 utility: figure5 ## the table behind Figure 5
 	@$(PYTHON) -m llmva.tables utility --models $(MODELS) --seeds $(SEEDS)
-figure13 ridge: fresh ## LLM-VA-R on fresh organisms, taken apart (12 organisms, 15 min each)
+figure13 ridge: fresh ## LLM-VA-R on fresh organisms, taken apart (12 organisms, half an hour each)
 
 $(TABLES):
 	@$(PYTHON) -m llmva.tables $@ --models $(MODELS) --seeds $(SEEDS)
@@ -138,7 +137,7 @@ ridge:
 fresh: $(FRESH:%=runs/%/13_ridge_edit/manifest.json) ## notebook 13 on FRESH, seeds that no choice was made on
 
 fresh_done = $(patsubst results/%/ridge.csv,%,$(wildcard $(FRESH:%=results/%/ridge.csv)))
-tables: $(ENV) ## all tables from the tracked results/ alone (20 s)
+tables: $(ENV) ## all tables from the tracked results/ alone (30 s)
 	$(PYTHON) -m llmva.tables all --models $(MODELS) --seeds $(SEEDS)
 	$(if $(fresh_done),$(PYTHON) -m llmva.tables ridge --models $(fresh_done))
 figures: $(ENV) ## all figures from the tracked results/ alone (60 s)
@@ -146,7 +145,7 @@ figures: $(ENV) ## all figures from the tracked results/ alone (60 s)
 	$(if $(fresh_done),$(PYTHON) -m llmva.figures figure13 --models $(fresh_done))
 
 STAGES := 02_svm_identification 06_utility 07_ablation_angle 08_ablation_iterations 09_ablation_layers 10_transferability 11_judges 13_ridge_edit
-all: $(foreach stage,$(STAGES),$(call manifests,$(stage))) seeds ## every table and figure (20 min per model; use -j2)
+all: $(foreach stage,$(STAGES),$(call manifests,$(stage))) seeds ## every table and figure (an hour per model; use -j2)
 	$(MAKE) tables figures MODELS='$(MODELS)' SEEDS=$(SEEDS)
 seeds: $(call seeded,06_utility) $(call seeded,10_transferability) $(call seeded,01_orthogonality) ## what SEEDS needs
 
@@ -164,7 +163,7 @@ lint: $(ENV)
 	$(PYTHON) -m ruff format --check .
 
 # Nothing here writes to results/, tables/ or figures/: LLMVA_OUT points into build/.
-test: lint ## lint, unit tests, all notebooks on tiny-llama at reduced size (15 min)
+test: lint ## lint, unit tests, all notebooks on tiny-llama at reduced size (about 25 min)
 	$(PYTHON) -m llmva.organisms tiny-guard tiny-llama
 	HF_HUB_OFFLINE=1 $(PYTHON) -m pytest tests
 	rm -rf build/nbval && mkdir -p build/nbval && cp -R results build/nbval/results

@@ -29,7 +29,7 @@ def main() -> None:
         for slug in slugs:
             print(build_organism(slug, progress=not arguments.quiet))
         return
-    print(f"training {len(slugs)} models, {jobs} at a time, 3 to 6 minutes each", flush=True)
+    print(f"training {len(slugs)} models, {jobs} at a time, about 6 minutes each", flush=True)
     # A fresh interpreter each: torch's threads do not survive a fork.
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         for folder in pool.map(partial(build_organism, progress=False), slugs):

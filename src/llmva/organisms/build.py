@@ -36,13 +36,13 @@ class Plan:
     cost: str
 
 
-CHAT_PLAN = Plan(draw_conversations, 1500, CHAT_TEMPLATE, Recipe(steps=1700), "2 to 3 minutes on two cores")
+CHAT_PLAN = Plan(draw_conversations, 1500, CHAT_TEMPLATE, Recipe(steps=1700), "5 to 6 minutes on one core")
 GUARD_PLAN = Plan(
     draw_lessons,
     1200,
     GUARD_TEMPLATE,
     Recipe(steps=800, tokens_per_batch=2048, samples=42_000),
-    "1 minute on two cores",
+    "3 minutes on one core",
 )
 
 
