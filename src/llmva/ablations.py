@@ -192,7 +192,8 @@ def _kappa(one: pandas.Series, other: pandas.Series) -> float:
 
 def _loop_stage(study: Study, name: str, compute, l_select: int) -> Stage:
     fields = ("seed", "sample_per_dataset", "svm", "selection", "probe", "ablations")
-    parameters = {"l_select": l_select, "tasks": digest(read_tasks(study.params.data).to_numpy().tolist()), **study.identity(*fields)}
+    tasks = digest(read_tasks(study.params.data).to_numpy().tolist())
+    parameters = {"l_select": l_select, "tasks": tasks, **study.identity(*fields)}
     return run_stage(
         study.folder / name, compute, parameters=parameters, upstream=[study.prompts_stage], version=VERSION
     )
