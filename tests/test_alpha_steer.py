@@ -11,9 +11,10 @@ from test_alignment import weights_of
 
 from llmva.activations import Capture
 from llmva.generation import read_activations, respond
-from llmva.steering.alpha_steer import DAMPING, NULL_RATIOS, AlphaSteer, find_gates
+from llmva.steering.alpha_steer import DAMPING, NULL_RATIOS, SPANS, AlphaSteer, find_gates
 from llmva.steering.alpha_steer_plus import FEWEST_JAILBROKEN, AlphaSteerPlus
 from llmva.steering.base import TrainingData
+from llmva.steering.search import distinct_spans
 
 METHODS = (AlphaSteer, AlphaSteerPlus)
 NEUTRAL = ("what is a rope", "name a colour", "seven plus five")
@@ -240,8 +241,8 @@ def test_the_search_space_uses_the_whole_budget_and_starts_unsteered(llama, tria
     assert len(settings) == trials == len({json.dumps(setting) for setting in settings})
     assert settings[0]["strength"] == 0 and all(setting["strength"] > 0 for setting in settings[1:])
     if trials == 43:
-        # Of two blocks the published span is empty and the late one is the middle one.
-        assert {setting["span"] for setting in settings[1:]} == {"middle", "all"}
+        # Of two blocks the published span, the middle and the late one are the same block.
+        assert {setting["span"] for setting in settings[1:]} == {"published", "all"}
 
 
 def test_a_deeper_model_gets_all_spans_with_all_ratios():
@@ -251,7 +252,12 @@ def test_a_deeper_model_gets_all_spans_with_all_ratios():
         contents.update(dict.fromkeys(range(7), contents[0]))
     method = AlphaSteer()
     method.fit(training)
-    assert method.spans == {"published": range(2, 4), "middle": range(2, 5), "late": range(3, 6), "all": range(6)}
+    assert distinct_spans(SPANS, 6) == {
+        "published": range(2, 4),
+        "middle": range(2, 5),
+        "late": range(3, 6),
+        "all": range(6),
+    }
     pairs = {(setting["span"], setting["null_ratio"]) for setting in method.search_space(13)[1:]}
     assert len(pairs) == 12
 

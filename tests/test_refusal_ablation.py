@@ -13,7 +13,9 @@ from test_alignment import weights_of
 from llmva.activations import FINAL, Capture
 from llmva.generation import read_activations, respond
 from llmva.steering.base import TrainingData
-from llmva.steering.refusal_ablation import DEEPEST, RefusalAblation
+from llmva.steering.refusal_ablation import AFFINE, DEEPEST, DIRECTIONAL, RefusalAblation
+
+FULL = {"variant": DIRECTIONAL, "site": 0.5, "strength": 1.0}
 
 
 def training_of(chat_model, toxic="refused", benign="answered"):
@@ -72,7 +74,7 @@ def test_full_strength_leaves_no_component_in_any_residual_and_any_contribution(
     method = fitted(family_model)
     capture = Capture(blocks=True, positions=positions, basis="residual")
     before = read_activations(family_model, prompts, capture=capture, batch_size=5)
-    with method.applied(family_model, {"site": 0.5, "strength": 1.0}):
+    with method.applied(family_model, FULL):
         after = read_activations(family_model, prompts, capture=capture, batch_size=5)
     direction = method.directions[1]
     for name, values in [*after.blocks.items(), *after.outputs.items()]:
@@ -87,7 +89,7 @@ def test_the_stream_between_attention_and_mlp_is_ablated_too(family_model, promp
     direction, seen = torch.from_numpy(method.directions[1]), []
     block = family_model.blocks[1]
     norm = getattr(block, "pre_feedforward_layernorm", block.post_attention_layernorm)
-    with method.applied(family_model, {"site": 0.5, "strength": 1.0}), ExitStack() as stack:
+    with method.applied(family_model, FULL), ExitStack() as stack:
         hook = norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].double()))
         stack.callback(hook.remove)
         respond(family_model, prompts, max_new_tokens=3, batch_size=5)
@@ -100,7 +102,7 @@ def test_a_partial_strength_leaves_its_share_and_touches_nothing_else(llama):
     method = fitted(llama)
     capture = Capture(outputs=False, final=False, blocks=True, positions="all")
     before = read_activations(llama, ["hi"], capture=capture, batch_size=1).blocks[0]
-    with method.applied(llama, {"site": 0.5, "strength": 0.25}):
+    with method.applied(llama, {**FULL, "strength": 0.25}):
         after = read_activations(llama, ["hi"], capture=capture, batch_size=1).blocks[0]
     direction = method.directions[1]
     numpy.testing.assert_allclose(after @ direction, 0.75 * (before @ direction), atol=1e-6)
@@ -108,10 +110,30 @@ def test_a_partial_strength_leaves_its_share_and_touches_nothing_else(llama):
     numpy.testing.assert_allclose(after @ across, before @ across, atol=1e-6)
 
 
+@pytest.mark.parametrize("strength", [1.0, 0.25])
+def test_affine_ablation_takes_the_last_prompt_token_to_the_level_of_answers(family_model, prompts, strength):
+    method = RefusalAblation()
+    training = training_of(family_model)
+    method.fit(training)
+    levels, direction = method.levels[1], method.directions[1]
+    answered = (training.benign == 1) & (training.answered == 1)
+    assert levels[1] == pytest.approx((training.residuals[1][answered] @ direction).mean(), rel=1e-4)
+    capture = Capture(outputs=False, final=False, blocks=True, positions="all")
+    before = read_activations(family_model, prompts[:1], capture=capture, batch_size=1).blocks
+    with method.applied(family_model, {**FULL, "variant": AFFINE, "strength": strength}):
+        after = read_activations(family_model, prompts[:1], capture=capture, batch_size=1).blocks
+    for site in (0, 1):
+        numpy.testing.assert_allclose(after[site][:-1], before[site][:-1], atol=1e-6)
+    went = (after[0][-1] - before[0][-1]) @ direction
+    assert went == pytest.approx(strength * (levels[0] - before[0][-1] @ direction), rel=1e-3, abs=1e-5)
+    if strength == 1:
+        assert after[1][-1] @ direction == pytest.approx(levels[1], rel=1e-3, abs=1e-5)
+
+
 def test_half_precision_stays_half_precision(llama, prompts):
     method = fitted(llama)
     llama.model.to(torch.bfloat16)
-    with method.applied(llama, {"site": 0.5, "strength": 1.0}):
+    with method.applied(llama, FULL):
         final = read_activations(llama, prompts, capture=Capture(), batch_size=5).outputs[FINAL]
     size = numpy.linalg.norm(final, axis=1)
     assert (abs(final @ method.directions[1]) < 0.01 * size).all()
@@ -123,7 +145,7 @@ def test_cached_decoding_equals_uncached_decoding_in_a_padded_batch(family_model
     options = {"attention_mask": (tokens > 0).long(), "max_new_tokens": 6, "do_sample": False}
     options.update(return_dict_in_generate=True, output_scores=True)
     plain = family_model.model.generate(tokens, **options)
-    with method.applied(family_model, {"site": 0.5, "strength": 1.0}):
+    with method.applied(family_model, FULL):
         cached = family_model.model.generate(tokens, use_cache=True, **options)
         uncached = family_model.model.generate(tokens, use_cache=False, **options)
     assert cached.sequences.tolist() == uncached.sequences.tolist()
@@ -133,7 +155,7 @@ def test_cached_decoding_equals_uncached_decoding_in_a_padded_batch(family_model
 
 def test_padding_and_neighbours_do_not_matter(llama, prompts):
     method = fitted(llama)
-    with method.applied(llama, {"site": 0.5, "strength": 1.0}):
+    with method.applied(llama, FULL):
         together = respond(llama, prompts, max_new_tokens=5, batch_size=5).texts
         alone = [respond(llama, [prompt], max_new_tokens=5, batch_size=1).texts[0] for prompt in prompts]
     assert together == alone != respond(llama, prompts, max_new_tokens=5, batch_size=5).texts
@@ -143,12 +165,12 @@ def test_it_leaves_no_trace_even_after_an_error_and_strength_zero_changes_nothin
     method = fitted(family_model)
     before = weights_of(family_model)
     texts = respond(family_model, prompts, max_new_tokens=5, batch_size=5).texts
-    with pytest.raises(RuntimeError), method.applied(family_model, {"site": 0.5, "strength": 1.0}):
+    with pytest.raises(RuntimeError), method.applied(family_model, FULL):
         raise RuntimeError("even after an error")
     assert all(torch.equal(weight, before[key]) for key, weight in family_model.model.state_dict().items())
     assert not any(module._forward_pre_hooks or module._forward_hooks for module in family_model.model.modules())
     assert respond(family_model, prompts, max_new_tokens=5, batch_size=5).texts == texts
-    for still in (method.search_space(9)[0], {"site": 0.5, "strength": 0.0}):
+    for still in (method.search_space(9)[0], {**FULL, "strength": 0.0}):
         with method.applied(family_model, still):
             assert respond(family_model, prompts, max_new_tokens=5, batch_size=5).texts == texts
 
@@ -162,12 +184,14 @@ def test_the_search_space_uses_the_whole_budget_and_starts_unsteered(depth, tria
     assert settings == json.loads(json.dumps(settings))
     assert len(settings) == trials == len({json.dumps(setting) for setting in settings})
     assert settings[0]["strength"] == 0
-    sites = {round(setting["site"] * depth) for setting in settings[1:]}
+    assert 0 <= sum((setting["variant"] == DIRECTIONAL) - (setting["variant"] == AFFINE) for setting in settings) <= 1
+    sites = {round(setting["site"] * depth) for setting in settings if setting["strength"]}
     assert sites <= set(method.directions)
     if trials == 43:
-        assert sites == set(method.directions) or len(sites) == 11
-        assert len({setting["strength"] for setting in settings[1:]}) >= 4
-        assert settings[1]["strength"] == 1 and min(setting["strength"] for setting in settings[1:]) < 0.2
+        assert sites == set(method.directions) or len(sites) == 8
+        for variant in (DIRECTIONAL, AFFINE):
+            mine = [setting["strength"] for setting in settings if setting["variant"] == variant]
+            assert mine[:2] == [0, 1] and mine[-1] == 0.05 and len(set(mine)) == len(mine)
 
 
 @pytest.mark.parametrize(

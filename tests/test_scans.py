@@ -12,7 +12,7 @@ from llmva.generation import respond
 from llmva.models import encode_chats, load_model, user_chats
 from llmva.steering import scans
 from llmva.steering.base import TrainingData
-from llmva.steering.scans import Scans, distinct_spans, find_thresholds, read_transitions
+from llmva.steering.scans import Scans, find_thresholds, read_transitions
 
 REPLIES = {"answered": "sure, here is what you asked for.", "refused": "i am sorry, but no."}
 
@@ -202,12 +202,6 @@ def test_the_search_space_uses_the_whole_budget_and_has_the_unsteered_model(fitt
     if trials == 43:
         assert len({setting["threshold"] for setting in settings[1:]}) > 2
         assert min(setting["strength"] for setting in settings[1:]) > 0
-
-
-def test_spans_keep_their_share_of_the_depth_and_equal_ones_are_left_out():
-    assert distinct_spans(scans.SPANS, 32)["published"] == range(10, 20)
-    assert distinct_spans(scans.SPANS, 2) == {"published": range(1, 2), "all": range(0, 2)}
-    assert distinct_spans(scans.SPANS, 1) == {"published": range(0, 1)}
 
 
 @pytest.mark.parametrize("label", ["toxic", "benign"])

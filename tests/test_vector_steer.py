@@ -153,7 +153,7 @@ def test_every_family_is_steered_and_comes_back(family_model, prompts, setting):
 def test_the_search_space_uses_the_whole_budget_for_both_variants(steer, trials):
     settings = steer.search_space(trials)
     assert len(settings) == trials
-    assert settings[0] == {"variant": "mean difference", "span": "all", "strength": 0.0}
+    assert settings[0] == {"variant": "mean difference", "strength": 0.0}
     assert len({tuple(setting.values()) for setting in settings}) == trials
     of_variant = [[setting for setting in settings if setting["variant"] == variant] for variant in VARIANTS]
     assert 0 <= len(of_variant[0]) - len(of_variant[1]) <= 1
@@ -162,7 +162,8 @@ def test_the_search_space_uses_the_whole_budget_for_both_variants(steer, trials)
     if trials == 43:
         for mine in of_variant:
             assert {numpy.sign(setting["strength"]) for setting in mine} == {-1, 0, 1}
-            assert len({setting["span"] for setting in mine}) == 4
+            # Of two blocks the middle is the late one.
+            assert {setting.get("span") for setting in mine} == {None, "all", "early", "middle"}
 
 
 def test_one_class_of_verdicts_is_a_named_outcome(llama, prompts):

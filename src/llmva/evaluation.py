@@ -81,7 +81,7 @@ def evaluate_method(
         compute,
         parameters=parameters,
         upstream=(study.prompts_stage, *upstream),
-        version=VERSION,
+        version=method.version,
     )
 
 

@@ -15,6 +15,7 @@ import torch
 from llmva.models import ChatModel
 from llmva.steering.base import UNSTEERED, TrainingData
 from llmva.steering.residual import Change, Pass, add_where, changed_residuals
+from llmva.steering.search import alternating, blocks_of, distinct_spans, in_turn
 from llmva.steering.vector_steer import relative_difference
 
 # Shares of the depth that are steered. The published blocks, scaled to other depths, lie in the first.
@@ -38,11 +39,10 @@ class AlphaSteer:
         r by site.
     gates : dict of (variant, site) to dict of float to (d,) array
         u by null ratio.
-    spans : dict of str to range
-        The blocks of each span.
     """
 
     name = "AlphaSteer"
+    version = 1
     finetunes = False
     hooks = True
     spares_neutral = True
@@ -50,7 +50,6 @@ class AlphaSteer:
     def __init__(self) -> None:
         self.steps: dict[int, numpy.ndarray] = {}
         self.gates: dict[tuple[str, int], dict[float, numpy.ndarray]] = {}
-        self.spans: dict[str, range] = {}
         self.outcome = "not fitted"
 
     def fit(self, training: TrainingData) -> None:
@@ -64,7 +63,7 @@ class AlphaSteer:
         if self.outcome != "fitted":
             return
         depth = len(training.residuals) - 1
-        self.spans, self.steps, self.gates = _distinct_spans(depth), {}, {}
+        self.steps, self.gates = {}, {}
         for site in range(depth):
             rows = training.residuals[site]
             self.steps[site] = relative_difference(rows, -training.answered)
@@ -81,8 +80,7 @@ class AlphaSteer:
     def search_space(self, trials: int) -> list[dict]:
         """Return the unsteered model and geometrically spaced strengths, strongest first; so for each variant.
 
-        Spans and null ratios take turns along the strengths. Crossed with all of them, the strengths, which
-        matter most, would be few.
+        Spans and null ratios take turns along the strengths.
         """
         if self.outcome != "fitted":
             return [dict(UNSTEERED)]
@@ -91,15 +89,21 @@ class AlphaSteer:
         return [
             {**({"variant": variant} if variant else {}), **setting}
             for variant, share in zip(variants, shares, strict=True)
-            for setting in _settings(list(self.spans), list(self.gates[variant, 0]), share)
+            for setting in alternating(self._cells(variant), share, strongest=STRONGEST, weakest=WEAKEST)
         ]
+
+    def _cells(self, variant: str) -> list[dict]:
+        return in_turn(
+            [{"span": span} for span in distinct_spans(SPANS, len(self.steps))],
+            [{"null_ratio": ratio} for ratio in self.gates[variant, 0]],
+        )
 
     @contextmanager
     def applied(self, chat_model: ChatModel, setting: dict) -> Iterator[None]:
         """Hook the span's block inputs; the hooks come off when the block ends."""
         changes = {}
         if setting["strength"]:
-            for site in self.spans[setting["span"]]:
+            for site in blocks_of(SPANS[setting["span"]], len(self.steps)):
                 gate = self.gates[setting.get("variant", ""), site][setting["null_ratio"]]
                 changes[site] = _gated(gate, setting["strength"] * self.steps[site])
         with changed_residuals(chat_model, changes):
@@ -145,25 +149,6 @@ def _gate(harmful: numpy.ndarray, leading: numpy.ndarray) -> numpy.ndarray:
     gram[numpy.diag_indices_from(gram)] += DAMPING * energy / width
     # The same solution through rows instead of features: the smaller system for real models.
     return free.T @ scipy.linalg.solve(gram, numpy.ones(len(gram)), assume_a="pos")
-
-
-def _settings(spans: list[str], ratios: list[float], trials: int) -> list[dict]:
-    if trials < 1:
-        return []
-    settings = [dict(UNSTEERED)]
-    for number, strength in enumerate(numpy.geomspace(STRONGEST, WEAKEST, trials - 1).round(4).tolist()):
-        row, column = divmod(number, len(spans))
-        ratio = ratios[(row + column) % len(ratios)]
-        settings.append({"span": spans[column], "null_ratio": ratio, "strength": strength})
-    return settings
-
-
-def _distinct_spans(depth: int) -> dict[str, range]:
-    """Return each span's blocks; in a shallow model some spans are empty or equal, and the first stays."""
-    # Halves go up: rounding to even would make two spans of a model of six blocks one.
-    blocks = {name: range(*(int(share * depth + 0.5) for share in shares)) for name, shares in SPANS.items()}
-    names = {span: name for name, span in reversed(blocks.items()) if span}
-    return {name: span for name, span in blocks.items() if names.get(span) == name}
 
 
 def _gated(gate: numpy.ndarray, step: numpy.ndarray) -> Change:

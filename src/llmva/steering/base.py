@@ -80,11 +80,14 @@ class SteeringMethod(Protocol):
     ----------
     name : str
         As in the tables.
+    version : int
+        Counts the changes that give other results; what was measured before one is measured again.
     finetunes, hooks : bool
         Whether it trains weights by gradient, and whether it must run beside the model (Table 1).
     """
 
     name: str
+    version: int
     finetunes: bool
     hooks: bool
 

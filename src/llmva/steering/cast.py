@@ -14,7 +14,7 @@ from llmva.models import ChatModel
 from llmva.provenance import random_generator
 from llmva.steering.base import UNSTEERED, TrainingData
 from llmva.steering.residual import Change, Pass, add_where, changed_residuals
-from llmva.steering.scans import blocks_of, distinct_spans
+from llmva.steering.search import alternating, blocks_of, distinct_spans, in_turn
 
 # Shares of the depth that are steered, at block inputs. Published are blocks 15 to 23 of 32.
 SPANS = {"published": (15 / 32, 24 / 32), "late": (0.5, 1.0), "all": (0.0, 1.0)}
@@ -44,6 +44,7 @@ class Cast:
     """
 
     name = "CAST"
+    version = 2
     finetunes = False
     hooks = True
 
@@ -76,20 +77,14 @@ class Cast:
             self.steps[site] = (mean_norm * oriented_component(differences)).astype(numpy.float32)
 
     def search_space(self, trials: int) -> list[dict]:
-        """Return the unsteered model, then strengths of both signs, conditions and spans, `trials` in all.
-
-        Where the grid does not fit evenly, some of the weakest strengths are left out.
-        """
+        """Return the unsteered model, then strengths along which conditions, their signs and spans take turns."""
         if self.outcome != "fitted":
             return [dict(UNSTEERED)]
-        signed = [(sign, condition) for sign, found in self.conditions.items() for condition in found]
-        spans = distinct_spans(SPANS, len(self.steps))
-        strengths = numpy.geomspace(STRONGEST, WEAKEST, -(-(trials - 1) // (len(signed) * len(spans)))).round(4)
-        grid = [
-            {**_without_f1(condition), "span": span, "strength": sign * strength}
-            for strength, (sign, condition), span in product(strengths.tolist(), signed, spans)
+        signed = [
+            {**_without_f1(condition), "sign": sign} for sign, found in self.conditions.items() for condition in found
         ]
-        return [dict(UNSTEERED), *grid][:trials]
+        spans = [{"span": span} for span in distinct_spans(SPANS, len(self.steps))]
+        return alternating(in_turn(spans, signed), trials, strongest=STRONGEST, weakest=WEAKEST)
 
     @contextmanager
     def applied(self, chat_model: ChatModel, setting: dict) -> Iterator[None]:

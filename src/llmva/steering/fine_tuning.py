@@ -46,6 +46,7 @@ class FineTuning:
     """
 
     name = "Fine-tuning"
+    version = 1
     finetunes = True
     hooks = False
 

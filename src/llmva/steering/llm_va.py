@@ -21,6 +21,7 @@ class LlmVa:
         As the loop was run; see `EditedModel`.
     """
 
+    version = 1
     finetunes = False
     hooks = False
 

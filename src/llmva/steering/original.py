@@ -10,6 +10,7 @@ class Original:
     """No steering: the row that everything is compared with."""
 
     name = "Original"
+    version = 1
     finetunes = False
     hooks = False
 

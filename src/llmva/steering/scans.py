@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from itertools import product
 
 import numpy
 import torch
@@ -12,6 +11,7 @@ from llmva.generation import read_exchange_activations
 from llmva.models import ChatModel
 from llmva.steering.base import UNSTEERED, TrainingData, residuals_of
 from llmva.steering.residual import Change, Pass, add_where, changed_residuals
+from llmva.steering.search import alternating, blocks_of, distinct_spans
 from llmva.steering.vector_steer import relative_difference
 
 # Shares of the depth that are steered, at block outputs. Published are blocks 10 to 19 of 32.
@@ -42,6 +42,7 @@ class Scans:
     """
 
     name = "SCANS"
+    version = 2
     finetunes = False
     hooks = True
 
@@ -68,20 +69,18 @@ class Scans:
             self.cosines[site] = cosines(transitions[site], self.references[site])
 
     def search_space(self, trials: int) -> list[dict]:
-        """Return the unsteered model, then spans, each with its own thresholds, and strengths, `trials` in all.
-
-        Where the grid does not fit evenly, some of the weakest strengths are left out.
-        """
+        """Return the unsteered model, then strengths along which spans and their thresholds take turns."""
         if self.outcome != "fitted":
             return [dict(UNSTEERED)]
-        gates = [
-            {"span": span, "threshold": threshold}
-            for span, blocks in distinct_spans(SPANS, len(self.steps)).items()
-            for threshold in find_thresholds(self._scores(blocks.start), self.toxic)
+        spans = distinct_spans(SPANS, len(self.steps))
+        thresholds = {span: find_thresholds(self._scores(blocks.start), self.toxic) for span, blocks in spans.items()}
+        # Neighbours differ in both: a span's thresholds are as far apart as the spans are many.
+        cells = [
+            {"span": span, "threshold": found[(row + column) % len(found)]}
+            for row in range(max(map(len, thresholds.values())))
+            for column, (span, found) in enumerate(thresholds.items())
         ]
-        strengths = numpy.geomspace(STRONGEST, WEAKEST, -(-(trials - 1) // len(gates))).round(4).tolist()
-        grid = [{**gate, "strength": strength} for strength, gate in product(strengths, gates)]
-        return [dict(UNSTEERED), *grid][:trials]
+        return alternating(cells, trials, strongest=STRONGEST, weakest=WEAKEST)
 
     @contextmanager
     def applied(self, chat_model: ChatModel, setting: dict) -> Iterator[None]:
@@ -160,24 +159,6 @@ def find_thresholds(scores: numpy.ndarray, toxic: numpy.ndarray) -> list[float]:
     best = candidates[winners[len(winners) // 2]]
     quantiles = numpy.clip((scores < best).mean() + numpy.array(AROUND), 0, 1)
     return list(dict.fromkeys([float(best), *numpy.quantile(scores, quantiles).tolist()]))
-
-
-def distinct_spans(spans: Mapping[str, tuple[float, float]], depth: int) -> dict[str, range]:
-    """Return the blocks of each span, given as shares of the depth; a shallow model tells fewer spans apart.
-
-    A span has at least one block. Of spans with the same blocks the first is kept.
-    """
-    found: dict[str, range] = {}
-    for name, span in spans.items():
-        if blocks_of(span, depth) not in found.values():
-            found[name] = blocks_of(span, depth)
-    return found
-
-
-def blocks_of(span: tuple[float, float], depth: int) -> range:
-    """Return the blocks from one share of the depth up to another, at least one."""
-    first, end = (round(share * depth) for share in span)
-    return range(first, max(end, first + 1))
 
 
 class _Classifier:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import product
 
 import numpy
 import torch
@@ -11,6 +10,7 @@ from llmva.models import ChatModel
 from llmva.provenance import random_generator
 from llmva.steering.base import UNSTEERED, TrainingData
 from llmva.steering.residual import Change, add_where, changed_residuals
+from llmva.steering.search import alternating, blocks_of, distinct_spans, in_turn
 
 MEAN_DIFFERENCE, READING_VECTOR = VARIANTS = ("mean difference", "reading vector")
 # Shares of the depth that are steered; real models differ too much in depth for block numbers.
@@ -32,16 +32,20 @@ class VectorSteer:
     ----------
     steps : dict of str to dict of int to ndarray
         By variant and site: the vector that strength 1 adds, (d,) float32.
+    depth : int
+        Number of blocks.
     outcome : str
         `fitted`, or why there is nothing to steer with.
     """
 
     name = "VectorSteer"
+    version = 2
     finetunes = False
     hooks = True
 
     def __init__(self) -> None:
         self.steps: dict[str, dict[int, numpy.ndarray]] = {}
+        self.depth = 0
         self.outcome = "not fitted"
 
     def fit(self, training: TrainingData) -> None:
@@ -55,31 +59,37 @@ class VectorSteer:
         if self.outcome != "fitted":
             return
         pairs = draw_pairs(labels, training.seed)
+        self.depth = len(training.residuals) - 1
         self.steps = {
             MEAN_DIFFERENCE: {site: relative_difference(rows, labels) for site, rows in training.residuals.items()},
             READING_VECTOR: {site: relative_reading(rows, *pairs) for site, rows in training.residuals.items()},
         }
 
     def search_space(self, trials: int) -> list[dict]:
-        """Return for each variant strength 0 and a grid of spans, signs and strengths, `trials` in all.
+        """Return for each variant the unsteered model, then strengths along which signs and spans take turns.
 
-        Strengths are spaced geometrically. Where the grid does not fit evenly, some of the weakest are left out.
+        The variants share the trials.
         """
-        shares = [-(-trials // 2), trials // 2] if self.outcome == "fitted" else [1, 0]
-        settings = []
-        for variant, share in zip(VARIANTS, shares, strict=True):
-            unsteered = {"variant": variant, "span": "all", **UNSTEERED}
-            settings += [unsteered, *({"variant": variant, **setting} for setting in _grid(share - 1))][:share]
-        return settings
+        if self.outcome != "fitted":
+            return [{"variant": MEAN_DIFFERENCE, **UNSTEERED}]
+        shares = [-(-trials // 2), trials // 2]
+        spans = [{"span": span} for span in distinct_spans(SPANS, self.depth)]
+        cells = in_turn(spans, [{"sign": 1}, {"sign": -1}])
+        return [
+            {"variant": variant, **setting}
+            for variant, share in zip(VARIANTS, shares, strict=True)
+            for setting in alternating(cells, share, strongest=STRONGEST, weakest=WEAKEST)
+        ]
 
     @contextmanager
     def applied(self, chat_model: ChatModel, setting: dict) -> Iterator[None]:
         """Hook the span's blocks; the hooks come off when the block ends."""
-        low, high = (round(share * len(chat_model.blocks)) for share in SPANS[setting["span"]])
         reading = setting["variant"] == READING_VECTOR
+        blocks = blocks_of(SPANS[setting["span"]], len(chat_model.blocks)) if setting["strength"] else ()
         # The output of a block is the next site.
-        sites = range(low + reading, high + reading) if setting["strength"] else ()
-        steps = {site: setting["strength"] * self.steps[setting["variant"]][site] for site in sites}
+        steps = {
+            block + reading: setting["strength"] * self.steps[setting["variant"]][block + reading] for block in blocks
+        }
         changes = {site: _adding(torch.from_numpy(step), generated=reading) for site, step in steps.items()}
         with changed_residuals(chat_model, changes):
             yield
@@ -148,13 +158,6 @@ def draw_pairs(labels: numpy.ndarray, seed: int) -> tuple[numpy.ndarray, numpy.n
     answered, refused = (generator.permutation(numpy.flatnonzero(labels == sign)) for sign in (1, -1))
     count = max(len(answered), len(refused))
     return numpy.resize(answered, count), numpy.resize(refused, count), generator.choice([1, -1], count)
-
-
-def _grid(count: int) -> list[dict]:
-    per_sign = -(-count // (2 * len(SPANS)))
-    strengths = numpy.geomspace(STRONGEST, WEAKEST, max(per_sign, 0)).round(4).tolist()
-    grid = [{"span": span, "strength": sign * size} for size, sign, span in product(strengths, (1, -1), SPANS)]
-    return grid[: max(count, 0)]
 
 
 def _adding(step: torch.Tensor, *, generated: bool) -> Change:

@@ -1,0 +1,50 @@
+"""Settings to try: the whole budget, one cell after the other, and spans that keep their share of the depth."""
+
+from itertools import pairwise
+
+import numpy
+import pytest
+
+from llmva.steering.scans import SPANS
+from llmva.steering.search import alternating, blocks_of, distinct_spans, in_turn
+
+CELLS = [{"span": "late", "sign": 1}, {"span": "all", "sign": -1}, {"span": "early"}]
+
+
+@pytest.mark.parametrize("trials", [0, 1, 2, 9, 36])
+def test_the_budget_is_used_whole_and_cells_take_turns_along_the_strengths(trials):
+    settings = alternating(CELLS, trials, strongest=2.0, weakest=0.05)
+    assert len(settings) == trials
+    assert settings[:1] == [{"strength": 0.0}][:trials]
+    for number, setting in enumerate(settings[1:]):
+        cell = CELLS[number % 3]
+        assert setting["span"] == cell["span"] and numpy.sign(setting["strength"]) == cell.get("sign", 1)
+        assert set(setting) == {"span", "strength"}
+    if trials > 2:
+        sizes = numpy.abs([setting["strength"] for setting in settings[1:]])
+        assert sizes[0] == 2.0 and sizes[-1] == 0.05
+        ratios = sizes[1:] / sizes[:-1]
+        numpy.testing.assert_allclose(ratios, ratios.mean(), rtol=0.01)
+    assert CELLS[0] == {"span": "late", "sign": 1}
+
+
+@pytest.mark.parametrize("quick, slow", [(3, 2), (2, 3), (4, 4), (1, 5)])
+def test_pairs_come_once_each_and_neighbours_differ_in_both(quick, slow):
+    pairs = in_turn([{"a": number} for number in range(quick)], [{"b": number} for number in range(slow)])
+    assert len({(pair["a"], pair["b"]) for pair in pairs}) == len(pairs) == quick * slow
+    for row in range(slow):
+        for one, other in pairwise(pairs[row * quick : (row + 1) * quick]):
+            assert one["a"] != other["a"] and one["b"] != other["b"]
+
+
+def test_spans_keep_their_share_of_the_depth_and_equal_ones_are_left_out():
+    assert distinct_spans(SPANS, 32)["published"] == range(10, 20)
+    assert distinct_spans(SPANS, 2) == {"published": range(1, 2), "all": range(0, 2)}
+    assert distinct_spans(SPANS, 1) == {"published": range(0, 1)}
+
+
+@pytest.mark.parametrize("depth", range(1, 33))
+@pytest.mark.parametrize("span", [(0.0, 1.0), (0.0, 0.01), (0.99, 1.0), (0.3, 0.6)])
+def test_a_span_has_a_block_and_stays_within_the_model(depth, span):
+    blocks = blocks_of(span, depth)
+    assert len(blocks) >= 1 and blocks.start >= 0 and blocks.stop <= depth
