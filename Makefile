@@ -8,6 +8,8 @@ SHELL := /bin/bash
 MODELS ?= tiny-llama tiny-gemma2 tiny-mistral tiny-phi3 tiny-qwen2 tiny-qwen3
 # SEEDS=3 adds each organism's seeds 1 and 2 to Tables 1 to 4 and Figures 1, 5 and 9.
 SEEDS ?= 1
+# Studies of two organisms with other seeds of the study: other prompts, splits and samples.
+DRAWS ?= $(foreach draw,1 2,$(addsuffix -draw$(draw),tiny-llama tiny-qwen2))
 # The organisms that took no part in the design of LLM-VA-R.
 FRESH ?= $(foreach seed,10 11,$(addsuffix -s$(seed),tiny-llama tiny-gemma2 tiny-mistral tiny-phi3 tiny-qwen2 tiny-qwen3))
 export TOKENIZERS_PARALLELISM ?= false
@@ -39,14 +41,16 @@ ORGANISM := $(FLOOR0) $(wildcard src/llmva/organisms/*.py)
 execute = $(PYTHON) -m llmva.execute $(1) $(2)
 later := $(if $(filter-out 1,$(SEEDS)),$(shell seq 1 $$(($(SEEDS) - 1))))
 SEEDED := $(MODELS) $(foreach seed,$(later),$(patsubst %,%-s$(seed),$(filter tiny-%,$(MODELS))))
-ALL_RUNS := $(sort $(SEEDED) $(FRESH))
+ALL_RUNS = $(sort $(SEEDED) $(FRESH) $(STUDIES))
 manifests = $(MODELS:%=runs/%/$(1)/manifest.json)
 seeded = $(SEEDED:%=runs/%/$(1)/manifest.json)
+STUDIES := $(sort $(shell echo $(DRAWS) | sed -E 's/-draw[0-9]+//g') $(DRAWS))
+drawn = $(STUDIES:%=runs/%/$(1)/manifest.json)
 
 .PHONY: help env organisms tables figures all seeds fresh step align bench test lint notebooks clean
 TABLES := table1 table2 table3 table4
 FIGURES := $(addprefix figure,1 2 3 4 5 6 7 8 9 10 11 12 13)
-.PHONY: $(TABLES) $(FIGURES) utility ridge
+.PHONY: $(TABLES) $(FIGURES) utility judges noise shortcuts draws ridge
 
 help: ## this text
 	@echo "make <target> [MODELS='tiny-llama tiny-qwen2-s1'] [PYTHON=path/to/python]"
@@ -101,10 +105,11 @@ runs/%/11_judges/manifest.json: notebooks/11_judges.ipynb runs/%/05_main_results
 runs/%/13_ridge_edit/manifest.json: notebooks/13_ridge_edit.ipynb runs/%/04_alignment_loop/manifest.json $(FLOOR5) src/llmva/ridge_study.py
 	$(call execute,13,$*)
 
-# Parameter files; a seeded slug (tiny-llama-s1) uses its base's. Organisms need training first, real models do not.
-parameter_file = $(firstword $(wildcard papermill_params/$(1).yaml) papermill_params/$(shell echo $(1) | sed -E 's/-s[0-9]+$$//').yaml)
+# Parameter files; tiny-llama-s1 and tiny-llama-draw1 use tiny-llama's. Organisms need training first, real models do not.
+parameter_file = $(firstword $(wildcard papermill_params/$(1).yaml) papermill_params/$(shell echo $(1) | sed -E 's/-draw[0-9]+$$//; s/-s[0-9]+$$//').yaml)
+drawn_from = $(shell echo $(1) | sed -E 's/-draw[0-9]+$$//')
 $(foreach m,$(ALL_RUNS),$(eval runs/$(m)/00_start_here/manifest.json: $(call parameter_file,$(m))))
-$(foreach m,$(filter tiny-%,$(ALL_RUNS)),$(eval runs/$(m)/00_start_here/manifest.json: runs/$(m)/organism/manifest.json runs/tiny-guard/organism/manifest.json))
+$(foreach m,$(filter tiny-%,$(ALL_RUNS)),$(eval runs/$(m)/00_start_here/manifest.json: runs/$(call drawn_from,$(m))/organism/manifest.json runs/tiny-guard/organism/manifest.json))
 # A slug without a parameter file gets the library's one clear line instead of Make's.
 papermill_params/%.yaml: | $(ENV)
 	@$(PYTHON) -m llmva.params $*
@@ -124,6 +129,10 @@ figure10: $(call manifests,03_layer_selection) ## Figure 10: scores of the subla
 figure11: $(call manifests,11_judges) ## Figure 11: two judges against one (13 min per model)
 utility: figure5 ## the table behind Figure 5
 	@$(PYTHON) -m llmva.tables utility --models $(MODELS) --seeds $(SEEDS)
+judges noise shortcuts: $(call manifests,11_judges) ## tables of the controls: judges' agreement, gibberish, templates (13 min per model)
+	@$(PYTHON) -m llmva.tables $@ --models $(MODELS)
+draws: $(call drawn,05_main_results) ## Table 2's spread over seeds of the study, of two organisms (half an hour per study)
+	@$(PYTHON) -m llmva.tables $@ --models $(STUDIES)
 figure13 ridge: fresh ## LLM-VA-R on fresh organisms, taken apart (12 organisms, half an hour each)
 
 $(TABLES):
@@ -137,8 +146,10 @@ ridge:
 fresh: $(FRESH:%=runs/%/13_ridge_edit/manifest.json) ## notebook 13 on FRESH, seeds that no choice was made on
 
 fresh_done = $(patsubst results/%/ridge.csv,%,$(wildcard $(FRESH:%=results/%/ridge.csv)))
+drawn_done = $(if $(wildcard $(DRAWS:%=results/%/table2.csv)),$(patsubst results/%/table2.csv,%,$(wildcard $(STUDIES:%=results/%/table2.csv))))
 tables: $(ENV) ## all tables from the tracked results/ alone (30 s)
 	$(PYTHON) -m llmva.tables all --models $(MODELS) --seeds $(SEEDS)
+	$(if $(drawn_done),$(PYTHON) -m llmva.tables draws --models $(drawn_done))
 	$(if $(fresh_done),$(PYTHON) -m llmva.tables ridge --models $(fresh_done))
 figures: $(ENV) ## all figures from the tracked results/ alone (60 s)
 	$(PYTHON) -m llmva.figures all --models $(MODELS) --seeds $(SEEDS)

@@ -14,6 +14,7 @@ from llmva.errors import InputError, command
 Count = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 SEED_SUFFIX = re.compile(r"-s(?P<seed>\d+)$")
+DRAW_SUFFIX = re.compile(r"-draw(?P<seed>\d+)$")
 STRICT = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
@@ -156,12 +157,16 @@ class StudyParams(BaseModel):
 
 
 def load_params(slug: str) -> StudyParams:
-    """Return the parameters of a slug; `<name>-s<seed>` is derived from `<name>.yaml`.
+    """Return the parameters of a slug; `<name>-s<seed>` and `<name>-draw<seed>` are derived from `<name>.yaml`.
 
     A seed suffix replaces the name in every path below `runs/<name>/`, so that each seed of an
-    organism has folders of its own without a file of its own.
+    organism has folders of its own without a file of its own. A draw is a study of the same model with another
+    seed of the study: other prompts, another split, other samples.
     """
     path = paths.PARAMS / f"{slug}.yaml"
+    if (draw := DRAW_SUFFIX.search(slug)) and not path.is_file():
+        drawn = load_params(DRAW_SUFFIX.sub("", slug))
+        return drawn.model_copy(update={"slug": slug, "seed": int(draw["seed"])})
     base = slug if path.is_file() else SEED_SUFFIX.sub("", slug)
     path = paths.PARAMS / f"{base}.yaml"
     if not path.is_file():

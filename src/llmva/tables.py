@@ -10,7 +10,16 @@ from pathlib import Path
 
 import pandas
 
-from llmva import claims_table, main_tables, paths, ridge_table, selection_table, utility_table
+from llmva import (
+    claims_table,
+    control_tables,
+    draws_table,
+    main_tables,
+    paths,
+    ridge_table,
+    selection_table,
+    utility_table,
+)
 from llmva.display import LATEX_HEAD, Block, Table, print_latex, print_markdown
 from llmva.errors import InputError, command
 from llmva.params import known_slugs
@@ -28,10 +37,14 @@ TABLES = {
     "table3": selection_table.make_table(),
     "table4": main_tables.make_table("table4", "Table 4"),
     "utility": utility_table.make_table(),
+    "judges": control_tables.make_table("judges"),
+    "noise": control_tables.make_table("noise"),
+    "shortcuts": control_tables.make_table("shortcuts"),
+    "draws": draws_table.make_table(),
     "ridge": ridge_table.make_table(),
 }
-# Of the organisms that took no part in the design of LLM-VA-R, so never of the models of the other tables.
-APART = ("ridge",)
+# Of other runs than the other tables: further seeds of the study, and organisms that took no part in any choice.
+APART = ("draws", "ridge")
 
 
 def build_table(item: str, slugs: Sequence[str]) -> pandas.DataFrame:
