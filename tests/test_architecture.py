@@ -16,7 +16,7 @@ from llmva.paths import ROOT
 PACKAGE = ROOT / "src" / "llmva"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 MOST_LINES = 300
-PACKAGES = ("organisms", "steering")
+PACKAGES = ("organisms", "steering", "tables", "figures")
 
 each = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 
@@ -76,7 +76,7 @@ def test_the_check_of_imports_sees_them(tmp_path, monkeypatch):
         "import llmva.tables\nfrom llmva import models\n\n\ndef f():\n    from llmva.steering import tune\n"
     )
     monkeypatch.setitem(globals(), "PACKAGE", tmp_path)
-    assert imports_of(planted) == ["tables", "models", "steering/"]
+    assert imports_of(planted) == ["tables/", "models", "steering/"]
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -7,8 +7,9 @@ import pandas
 import pytest
 from matplotlib import pyplot
 
-from llmva import figures, paths, tidying
+from llmva import figures, paths
 from llmva.errors import InputError
+from llmva.figures import tidying
 from llmva.results import read_results, write_results
 
 LAYERS = 6
@@ -387,7 +388,7 @@ def test_the_health_of_the_loop_is_drawn_where_it_was_logged(folders):
     change("tiny-llama", "figure12", lambda frame: frame[~frame["metric"].str.startswith("mean_")])
     with pytest.raises(InputError, match="nothing that figure12_health draws"):
         figures.draw_figure("figure12_health", ["tiny-llama"])
-    assert "figure12_health" not in figures._items_with_results(["tiny-llama"])
+    assert "figure12_health" not in figures.drawing._items_with_results(["tiny-llama"])
 
 
 def test_figure8_draws_a_line_for_each_model(folders):
@@ -579,7 +580,7 @@ def test_one_mean_never_holds_organisms_and_real_models(folders, monkeypatch):
         figures.draw_figure("figure13", ["tiny-llama", "Qwen3-4B"])
     saved = {}
     monkeypatch.setattr(
-        figures, "save_figure", lambda figure, name, data: saved.update({name: set(data["model"])}) or []
+        figures.drawing, "save_figure", lambda figure, name, data: saved.update({name: set(data["model"])}) or []
     )
     figures.save_figures("figure13", ["tiny-llama", "Qwen3-4B"])
     assert saved == {"figure13": {"Qwen3-4B"}, "figure13_organisms": {"tiny-llama"}}

@@ -231,6 +231,13 @@ def test_a_file_of_its_own_goes_before_a_seed_suffix(folder):
     assert load_params("toy-s4").candidates == 100
 
 
+def test_a_draw_is_a_study_of_the_same_model_with_another_seed():
+    plain, drawn = load_params(REFERENCE), load_params(f"{REFERENCE}-draw2")
+    assert (drawn.slug, drawn.seed, drawn.run_folder) == ("tiny-llama-draw2", 2, paths.RUNS / "tiny-llama-draw2")
+    assert drawn.model_dump(exclude={"slug", "seed"}) == plain.model_dump(exclude={"slug", "seed"})
+    assert load_params(f"{REFERENCE}-s1-draw3").model == "runs/tiny-llama-s1/organism"
+
+
 def test_only_organisms_have_seeds(folder):
     write_params(folder, "real", model="owner/name@abc")
     with pytest.raises(InputError, match="only organisms have seeds"):

@@ -4,11 +4,11 @@ import numpy
 import pandas
 import pytest
 
-from llmva import resampling
-from llmva.main_rows import RATES
 from llmva.metrics import balanced_accuracy, f1_score
-from llmva.paper import read_paper_values
 from llmva.provenance import random_generator
+from llmva.tables import resampling
+from llmva.tables.main_rows import RATES
+from llmva.tables.paper import read_paper_values
 
 TOXIC = numpy.array([True, True, False, False])
 

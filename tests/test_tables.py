@@ -9,11 +9,12 @@ import pandas
 import pytest
 from statsmodels.stats.contingency_tables import mcnemar
 
-from llmva import paper, paths, tables
+from llmva import paths, tables
 from llmva.errors import InputError
-from llmva.main_rows import RATES, columns_of, metrics_of
 from llmva.results import read_results, write_results
-from llmva.table_rows import BASELINES, OURS, add_seeds, is_variant, name_models, order_methods
+from llmva.tables import paper
+from llmva.tables.main_rows import RATES, columns_of, metrics_of
+from llmva.tables.rows import BASELINES, OURS, add_seeds, is_variant, name_models, order_methods
 
 METRICS = ["seval_attack_asr", "seval_risk_asr", "orfuzzset_orr", "nq_orr"]
 METRICS += ["f1", "balanced_accuracy", "degenerate", "strict_f1"]
@@ -497,8 +498,8 @@ def test_utility_refuses_gaps_and_two_metrics_of_a_task():
 
 
 def test_the_tasks_are_those_that_are_measured():
+    from llmva.tables.utility import TASKS as SHOWN
     from llmva.utility import TASKS
-    from llmva.utility_table import TASKS as SHOWN
 
     assert tuple(SHOWN) == tuple(TASKS)
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy
 import pandas
 
-from llmva.designs import new_figure
-from llmva.panels import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION
+from llmva.figures.designs import new_figure
+from llmva.figures.panels import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import pandas
 
-from llmva.panels import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION
-from llmva.tidying import carry_forward, parse_metrics, read_constants, require_methods, title_of, widen
+from llmva.figures.panels import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION
+from llmva.figures.tidying import carry_forward, parse_metrics, read_constants, require_methods, title_of, widen
 
 # Scores are shares of 1; everything else is a rate, and is printed in per cent.
 SCORES = {

@@ -10,21 +10,13 @@ from pathlib import Path
 
 import pandas
 
-from llmva import (
-    claims_table,
-    control_tables,
-    draws_table,
-    main_tables,
-    paths,
-    ridge_table,
-    selection_table,
-    utility_table,
-)
-from llmva.display import LATEX_HEAD, Block, Table, print_latex, print_markdown
+from llmva import paths
 from llmva.errors import InputError, command
 from llmva.params import known_slugs
 from llmva.results import is_organism, read_results, result_path
-from llmva.table_rows import add_seeds
+from llmva.tables import claims, controls, draws, main_tables, ridge, selection, utility
+from llmva.tables.display import LATEX_HEAD, Block, Table, print_latex, print_markdown
+from llmva.tables.rows import add_seeds
 
 WORLDS = {
     True: "These are model organisms (tiny-…), small models trained from a seed on a generated corpus, not real ones.",
@@ -32,16 +24,16 @@ WORLDS = {
 }
 PAPER = "The paper's real models, as it reports them; none of them was run here."
 TABLES = {
-    "table1": claims_table.make_table(),
+    "table1": claims.make_table(),
     "table2": main_tables.make_table("table2", "Table 2"),
-    "table3": selection_table.make_table(),
+    "table3": selection.make_table(),
     "table4": main_tables.make_table("table4", "Table 4"),
-    "utility": utility_table.make_table(),
-    "judges": control_tables.make_table("judges"),
-    "noise": control_tables.make_table("noise"),
-    "shortcuts": control_tables.make_table("shortcuts"),
-    "draws": draws_table.make_table(),
-    "ridge": ridge_table.make_table(),
+    "utility": utility.make_table(),
+    "judges": controls.make_table("judges"),
+    "noise": controls.make_table("noise"),
+    "shortcuts": controls.make_table("shortcuts"),
+    "draws": draws.make_table(),
+    "ridge": ridge.make_table(),
 }
 # Of other runs than the other tables: further seeds of the study, and organisms that took no part in any choice.
 APART = ("draws", "ridge")
@@ -167,7 +159,3 @@ def _heading(table: Table, block: Block) -> str:
 
 def _first_of_paper(blocks: list[Block]) -> int:
     return next((place for place, block in enumerate(blocks) if block.paper), len(blocks))
-
-
-if __name__ == "__main__":
-    main()

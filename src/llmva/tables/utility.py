@@ -2,12 +2,12 @@
 
 import pandas
 
-from llmva import printing
-from llmva.display import Block, Table
 from llmva.errors import InputError
-from llmva.paper import headline
-from llmva.printing import Column
-from llmva.table_rows import MEAN, ORIGINAL, Cell, name_models, order_methods, printed_rows, spread
+from llmva.tables import printing
+from llmva.tables.display import Block, Table
+from llmva.tables.paper import headline
+from llmva.tables.printing import Column
+from llmva.tables.rows import MEAN, ORIGINAL, Cell, name_models, order_methods, printed_rows, spread
 
 # The tasks of `utility.TASKS`, which cannot be imported here: that module needs torch.
 TASKS = {"cola": "CoLA", "mnli": "MNLI", "rte": "RTE", "mrpc": "MRPC", "sst": "SST", "gsm": "GSM"}

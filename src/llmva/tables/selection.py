@@ -2,11 +2,11 @@
 
 import pandas
 
-from llmva import printing
-from llmva.display import Block, Table
-from llmva.paper import share_of_sublayers
-from llmva.printing import Column
-from llmva.table_rows import REFERENCE, Cell, name_models, spread
+from llmva.tables import printing
+from llmva.tables.display import Block, Table
+from llmva.tables.paper import share_of_sublayers
+from llmva.tables.printing import Column
+from llmva.tables.rows import REFERENCE, Cell, name_models, spread
 
 COLUMNS = ("model", "l_select", "sublayers", "share")
 MODEL = Column("Model", printing.as_text)

@@ -4,9 +4,9 @@ import numpy
 import pandas
 from scipy.stats import wilcoxon
 
-from llmva.display import Block, Table
 from llmva.errors import InputError
-from llmva.printing import Column, as_decimal, as_p_value, as_text
+from llmva.tables.display import Block, Table
+from llmva.tables.printing import Column, as_decimal, as_p_value, as_text
 
 REFERENCE = "LLM-VA-R"
 METRICS = {

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 
 import pandas
 
-from llmva import paths, table_rows
-from llmva.catalogue import FIGURES
-from llmva.designs import STYLE, Design
+from llmva import paths
 from llmva.errors import InputError, command
+from llmva.figures.catalogue import FIGURES
+from llmva.figures.designs import STYLE, Design
+from llmva.figures.tidying import group_seeds, read_long
 from llmva.params import known_slugs
 from llmva.results import is_organism, result_path
-from llmva.tidying import group_seeds, read_long
+from llmva.tables import rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -78,7 +79,7 @@ def add_seeds(item: str, slugs: Sequence[str], seeds: int) -> list[str]:
     Where a figure shows no means over seeds, none are added.
     """
     design = _design(item)
-    wanted = table_rows.add_seeds(slugs, seeds if design.averaged else 1)
+    wanted = rows.add_seeds(slugs, seeds if design.averaged else 1)
     return [slug for slug in wanted if slug in slugs or result_path(slug, design.source).is_file()]
 
 
@@ -187,7 +188,3 @@ def _rendered(figure: "Figure", suffix: str, metadata: dict) -> bytes:
     stream = BytesIO()
     figure.savefig(stream, format=suffix, metadata=metadata)
     return stream.getvalue()
-
-
-if __name__ == "__main__":
-    main()

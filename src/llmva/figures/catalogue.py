@@ -1,7 +1,7 @@
 """The figures that can be drawn: for each, its results, its panels and its sizes."""
 
-from llmva import ablation_panels, comparison_figures, framework_figure, panels
-from llmva.designs import Blocks, Design
+from llmva.figures import ablation_panels, comparison, framework, panels
+from llmva.figures.designs import Blocks, Design
 
 ANGLES = {
     "source": "figure9",
@@ -52,11 +52,9 @@ FIGURES = {
         averaged=False,
     ),
     "figure4": Design(
-        source="", tidy=framework_figure.list_parts, draw=framework_figure.draw_framework, panels=False, averaged=False
+        source="", tidy=framework.list_parts, draw=framework.draw_framework, panels=False, averaged=False
     ),
-    "figure5": Design(
-        source="utility", tidy=comparison_figures.tidy_utility, draw=comparison_figures.draw_utility, means=True
-    ),
+    "figure5": Design(source="utility", tidy=comparison.tidy_utility, draw=comparison.draw_utility, means=True),
     "figure6": Blocks(
         source="figure6",
         tidy=ablation_panels.tidy_distortion,
@@ -66,7 +64,7 @@ FIGURES = {
         shared=True,
     ),
     "figure7": Blocks(**ITERATIONS, most=3),
-    "figure8": Design(source="figure8", tidy=comparison_figures.tidy_selection, draw=comparison_figures.draw_selection),
+    "figure8": Design(source="figure8", tidy=comparison.tidy_selection, draw=comparison.draw_selection),
     "figure9": Blocks(**ANGLES),
     "figure10": Blocks(
         source="figure10",
@@ -106,8 +104,8 @@ FIGURES = {
     ),
     "figure13": Design(
         source="ridge",
-        tidy=comparison_figures.tidy_ridge,
-        draw=comparison_figures.draw_ridge,
+        tidy=comparison.tidy_ridge,
+        draw=comparison.draw_ridge,
         panels=False,
         averaged=False,
         means=True,

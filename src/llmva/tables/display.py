@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy
 import pandas
 
-from llmva.printing import Column
+from llmva.tables.printing import Column
 
 LATEX_SIGNS = {
     "↓": r"$\downarrow$",

@@ -3,15 +3,15 @@
 import numpy
 import pandas
 
-from llmva import printing, resampling
-from llmva.display import Block, Table
 from llmva.errors import InputError
-from llmva.main_rows import RATES, SEED, read_runs
-from llmva.paper import read_paper_values
-from llmva.printing import Column
 from llmva.provenance import random_generator
 from llmva.statistics import Interval
-from llmva.table_rows import ORIGINAL, Cell, name_models, printed_rows, spread
+from llmva.tables import printing, resampling
+from llmva.tables.display import Block, Table
+from llmva.tables.main_rows import RATES, SEED, read_runs
+from llmva.tables.paper import read_paper_values
+from llmva.tables.printing import Column
+from llmva.tables.rows import ORIGINAL, Cell, name_models, printed_rows, spread
 
 NEEDS = {"without_finetuning": "finetunes", "without_structure_change": "hooks"}
 FAILURES = {"over_refusal_mitigated": "orr", "jailbreak_mitigated": "asr"}

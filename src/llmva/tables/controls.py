@@ -5,10 +5,10 @@ from functools import partial
 
 import pandas
 
-from llmva.display import Block, Table
 from llmva.errors import InputError
-from llmva.printing import Column, as_score, as_text
-from llmva.table_rows import MEAN, name_models, order_methods
+from llmva.tables.display import Block, Table
+from llmva.tables.printing import Column, as_score, as_text
+from llmva.tables.rows import MEAN, name_models, order_methods
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@
 import numpy
 import pandas
 
-from llmva import resampling
 from llmva.errors import InputError
 from llmva.provenance import random_generator
 from llmva.statistics import exact_mcnemar
-from llmva.table_rows import MEAN, REFERENCE, Cell, name_models, spread
+from llmva.tables import resampling
+from llmva.tables.rows import MEAN, REFERENCE, Cell, name_models, spread
 
 # The rates of each table: their print names. A metric is its data set and `asr` (toxic) or `orr` (benign).
 RATES = {

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 import numpy
 import pandas
 
-from llmva.designs import add_legend, new_figure
-from llmva.panels import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION
-from llmva.table_rows import is_variant, order_methods
-from llmva.tidying import (
+from llmva.figures.designs import add_legend, new_figure
+from llmva.figures.panels import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION
+from llmva.figures.tidying import (
     carry_forward,
     group_seeds,
     parse_metrics,
@@ -20,6 +19,7 @@ from llmva.tidying import (
     title_of,
     widen,
 )
+from llmva.tables.rows import is_variant, order_methods
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,0 +1,25 @@
+"""Figures from `results/` alone: listed in `catalogue`, drawn and written in `drawing`."""
+
+from llmva.figures.drawing import (
+    APART,
+    FIGURES,
+    add_seeds,
+    draw_figure,
+    figure_data,
+    main,
+    save_figure,
+    save_figures,
+    with_results,
+)
+
+__all__ = [
+    "APART",
+    "FIGURES",
+    "add_seeds",
+    "draw_figure",
+    "figure_data",
+    "main",
+    "save_figure",
+    "save_figures",
+    "with_results",
+]

@@ -1,0 +1,5 @@
+"""`python -m llmva.figures <item>`."""
+
+from llmva.figures.drawing import main
+
+main()

@@ -1,0 +1,5 @@
+"""`python -m llmva.tables <item>`."""
+
+from llmva.tables.build import main
+
+main()
