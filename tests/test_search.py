@@ -6,7 +6,7 @@ import numpy
 import pytest
 
 from llmva.steering.scans import SPANS
-from llmva.steering.search import alternating, blocks_of, distinct_spans, in_turn
+from llmva.steering.search import alternating, alternating_variants, blocks_of, distinct_spans, in_turn
 
 CELLS = [{"span": "late", "sign": 1}, {"span": "all", "sign": -1}, {"span": "early"}]
 
@@ -26,6 +26,15 @@ def test_the_budget_is_used_whole_and_cells_take_turns_along_the_strengths(trial
         ratios = sizes[1:] / sizes[:-1]
         numpy.testing.assert_allclose(ratios, ratios.mean(), rtol=0.01)
     assert CELLS[0] == {"span": "late", "sign": 1}
+
+
+def test_variants_share_the_budget_and_each_has_an_unsteered_model():
+    settings = alternating_variants({"a": CELLS, "b": CELLS[:1]}, 7, strongest=1.0, weakest=0.1)
+    assert [setting["variant"] for setting in settings] == ["a"] * 4 + ["b"] * 3
+    assert settings[0] == {"variant": "a", "strength": 0.0} and settings[4] == {"variant": "b", "strength": 0.0}
+    assert alternating_variants({"": CELLS}, 5, strongest=1.0, weakest=0.1) == alternating(
+        CELLS, 5, strongest=1.0, weakest=0.1
+    )
 
 
 @pytest.mark.parametrize("quick, slow", [(3, 2), (2, 3), (4, 4), (1, 5)])

@@ -15,7 +15,7 @@ import torch
 from llmva.models import ChatModel
 from llmva.steering.base import UNSTEERED, TrainingData
 from llmva.steering.residual import Change, Pass, add_where, changed_residuals
-from llmva.steering.search import alternating, blocks_of, distinct_spans, in_turn
+from llmva.steering.search import alternating_variants, blocks_of, distinct_spans, in_turn
 from llmva.steering.vector_steer import relative_difference
 
 # Shares of the depth that are steered. The published blocks, scaled to other depths, lie in the first.
@@ -84,13 +84,8 @@ class AlphaSteer:
         """
         if self.outcome != "fitted":
             return [dict(UNSTEERED)]
-        variants = list(dict.fromkeys(variant for variant, _ in self.gates))
-        shares = [trials // len(variants) + (place < trials % len(variants)) for place in range(len(variants))]
-        return [
-            {**({"variant": variant} if variant else {}), **setting}
-            for variant, share in zip(variants, shares, strict=True)
-            for setting in alternating(self._cells(variant), share, strongest=STRONGEST, weakest=WEAKEST)
-        ]
+        cells = {variant: self._cells(variant) for variant, _ in self.gates}
+        return alternating_variants(cells, trials, strongest=STRONGEST, weakest=WEAKEST)
 
     def _cells(self, variant: str) -> list[dict]:
         return in_turn(

@@ -9,7 +9,7 @@ import torch
 from llmva.models import ChatModel
 from llmva.steering.base import UNSTEERED, TrainingData
 from llmva.steering.residual import Change, Pass, changed_residuals
-from llmva.steering.search import alternating
+from llmva.steering.search import alternating_variants
 from llmva.steering.vector_steer import relative_difference
 
 # The published filter: the last blocks' directions are too near to the words of a refusal themselves.
@@ -92,13 +92,8 @@ class RefusalAblation:
         """
         if self.outcome != "fitted":
             return [dict(UNSTEERED)]
-        shares = [-(-trials // 2), trials // 2]
         cells = [{"site": round(site / self.depth, 4)} for site in _spread(sorted(self.directions), MOST_SITES)]
-        return [
-            {"variant": variant, **setting}
-            for variant, share in zip(VARIANTS, shares, strict=True)
-            for setting in alternating(cells, share, strongest=STRONGEST, weakest=WEAKEST)
-        ]
+        return alternating_variants(dict.fromkeys(VARIANTS, cells), trials, strongest=STRONGEST, weakest=WEAKEST)
 
     @contextmanager
     def applied(self, chat_model: ChatModel, setting: dict) -> Iterator[None]:

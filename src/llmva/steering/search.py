@@ -28,6 +28,24 @@ def alternating(cells: Sequence[dict], trials: int, *, strongest: float, weakest
     return settings
 
 
+def alternating_variants(
+    cells: Mapping[str, Sequence[dict]], trials: int, *, strongest: float, weakest: float
+) -> list[dict]:
+    """Return the same for each variant of a method, with its name as `variant`; they share the trials.
+
+    Parameters
+    ----------
+    cells : mapping of str to sequence of dict
+        By variant; the name "" stands for a method without variants, and is left out.
+    """
+    settings = []
+    for place, (variant, own) in enumerate(cells.items()):
+        share = trials // len(cells) + (place < trials % len(cells))
+        tried = alternating(own, share, strongest=strongest, weakest=weakest)
+        settings += [{"variant": variant, **setting} if variant else setting for setting in tried]
+    return settings
+
+
 def in_turn(quick: Sequence[dict], slow: Sequence[dict]) -> list[dict]:
     """Return all pairs of two choices in such an order that neighbours differ in both, as far as can be."""
     return [

@@ -10,7 +10,7 @@ from llmva.models import ChatModel
 from llmva.provenance import random_generator
 from llmva.steering.base import UNSTEERED, TrainingData
 from llmva.steering.residual import Change, add_where, changed_residuals
-from llmva.steering.search import alternating, blocks_of, distinct_spans, in_turn
+from llmva.steering.search import alternating_variants, blocks_of, distinct_spans, in_turn
 
 MEAN_DIFFERENCE, READING_VECTOR = VARIANTS = ("mean difference", "reading vector")
 # Shares of the depth that are steered; real models differ too much in depth for block numbers.
@@ -72,14 +72,9 @@ class VectorSteer:
         """
         if self.outcome != "fitted":
             return [{"variant": MEAN_DIFFERENCE, **UNSTEERED}]
-        shares = [-(-trials // 2), trials // 2]
         spans = [{"span": span} for span in distinct_spans(SPANS, self.depth)]
         cells = in_turn(spans, [{"sign": 1}, {"sign": -1}])
-        return [
-            {"variant": variant, **setting}
-            for variant, share in zip(VARIANTS, shares, strict=True)
-            for setting in alternating(cells, share, strongest=STRONGEST, weakest=WEAKEST)
-        ]
+        return alternating_variants(dict.fromkeys(VARIANTS, cells), trials, strongest=STRONGEST, weakest=WEAKEST)
 
     @contextmanager
     def applied(self, chat_model: ChatModel, setting: dict) -> Iterator[None]:
