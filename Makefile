@@ -176,7 +176,7 @@ lint: $(ENV)
 # Nothing here writes to results/, tables/ or figures/: LLMVA_OUT points into build/.
 test: lint ## lint, unit tests, all notebooks on tiny-llama at reduced size (about 25 min)
 	$(PYTHON) -m llmva.organisms tiny-guard tiny-llama
-	HF_HUB_OFFLINE=1 $(PYTHON) -m pytest tests
+	HF_HUB_OFFLINE=1 $(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile tests
 	rm -rf build/nbval && mkdir -p build/nbval && cp -R results build/nbval/results
 	$(PYTHON) -m llmva.execute all --reduced tests/reduced.yaml --copies build/nbval/notebooks
 	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 LLMVA_OUT=$(CURDIR)/build/nbval \
