@@ -22,14 +22,14 @@ ERROR_SHARE = 0.5
 
 
 def read_prompts(path: str | Path, dataset: str | None = None) -> pandas.DataFrame:
-    """Read prompts from a CSV or JSONL file with `prompt` and `label`, optionally `dataset` and `group`.
+    """Read prompts from a CSV or JSONL file with `prompt` and `label`, optionally `dataset`, `group` and `split`.
 
     Returns
     -------
     DataFrame
         Columns id, dataset, label, group, prompt; duplicates of a prompt within a set removed. Without
         a `dataset` the label names the set; without a `group` each prompt is its own. A row may leave
-        either empty.
+        either empty. Where the file gives a `split`, so does the table.
 
     Raises
     ------
@@ -42,10 +42,11 @@ def read_prompts(path: str | Path, dataset: str | None = None) -> pandas.DataFra
         if column not in table:
             raise InputError(f"{path}: no column {column!r}; add it (columns found: {', '.join(map(str, table))})")
     _check_values(table, path)
+    _check_splits(table, path)
     table["dataset"] = dataset or _filled(table, "dataset", table["label"])
     table["group"] = _filled(table, "group", table["prompt"])
     table["id"] = [prompt_id(name, prompt) for name, prompt in zip(table["dataset"], table["prompt"], strict=True)]
-    columns = ["id", "dataset", "label", "group", "prompt"]
+    columns = ["id", "dataset", "label", "group", "prompt", *(["split"] if "split" in table else [])]
     return table.drop_duplicates("id")[columns].astype(str).reset_index(drop=True)
 
 
@@ -100,8 +101,13 @@ def assign_splits(prompts: pandas.DataFrame, seed: int) -> pandas.Series:
     """Return each prompt's split, 8:1:1, a group always on one side.
 
     Groups are shuffled and dealt within strata of equal labels, so that both labels reach every
-    split even in a small table.
+    split even in a small table. Sets that came with splits of their own keep these, groups or not.
     """
+    given = prompts["split"] if "split" in prompts else pandas.Series("", index=prompts.index)
+    return given.where(given.fillna("") != "", _dealt(prompts, seed))
+
+
+def _dealt(prompts: pandas.DataFrame, seed: int) -> pandas.Series:
     strata = prompts.groupby("group", sort=True)["label"].agg(lambda labels: "+".join(sorted(set(labels))))
     split_of_group = {}
     for stratum, groups in strata.groupby(strata):
@@ -224,3 +230,15 @@ def _check_values(table: pandas.DataFrame, path: Path) -> None:
     if other.any():
         row = other.to_numpy().argmax()
         raise InputError(f"{path}: label: {table['label'].iloc[row]!r} in data row {row + 1}; write benign or toxic")
+
+
+def _check_splits(table: pandas.DataFrame, path: Path) -> None:
+    if "split" not in table:
+        return
+    table["split"] = table["split"].fillna("").astype(str)
+    other = ~table["split"].isin(["", *SPLITS])
+    if other.any():
+        row = other.to_numpy().argmax()
+        raise InputError(
+            f"{path}: split: {table['split'].iloc[row]!r} in data row {row + 1}; write {', '.join(SPLITS)}, or nothing"
+        )

@@ -70,6 +70,8 @@ def collect_prompts(study: Study) -> Stage:
     parameters = study.identity("seed", "candidates", "pool_size", "error_share")
     parameters["neutral"] = digest(read_tasks(params.data, split="neutral").to_numpy().tolist())
     parameters["prompts"] = digest(drawn[["id", "label", "group"]].to_numpy().tolist())
+    if "split" in candidates:
+        parameters["splits"] = digest(drawn["split"].tolist())
     return run_stage(study.folder / PROMPTS_STAGE, compute, parameters=parameters, version=VERSION)
 
 

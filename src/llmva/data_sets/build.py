@@ -1,0 +1,142 @@
+"""Build the folder that a study reads from public sets: prompts with labels and base prompts, tasks, and a manifest."""
+
+import json
+import shutil
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas
+
+from llmva.data_sets.catalogue import SETS, DataSet
+from llmva.data_sets.fetching import Fetched, fetch
+from llmva.data_sets.grouping import find_bases
+from llmva.data_sets.released import read_released
+from llmva.errors import InputError
+from llmva.provenance import random_generator
+
+MANIFEST = "manifest.json"
+# Of each task: rows that are measured, and rows whose replies are held still.
+TEST_ROWS, NEUTRAL_ROWS = 400, 60
+
+
+def build_folder(
+    target: Path,
+    *,
+    folder: Path | None = None,
+    released: Path | None = None,
+    only: Sequence[str] = tuple(SETS),
+    seed: int = 0,
+    report: Callable[[str], None] = lambda line: None,
+) -> dict:
+    """Write `safety/`, `transfer/` and `utility/` with one CSV per set, and `manifest.json`; all or nothing.
+
+    Parameters
+    ----------
+    target : Path
+        Must not be there yet.
+    folder : Path, optional
+        Local files, in the folders that `catalogue` names; sets without files there come from the hub.
+    released : Path, optional
+        LLM-VA's released split files: safety sets that have files there come with their own splits.
+    only : sequence of str
+        The sets to build.
+    seed : int
+        Of the draw of task rows.
+    report : callable
+        Takes a line on each set: rows, origin, licence.
+
+    Returns
+    -------
+    dict
+        The manifest: by set its rows, origin, digest, licence and home.
+
+    Raises
+    ------
+    InputError
+        When a set is unknown or cannot be had, or the target exists.
+    """
+    unknown = sorted(set(only) - set(SETS))
+    if unknown:
+        raise InputError(f"{unknown[0]}: unknown data set; known are {', '.join(SETS)}")
+    if target.exists():
+        raise InputError(f"{target}: exists already; remove it or name another folder")
+    tables, manifest = {}, {}
+    for name in only:
+        table, fetched = _read(name, SETS[name], folder, released, seed)
+        tables[name] = table
+        manifest[name] = {"rows": len(table), **_provenance(SETS[name], fetched)}
+        report(f"{name}: {len(table)} rows from {fetched[0].origin}; licence: {SETS[name].licence}")
+    _group_by_base(tables)
+    _write(target, tables, manifest)
+    return manifest
+
+
+def _read(
+    name: str, data_set: DataSet, folder: Path | None, released: Path | None, seed: int
+) -> tuple[pandas.DataFrame, list[Fetched]]:
+    if data_set.part == "safety" and released is not None and (found := read_released(released, name)):
+        return _prompts(name, data_set, found.rows), [found]
+    fetched = [fetch(name, data_set, folder, hub=data_set.hub, files=data_set.files)]
+    if data_set.part != "utility":
+        return _prompts(name, data_set, fetched[0].rows), fetched
+    fetched.append(fetch(name, data_set, folder, hub=data_set.neutral, files=data_set.neutral_files))
+    parts = zip(fetched, ("test", "neutral"), (TEST_ROWS, NEUTRAL_ROWS), strict=True)
+    return pandas.concat([_tasks(name, data_set, part.rows, *rest, seed) for part, *rest in parts]), fetched
+
+
+def _prompts(name: str, data_set: DataSet, rows: list[dict]) -> pandas.DataFrame:
+    parsed = _parsed(name, data_set, rows)
+    table = pandas.DataFrame(parsed, columns=["prompt", "label"])
+    if "split" in rows[0]:
+        table["split"] = [row["split"] for row in rows]
+    table["prompt"] = table["prompt"].str.strip()
+    return table[table["prompt"] != ""].drop_duplicates("prompt").reset_index(drop=True)
+
+
+def _tasks(name: str, data_set: DataSet, rows: list[dict], split: str, most: int, seed: int) -> pandas.DataFrame:
+    table = pandas.DataFrame(_parsed(name, data_set, rows), columns=["prompt", "answer"]).drop_duplicates("prompt")
+    draws = random_generator(seed, "tasks", name, split)
+    picks = sorted(draws.choice(len(table), min(most, len(table)), replace=False))
+    return table.iloc[picks].assign(split=split)
+
+
+def _parsed(name: str, data_set: DataSet, rows: list[dict]) -> list[tuple]:
+    try:
+        found = [parsed for row in rows if (parsed := data_set.parse(row)) is not None]
+    except (KeyError, TypeError, AttributeError) as error:
+        columns = ", ".join(map(str, rows[0])) if isinstance(rows[0], dict) else type(rows[0]).__name__
+        raise InputError(f"{name}: no {error} in its rows (found: {columns}); fetch the set from its home") from None
+    if not found:
+        raise InputError(f"{name}: none of its {len(rows)} rows has a label that is known; fetch it from its home")
+    return found
+
+
+def _group_by_base(tables: dict[str, pandas.DataFrame]) -> None:
+    bases = tables["seval_risk"]["prompt"].tolist() if "seval_risk" in tables else []
+    for name, table in tables.items():
+        if SETS[name].part != "utility":
+            attacks = name == "seval_attack"
+            table["group"] = find_bases(table["prompt"].tolist(), bases) if attacks else table["prompt"]
+
+
+def _provenance(data_set: DataSet, fetched: list[Fetched]) -> dict:
+    return {
+        "origin": [part.origin for part in fetched],
+        "sha256": [part.digest for part in fetched],
+        "licence": data_set.licence,
+        "home": data_set.home,
+    }
+
+
+def _write(target: Path, tables: dict[str, pandas.DataFrame], manifest: dict) -> None:
+    place = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    try:
+        for name, table in tables.items():
+            path = place / SETS[name].part / f"{name}.csv"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            table.to_csv(path, index=False, lineterminator="\n")
+        (place / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        place.rename(target)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
