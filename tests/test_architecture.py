@@ -161,7 +161,7 @@ def test_every_direct_dependency_is_pinned_within_its_range():
 def test_every_package_that_is_imported_is_a_dependency():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = {canonicalize_name(Requirement(text).name) for text in project["dependencies"]}
-    named = {"sklearn": "scikit-learn", "yaml": "pyyaml", "lm_eval": "lm-eval"}
+    named = {"sklearn": "scikit-learn", "yaml": "pyyaml", "lm_eval": "lm-eval", "huggingface_hub": "huggingface-hub"}
     for path in MODULES:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         modules = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
