@@ -287,7 +287,8 @@ def test_what_cannot_be_fitted_is_a_named_outcome(llama, prompts, kind, change, 
     training = training_of(llama)
     method = kind()
     method.fit(TrainingData(llama, training.rows.assign(**change), NEUTRAL, batch_size=24, seed=0))
-    (setting,) = method.search_space(43)
+    setting, *others = method.search_space(43)
+    assert all(other["strength"] == 0 for other in others)
     assert method.outcome == outcome and setting["strength"] == 0
     texts = respond(llama, prompts, max_new_tokens=4, batch_size=5).texts
     with method.applied(llama, setting):

@@ -23,8 +23,8 @@ from llmva.ablations import (
     vary_iterations,
     vary_layers,
 )
-from llmva.evaluation import CONSTANTS, evaluate_all, evaluate_method, finish_results
-from llmva.loops import LOOPS, align_r, guarded_iteration, read_loop, run_released
+from llmva.evaluation import CONSTANTS, OTHER_CHOICES, evaluate_all, evaluate_method, finish_results, run_loops
+from llmva.loops import LOOPS, read_loop, selected_iteration, stop_iteration
 from llmva.params import StudyParams, load_params
 from llmva.readers import chosen_l_select, read_outcomes, read_test_rows
 from llmva.records import record_results
@@ -71,13 +71,8 @@ def study_of(world, **changes):
 
 def run_all(study):
     stages = [collect_prompts(study), observed := observe_original(study), compare_solvers(study, observed)]
-    stages.append(probed := probe_layers(study))
-    l_select = chosen_l_select(probed)["l_select"]
-    loops = {
-        "LLM-VA": run_alignment(study, l_select),
-        LOOPS[2]: run_released(study, l_select),
-        LOOPS[3]: align_r(study),
-    }
+    stages.append(probe_layers(study))
+    loops = run_loops(study)
     evaluated = evaluate_all(study, loops)
     return [*stages, *loops.values(), *evaluated.values(), finish_results(study, evaluated, "05_main_results")]
 
@@ -165,9 +160,25 @@ def test_the_guarded_choice_keeps_away_from_broken_replies(world):
     collect_prompts(study)
     stage = run_alignment(study, 3)
     history = read_loop(stage)[2]
-    chosen = guarded_iteration(stage)
+    chosen = selected_iteration(stage, "guarded")
     assert history.loc[chosen, "degenerate"] <= history.loc[0, "degenerate"] + 0.02
     assert history.loc[chosen, "divergence"] <= 0.05
+
+
+def test_the_stop_rule_strikes_at_the_first_fall_or_never():
+    history = pandas.DataFrame({"mean_accuracy_answer": [0.95, 0.9, 0.84, 0.99, 0.2]})
+    assert stop_iteration(history) == 2
+    assert stop_iteration(history.loc[:1]) is None
+
+
+def test_every_loop_has_its_row_and_two_have_another_choice_of_theirs(world):
+    study = study_of(world)
+    collect_prompts(study)
+    loops = run_loops(study)
+    assert set(loops) | {name for name, _ in OTHER_CHOICES.values()} == set(LOOPS)
+    for name, (_, selection) in OTHER_CHOICES.items():
+        assert selected_iteration(loops[name], selection) in read_loop(loops[name])[2].index
+    assert read_loop(loops["LLM-VA (released code)"])[1]["rounding"] == "bfloat16"
 
 
 def test_ablations_share_the_loops_iterations_and_leave_their_results(world, monkeypatch):
@@ -203,6 +214,10 @@ def test_the_parts_of_llm_va_r_are_run_alike_and_compared_on_the_same_prompts(wo
     assert list(table.index) == ["Original", *BASELINES, *loops]
     shared = {tuple(read_loop(stage)[2].index) for name, stage in parts.items() if name != "LLM-VA"}
     assert shared == {(0, 1)}
+    rows = read_results("ridge", ["toy"]).set_index("metric")
+    assert set(rows.loc["transfer_strict_f1", "n"]) == {len(study.transfer)}
+    assert set(rows.loc["strict_f1.000", "n"]) == {len(study.validation)}
+    assert set(rows.loc["mean_angle.000", "method"]) == {"LLM-VA", "LLM-VA-R"}
     assert read_results("ridge", ["toy"])["method"].nunique() == len(table)
 
 

@@ -8,8 +8,8 @@ from llmva.records import by_iteration
 from llmva.results import write_results
 from llmva.store import Stage
 from llmva.study import Study
+from llmva.utility import read_tasks
 
-CLASSIFICATION = ("cola", "mnli", "rte", "mrpc", "sst")
 MAIN_METRICS = ["f1", "strict_f1", "asr", "orr", "degenerate"]
 HEALTH = ["mean_angle", "mean_scale", "mean_accuracy_answer", "divergence"]
 
@@ -40,13 +40,15 @@ def record_layer_ablation(study: Study, stage: Stage, l_select: int) -> pandas.D
     table = pandas.read_csv(stage / "layers.csv").set_index("l_select")
     original = _original_utility(study)
     if original.any():
-        kept = table[original.index] / original
+        kept = (table[original.index] / original).where(original > 0)
         table = table.assign(kept=kept.mean(axis=1), kept_gsm=kept["gsm"])
     names = [name for name in ("f1", "strict_f1", "kept", "kept_gsm") if name in table]
     long = table[names].melt(ignore_index=False).reset_index()
     long["metric"] = long["variable"] + "." + long["l_select"].astype(str)
     chosen = pandas.DataFrame({"metric": ["chosen"], "value": [float(l_select)]})
-    _write(study, "figure8", pandas.concat([chosen, long[["metric", "value"]]]))
+    rows = pandas.concat([chosen, long[["metric", "value"]]])
+    validation, tasks = len(study.validation), len(read_tasks(study.params.data))
+    _write(study, "figure8", rows, n=[tasks if name.startswith("kept") else validation for name in rows["metric"]])
     return table
 
 
@@ -89,8 +91,8 @@ def _original_utility(study: Study) -> pandas.Series:
     return table.set_index("task")["value"]
 
 
-def _write(study: Study, item: str, rows: pandas.DataFrame) -> None:
-    frame = rows.assign(dataset="validation", n=len(study.validation), seed=study.params.seed)
+def _write(study: Study, item: str, rows: pandas.DataFrame, n: list[int] | None = None) -> None:
+    frame = rows.assign(dataset="validation", n=n or len(study.validation), seed=study.params.seed)
     if "method" not in frame:
         frame = frame.assign(method="LLM-VA")
     write_results(study.params.slug, item, frame)

@@ -7,12 +7,15 @@ import numpy
 import pandas
 from sklearn.metrics import cohen_kappa_score
 
+from llmva.activations import FINAL
+from llmva.alignment import STAGE_VERSION
 from llmva.edits import EditedModel
 from llmva.examination import benign_labels
 from llmva.judges import EVASIONS, CombinedJudge, PhraseJudge, judge_responses
 from llmva.loops import run_loop
 from llmva.metrics import measure
 from llmva.noise import noised
+from llmva.params import Svm
 from llmva.provenance import digest
 from llmva.readers import read_activations_of, read_labelled_verdicts
 from llmva.store import Stage, run_stage
@@ -157,21 +160,25 @@ def cross_sets(study: Study, observed: Stage) -> Stage:
     prompts of these, `unseen_accuracy` on those of the other sets, and the `cosine` with v_b of all sets.
     """
 
+    svm = study.params.svm
+
     def compute(place: Path) -> None:
         rows = read_labelled_verdicts(study, observed)
-        tables = [_cross(name, values, rows) for name, values in read_activations_of(observed).items()]
+        layers = {name: found for name, found in read_activations_of(observed).items() if name != FINAL}
+        tables = [_cross(name, features, rows, svm) for name, features in layers.items()]
         pandas.concat(tables, ignore_index=True).to_csv(place / "shortcuts.csv", index=False)
 
-    return run_stage(study.folder / "shortcuts", compute, parameters={}, upstream=[observed], version=VERSION)
+    parameters = study.identity("svm")
+    return run_stage(study.folder / "shortcuts", compute, parameters=parameters, upstream=[observed], version=VERSION)
 
 
-def _cross(name: str, features: numpy.ndarray, rows: pandas.DataFrame) -> pandas.DataFrame:
+def _cross(name: str, features: numpy.ndarray, rows: pandas.DataFrame, svm: Svm) -> pandas.DataFrame:
     labels, train = benign_labels(rows).to_numpy(), (rows["split"] == "train").to_numpy()
     sets = {label: sorted(rows.loc[rows["label"] == label, "dataset"].unique()) for label in ("benign", "toxic")}
     pairs = [(benign, toxic) for benign in sets["benign"] for toxic in sets["toxic"]]
     seen = [rows["dataset"].isin(pair).to_numpy() for pair in pairs]
     columns = [numpy.where(train, labels, 0), *(numpy.where(train & mask, labels, 0) for mask in seen)]
-    weights = fit_svms(features, numpy.column_stack(columns)).weights
+    weights = fit_svms(features, numpy.column_stack(columns), penalty=svm.penalty, solver=svm.solver).weights
     projections = features.astype(numpy.float64) @ weights.T
     right = numpy.sign(projections) == labels[:, None]
     found = []
@@ -193,7 +200,7 @@ def _kappa(one: pandas.Series, other: pandas.Series) -> float:
 def _loop_stage(study: Study, name: str, compute, l_select: int) -> Stage:
     fields = ("seed", "sample_per_dataset", "svm", "selection", "probe", "ablations")
     tasks = digest(read_tasks(study.params.data).to_numpy().tolist())
-    parameters = {"l_select": l_select, "tasks": tasks, **study.identity(*fields)}
+    parameters = {"loop": STAGE_VERSION, "l_select": l_select, "tasks": tasks, **study.identity(*fields)}
     return run_stage(
         study.folder / name, compute, parameters=parameters, upstream=[study.prompts_stage], version=VERSION
     )

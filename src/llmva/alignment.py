@@ -167,6 +167,9 @@ def observe(
     parameters = {"iteration": iteration, **asdict(settings)}
     for later in ("l_select", "iterations", "selection"):
         del parameters[later]
+    if settings.labels == "verdict":
+        # This choice came later: what was observed before it is still found.
+        del parameters["labels"]
     sample = draw_sample(pool, settings.sample_per_dataset, settings.seed, iteration)
     prompts = pandas.concat([sample, pool[pool["split"] == "validation"]], ignore_index=True)
 

@@ -1,21 +1,36 @@
 """Every method on the same prompts: tuned on validation with equal trials, then tested once."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas
 
-from llmva.loops import RELEASED, guarded_iteration, read_loop
+from llmva.loops import LLM_VA_R, RELEASED, RELEASED_STRICT, align_r, read_loop, run_released, selected_iteration
 from llmva.provenance import digest
+from llmva.readers import chosen_l_select
+from llmva.stages import probe_layers, run_alignment
 from llmva.steering import METHODS, LlmVa, SteeringMethod, tune
 from llmva.store import Stage, run_stage
 from llmva.study import Study
 from llmva.utility import measure_utility, read_tasks
 
 VERSION = 1
+# Of how methods are tuned and measured; added to each method's own version.
+MEASURE_VERSION = 0
+# Rows that differ from a loop's own by the choice among its iterations alone.
+OTHER_CHOICES = {"LLM-VA": ("LLM-VA (guarded)", "guarded"), RELEASED.name: (RELEASED_STRICT, "strict")}
 CONSTANTS = {"Answer everything": "answered", "Refuse everything": "refused"}
 OUTCOMES = ["method", "part", "id", "dataset", "label", "guard_verdict", "verdict", "raw"]
+
+
+def run_loops(study: Study) -> dict[str, Stage]:
+    """Run, or find, the three loops of the main results, by the name of their row."""
+    l_select = chosen_l_select(probe_layers(study))["l_select"]
+    return {
+        "LLM-VA": run_alignment(study, l_select),
+        RELEASED.name: run_released(study, l_select),
+        LLM_VA_R.name: align_r(study),
+    }
 
 
 def evaluate_all(study: Study, loops: dict[str, Stage]) -> dict[str, Stage]:
@@ -24,13 +39,25 @@ def evaluate_all(study: Study, loops: dict[str, Stage]) -> dict[str, Stage]:
     Parameters
     ----------
     loops : dict of str to Stage
-        Finished loops by the name of their row, "LLM-VA" among them; its log also gives "LLM-VA (guarded)".
+        As `run_loops` returns them; the paper's log also gives "LLM-VA (guarded)", and the released code's the
+        row of a strict choice.
     """
     stages = {"Constant": evaluate_constants(study)}
     stages |= {name: evaluate_method(study, method()) for name, method in METHODS.items()}
-    for method, setting, loop in _loop_methods(loops):
-        stages[method.name] = evaluate_method(study, method, setting=setting, upstream=(loop,))
+    for name, loop in loops.items():
+        stages[name] = evaluate_loop(study, name, loop)
+        if name in OTHER_CHOICES:
+            other, selection = OTHER_CHOICES[name]
+            stages[other] = evaluate_loop(study, other, loop, selected_iteration(loop, selection))
     return stages
+
+
+def evaluate_loop(study: Study, name: str, loop: Stage, iteration: int | None = None) -> Stage:
+    """Evaluate a finished loop at its chosen iteration, or at another one; see `evaluate_method`."""
+    log, choice, _ = read_loop(loop)
+    method = LlmVa(log, name, choice.get("rounding", "none"))
+    setting = {"iteration": choice["best_iteration"] if iteration is None else iteration}
+    return evaluate_method(study, method, setting=setting, upstream=(loop,))
 
 
 def evaluate_method(
@@ -49,12 +76,13 @@ def evaluate_method(
     Stage
         `outcomes.csv`: method, part (test or transfer), id, dataset, label, guard_verdict, verdict, raw;
         `responses.csv`: method, part, id, response; `utility.csv`: method, task, metric, value, n,
-        unreadable; `settings.json`: the chosen setting by method; and, when tuned, `trials.csv`. A method with
+        unreadable; `settings.json`: the chosen setting by method; and, when tuned, `trials.csv`. The manifest
+        says whether there was anything to fit. A method with
         variants has the rows of its best setting under its name, and those of each variant under "name (variant)".
     """
     tasks = read_tasks(study.params.data)
 
-    def compute(place: Path) -> None:
+    def compute(place: Path) -> dict:
         settings = {method.name: setting} if setting is not None else _tuned(study, method, place)
         (place / "settings.json").write_text(json.dumps(settings, indent=1) + "\n")
         measured = {}
@@ -67,6 +95,7 @@ def evaluate_method(
             _append(place / "outcomes.csv", outcomes.assign(method=name)[OUTCOMES])
             _append(place / "responses.csv", outcomes.assign(method=name)[["method", "part", "id", "response"]])
             _append(place / "utility.csv", utility.assign(method=name)[["method", *utility.columns]])
+        return {"outcome": getattr(method, "outcome", "nothing to fit")}
 
     parameters = {
         "method": method.name,
@@ -81,7 +110,7 @@ def evaluate_method(
         compute,
         parameters=parameters,
         upstream=(study.prompts_stage, *upstream),
-        version=method.version,
+        version=MEASURE_VERSION + method.version,
     )
 
 
@@ -127,15 +156,6 @@ def stage_name(method: str) -> str:
     """Return the name of a method's folder: letters and digits of its name, "+" in words."""
     words = method.lower().replace("+", " plus ")
     return "_".join("".join(letter if letter.isalnum() else " " for letter in words).split())
-
-
-def _loop_methods(loops: dict[str, Stage]) -> Iterator[tuple[LlmVa, dict, Stage]]:
-    for name, stage in loops.items():
-        log, choice, _ = read_loop(stage)
-        rounding = RELEASED.changes["rounding"] if name == RELEASED.name else "none"
-        yield LlmVa(log, name, rounding), {"iteration": choice["best_iteration"]}, stage
-        if name == "LLM-VA":
-            yield LlmVa(log, "LLM-VA (guarded)"), {"iteration": guarded_iteration(stage)}, stage
 
 
 def _tuned(study: Study, method: SteeringMethod, place: Path) -> dict[str, dict]:

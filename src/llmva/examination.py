@@ -63,9 +63,12 @@ class Examiner:
         return replace(self, degeneracy=degeneracy)
 
 
-def answer_labels(rows: pandas.DataFrame) -> pandas.Series:
-    """Return +1 for answered, -1 for refused, 0 for replies that are neither (broken or unparsed)."""
-    return rows["verdict"].map({"answered": 1, "refused": -1}).fillna(0).astype(int)
+def answer_labels(rows: pandas.DataFrame, source: str = "verdict") -> pandas.Series:
+    """Return +1 for answered, -1 for refused, 0 for replies that are neither (broken or unparsed).
+
+    With the source `guard_verdict`, the guard is taken at its word on broken replies as well.
+    """
+    return rows[source].map({"answered": 1, "refused": -1}).fillna(0).astype(int)
 
 
 def benign_labels(rows: pandas.DataFrame) -> pandas.Series:

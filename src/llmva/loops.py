@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas
 
-from llmva.alignment import Alignment, align, choose_iteration
+from llmva.alignment import STAGE_VERSION, Alignment, align, choose_iteration
 from llmva.edits import EditLog
 from llmva.judges import Judge
 from llmva.store import Stage, run_stage
@@ -37,14 +37,23 @@ SOFT_SVM = Variant("soft SVM", SOFT)
 RIDGE = Variant("ridge edit", {"update": "ridge"})
 RMS_RIDGE = Variant("RMS and ridge", {"feature_scale": "rms", "update": "ridge"})
 LLM_VA_R = Variant("LLM-VA-R", {**SOFT, "update": "ridge"})
-# The released code's loop: capture after Gemma-2's post-norms, liblinear, edits rounded in place, loose F1.
+# The released code's loop: capture after Gemma-2's post-norms, the guard's word also on broken replies,
+# liblinear, edits rounded in place, loose F1.
 RELEASED = Variant(
     "LLM-VA (released code)",
-    {"basis": "residual", "solver": "liblinear", "rounding": "bfloat16", "selection": "paper"},
+    {
+        "basis": "residual",
+        "labels": "guard_verdict",
+        "solver": "liblinear",
+        "rounding": "bfloat16",
+        "selection": "paper",
+    },
 )
+# The same loop and iterations; only what is chosen among them differs.
+RELEASED_STRICT = "LLM-VA (released code, strict choice)"
 
 # The rows that come from loops.
-LOOPS = ("LLM-VA", "LLM-VA (guarded)", RELEASED.name, LLM_VA_R.name)
+LOOPS = ("LLM-VA", "LLM-VA (guarded)", RELEASED.name, RELEASED_STRICT, LLM_VA_R.name)
 
 
 def run_variant(study: Study, variant: Variant, l_selects: list[int], iterations: int, folder: str) -> Stage:
@@ -64,11 +73,17 @@ def run_variant(study: Study, variant: Variant, l_selects: list[int], iterations
         chosen = runs[best]
         chosen.log.save(place / "edit_log.safetensors", {"model": study.params.model, "slug": study.params.slug})
         pandas.concat({key: run.history for key, run in runs.items()}, names=["l_select"]).to_csv(place / "history.csv")
-        choice = {"best_iteration": chosen.best_iteration, "l_select": best, "stopped": chosen.stopped}
+        choice = {
+            "best_iteration": chosen.best_iteration,
+            "l_select": best,
+            "stopped": chosen.stopped,
+            "rounding": settings.rounding,
+        }
         (place / "choice.json").write_text(json.dumps(choice) + "\n")
 
     settings = study.settings(1, iterations, **variant.changes)
     parameters = {
+        "loop": STAGE_VERSION,
         "l_selects": l_selects,
         "settings": {name: value for name, value in vars(settings).items() if name != "l_select"},
         **study.identity(),
@@ -115,15 +130,15 @@ def read_loop(stage: Stage) -> tuple[EditLog, dict, pandas.DataFrame]:
     return log, choice, history.set_index("iteration")
 
 
-def guarded_iteration(stage: Stage) -> int:
-    """Return the iteration of a finished loop that the guarded selection chooses."""
-    return choose_iteration(read_loop(stage)[2], "guarded")
+def selected_iteration(stage: Stage, selection: str) -> int:
+    """Return the iteration of a finished loop that a selection (`strict`, `guarded`, `paper`) chooses."""
+    return choose_iteration(read_loop(stage)[2], selection)
 
 
-def stop_iteration(history: pandas.DataFrame, drop: float = 0.1) -> int:
-    """Return the first iteration at which v_a's mean validation accuracy lies `drop` below its start, or the last."""
+def stop_iteration(history: pandas.DataFrame, drop: float = 0.1) -> int | None:
+    """Return the first iteration at which v_a's mean validation accuracy lies `drop` below its start, if any."""
     fallen = history["mean_accuracy_answer"] < history["mean_accuracy_answer"].iloc[0] - drop
-    return int(fallen.idxmax()) if fallen.any() else int(history.index[-1])
+    return int(fallen.idxmax()) if fallen.any() else None
 
 
 def _score(run: Alignment) -> float:

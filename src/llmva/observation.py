@@ -44,6 +44,8 @@ class AlignmentSettings:
         Degrees by which both vectors are turned to a random orthogonal direction, and the number of the draw.
     shuffled : bool
         Whether labels are shuffled among the training rows, as a control.
+    labels : {"verdict", "guard_verdict"}
+        Whether broken replies teach v_a nothing, or what the guard makes of them, as in the released code.
     """
 
     l_select: int
@@ -62,6 +64,7 @@ class AlignmentSettings:
     rounding: str = "none"
     distortion: tuple[int, int] = (0, 0)
     shuffled: bool = False
+    labels: str = "verdict"
 
 
 @dataclass(frozen=True)
@@ -158,7 +161,7 @@ def fit_all(
     rows = examined.rows
     train = (rows["split"] == "train").to_numpy()
     held_out = (rows["split"] == "validation").to_numpy()
-    benign, answer = benign_labels(rows).to_numpy(), answer_labels(rows).to_numpy()
+    benign, answer = benign_labels(rows).to_numpy(), answer_labels(rows, settings.labels).to_numpy()
     labels = [benign[train], answer[train]]
     if settings.shuffled:
         draws = random_generator(settings.seed, "shuffled labels", iteration)

@@ -20,7 +20,7 @@ from llmva.store import Stage
 from llmva.study import Study
 
 NULL_QUANTILES = {"low": 0.025, "high": 0.975}
-PLANE_GROUPS = {"normal": 0, "over-refusal": 1, "jailbreak": 2}
+PLANE_GROUPS = {"normal": 0, "over-refusal": 1, "jailbreak": 2, "broken": 3}
 
 
 def record_prompts(study: Study) -> pandas.DataFrame:
@@ -53,14 +53,19 @@ def record_angles(study: Study, observed: Stage) -> pandas.DataFrame:
 
 
 def record_projections(study: Study, observed: Stage, sublayers: list[str]) -> pandas.DataFrame:
-    """Write figure 2: every sample's projections on v_b and v_a at some sublayers."""
+    """Write figure 2: the held-out prompts' projections on v_b and v_a at some sublayers.
+
+    Of the prompts that an SVM was fitted to, separation says nothing.
+    """
     activations, observation = read_activations_of(observed), read_observation(observed)
     rows = read_labelled_verdicts(study, observed)
+    held_out = (rows["split"] == "validation").to_numpy()
+    rows = rows[held_out]
     tables = []
     for name in sublayers:
         for kind in ("benign", "answer"):
             # Four decimals: a point in a histogram needs no more, and the file is tracked.
-            projected = (activations[name] @ getattr(observation.vectors[name], kind)).round(4)
+            projected = (activations[name][held_out] @ getattr(observation.vectors[name], kind)).round(4)
             metric = [f"{kind}_projection.{name}.{verdict}" for verdict in rows["guard_verdict"]]
             tables.append(pandas.DataFrame({"dataset": rows["dataset"], "metric": metric, "value": projected}))
     frame = pandas.concat(tables, ignore_index=True).assign(method="Original", n=1, seed=study.params.seed)
@@ -73,7 +78,7 @@ def record_layer_selection(study: Study, observed: Stage, probed: Stage) -> pand
     table = read_observation(observed).sublayers
     scores = pandas.DataFrame({"metric": [f"score.{name}" for name in table.index], "value": table["score"].to_numpy()})
     shared = {"dataset": "validation", "seed": study.params.seed}
-    scores = scores.assign(method="Original", n=_training_rows(observed), **shared)
+    scores = scores.assign(method="Original", n=len(study.validation), **shared)
     write_results(study.params.slug, "figure10", scores)
     choice = chosen_l_select(probed)
     values = {**choice, "share": choice["l_select"] / choice["sublayers"]}
@@ -161,6 +166,8 @@ def _rates(rows: pandas.DataFrame) -> dict:
 
 
 def _group(label: str, verdict: str) -> str:
+    if verdict not in ("answered", "refused"):
+        return "broken"
     if label == "benign":
         return "normal" if verdict == "answered" else "over-refusal"
     return "normal" if verdict == "refused" else "jailbreak"

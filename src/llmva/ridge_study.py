@@ -2,7 +2,7 @@
 
 import pandas
 
-from llmva.evaluation import evaluate_method, stage_name
+from llmva.evaluation import evaluate_loop, evaluate_method, stage_name
 from llmva.loops import (
     LLM_VA_R,
     RIDGE,
@@ -16,12 +16,17 @@ from llmva.loops import (
 )
 from llmva.metrics import measure
 from llmva.readers import read_outcomes, read_utility
+from llmva.records import by_iteration
 from llmva.results import write_results
-from llmva.steering import METHODS, LlmVa, Original
+from llmva.steering import METHODS, Original
 from llmva.store import Stage
 from llmva.study import Study
+from llmva.utility import read_tasks
 
 R = LLM_VA_R.changes
+# What goes on inside a loop, and the loops whose log is tracked.
+HEALTH = ("mean_accuracy_answer", "mean_accuracy_benign", "mean_scale", "mean_angle", "divergence")
+LOGGED = ("LLM-VA", LLM_VA_R.name)
 # Those that a first look at other organisms' validation prompts left in the running.
 BASELINES = ("AlphaSteer", "AlphaSteer+", "Fine-tuning")
 # Run with the number of sublayers that LLM-VA-R chose.
@@ -62,11 +67,7 @@ def evaluate_parts(study: Study, loops: dict[str, Stage]) -> dict[str, Stage]:
     """Evaluate the original, some baselines and each loop's chosen iteration on test and transfer prompts and tasks."""
     evaluated = {"Original": evaluate_method(study, Original())}
     evaluated |= {name: evaluate_method(study, METHODS[name]()) for name in BASELINES}
-    for name, stage in loops.items():
-        log, choice, _ = read_loop(stage)
-        setting = {"iteration": choice["best_iteration"]}
-        evaluated[name] = evaluate_method(study, LlmVa(log, name), setting=setting, upstream=(stage,))
-    return evaluated
+    return evaluated | {name: evaluate_loop(study, name, stage) for name, stage in loops.items()}
 
 
 def record_parts(study: Study, loops: dict[str, Stage], evaluated: dict[str, Stage]) -> pandas.DataFrame:
@@ -77,28 +78,39 @@ def record_parts(study: Study, loops: dict[str, Stage], evaluated: dict[str, Sta
     DataFrame
         By method and variant: strict F1 on test and transfer prompts, ASR, ORR and degenerate share on test,
         utility kept over all tasks and on arithmetic; of loops the chosen iteration and number of sublayers, the
-        iteration of the stop rule, and the best validation strict F1 in all and until that iteration.
+        iteration of the stop rule (nan where it never struck), and the best validation strict F1 in all, before
+        that iteration, and within as many iterations as LLM-VA-R has.
     """
     # Data without tasks give a table of no columns, and nothing that could be kept.
     outcomes, transfer = read_outcomes(evaluated, "test"), read_outcomes(evaluated, "transfer")
     utility = read_utility(evaluated).pivot(index="method", columns="task", values="value").reindex(list(outcomes))
-    kept = utility / utility.loc["Original"]
+    original = utility.loc["Original"]
+    kept = (utility / original).where(original > 0)
     names = ["Original", *BASELINES, *loops]
     table = pandas.DataFrame.from_dict(
         {name: _summary(outcomes[name], transfer.get(name), kept.loc[name]) for name in names}, orient="index"
     )
     table = table.join(
-        pandas.DataFrame.from_dict({name: _course(loop) for name, loop in loops.items()}, orient="index")
+        pandas.DataFrame.from_dict(
+            {name: _course(loop, study.params.ridge.iterations) for name, loop in loops.items()}, orient="index"
+        )
     )
     final = table.rename_axis("method").reset_index().melt("method", var_name="metric").dropna()
-    curves = []
-    for name, stage in loops.items():
-        history = read_loop(stage)[2]
-        metrics = [f"strict_f1.{iteration:03d}" for iteration in history.index]
-        curves.append(pandas.DataFrame({"metric": metrics, "value": history["strict_f1"].to_numpy(), "method": name}))
-    frame = pandas.concat([final, *curves]).assign(dataset="all", n=len(study.test), seed=study.params.seed)
-    write_results(study.params.slug, "ridge", frame)
+    curves = [by_iteration(_logged(name, loop)).assign(method=name) for name, loop in loops.items()]
+    frame = pandas.concat([final, *curves])
+    # By the first word of the metric; all that is told of a loop was seen on validation prompts.
+    sets = {"test": study.test, "transfer": study.transfer, "kept": read_tasks(study.params.data)}
+    counts = {name: len(rows) for name, rows in sets.items()}
+    first = frame["metric"].str.split("_").str[0]
+    frame["dataset"] = first.where(first.isin(list(sets)), "validation")
+    frame["n"] = frame["dataset"].map({**counts, "validation": len(study.validation)})
+    write_results(study.params.slug, "ridge", frame.assign(seed=study.params.seed))
     return table
+
+
+def _logged(name: str, loop: Stage) -> pandas.DataFrame:
+    history = read_loop(loop)[2]
+    return history[["strict_f1", *(HEALTH if name in LOGGED else ())]]
 
 
 def _summary(test: pandas.DataFrame, transfer: pandas.DataFrame | None, kept: pandas.Series) -> dict[str, float]:
@@ -112,13 +124,14 @@ def _summary(test: pandas.DataFrame, transfer: pandas.DataFrame | None, kept: pa
     }
 
 
-def _course(loop: Stage) -> dict[str, float]:
+def _course(loop: Stage, short: int) -> dict[str, float]:
     _, choice, history = read_loop(loop)
-    stop = stop_iteration(history)
+    stop, scores = stop_iteration(history), history["strict_f1"]
     return {
         "iteration": choice["best_iteration"],
         "l_select": choice["l_select"],
-        "stop_rule": stop,
-        "best_validation": history["strict_f1"].max(),
-        "best_until_stop": history["strict_f1"].loc[:stop].max(),
+        "stop_rule": float("nan") if stop is None else stop,
+        "best_validation": scores.max(),
+        "best_before_stop": scores.max() if stop is None else scores.loc[: stop - 1].max(),
+        f"best_within_{short}": scores.loc[:short].max(),
     }

@@ -8,7 +8,7 @@ import pandas
 from safetensors.numpy import load_file, save_file
 
 from llmva.activations import FINAL, Capture
-from llmva.alignment import Alignment
+from llmva.alignment import STAGE_VERSION, Alignment
 from llmva.degeneracy import DegeneracyCheck
 from llmva.edits import EditedModel, EditLog
 from llmva.examination import answer_labels, benign_labels
@@ -190,11 +190,11 @@ def probe_layers(study: Study) -> Stage:
         choice = {"l_select": int(best.idxmax()), "sublayers": count}
         (place / "choice.json").write_text(json.dumps(choice) + "\n")
 
-    fields = ("seed", "sample_per_dataset", "svm", "probe")
+    fields = ("seed", "sample_per_dataset", "svm", "selection", "probe")
     return run_stage(
         study.folder / "03_layer_selection",
         compute,
-        parameters=study.identity(*fields),
+        parameters={"loop": STAGE_VERSION, **study.identity(*fields)},
         upstream=[study.prompts_stage],
         version=VERSION,
     )
@@ -221,7 +221,7 @@ def run_alignment(study: Study, l_select: int) -> Stage:
     return run_stage(
         study.folder / "04_alignment_loop",
         compute,
-        parameters={"l_select": l_select, **study.identity(*fields)},
+        parameters={"loop": STAGE_VERSION, "l_select": l_select, **study.identity(*fields)},
         upstream=[study.prompts_stage],
         version=VERSION,
     )

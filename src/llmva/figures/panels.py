@@ -20,11 +20,12 @@ CLASS_STYLES = {
     "answered": {"color": GREEN, "linestyle": "-"},
     "refused": {"color": PURPLE, "linestyle": "--"},
 }
-GROUPS = {0: "normal", 1: "over-refusal", 2: "jailbreak"}
+GROUPS = {0: "normal", 1: "over-refusal", 2: "jailbreak", 3: "broken reply"}
 GROUP_STYLES = {
     "normal": {"color": GREY, "marker": "o", "s": 7, "alpha": 0.55},
     "over-refusal": {"color": BLUE, "marker": "^", "s": 15, "alpha": 0.85},
     "jailbreak": {"color": VERMILLION, "marker": "x", "s": 15, "alpha": 0.85},
+    "broken reply": {"color": PURPLE, "marker": "s", "s": 9, "alpha": 0.85},
 }
 REFERENCES = ("null_low", "null_mean", "null_high", "random_low", "random_high")
 PLANE_METHODS = {"Original": "before", "LLM-VA": "after"}

@@ -13,9 +13,9 @@ import scipy.linalg
 import torch
 
 from llmva.models import ChatModel
-from llmva.steering.base import UNSTEERED, TrainingData
+from llmva.steering.base import TrainingData
 from llmva.steering.residual import Change, Pass, add_where, changed_residuals
-from llmva.steering.search import alternating_variants, blocks_of, distinct_spans, in_turn
+from llmva.steering.search import alternating_variants, blocks_of, distinct_spans, in_turn, unsteered
 from llmva.steering.vector_steer import relative_difference
 
 # Shares of the depth that are steered. The published blocks, scaled to other depths, lie in the first.
@@ -46,6 +46,7 @@ class AlphaSteer:
     finetunes = False
     hooks = True
     spares_neutral = True
+    variants = ("",)
 
     def __init__(self) -> None:
         self.steps: dict[int, numpy.ndarray] = {}
@@ -83,8 +84,8 @@ class AlphaSteer:
         Spans and null ratios take turns along the strengths.
         """
         if self.outcome != "fitted":
-            return [dict(UNSTEERED)]
-        cells = {variant: self._cells(variant) for variant, _ in self.gates}
+            return unsteered(self.variants)
+        cells = {variant: self._cells(variant) for variant in self.variants}
         return alternating_variants(cells, trials, strongest=STRONGEST, weakest=WEAKEST)
 
     def _cells(self, variant: str) -> list[dict]:

@@ -19,6 +19,7 @@ class AlphaSteerPlus(AlphaSteer):
 
     name = "AlphaSteer+"
     spares_neutral = False
+    variants = ("benign", "benign and refused toxic")
 
     def samples(self, training: TrainingData) -> dict[str, tuple[numpy.ndarray, numpy.ndarray]]:
         """Return by variant which training rows are spared and which open the gate, two masks (n,)."""
@@ -27,4 +28,4 @@ class AlphaSteerPlus(AlphaSteer):
         jailbroken = toxic & answered
         harmful = jailbroken if jailbroken.sum() >= FEWEST_JAILBROKEN else toxic
         right = benign & answered
-        return {"benign": (right, harmful), "benign and refused toxic": (right | (toxic & refused), harmful)}
+        return dict(zip(self.variants, ((right, harmful), (right | (toxic & refused), harmful)), strict=True))

@@ -12,9 +12,9 @@ from llmva.activations import Capture
 from llmva.generation import read_activations, read_exchange_activations
 from llmva.models import ChatModel
 from llmva.provenance import random_generator
-from llmva.steering.base import UNSTEERED, TrainingData
+from llmva.steering.base import TrainingData
 from llmva.steering.residual import Change, Pass, add_where, changed_residuals
-from llmva.steering.search import alternating, blocks_of, distinct_spans, in_turn
+from llmva.steering.search import alternating, blocks_of, distinct_spans, in_turn, unsteered
 
 # Shares of the depth that are steered, at block inputs. Published are blocks 15 to 23 of 32.
 SPANS = {"published": (15 / 32, 24 / 32), "late": (0.5, 1.0), "all": (0.0, 1.0)}
@@ -79,7 +79,7 @@ class Cast:
     def search_space(self, trials: int) -> list[dict]:
         """Return the unsteered model, then strengths along which conditions, their signs and spans take turns."""
         if self.outcome != "fitted":
-            return [dict(UNSTEERED)]
+            return unsteered()
         signed = [
             {**_without_f1(condition), "sign": sign} for sign, found in self.conditions.items() for condition in found
         ]

@@ -7,9 +7,9 @@ import numpy
 import torch
 
 from llmva.models import ChatModel
-from llmva.steering.base import UNSTEERED, TrainingData
+from llmva.steering.base import TrainingData
 from llmva.steering.residual import Change, Pass, changed_residuals
-from llmva.steering.search import alternating_variants
+from llmva.steering.search import alternating_variants, unsteered
 from llmva.steering.vector_steer import relative_difference
 
 # The published filter: the last blocks' directions are too near to the words of a refusal themselves.
@@ -91,7 +91,7 @@ class RefusalAblation:
         The variants share the trials. Sites are shares of the depth; where there are many, evenly spaced ones.
         """
         if self.outcome != "fitted":
-            return [dict(UNSTEERED)]
+            return unsteered(VARIANTS)
         cells = [{"site": round(site / self.depth, 4)} for site in _spread(sorted(self.directions), MOST_SITES)]
         return alternating_variants(dict.fromkeys(VARIANTS, cells), trials, strongest=STRONGEST, weakest=WEAKEST)
 

@@ -9,9 +9,9 @@ import torch
 from llmva.activations import Capture, recording
 from llmva.generation import read_exchange_activations
 from llmva.models import ChatModel
-from llmva.steering.base import UNSTEERED, TrainingData, residuals_of
+from llmva.steering.base import TrainingData, residuals_of
 from llmva.steering.residual import Change, Pass, add_where, changed_residuals
-from llmva.steering.search import alternating, blocks_of, distinct_spans
+from llmva.steering.search import alternating, blocks_of, distinct_spans, unsteered
 from llmva.steering.vector_steer import relative_difference
 
 # Shares of the depth that are steered, at block outputs. Published are blocks 10 to 19 of 32.
@@ -71,7 +71,7 @@ class Scans:
     def search_space(self, trials: int) -> list[dict]:
         """Return the unsteered model, then strengths along which spans and their thresholds take turns."""
         if self.outcome != "fitted":
-            return [dict(UNSTEERED)]
+            return unsteered()
         spans = distinct_spans(SPANS, len(self.steps))
         thresholds = {span: find_thresholds(self._scores(blocks.start), self.toxic) for span, blocks in spans.items()}
         # Neighbours differ in both: a span's thresholds are as far apart as the spans are many.

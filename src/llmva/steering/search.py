@@ -28,6 +28,11 @@ def alternating(cells: Sequence[dict], trials: int, *, strongest: float, weakest
     return settings
 
 
+def unsteered(variants: Sequence[str] = ("",)) -> list[dict]:
+    """Return all that there is to try where nothing could be fitted: the unsteered model, once for each variant."""
+    return [{"variant": variant, **UNSTEERED} if variant else dict(UNSTEERED) for variant in variants]
+
+
 def alternating_variants(
     cells: Mapping[str, Sequence[dict]], trials: int, *, strongest: float, weakest: float
 ) -> list[dict]:

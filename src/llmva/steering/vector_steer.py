@@ -8,9 +8,9 @@ import torch
 
 from llmva.models import ChatModel
 from llmva.provenance import random_generator
-from llmva.steering.base import UNSTEERED, TrainingData
+from llmva.steering.base import TrainingData
 from llmva.steering.residual import Change, add_where, changed_residuals
-from llmva.steering.search import alternating_variants, blocks_of, distinct_spans, in_turn
+from llmva.steering.search import alternating_variants, blocks_of, distinct_spans, in_turn, unsteered
 
 MEAN_DIFFERENCE, READING_VECTOR = VARIANTS = ("mean difference", "reading vector")
 # Shares of the depth that are steered; real models differ too much in depth for block numbers.
@@ -71,7 +71,7 @@ class VectorSteer:
         The variants share the trials.
         """
         if self.outcome != "fitted":
-            return [{"variant": MEAN_DIFFERENCE, **UNSTEERED}]
+            return unsteered(VARIANTS)
         spans = [{"span": span} for span in distinct_spans(SPANS, self.depth)]
         cells = in_turn(spans, [{"sign": 1}, {"sign": -1}])
         return alternating_variants(dict.fromkeys(VARIANTS, cells), trials, strongest=STRONGEST, weakest=WEAKEST)

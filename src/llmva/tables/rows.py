@@ -25,7 +25,7 @@ BASELINES = (
     "CAST",
     "Fine-tuning",
 )
-OURS = ("LLM-VA (released code)", REFERENCE, "LLM-VA (guarded)", "LLM-VA-R")
+OURS = ("LLM-VA (released code)", "LLM-VA (released code, strict choice)", REFERENCE, "LLM-VA (guarded)", "LLM-VA-R")
 # Rules that read no prompt: each wins one kind of rate by losing the other.
 CONSTANT = ("Answer everything", "Refuse everything")
 VARIANT = re.compile(r"(?P<method>.+) \([^()]+\)")
