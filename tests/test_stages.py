@@ -215,7 +215,7 @@ def test_the_parts_of_llm_va_r_are_run_alike_and_compared_on_the_same_prompts(wo
     shared = {tuple(read_loop(stage)[2].index) for name, stage in parts.items() if name != "LLM-VA"}
     assert shared == {(0, 1)}
     rows = read_results("ridge", ["toy"]).set_index("metric")
-    assert set(rows.loc["transfer_strict_f1", "n"]) == {len(study.transfer)}
+    assert set(rows.loc["test_strict_f1", "n"]) == {len(study.test)}
     assert set(rows.loc["strict_f1.000", "n"]) == {len(study.validation)}
     assert set(rows.loc["mean_angle.000", "method"]) == {"LLM-VA", "LLM-VA-R"}
     assert read_results("ridge", ["toy"])["method"].nunique() == len(table)
