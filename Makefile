@@ -145,15 +145,15 @@ ridge:
 	@$(PYTHON) -m llmva.tables $@ --models $(FRESH)
 fresh: $(FRESH:%=runs/%/13_ridge_edit/manifest.json) ## notebook 13 on FRESH, seeds that no choice was made on
 
-fresh_done = $(patsubst results/%/ridge.csv,%,$(wildcard $(FRESH:%=results/%/ridge.csv)))
-drawn_done = $(if $(wildcard $(DRAWS:%=results/%/table2.csv)),$(patsubst results/%/table2.csv,%,$(wildcard $(STUDIES:%=results/%/table2.csv))))
+any_fresh = $(wildcard $(FRESH:%=results/%/ridge.csv))
+any_drawn = $(wildcard $(DRAWS:%=results/%/table2.csv))
 tables: $(ENV) ## all tables from the tracked results/ alone (30 s)
 	$(PYTHON) -m llmva.tables all --models $(MODELS) --seeds $(SEEDS)
-	$(if $(drawn_done),$(PYTHON) -m llmva.tables draws --models $(drawn_done))
-	$(if $(fresh_done),$(PYTHON) -m llmva.tables ridge --models $(fresh_done))
+	$(if $(any_drawn),$(PYTHON) -m llmva.tables draws --present --models $(STUDIES))
+	$(if $(any_fresh),$(PYTHON) -m llmva.tables ridge --present --models $(FRESH))
 figures: $(ENV) ## all figures from the tracked results/ alone (60 s)
 	$(PYTHON) -m llmva.figures all --models $(MODELS) --seeds $(SEEDS)
-	$(if $(fresh_done),$(PYTHON) -m llmva.figures figure13 --models $(fresh_done))
+	$(if $(any_fresh),$(PYTHON) -m llmva.figures figure13 --present --models $(FRESH))
 
 STAGES := 02_svm_identification 06_utility 07_ablation_angle 08_ablation_iterations 09_ablation_layers 10_transferability 11_judges 13_ridge_edit
 all: $(foreach stage,$(STAGES),$(call manifests,$(stage))) seeds ## every table and figure (an hour per model; use -j2)

@@ -31,6 +31,9 @@ def test_every_seed_is_a_study_of_its_own():
     assert table.loc["LLM-VA", "test_strict_f1_mean"] == pytest.approx(numpy.mean(own))
     assert table.loc["LLM-VA", "test_strict_f1_sd"] == pytest.approx(numpy.std(own, ddof=1))
     assert table.loc["LLM-VA", "kept_worst"] == 0.5
+    low, high = table.loc["LLM-VA", ["kept_mean_low", "kept_mean_high"]]
+    assert min(own) <= low < numpy.mean(own) < high <= max(own)
+    assert list(table.index) == ["LLM-VA", "LLM-VA-R"]
     # All six differences point one way: the exact two-sided p is 2 / 2^6.
     assert table.loc["LLM-VA", "kept_gsm_p"] == pytest.approx(2 / 64)
     assert numpy.isnan(table.loc["LLM-VA-R", "kept_p"])
@@ -47,6 +50,17 @@ def test_a_study_without_a_method_is_named():
     write_results(SLUGS[0], "ridge", frame.assign(dataset="all", n=200, seed=0))
     with pytest.raises(InputError, match="missing for a method or a study"):
         tables.build_table("ridge", SLUGS)
+
+
+def test_studies_without_results_are_left_out_by_name_or_are_an_error(capsys):
+    with pytest.raises(SystemExit) as stop:
+        tables.main(["ridge", "--present", "--models", *SLUGS, "tiny-llama-s77"])
+    assert stop.value.code == 0
+    printed = capsys.readouterr().out
+    assert "ridge: without tiny-llama-s77, which have no results of it yet" in printed and "6 studies" in printed
+    with pytest.raises(SystemExit) as stop:
+        tables.main(["ridge", "--models", *SLUGS, "tiny-llama-s77"])
+    assert stop.value.code == 2
 
 
 def test_it_is_printed_on_its_own_and_never_with_all_the_others(capsys):

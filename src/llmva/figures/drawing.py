@@ -140,10 +140,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("item", help=f"{', '.join(FIGURES)}, or all: every figure that has results")
     parser.add_argument("--models", nargs="+", help="slugs; default: the organisms of papermill_params/")
     parser.add_argument("--seeds", type=int, default=1, help="seeds of each organism, where they have results")
+    parser.add_argument("--present", action="store_true", help="leave out models without results, and say which")
     options = parser.parse_args(arguments)
     slugs = options.models or _default_models(options.item)
     for item in _items_with_results(slugs) if options.item == "all" else [options.item]:
-        own = with_results(item, slugs) if options.item == "all" else slugs
+        own = with_results(item, slugs) if options.present or options.item == "all" else slugs
         if len(own) < len(slugs):
             print(f"{item}: without {', '.join(sorted(set(slugs) - set(own)))}, which have no results of it yet")
         shown = add_seeds(item, own, options.seeds)

@@ -94,10 +94,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("item", help=f"{', '.join(TABLES)}, or all: every table that has results")
     parser.add_argument("--models", nargs="+", help="slugs; default: the organisms of papermill_params/")
     parser.add_argument("--seeds", type=int, default=1, help="seeds of each organism: itself, -s1, -s2, ...; default 1")
+    parser.add_argument("--present", action="store_true", help="leave out models without results, and say which")
     options = parser.parse_args(arguments)
     slugs = add_seeds(options.models or [slug for slug in known_slugs() if is_organism(slug)], options.seeds)
     for item in _items_with_results(slugs) if options.item == "all" else [options.item]:
-        own = with_results(item, slugs) if options.item == "all" else slugs
+        own = with_results(item, slugs) if options.present or options.item == "all" else slugs
         if len(own) < len(slugs):
             print(f"{item}: without {', '.join(sorted(set(slugs) - set(own)))}, which have no results of it yet")
         for path in save_table(item, own):

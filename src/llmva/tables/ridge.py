@@ -5,8 +5,13 @@ import pandas
 from scipy.stats import wilcoxon
 
 from llmva.errors import InputError
+from llmva.params import SEED_SUFFIX
+from llmva.provenance import random_generator
+from llmva.tables import resampling
 from llmva.tables.display import Block, Table
-from llmva.tables.printing import Column, as_decimal, as_p_value, as_text
+from llmva.tables.main_rows import SEED
+from llmva.tables.printing import Column, as_decimal, as_p_value, as_score, as_text
+from llmva.tables.rows import order_methods
 
 REFERENCE = "LLM-VA-R"
 METRICS = {
@@ -15,7 +20,8 @@ METRICS = {
     "kept": "utility kept",
     "kept_gsm": "arithmetic kept",
 }
-COLUMNS = ("method", "studies", *(f"{metric}_{part}" for metric in METRICS for part in ("mean", "sd", "worst", "p")))
+PARTS = ("mean", "mean_low", "mean_high", "sd", "worst", "p")
+COLUMNS = ("method", "studies", *(f"{metric}_{part}" for metric in METRICS for part in PARTS))
 
 
 def make_table() -> Table:
@@ -26,7 +32,8 @@ def make_table() -> Table:
 def build_ridge(results: dict[str, pandas.DataFrame]) -> dict[str, pandas.DataFrame]:
     """Return one row per method: mean, SD (ddof 1), worst, and p of LLM-VA-R against it, over all studies.
 
-    Each slug is a study of its own, seeds included. p is from the exact two-sided Wilcoxon signed-rank test of
+    Each slug is a study of its own, seeds included. The interval of the mean is that of a bootstrap over families
+    and, within them, seeds; the prompts are not drawn anew. p is from the exact two-sided Wilcoxon signed-rank test of
     the paired studies; undefined where fewer than two differ.
 
     Raises
@@ -36,14 +43,19 @@ def build_ridge(results: dict[str, pandas.DataFrame]) -> dict[str, pandas.DataFr
     """
     rows = results["ridge"]
     wide = {metric: _wide(rows, metric) for metric in METRICS}
-    methods = list(dict.fromkeys(rows["method"]))
+    methods = order_methods(rows["method"])
+    studies = next(iter(wide.values())).index
+    families = [SEED_SUFFIX.sub("", slug) for slug in studies]
+    draws = resampling.draw_runs(families, generator=random_generator(SEED, "hierarchical bootstrap", "ridge"))
     table = []
     for method in methods:
-        row = {"method": method, "studies": len(next(iter(wide.values())))}
+        row = {"method": method, "studies": len(studies)}
         for metric, values in wide.items():
             own = values[method]
-            numbers = (own.mean(), own.std(ddof=1), own.min(), paired_p(values[REFERENCE], own))
-            row |= {f"{metric}_{name}": n for name, n in zip(("mean", "sd", "worst", "p"), numbers, strict=True)}
+            drawn = resampling.average(own.to_numpy()[draws.runs], draws)
+            low, high, _ = resampling.percentile_interval(drawn)
+            numbers = (own.mean(), low, high, own.std(ddof=1), own.min(), paired_p(values[REFERENCE], own))
+            row |= {f"{metric}_{name}": number for name, number in zip(PARTS, numbers, strict=True)}
         table.append(row)
     return {"": pandas.DataFrame(table)[list(COLUMNS)], "studies": _studies(wide)}
 
@@ -71,14 +83,20 @@ def _blocks(frames: dict[str, pandas.DataFrame]) -> list[Block]:
     columns = {"method": Column("Method", as_text)}
     for metric, heading in METRICS.items():
         columns |= {
-            f"{metric}_mean": Column(heading, as_decimal, "high"),
+            f"{metric}_mean": Column(heading, as_score, "high"),
             f"{metric}_worst": Column(f"{heading}: worst", as_decimal, "high"),
             f"{metric}_p": Column(f"{heading}: p", as_p_value),
         }
-    caption = "Means and worst cases over studies; p: exact Wilcoxon test of LLM-VA-R against the row, paired by study."
+    caption = (
+        "Means and worst cases over studies. In brackets 95 % intervals: bootstrap over families, then seeds. "
+        "p: exact Wilcoxon test of LLM-VA-R against the row, paired by study."
+    )
     return [Block(frames[""], columns, ("method",), caption)]
 
 
 def _notes(frames: dict[str, pandas.DataFrame]) -> list[str]:
     count = int(frames[""]["studies"].iloc[0])
-    return [f"{count} studies, each an organism and seed of its own. No p-value is corrected for their number."]
+    return [
+        f"{count} studies, each an organism and seed of its own. No p-value is corrected for their number. All "
+        "organisms share one corpus, so that they are less than as many independent confirmations."
+    ]
