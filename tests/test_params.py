@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -12,6 +13,8 @@ import yaml
 from llmva import paths
 from llmva.errors import InputError
 from llmva.params import StudyParams, known_slugs, load_params
+from llmva.results import is_organism
+from llmva.tables.paper import read_paper_values
 
 PER_MODEL = sorted(paths.NOTEBOOKS.glob("[01]*.ipynb"))
 TRACKED = paths.PARAMS
@@ -247,3 +250,39 @@ def test_only_organisms_have_seeds(folder):
 def test_parameters_cannot_be_changed_after_the_check():
     with pytest.raises(ValueError, match="frozen"):
         load_params(REFERENCE).seed = 1
+
+
+# Real models
+
+# Our slugs by the paper's names.
+PAPERS = {
+    "Llama-3.1-8B": "llama-3.1-8b",
+    "gemma-2-9b": "gemma-2-9b",
+    "Mistral-v0.3-7B": "mistral-7b-v0.3",
+    "Phi-3.5-4B": "phi-3.5-mini",
+    "Phi-4-4B": "phi-4-mini",
+    "Phi-4-15B": "phi-4",
+    "Qwen2.5-3B": "qwen2.5-3b",
+    "Qwen2.5-7B": "qwen2.5-7b",
+    "Qwen2.5-14B": "qwen2.5-14b",
+    "Qwen3-4B": "qwen3-4b",
+    "Qwen3-8B": "qwen3-8b",
+    "Qwen3-14B": "qwen3-14b",
+}
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_the_papers_models_have_the_released_codes_l_select(name):
+    code = read_paper_values("table3").set_index("model")["l_select_code"]
+    assert set(code.index) == set(PAPERS)
+    params = load_params(PAPERS[name])
+    assert params.probe.l_select == [code[name]]
+    assert params.judge.startswith("Qwen/Qwen3Guard-Gen-8B@")
+
+
+@pytest.mark.parametrize("slug", [slug for slug in known_slugs() if not is_organism(slug)])
+def test_weights_on_the_hub_are_pinned_to_a_commit(slug):
+    params = load_params(slug)
+    for source in (params.model, params.judge):
+        assert re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}", source)
+    assert params.dtype == "bfloat16" and params.data == "data/paper"
