@@ -46,10 +46,13 @@ def run(*arguments):
     return done.value.code
 
 
-def test_a_users_model_and_prompts_give_checkpoint_log_and_report(runs, tmp_path, own_prompts, two_classes):
+@pytest.mark.parametrize("method, name", align.METHODS.items())
+def test_a_users_model_and_prompts_give_checkpoint_log_and_report(
+    runs, tmp_path, own_prompts, two_classes, method, name
+):
     folder = save_random_model(tmp_path / "model", "qwen2")
     out = tmp_path / "aligned"
-    assert run("--model", folder, "--data", own_prompts, "--out", out, *QUICK) == 0
+    assert run("--model", folder, "--data", own_prompts, "--out", out, "--method", method, *QUICK) == 0
     assert sorted(path.name for path in out.iterdir()) == [
         "checkpoint", "edit_log.safetensors", "manifest.json", "report.md",
     ]  # fmt: skip
@@ -57,10 +60,11 @@ def test_a_users_model_and_prompts_give_checkpoint_log_and_report(runs, tmp_path
     original, aligned = load_model(str(folder)), AutoModelForCausalLM.from_pretrained(out / "checkpoint")
     with EditedModel(original.writers) as edited:
         edited.apply(log)
-        for name, weight in aligned.state_dict().items():
-            assert torch.equal(weight, original.model.state_dict()[name]), name
+        for key, weight in aligned.state_dict().items():
+            assert torch.equal(weight, original.model.state_dict()[key]), key
     assert AutoTokenizer.from_pretrained(out / "checkpoint").chat_template == original.tokenizer.chat_template
     report = (out / "report.md").read_text()
+    assert report.startswith(f"# {name} on model")
     assert "| toxic prompts answered |" in report and "Iteration" in report and "nan" not in report.split("Drift")[0]
 
 

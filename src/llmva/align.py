@@ -11,9 +11,9 @@ import pandas
 from llmva import paths
 from llmva.edits import EditedModel
 from llmva.errors import InputError, command
-from llmva.evaluation import evaluate_method
+from llmva.evaluation import evaluate_loop, evaluate_method
 from llmva.generation import reply_surprise
-from llmva.loops import read_loop
+from llmva.loops import LLM_VA_R, align_r, read_loop
 from llmva.models import locate
 from llmva.organisms.build import write_data_sets
 from llmva.params import StudyParams
@@ -22,19 +22,20 @@ from llmva.provenance import digest
 from llmva.readers import chosen_l_select, read_test_rows
 from llmva.report import write_report
 from llmva.stages import collect_prompts, probe_layers, run_alignment
-from llmva.steering import LlmVa, Original
+from llmva.steering import Original
 from llmva.store import Stage, read_manifest, require_writable, run_stage
 from llmva.study import Study
 
 VERSION = 1
 DEPTH_SHARES = (0.5, 0.75, 1.0)
+METHODS = {"llm-va-r": LLM_VA_R.name, "llm-va": "LLM-VA"}
 COST = (
-    "about 50 rounds of some 700 replies: two minutes for a tiny model on two cores, "
+    "about 40 to 50 rounds of some 700 replies: two minutes for a tiny model on two cores, "
     "an hour or more for 8 billion parameters on one GPU; a run that is stopped resumes"
 )
 
 
-def align_model(params: StudyParams, out: Path) -> Stage:
+def align_model(params: StudyParams, out: Path, method: str = LLM_VA_R.name) -> Stage:
     """Run the whole method on a model and write the edited checkpoint, the edit log and a report.
 
     Parameters
@@ -43,6 +44,8 @@ def align_model(params: StudyParams, out: Path) -> Stage:
         The study; finished parts of an interrupted earlier run are taken up again.
     out : Path
         Becomes a folder with `checkpoint/`, `edit_log.safetensors`, `report.md` and `manifest.json`, all at once.
+    method : {"LLM-VA-R", "LLM-VA"}
+        Ours, which worked on every organism, or the paper's loop, which depends on the model more.
 
     Raises
     ------
@@ -52,27 +55,34 @@ def align_model(params: StudyParams, out: Path) -> Stage:
     _require_free(out, params)
     study = Study(params)
     collect_prompts(study)
-    layers = chosen_l_select(probe_layers(study))
-    aligned = run_alignment(study, layers["l_select"])
-    log, chosen, _ = read_loop(aligned)
-    setting = {"iteration": chosen["best_iteration"]}
-    original = evaluate_method(study, Original())
-    llm_va = evaluate_method(study, LlmVa(log), setting=setting, upstream=(aligned,))
+    if method == LLM_VA_R.name:
+        loop = align_r(study)
+    else:
+        loop = run_alignment(study, chosen_l_select(probe_layers(study))["l_select"])
+    log, chosen, _ = read_loop(loop)
+    original, aligned = evaluate_method(study, Original()), evaluate_loop(study, method, loop)
 
     def compute(place: Path) -> dict:
         best = log.up_to(chosen["best_iteration"])
-        rows = read_test_rows({"Original": original, "LLM-VA": llm_va})
+        rows = read_test_rows({"Original": original, method: aligned})
         best.save(place / "edit_log.safetensors", {"model": params.model})
         with EditedModel(study.chat_model.writers) as edited:
             edited.apply(best)
             drift = measure_drift(study, rows["Original"])
             study.chat_model.model.save_pretrained(place / "checkpoint")
             study.chat_model.tokenizer.save_pretrained(place / "checkpoint")
-        facts = {**chosen, **layers, "drift": drift, "edited": sorted(best.sublayers)}
+        facts = {
+            **chosen,
+            "method": method,
+            "sublayers": len(study.chat_model.sublayers),
+            "drift": drift,
+            "edited": sorted(best.sublayers),
+        }
         write_report(place / "report.md", params, rows, facts)
         return facts
 
-    return run_stage(out, compute, parameters=setting, upstream=(original, llm_va), version=VERSION)
+    parameters = {"method": method, "iteration": chosen["best_iteration"]}
+    return run_stage(out, compute, parameters=parameters, upstream=(original, aligned), version=VERSION)
 
 
 def measure_drift(study: Study, original: pandas.DataFrame) -> float:
@@ -122,7 +132,7 @@ def build_params(options: argparse.Namespace) -> StudyParams:
         "selection": "strict",
         "iterations": options.iterations,
         "probe": {"l_select": candidates, "iterations": min(10, options.iterations)},
-        "ridge": {"neutral_weight": 1.0, "damping": 1e-3, "iterations": 12},
+        "ridge": {"neutral_weight": 1.0, "damping": 1e-3, "iterations": min(12, options.iterations)},
         "ablations": {"iterations": options.iterations, "degrees": [0, 30, 60, 90], "draws": 1, "l_select": candidates},
         "null_draws": 50,
     }
@@ -138,7 +148,7 @@ def main(arguments: list[str] | None = None) -> None:
     params = build_params(options)
     out = Path(options.out or paths.RUNS / params.slug / "aligned").absolute()
     print(f"aligning {params.model}: {COST}", file=sys.stderr)
-    align_model(params, out)
+    align_model(params, out, METHODS[options.method])
     print((out / "report.md").read_text(encoding="utf-8"))
     print(f"written to {out}")
 
@@ -150,12 +160,13 @@ def _parser() -> argparse.ArgumentParser:
         "--data", help="CSV or JSONL with prompt and label (benign or toxic); default: generated prompts"
     )
     parser.add_argument("--out", help="folder to make; default: runs/<name>/aligned")
+    parser.add_argument("--method", choices=list(METHODS), default="llm-va-r", help="ours (default), or the paper's")
     parser.add_argument("--judge", default="phrases", help="`phrases`, or a guard model in Qwen3Guard-Gen's format")
     parser.add_argument("--dtype", help="of the weights; default: the checkpoint's own")
     for name, default in (("seed", 0), ("threads", 2), ("batch-size", 64), ("max-new-tokens", 128)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--candidates", type=int, default=1500, help="prompts per set that the model answers first")
-    parser.add_argument("--iterations", type=int, default=30, help="T of the alignment loop")
+    parser.add_argument("--iterations", type=int, default=30, help="T of the loop; of LLM-VA-R at most 12")
     return parser
 
 

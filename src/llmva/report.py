@@ -26,9 +26,9 @@ def write_report(path: Path, params: StudyParams, rows: dict[str, pandas.DataFra
     Parameters
     ----------
     rows : dict of str to DataFrame
-        Test verdicts of `Original` and `LLM-VA`.
+        Test verdicts of `Original` and of the method.
     facts : dict
-        best_iteration, l_select, sublayers, stopped, edited, drift.
+        method, best_iteration, l_select, sublayers, stopped, edited, drift.
     """
     results = with_intervals(rows, "Original", seed=params.seed)
     results = results[results["dataset"] == "all"].pivot(index="metric", columns="method", values="value")
@@ -36,16 +36,17 @@ def write_report(path: Path, params: StudyParams, rows: dict[str, pandas.DataFra
 
 
 def _lines(params: StudyParams, rows: dict, results: pandas.DataFrame, facts: dict) -> list[str]:
-    count, edited, p_value = len(rows["Original"]), facts["edited"], results.at["mcnemar_p", "LLM-VA"]
+    count, edited, method = len(rows["Original"]), facts["edited"], facts["method"]
+    p_value = results.at["mcnemar_p", method]
     lines = [
-        f"# LLM-VA on {Path(params.model).name}",
+        f"# {method} on {Path(params.model).name}",
         "",
         _verdict(rows, results),
         "",
         f"| on {count} test prompts | original | aligned |",
         "|---|---|---|",
         *[
-            f"| {name} | {_cell(results, metric, 'Original')} | {_cell(results, metric, 'LLM-VA')} |"
+            f"| {name} | {_cell(results, metric, 'Original')} | {_cell(results, metric, method)} |"
             for metric, name in ROWS.items()
         ],
         "",
