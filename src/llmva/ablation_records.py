@@ -40,7 +40,7 @@ def record_layer_ablation(study: Study, stage: Stage, l_select: int) -> pandas.D
     table = pandas.read_csv(stage / "layers.csv").set_index("l_select")
     original = _original_utility(study)
     if original.any():
-        kept = (table[original.index] / original).where(original > 0)
+        kept = table[original.index] / original.where(original > 0)
         table = table.assign(kept=kept.mean(axis=1), kept_gsm=kept["gsm"])
     names = [name for name in ("f1", "strict_f1", "kept", "kept_gsm") if name in table]
     long = table[names].melt(ignore_index=False).reset_index()

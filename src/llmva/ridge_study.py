@@ -85,7 +85,7 @@ def record_parts(study: Study, loops: dict[str, Stage], evaluated: dict[str, Sta
     outcomes, transfer = read_outcomes(evaluated, "test"), read_outcomes(evaluated, "transfer")
     utility = read_utility(evaluated).pivot(index="method", columns="task", values="value").reindex(list(outcomes))
     original = utility.loc["Original"]
-    kept = (utility / original).where(original > 0)
+    kept = utility / original.where(original > 0)
     names = ["Original", *BASELINES, *loops]
     table = pandas.DataFrame.from_dict(
         {name: _summary(outcomes[name], transfer.get(name), kept.loc[name]) for name in names}, orient="index"
