@@ -221,3 +221,9 @@ def test_a_chat_model_runs_the_standard_tasks(monkeypatch, hub, llama):
     found = measure_standard_utility(llama, batch_size=8)
     assert found["n"].tolist() == [8] * 6
     assert found["value"].between(0, 1).all()
+
+
+def test_shares_are_of_the_same_task_and_undefined_where_there_was_nothing():
+    scores = pandas.DataFrame({"gsm": [0.4, 0.2], "cola": [0.5, 0.6], "other": [9, 9]}, index=["A", "B"])
+    kept = utility.share_kept(scores, pandas.Series({"cola": 0.5, "gsm": 0.0}))
+    assert kept["cola"].tolist() == [1.0, 1.2] and kept["gsm"].isna().all() and list(kept) == ["cola", "gsm"]

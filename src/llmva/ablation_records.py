@@ -8,7 +8,7 @@ from llmva.records import by_iteration
 from llmva.results import write_results
 from llmva.store import Stage
 from llmva.study import Study
-from llmva.utility import read_tasks
+from llmva.utility import read_tasks, share_kept
 
 MAIN_METRICS = ["f1", "strict_f1", "asr", "orr", "degenerate"]
 HEALTH = ["mean_angle", "mean_scale", "mean_accuracy_answer", "divergence"]
@@ -40,7 +40,7 @@ def record_layer_ablation(study: Study, stage: Stage, l_select: int) -> pandas.D
     table = pandas.read_csv(stage / "layers.csv").set_index("l_select")
     original = _original_utility(study)
     if original.any():
-        kept = table[original.index] / original.where(original > 0)
+        kept = share_kept(table, original)
         table = table.assign(kept=kept.mean(axis=1), kept_gsm=kept["gsm"])
     names = [name for name in ("f1", "strict_f1", "kept", "kept_gsm") if name in table]
     long = table[names].melt(ignore_index=False).reset_index()

@@ -21,7 +21,7 @@ from llmva.results import write_results
 from llmva.steering import METHODS, Original
 from llmva.store import Stage
 from llmva.study import Study
-from llmva.utility import read_tasks
+from llmva.utility import read_tasks, share_kept
 
 R = LLM_VA_R.changes
 # What goes on inside a loop, and the loops whose log is tracked.
@@ -84,8 +84,7 @@ def record_parts(study: Study, loops: dict[str, Stage], evaluated: dict[str, Sta
     # Data without tasks give a table of no columns, and nothing that could be kept.
     outcomes, transfer = read_outcomes(evaluated, "test"), read_outcomes(evaluated, "transfer")
     utility = read_utility(evaluated).pivot(index="method", columns="task", values="value").reindex(list(outcomes))
-    original = utility.loc["Original"]
-    kept = utility / original.where(original > 0)
+    kept = share_kept(utility, utility.loc["Original"])
     names = ["Original", *BASELINES, *loops]
     table = pandas.DataFrame.from_dict(
         {name: _summary(outcomes[name], transfer.get(name), kept.loc[name]) for name in names}, orient="index"

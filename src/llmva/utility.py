@@ -105,6 +105,11 @@ def measure_standard_utility(chat_model: ChatModel, *, batch_size: int) -> panda
     return pandas.DataFrame(scores)
 
 
+def share_kept(scores: pandas.DataFrame, original: pandas.Series) -> pandas.DataFrame:
+    """Return scores, one column per task, as shares of the original's; nan where the original has 0 to keep."""
+    return scores[original.index] / original.where(original > 0)
+
+
 def read_answer(task: str, reply: str) -> str | float | None:
     """Return the class that opens a reply or, for arithmetic, its last number; None where there is none."""
     if task == "gsm":
