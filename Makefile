@@ -47,7 +47,7 @@ seeded = $(SEEDED:%=runs/%/$(1)/manifest.json)
 STUDIES := $(sort $(shell echo $(DRAWS) | sed -E 's/-draw[0-9]+//g') $(DRAWS))
 drawn = $(STUDIES:%=runs/%/$(1)/manifest.json)
 
-.PHONY: help env organisms tables figures all seeds fresh data step align bench test lint notebooks clean
+.PHONY: help env organisms tables figures all seeds fresh data plan step align bench test lint notebooks clean
 TABLES := table1 table2 table3 table4
 FIGURES := $(addprefix figure,1 2 3 4 5 6 7 8 9 10 11 12 13)
 .PHONY: $(TABLES) $(FIGURES) utility judges noise shortcuts draws ridge
@@ -162,6 +162,9 @@ seeds: $(call seeded,06_utility) $(call seeded,10_transferability) $(call seeded
 
 step: $(ENV) ## NB=05 MODEL=tiny-llama: a copy of a notebook with that model's parameters, to step through
 	@$(PYTHON) -m llmva.execute $(or $(NB),00) $(or $(MODEL),tiny-llama) --prepare-only
+
+plan: $(ENV) ## MODEL=llama-3.1-8b [GPU=A100-80]: what a study will cost, from configurations alone
+	@$(PYTHON) -m llmva.plan '$(or $(MODEL),llama-3.1-8b)' $(if $(GPU),--gpu '$(GPU)')
 
 data: $(ENV) ## OUT=data/paper [RELEASED=folder] [SETS='nq xstest']: a study's data folder from the public sets
 	@$(PYTHON) -m llmva.data_sets '$(or $(OUT),data/paper)' $(if $(RELEASED),--released '$(RELEASED)') $(if $(SETS),--only $(SETS))

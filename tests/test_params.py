@@ -12,7 +12,7 @@ import yaml
 
 from llmva import paths
 from llmva.errors import InputError
-from llmva.params import StudyParams, known_slugs, load_params
+from llmva.params import SHAPES, StudyParams, known_slugs, load_params
 from llmva.results import is_organism
 from llmva.tables.paper import read_paper_values
 
@@ -22,7 +22,8 @@ REFERENCE = "tiny-llama"
 
 
 def values_of(slug: str = REFERENCE) -> dict:
-    return yaml.safe_load((TRACKED / f"{slug}.yaml").read_text(encoding="utf-8"))
+    values = yaml.safe_load((TRACKED / f"{slug}.yaml").read_text(encoding="utf-8"))
+    return {name: value for name, value in values.items() if name not in SHAPES}
 
 
 def parameters_cell(path) -> str:

@@ -15,6 +15,8 @@ Count = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 SEED_SUFFIX = re.compile(r"-s(?P<seed>\d+)$")
 DRAW_SUFFIX = re.compile(r"-draw(?P<seed>\d+)$")
+# Facts of the models, for `make plan`; they determine nothing.
+SHAPES = ("shape", "judge_shape")
 STRICT = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
@@ -171,10 +173,17 @@ def load_params(slug: str) -> StudyParams:
     path = paths.PARAMS / f"{base}.yaml"
     if not path.is_file():
         raise InputError(f"{slug}: unknown model; known are {', '.join(known_slugs())} (or add {path.name})")
-    params = StudyParams.checked(_read_yaml(path), str(path))
+    values = {name: value for name, value in _read_yaml(path).items() if name not in SHAPES}
+    params = StudyParams.checked(values, str(path))
     if params.slug != base:
         raise InputError(f"{path}: slug: is {params.slug!r}; write {base!r}, the file's own name")
     return params if slug == base else _reseeded(params, base, slug)
+
+
+def load_shapes(slug: str) -> dict[str, dict]:
+    """Return what a parameter file says of the sizes of model and judge (`shape`, `judge_shape`), where it does."""
+    path = paths.PARAMS / f"{SEED_SUFFIX.sub('', DRAW_SUFFIX.sub('', slug))}.yaml"
+    return {name: value for name, value in _read_yaml(path).items() if name in SHAPES} if path.is_file() else {}
 
 
 def known_slugs() -> list[str]:

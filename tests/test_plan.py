@@ -1,0 +1,77 @@
+"""Plans: sizes that are published, floors computed by hand, and all real models without network."""
+
+import pytest
+
+from llmva import plan
+from llmva.params import known_slugs, load_params, load_shapes
+from llmva.results import is_organism
+from llmva.shapes import Shape
+
+REAL = [slug for slug in known_slugs() if not is_organism(slug)]
+# Billions, as the models' cards give them.
+PUBLISHED = {
+    "llama-3.1-8b": 8.03, "gemma-2-9b": 9.24, "mistral-7b-v0.3": 7.25, "phi-3.5-mini": 3.82, "phi-4-mini": 3.84,
+    "phi-4": 14.66, "qwen2.5-3b": 3.09, "qwen2.5-7b": 7.62, "qwen2.5-14b": 14.77, "qwen3-4b": 4.02, "qwen3-8b": 8.19,
+    "qwen3-14b": 14.77, "qwen2.5-0.5b": 0.494, "qwen3-0.6b": 0.596,
+}  # fmt: skip
+FLOORS = {"A100-80": (4.7, 4.0, 16.8), "H100": (2.3, 1.3, 5.3)}
+
+
+def shape_of(slug):
+    return Shape(**load_shapes(slug)["shape"])
+
+
+@pytest.mark.parametrize("slug", REAL)
+def test_sizes_are_those_that_are_published(slug):
+    assert shape_of(slug).parameters / 1e9 == pytest.approx(PUBLISHED[slug], rel=0.004)
+
+
+@pytest.mark.parametrize("gpu", FLOORS)
+def test_floors_are_those_computed_by_hand(gpu):
+    machine = plan.Machine(gpu, *plan.GPUS[gpu], 1.0)
+    shape, judge = shape_of("llama-3.1-8b"), Shape(**load_shapes("llama-3.1-8b")["judge_shape"])
+    decode, prefill, judging = FLOORS[gpu]
+    cache = shape.cache_bytes("bfloat16")
+    assert cache == 131072
+    both = plan._answering(machine, shape, 712, 110, 128, 256, 2, cache)
+    alone = plan._answering(machine, shape, 712, 110, 0, 256, 2, cache)
+    # The hand's figures count every parameter as a matrix, and round.
+    assert alone == pytest.approx(prefill, rel=0.12) and both - alone == pytest.approx(decode, rel=0.12)
+    assert plan._answering(machine, judge, 712, 450, 0, 256, 2, 0) == pytest.approx(judging, rel=0.12)
+
+
+@pytest.mark.parametrize("slug", REAL)
+def test_every_real_model_has_a_plan_without_network(slug, capsys):
+    with pytest.raises(SystemExit) as stop:
+        plan.main([slug, "--gpu", "A100-80"])
+    printed = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert "A100-80" in printed and "memory" in printed and "disk" in printed and "in all" in printed
+
+
+def test_more_iterations_cost_more_and_a_model_too_large_is_told():
+    params = load_params("qwen2.5-14b")
+    model, judge = (Shape(**value) for value in load_shapes("qwen2.5-14b").values())
+    machine = plan.Machine("H100", *plan.GPUS["H100"], 0.35)
+    short = plan.plan_stages(params.model_copy(update={"iterations": 10}), model, judge, machine)
+    whole = plan.plan_stages(params, model, judge, machine)
+    assert whole["hours"].sum() > 1.5 * short["hours"].sum()
+    assert whole.loc["04 alignment loop", "replies"] == 29 * (512 + 200)
+    small = plan.Machine("RTX4090", *plan.GPUS["RTX4090"], 0.35)
+    assert "use several devices" in "\n".join(plan._lines(params, model, judge, small))
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        (["nosuch"], "nosuch: unknown model"),
+        (["qwen3-4b", "--gpu", "B7"], "GPU: B7: not known; choose A100-80"),
+        (["qwen3-4b", "--efficiency", "2"], "efficiency: is 2.0; it must be above 0"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, expected, capsys):
+    with pytest.raises(SystemExit) as stop:
+        plan.main(arguments)
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {expected}")
