@@ -18,11 +18,10 @@ from llmva.results import is_organism
 
 BASES = ["tiny-llama", "tiny-gemma2", "tiny-mistral", "tiny-phi3", "tiny-qwen2", "tiny-qwen3"]
 # Whose main results are committed, and whose ablations are as well.
-WHOLE = ["tiny-llama", "tiny-mistral", "tiny-qwen2"]
-ABLATED = ["tiny-llama"]
+WHOLE = ABLATED = BASES
 EVERY_SEED = {"figure9", "table1", "table2", "table3", "table4", "utility"}
 FIRST_SEED = {"prompts", "figure2", "figure3", "figure10", "history"}
-ABLATIONS = {"figure6", "figure8", "figure11", "figure12", "judges", "noise", "shortcuts", "ridge"}
+ABLATIONS = {"figure6", "figure8", "figure11", "figure12", "judges", "noise", "shortcuts"}
 
 
 def whole(folder, slug):

@@ -6,7 +6,11 @@ and one for each; `python -m llmva.figures all` draws every figure that has resu
 """
 
 import argparse
-from collections.abc import Sequence
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -88,6 +92,9 @@ def save_figure(figure: "Figure", name: str, data: pandas.DataFrame) -> list[Pat
     import matplotlib.style
 
     with matplotlib.style.context(STYLE):
+        # The layout is found once and serves both formats.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
         contents = {
             # Dates and version strings would change the bytes from run to run and machine to machine.
             "pdf": _rendered(figure, "pdf", {"CreationDate": None, "Creator": None, "Producer": None}),
@@ -143,14 +150,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--present", action="store_true", help="leave out models without results, and say which")
     options = parser.parse_args(arguments)
     slugs = options.models or _default_models(options.item)
+    shown = {}
     for item in _items_with_results(slugs) if options.item == "all" else [options.item]:
         own = with_results(item, slugs) if options.present or options.item == "all" else slugs
         if len(own) < len(slugs):
             print(f"{item}: without {', '.join(sorted(set(slugs) - set(own)))}, which have no results of it yet")
-        shown = add_seeds(item, own, options.seeds)
-        files = save_figures(item, shown)
-        studies = f" of {len(shown)} studies" * bool(_design(item).source)
+        shown[item] = add_seeds(item, own, options.seeds)
+    for item, files in _save_side_by_side(shown):
+        studies = f" of {len(shown[item])} studies" * bool(_design(item).source)
         print(f"wrote {files[0].with_suffix('')}.pdf, .png, .csv{studies}, and {len(files) // 3 - 1} more figures")
+
+
+def _save_side_by_side(shown: dict[str, list[str]]) -> Iterator[tuple[str, list[Path]]]:
+    """Draw and write items, as many at once as there are cores where processes can be forked."""
+    cores = min(os.cpu_count() or 1, len(shown))
+    if cores < 2 or sys.platform != "linux":
+        yield from ((item, save_figures(item, slugs)) for item, slugs in shown.items())
+        return
+    with ProcessPoolExecutor(cores, mp_context=multiprocessing.get_context("fork")) as pool:
+        yield from zip(shown, pool.map(save_figures, shown, shown.values()), strict=True)
 
 
 def _design(item: str) -> Design:
