@@ -180,7 +180,7 @@ lint: $(ENV)
 	$(PYTHON) -m ruff format --check .
 
 # Nothing here writes to results/, tables/ or figures/: LLMVA_OUT points into build/.
-test: lint ## lint, unit tests, all notebooks on tiny-llama at reduced size (about 25 min)
+test: lint ## lint, unit tests, all notebooks on tiny-llama at reduced size (about 20 min)
 	$(PYTHON) -m llmva.organisms tiny-guard tiny-llama
 	HF_HUB_OFFLINE=1 $(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile tests
 	rm -rf build/nbval && mkdir -p build/nbval && cp -R results build/nbval/results
