@@ -57,8 +57,8 @@ def told_of_fresh(folder):
     ours, paper, tuned = table.loc["LLM-VA-R"], table.loc["LLM-VA"], table.loc["Fine-tuning"]
     scores = [f"{row['test_strict_f1_mean']:.3f} (worst {row['test_strict_f1_worst']:.3f})" for row in (ours, paper)]
     return (
-        f"On {int(ours['studies'])} organisms of seeds that no choice was made on, its strict F1 is {scores[0]}, beside "
-        f"{scores[1]} of LLM-VA and {tuned['test_strict_f1_mean']:.3f} of fine-tuning; "
+        f"On {int(ours['studies'])} organisms of seeds that no choice was made on, its strict F1 is {scores[0]}, "
+        f"beside {scores[1]} of LLM-VA and {tuned['test_strict_f1_mean']:.3f} of fine-tuning; "
         f"{ours['transfer_strict_f1_mean']:.3f} on unseen sets; and {ours['kept_mean']:.3f} of the utility is kept."
     )
 
