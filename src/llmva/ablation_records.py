@@ -4,14 +4,13 @@ import json
 
 import pandas
 
-from llmva.records import by_iteration
+from llmva.records import HEALTH, by_iteration
 from llmva.results import write_results
 from llmva.store import Stage
 from llmva.study import Study
 from llmva.utility import read_tasks, share_kept
 
 MAIN_METRICS = ["f1", "strict_f1", "asr", "orr", "degenerate"]
-HEALTH = ["mean_angle", "mean_scale", "mean_accuracy_answer", "divergence"]
 
 
 def record_angle_ablation(study: Study, stage: Stage) -> pandas.DataFrame:
@@ -31,7 +30,7 @@ def record_iteration_ablation(study: Study, stage: Stage) -> pandas.DataFrame:
     history = pandas.read_csv(stage / "history.csv", index_col="iteration")
     chosen = json.loads((stage / "choice.json").read_text())["best_iteration"]
     best = pandas.DataFrame({"metric": ["best_iteration"], "value": [float(chosen)]})
-    _write(study, "figure12", pandas.concat([best, by_iteration(history[MAIN_METRICS + HEALTH])]))
+    _write(study, "figure12", pandas.concat([best, by_iteration(history[[*MAIN_METRICS, *HEALTH]])]))
     return history
 
 

@@ -153,6 +153,12 @@ class StudyParams(BaseModel):
             raise InputError(f"{source}: {_first_mistake(error)}") from None
 
     @property
+    def trials(self) -> int:
+        """How often LLM-VA is measured on validation, which is the most that any other method gets."""
+        probes = len(self.probe.l_select) * self.probe.iterations
+        return 1 + probes + self.iterations - self.probe.iterations
+
+    @property
     def run_folder(self) -> Path:
         """Where this study's stages are."""
         return paths.RUNS / self.slug

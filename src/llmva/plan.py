@@ -8,11 +8,16 @@ from pathlib import Path
 import pandas
 from huggingface_hub import try_to_load_from_cache
 
+from llmva.data_sets.build import TEST_ROWS
+from llmva.data_sets.catalogue import SETS
 from llmva.errors import InputError, command
+from llmva.loops import LOOPS
 from llmva.models import locate
 from llmva.params import StudyParams, load_params, load_shapes
 from llmva.paths import anchored
+from llmva.prompts import SAFETY_SETS, TRANSFER_SETS
 from llmva.shapes import BYTES, Shape, read_shape
+from llmva.steering import METHODS
 
 # Peak of dense bfloat16 in FLOP/s, memory bandwidth in bytes/s, and memory in bytes.
 GPUS = {
@@ -21,12 +26,12 @@ GPUS = {
     "H200": (989e12, 4.8e12, 141e9),
     "RTX4090": (165e12, 1.0e12, 24e9),
 }
-# Of the roofline: what plain transformers reach in large batches, by rule of thumb; `--gpu here` measures it.
+# Of the roofline: what plain transformers reach in large batches, by rule of thumb; it is not measured.
 EFFICIENCY = 0.35
 # Tokens: a prompt with its template, and what a guard reads (its own instructions, prompt and reply) and writes.
 PROMPT, GUARD_READS, GUARD_WRITES = 110, 450, 18
-# Sets of prompts, tasks and their rows, methods that are tuned, and all rows that are measured at the end.
-SAFETY_SETS, TRANSFER_SETS, TASK_ROWS, TUNED, MEASURED = 4, 5, 2400, 8, 16
+# Further variants of three methods are measured at the end as well.
+VARIANTS = 3
 
 
 @dataclass(frozen=True)
@@ -53,22 +58,22 @@ def plan_stages(params: StudyParams, model: Shape, judge: Shape | None, machine:
         Indexed by stage: `looks` (how often prompts are answered), `replies`, `tokens` (read and written by the
         model) and `hours`.
     """
-    sample = SAFETY_SETS * params.sample_per_dataset
-    validation = test = SAFETY_SETS * params.pool_size // 10
+    sample = len(SAFETY_SETS) * params.sample_per_dataset
+    validation = test = len(SAFETY_SETS) * params.pool_size // 10
     probes = len(params.probe.l_select) * params.probe.iterations
-    loop = params.iterations - params.probe.iterations
-    trials = 1 + probes + loop
     own = len(params.probe.l_select) * params.ridge.iterations
-    final = test + TRANSFER_SETS * params.transfer_size // 2
+    tasks = TEST_ROWS * sum(data_set.part == "utility" for data_set in SETS.values())
+    # The unseen sets are smaller than the most that is asked for: half of it, by rule of thumb.
+    final = test + len(TRANSFER_SETS) * params.transfer_size // 2 + tasks
     looks = {
-        "00 prompts": (1, SAFETY_SETS * params.candidates),
+        "00 prompts": (1, len(SAFETY_SETS) * params.candidates),
         "01 angles": (1, sample + validation),
         "03 layer selection": (probes, sample + validation),
-        "04 alignment loop": (loop, sample + validation),
+        "04 alignment loop": (params.iterations - params.probe.iterations, sample + validation),
         "05 LLM-VA-R": (own, sample + validation),
         "05 released code's loop": (params.iterations, sample + validation),
-        "05 tuning of the baselines": (TUNED * trials, validation),
-        "05, 06, 10 test, unseen sets, tasks": (MEASURED, final + TASK_ROWS),
+        "05 tuning of the baselines": ((len(METHODS) - 1) * params.trials, validation),
+        "05, 06, 10 test, unseen sets, tasks": (len(METHODS) + len(LOOPS) + VARIANTS, final),
     }
     rows = {}
     for stage, (count, prompts) in looks.items():
@@ -93,7 +98,7 @@ def plan_memory(params: StudyParams, model: Shape, judge: Shape | None) -> dict[
 
 def plan_disk(params: StudyParams, model: Shape, judge: Shape | None) -> dict[str, float]:
     """Return the bytes that a study leaves on disk."""
-    rows = SAFETY_SETS * (params.sample_per_dataset + params.pool_size // 10)
+    rows = len(SAFETY_SETS) * (params.sample_per_dataset + params.pool_size // 10)
     loops = params.iterations + len(params.probe.l_select) * (params.probe.iterations + params.ridge.iterations)
     vectors = model.sublayers * 2 * (model.width + model.inner_width) * 4
     return {

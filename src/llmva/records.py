@@ -19,6 +19,8 @@ from llmva.steering import METHODS, LlmVa
 from llmva.store import Stage
 from llmva.study import Study
 
+# What goes on inside a loop, beside its rates.
+HEALTH = ("mean_angle", "mean_scale", "mean_accuracy_answer", "divergence")
 NULL_QUANTILES = {"low": 0.025, "high": 0.975}
 PLANE_GROUPS = {"normal": 0, "over-refusal": 1, "jailbreak": 2, "broken": 3}
 

@@ -16,7 +16,7 @@ from llmva.loops import (
 )
 from llmva.metrics import measure
 from llmva.readers import read_outcomes, read_utility
-from llmva.records import by_iteration
+from llmva.records import HEALTH, by_iteration
 from llmva.results import write_results
 from llmva.steering import METHODS, Original
 from llmva.store import Stage
@@ -24,8 +24,7 @@ from llmva.study import Study
 from llmva.utility import read_tasks, share_kept
 
 R = LLM_VA_R.changes
-# What goes on inside a loop, and the loops whose log is tracked.
-HEALTH = ("mean_accuracy_answer", "mean_accuracy_benign", "mean_scale", "mean_angle", "divergence")
+# The loops whose log is tracked.
 LOGGED = ("LLM-VA", LLM_VA_R.name)
 # Those that a first look at other organisms' validation prompts left in the running.
 BASELINES = ("AlphaSteer", "AlphaSteer+", "Fine-tuning")
@@ -109,7 +108,7 @@ def record_parts(study: Study, loops: dict[str, Stage], evaluated: dict[str, Sta
 
 def _logged(name: str, loop: Stage) -> pandas.DataFrame:
     history = read_loop(loop)[2]
-    return history[["strict_f1", *(HEALTH if name in LOGGED else ())]]
+    return history[["strict_f1", *((*HEALTH, "mean_accuracy_benign") if name in LOGGED else ())]]
 
 
 def _summary(test: pandas.DataFrame, transfer: pandas.DataFrame | None, kept: pandas.Series) -> dict[str, float]:

@@ -123,9 +123,8 @@ class Study:
 
     @property
     def trials(self) -> int:
-        """How often LLM-VA is measured on validation, which is what every other method gets too."""
-        probes = len(self.params.probe.l_select) * self.params.probe.iterations
-        return 1 + probes + self.params.iterations - self.params.probe.iterations
+        """See `StudyParams.trials`."""
+        return self.params.trials
 
     def identity(self, *fields: str) -> dict:
         """Return a stage's parameters: the fields it depends on and what the model and the judge are."""

@@ -124,8 +124,9 @@ def save_figures(item: str, slugs: Sequence[str] = ()) -> list[Path]:
         names |= {f"{item}_{model}": members for model, members in _models(design, slugs).items()}
     files = []
     for name, shown in names.items():
-        figure = draw_figure(item, shown)
-        files += save_figure(figure, name, figure_data(item, shown))
+        data = figure_data(item, shown)
+        figure = design.compose(data)
+        files += save_figure(figure, name, data)
         matplotlib.pyplot.close(figure)
     return files
 
@@ -152,9 +153,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     slugs = options.models or _default_models(options.item)
     shown = {}
     for item in _items_with_results(slugs) if options.item == "all" else [options.item]:
-        own = with_results(item, slugs) if options.present or options.item == "all" else slugs
-        if len(own) < len(slugs):
-            print(f"{item}: without {', '.join(sorted(set(slugs) - set(own)))}, which have no results of it yet")
+        lenient = options.present or options.item == "all"
+        own = rows.leave_out(item, slugs, with_results(item, slugs)) if lenient else slugs
         shown[item] = add_seeds(item, own, options.seeds)
     for item, files in _save_side_by_side(shown):
         studies = f" of {len(shown[item])} studies" * bool(_design(item).source)

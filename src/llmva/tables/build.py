@@ -16,7 +16,7 @@ from llmva.params import known_slugs
 from llmva.results import is_organism, read_results, result_path
 from llmva.tables import claims, controls, draws, main_tables, ridge, selection, utility
 from llmva.tables.display import LATEX_HEAD, Block, Table, print_latex, print_markdown
-from llmva.tables.rows import add_seeds
+from llmva.tables.rows import add_seeds, leave_out
 
 WORLDS = {
     True: "These are model organisms (tiny-…), small models trained from a seed on a generated corpus, not real ones.",
@@ -98,9 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     slugs = add_seeds(options.models or [slug for slug in known_slugs() if is_organism(slug)], options.seeds)
     for item in _items_with_results(slugs) if options.item == "all" else [options.item]:
-        own = with_results(item, slugs) if options.present or options.item == "all" else slugs
-        if len(own) < len(slugs):
-            print(f"{item}: without {', '.join(sorted(set(slugs) - set(own)))}, which have no results of it yet")
+        lenient = options.present or options.item == "all"
+        own = leave_out(item, slugs, with_results(item, slugs)) if lenient else slugs
         for path in save_table(item, own):
             print(path.read_text(encoding="utf-8") if path.suffix == ".md" else f"wrote {path}")
 

@@ -82,6 +82,13 @@ def add_seeds(slugs: Sequence[str], seeds: int) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def leave_out(item: str, slugs: Sequence[str], present: Sequence[str]) -> list[str]:
+    """Return the slugs that are present, and print which of the others an item goes without."""
+    if missing := sorted(set(slugs) - set(present)):
+        print(f"{item}: without {', '.join(missing)}, which have no results of it yet")
+    return list(present)
+
+
 def spread(results: pandas.DataFrame, cells: dict[str, Cell], item: str) -> pandas.DataFrame:
     """Return one row per run and method, one column per cell; nothing may be missing or stand twice.
 
