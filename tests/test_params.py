@@ -74,6 +74,14 @@ def test_every_parameter_file_loads_and_names_every_field_in_order(slug):
     assert load_params(slug).model_dump() == values_of(slug)
 
 
+@pytest.mark.parametrize("slug", known_slugs())
+def test_our_own_loop_has_as_many_trials_as_every_other_method(slug):
+    # Its candidates share them evenly, so one may be left over; never one more.
+    params = load_params(slug)
+    ours = 1 + len(params.probe.l_select) * params.ridge.iterations
+    assert params.trials - len(params.probe.l_select) < ours <= params.trials
+
+
 @pytest.mark.parametrize("path", PER_MODEL, ids=lambda path: path.stem)
 def test_every_notebooks_defaults_are_those_of_the_reference_file(path):
     # nbval injects nothing: the defaults are what the tests run.

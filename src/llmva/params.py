@@ -108,7 +108,8 @@ class StudyParams(BaseModel):
         `l_select`, the numbers of edited sublayers tried on validation, and the `iterations` that each is given
         before the best one goes on to T.
     ridge : Ridge
-        `neutral_weight`, `damping` and `iterations` of LLM-VA-R.
+        `neutral_weight`, `damping` and `iterations` of LLM-VA-R; with as many candidates as the probe has, the
+        iterations come to the `trials` of every other method.
     ablations : Ablations
         What Figures 6, 7, 8 and 12 vary.
     null_draws : int
