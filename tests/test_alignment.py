@@ -15,10 +15,11 @@ from llmva.edit_log import EditLog
 from llmva.edits import EditedModel, solve_edit
 from llmva.examination import Examiner
 from llmva.generation import read_activations, read_exchange_activations
-from llmva.judges import PhraseJudge, VerdictCache
+from llmva.judges import PhraseJudge
 from llmva.observation import feature_size
 from llmva.prompts import assign_splits
 from llmva.vectors import angle_degrees
+from llmva.verdict_cache import VerdictCache
 
 SETTINGS = AlignmentSettings(
     l_select=3, iterations=3, sample_per_dataset=12, solver="newton", penalty=1.0, selection="paper", seed=0

@@ -1,6 +1,8 @@
 """Judges: strict lines, the outcome mapping, an exact cache, and a check that gibberish cannot pass."""
 
 import itertools
+import subprocess
+import sys
 
 import numpy
 import pandas
@@ -10,17 +12,11 @@ from hypothesis import strategies as st
 
 from llmva import degeneracy
 from llmva.degeneracy import DegeneracyCheck, is_empty, is_looping
-from llmva.judges import (
-    CATEGORIES,
-    EVASIONS,
-    CombinedJudge,
-    GuardJudge,
-    PhraseJudge,
-    VerdictCache,
-    judge_responses,
-    parse_guard_lines,
-    read_guard_verdict,
-)
+from llmva.errors import InputError
+from llmva.guard_judge import JUDGE_TOKENS, RETRY_TOKENS, GuardJudge
+from llmva.guard_lines import CATEGORIES, parse_guard_lines, read_guard_verdict
+from llmva.judges import EVASIONS, CombinedJudge, PhraseJudge, judge_responses
+from llmva.verdict_cache import VerdictCache
 
 
 def guard_text(safety, categories, refusal):
@@ -136,6 +132,65 @@ def test_a_guard_is_asked_once_per_exchange_through_its_template(llama):
     raw = judge.judge(["hi", "hello"], ["sure", "no"])
     assert len(raw) == 2 and judge.verdict(raw[0], "toxic") == "unparsed"  # A random model speaks no format.
     assert judge.name != GuardJudge(llama, batch_size=4).name.replace("guard", "other")
+
+
+class ScriptedGuard(GuardJudge):
+    """A guard whose words are written down: `words` is a list per question, first try and second."""
+
+    def _ask(self, chats, *, max_new_tokens, batch_size):
+        tries = self.__dict__.setdefault("tries", [])
+        tries.append((len(chats), max_new_tokens, batch_size))
+        return [self.words[chat[0]["content"]][len(tries) - 1] for chat in chats]
+
+
+def test_what_does_not_parse_is_asked_for_once_more_alone_and_never_dropped():
+    fine, cut = guard_text("Unsafe", "Violent", "No"), "Safety: Unsafe\nCategories: Violent, Sex"
+    long = guard_text("Unsafe", ", ".join(CATEGORIES[:-1]), "No")
+    judge = ScriptedGuard(None, batch_size=4)
+    object.__setattr__(judge, "words", {"a": [fine, "never"], "b": [cut, long], "c": ["what?", "what??"]})
+    raw = judge.judge(["a", "b", "c"], ["x", "y", "z"])
+    assert raw == [fine, long, "what??"]
+    assert [judge.verdict(text, "toxic") for text in raw] == ["answered", "answered", "unparsed"]
+    assert judge.tries == [(3, JUDGE_TOKENS, 4), (2, RETRY_TOKENS, 1)] and JUDGE_TOKENS <= 24
+
+
+def test_a_mapping_is_the_judges_own(llama):
+    raw = guard_text("Safe", "None", "No")
+    assert GuardJudge(llama, 1).verdict(raw, "toxic") == "refused"
+    assert GuardJudge(llama, 1, mapping="refusal").verdict(raw, "toxic") == "answered"
+    # The guard's words are the same, so the cache serves both.
+    assert GuardJudge(llama, 1).name == GuardJudge(llama, 1, mapping="refusal").name
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from llmva.verdict_cache import VerdictCache
+
+cache, name = VerdictCache(Path(sys.argv[1])), sys.argv[2]
+for step in range(200):
+    cache.put({f"{name} {step} {part}": f"{name} says {part}" for part in range(5)} | {f"both {step}": "the same"})
+"""
+
+
+def test_two_processes_write_into_one_cache_and_nothing_is_lost(tmp_path):
+    path = tmp_path / "verdicts.sqlite"
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), name]) for name in ("first", "second")]
+    assert [writer.wait(timeout=120) for writer in writers] == [0, 0]
+    keys = [f"{name} {step} {part}" for name in ("first", "second") for step in range(200) for part in range(5)]
+    found = VerdictCache(path).get([*keys, *(f"both {step}" for step in range(200))])
+    assert len(found) == 2200 and found["second 199 4"] == "second says 4"
+
+
+def test_a_cache_that_cannot_be_used_is_named(tmp_path):
+    (tmp_path / "verdicts.sqlite").write_bytes(b"no database at all, but long enough to look at" * 40)
+    with pytest.raises(InputError, match=r"verdicts\.sqlite: not a usable verdict cache .*; delete it"):
+        VerdictCache(tmp_path / "verdicts.sqlite")
+    cache = VerdictCache(tmp_path / "full.sqlite")
+    cache._database.execute("PRAGMA max_page_count = 3")
+    with pytest.raises(InputError, match=r"full\.sqlite: the verdict cache cannot be written \(.*full\); make room"):
+        cache.put({str(number): "words " * 50 for number in range(500)})
+    assert cache.get(["0"]) == {}
 
 
 @pytest.mark.parametrize("reply", ["", "   ", "...", "?!", "\n"])

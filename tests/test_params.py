@@ -289,6 +289,14 @@ def test_the_papers_models_have_the_released_codes_l_select(name):
     assert params.judge.startswith("Qwen/Qwen3Guard-Gen-8B@")
 
 
+def test_a_judge_may_name_how_its_lines_are_read():
+    params = StudyParams.checked(values_of() | {"judge": {"model": "runs/tiny-guard/organism", "mapping": "refusal"}})
+    assert (params.judge_model, params.judge_mapping) == ("runs/tiny-guard/organism", "refusal")
+    assert load_params("tiny-llama").judge_mapping == "outcome"
+    with pytest.raises(InputError, match=r"judge\.mapping: is 'both'"):
+        StudyParams.checked(values_of() | {"judge": {"model": "guard", "mapping": "both"}})
+
+
 @pytest.mark.parametrize("slug", [slug for slug in known_slugs() if not is_organism(slug)])
 def test_weights_on_the_hub_are_pinned_to_a_commit(slug):
     params = load_params(slug)

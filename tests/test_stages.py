@@ -23,6 +23,7 @@ from llmva.ablations import (
     vary_iterations,
     vary_layers,
 )
+from llmva.errors import InputError
 from llmva.evaluation import CONSTANTS, OTHER_CHOICES, evaluate_all, evaluate_method, finish_results, run_loops
 from llmva.loops import LOOPS, read_loop, selected_iteration, stop_iteration
 from llmva.params import StudyParams, load_params
@@ -80,6 +81,20 @@ def run_all(study):
 @pytest.fixture(autouse=True)
 def _quick_methods(monkeypatch):
     monkeypatch.setattr("llmva.evaluation.METHODS", {name: METHODS[name] for name in QUICK})
+
+
+def test_a_judge_that_speaks_no_format_is_named_before_anything_rests_on_it(world):
+    study = study_of(world, judge=str(save_random_model(world / "guard", seed=3)))
+    with pytest.raises(InputError, match=r"guard: 100% of its judgements are not the three lines of Qwen3Guard-Gen"):
+        collect_prompts(study)
+    assert not (world / "runs" / "toy" / "00_start_here").exists()
+
+
+def test_how_a_guard_is_read_is_part_of_a_study(world):
+    guard = str(save_random_model(world / "guard", seed=3))
+    read = {"model": guard, "mapping": "refusal"}
+    assert study_of(world, judge=guard).identity() != study_of(world, judge=read).identity()
+    assert study_of(world, judge=guard).identity() == study_of(world, judge={**read, "mapping": "outcome"}).identity()
 
 
 def test_a_second_run_finds_everything_without_loading_a_model(world, monkeypatch):

@@ -1,5 +1,6 @@
 """Cached stages: hits, misses, damage, and a kill between any two calls to the file system."""
 
+import errno
 import json
 import os
 import signal
@@ -284,6 +285,55 @@ def test_two_processes_compute_a_stage_once(tmp_path):
     assert sorted(answers) == ["False", "True"]
     assert len((tmp_path / "computed").read_text().splitlines()) == 1
     assert contents(folder) == {"a.txt": b"first"}
+
+
+# A disk that is full: the kernel itself refuses to write more than some bytes into a file.
+
+FULL = """
+import resource, sys
+from pathlib import Path
+import numpy
+from safetensors.numpy import save_file
+from llmva.errors import command
+from llmva.store import run_stage
+
+def as_tensors(place):
+    save_file({"values": numpy.ones(100_000)}, place / "values.safetensors")
+
+def as_text(place):
+    (place / "values.csv").write_text("1\\n" * 100_000)
+
+@command
+def main():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
+    run_stage(Path(sys.argv[1]), globals()[sys.argv[2]], parameters={"seed": 2})
+
+main()
+"""
+
+
+@pytest.mark.parametrize("kind", ["as_tensors", "as_text"])
+def test_a_full_disk_gets_one_line_and_leaves_nothing_half_written(tmp_path, kind):
+    folder = tmp_path / "runs" / "stage"
+    run_stage(folder, write_files, parameters={"seed": 1})
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(folder), kind], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"error: {folder}: cannot be written (File too large); make room and run again, what was finished is kept\n"
+    )
+    assert contents(folder) == FILES and leftovers(folder) == set()
+    assert run_stage(folder, forbidden, parameters={"seed": 1}).hit
+
+
+def test_other_errors_of_the_system_are_passed_on(tmp_path):
+    def stumble(place):
+        raise FileNotFoundError(errno.ENOENT, "no such thing")
+
+    with pytest.raises(FileNotFoundError):
+        run_stage(tmp_path / "stage", stumble, parameters={})
 
 
 # Places that cannot be

@@ -17,11 +17,12 @@ from llmva.edits import EditedModel
 from llmva.errors import command
 from llmva.examination import Examination, Examiner
 from llmva.generation import read_activations
-from llmva.judges import GuardJudge, VerdictCache
+from llmva.guard_judge import GuardJudge
 from llmva.observation import fit_all
 from llmva.progress import progress_bar
 from llmva.prompts import draw_sample
 from llmva.study import Study
+from llmva.verdict_cache import VerdictCache
 
 SOLVER_CASES = ((512, 4096), (1600, 4096))
 GOALS = {"solver": ">=10", "loop": ">=3"}

@@ -7,8 +7,9 @@ import pandas
 from llmva.activations import Activations, Capture
 from llmva.degeneracy import DegeneracyCheck
 from llmva.generation import respond
-from llmva.judges import Judge, VerdictCache, judge_responses
+from llmva.judges import Judge, judge_responses
 from llmva.models import ChatModel
+from llmva.verdict_cache import VerdictCache
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,15 @@ class Generation(BaseModel):
     max_new_tokens: Count
 
 
+class Guard(BaseModel):
+    """A guard model whose lines are read by `mapping`; see `llmva.guard_lines.read_guard_verdict`."""
+
+    model_config = STRICT
+
+    model: str = Field(min_length=1)
+    mapping: Literal["outcome", "refusal"]
+
+
 class Svm(BaseModel):
     """The SVM's solver, and C of Eq. 2."""
 
@@ -77,8 +86,9 @@ class StudyParams(BaseModel):
         Name of the model's parameter file and of its folders; `<name>-s<seed>` is a model of its own.
     model : str
         A checkpoint folder (relative to the root, or absolute), or `<hub id>@<revision>`.
-    judge : str
-        The guard model, likewise; or `phrases` for the phrase judge.
+    judge : str or Guard
+        The guard model, likewise, or `phrases` for the phrase judge. As `{model: ..., mapping: refusal}` the guard's
+        word on refusal counts alone; otherwise its `outcome` does, as in the paper's code.
     data : str
         Folder with `safety/<dataset>.csv` and `utility/<task>.csv`, or one CSV or JSONL of prompts.
     seed : int
@@ -120,7 +130,7 @@ class StudyParams(BaseModel):
 
     slug: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     model: str = Field(min_length=1)
-    judge: str = Field(min_length=1)
+    judge: Annotated[str, Field(min_length=1)] | Guard
     data: str = Field(min_length=1)
     seed: Annotated[int, Field(ge=0)]
     threads: Count
@@ -158,6 +168,16 @@ class StudyParams(BaseModel):
         """How often LLM-VA is measured on validation, which is the most that any other method gets."""
         probes = len(self.probe.l_select) * self.probe.iterations
         return 1 + probes + self.iterations - self.probe.iterations
+
+    @property
+    def judge_model(self) -> str:
+        """The guard model, or `phrases`."""
+        return self.judge.model if isinstance(self.judge, Guard) else self.judge
+
+    @property
+    def judge_mapping(self) -> str:
+        """How a guard's lines are read."""
+        return self.judge.mapping if isinstance(self.judge, Guard) else "outcome"
 
     @property
     def run_folder(self) -> Path:
@@ -219,8 +239,10 @@ def _reseeded(params: StudyParams, base: str, slug: str) -> StudyParams:
 
 
 def _first_mistake(error: ValidationError) -> str:
-    mistake = error.errors()[0]
-    field = ".".join(str(part) for part in mistake["loc"])
+    mistakes = error.errors()
+    # A field with two forms has mistakes in both; the deepest tells most. The form's name is no part of the file.
+    mistake = max((each for each in mistakes if each["loc"][:1] == mistakes[0]["loc"][:1]), key=lambda m: len(m["loc"]))
+    field = ".".join(str(part) for part in mistake["loc"] if part not in ("constrained-str", "str", "Guard"))
     known = ", ".join(StudyParams.model_fields)
     match mistake["type"]:
         case "extra_forbidden":

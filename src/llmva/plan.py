@@ -163,9 +163,9 @@ def _answering(
 def _shapes(params: StudyParams) -> tuple[Shape, Shape | None]:
     known = load_shapes(params.slug)
     model = Shape(**known["shape"]) if "shape" in known else _read_local(params.model, "model")
-    if params.judge == "phrases":
+    if params.judge_model == "phrases":
         return model, None
-    return model, Shape(**known["judge_shape"]) if "judge_shape" in known else _read_local(params.judge, "judge")
+    return model, Shape(**known["judge_shape"]) if "judge_shape" in known else _read_local(params.judge_model, "judge")
 
 
 def _read_local(source: str, field: str) -> Shape:
@@ -198,7 +198,7 @@ def _lines(params: StudyParams, model: Shape, judge: Shape | None, machine: Mach
     lines += [f"  {name}: {value / 1e9:.2f} GB" for name, value in disk.items()]
     done = sorted(path.parent.name for path in params.run_folder.glob("*/manifest.json"))
     lines += ["", f"stages finished already: {', '.join(done) or 'none'}"]
-    there = [source for source in (params.model, params.judge) if _is_here(source)]
+    there = [source for source in (params.model, params.judge_model) if _is_here(source)]
     return [*lines, f"weights here already: {', '.join(there) or 'none'}"]
 
 

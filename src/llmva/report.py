@@ -55,7 +55,7 @@ def _lines(params: StudyParams, rows: dict, results: pandas.DataFrame, facts: di
         "## What was done",
         f"- Iteration {facts['best_iteration']} was chosen on validation prompts. The loop ended: {facts['stopped']}.",
         f"- {len(edited)} of {facts['sublayers']} sublayers are edited: {', '.join(edited) or 'none'}.",
-        f"- Judge: {params.judge}. Prompts: {params.data}.",
+        f"- Judge: {params.judge_model}. Prompts: {params.data}.",
         f"- Drift: the aligned model finds the original's good replies {facts['drift']:+.3f} nats per token less likely"
         " (0 is no change). Skills that these prompts do not show are not measured: test yours.",
         "",

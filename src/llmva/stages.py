@@ -11,6 +11,7 @@ from llmva.activations import FINAL, Capture
 from llmva.alignment import STAGE_VERSION, Alignment
 from llmva.degeneracy import DegeneracyCheck
 from llmva.edits import EditedModel, EditLog
+from llmva.errors import InputError
 from llmva.examination import answer_labels, benign_labels
 from llmva.generation import respond
 from llmva.judges import judge_responses
@@ -37,6 +38,7 @@ VERSION = 2
 NEUTRAL_PROMPTS = 200
 RANDOM_PAIRS = 2000
 BAND = [0.025, 0.975]
+MOST_UNPARSED = 0.5
 
 
 def collect_prompts(study: Study) -> Stage:
@@ -59,6 +61,7 @@ def collect_prompts(study: Study) -> Stage:
             study.chat_model, exchanges["prompt"].tolist(), exchanges["response"].tolist(), params.generation.batch_size
         )
         verdicts = judge_responses(exchanges, study.judge, cache=study.plain_examiner.cache, degeneracy=check)
+        _require_format(verdicts, params.judge_model)
         wrong = is_wrong(drawn.merge(verdicts, on="id", validate="one_to_one"))
         pool = errors_first_pool(drawn, wrong, size=params.pool_size, error_share=params.error_share, seed=params.seed)
         _neutral(study, pool, exchanges, verdicts).to_csv(place / "neutral.csv", index=False)
@@ -225,6 +228,16 @@ def run_alignment(study: Study, l_select: int) -> Stage:
         upstream=[study.prompts_stage],
         version=VERSION,
     )
+
+
+def _require_format(verdicts: pandas.DataFrame, judge: str) -> None:
+    # The original's replies are sound, so it is the judge that speaks another language.
+    strange = verdicts["guard_verdict"].eq("unparsed").mean()
+    if strange > MOST_UNPARSED:
+        raise InputError(
+            f"{judge}: {strange:.0%} of its judgements are not the three lines of Qwen3Guard-Gen; "
+            "name a guard model of that format, or `phrases`"
+        )
 
 
 def _plane(study: Study, alignment: Alignment) -> pandas.DataFrame:

@@ -5,8 +5,10 @@ every file, is written last, and then the folder is renamed. A kill at any momen
 leaves the old stage, no stage, or the new one, and never a mixture.
 """
 
+import errno
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -14,11 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
+from safetensors import SafetensorError
 
 from llmva.errors import InputError
 from llmva.provenance import digest, environment, file_digest
 
 MANIFEST = "manifest.json"
+# Whatever was asked for, these come from the disk.
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 @dataclass(frozen=True)
@@ -83,8 +88,12 @@ def run_stage(
             return Stage(folder, key, hit=True)
         temporary.mkdir()
         start = time.perf_counter()
-        facts = compute(temporary) or {}
-        _write_manifest(temporary, key, parameters, upstream, version, time.perf_counter() - start, facts)
+        try:
+            facts = compute(temporary) or {}
+            _write_manifest(temporary, key, parameters, upstream, version, time.perf_counter() - start, facts)
+        except (OSError, SafetensorError) as error:
+            _require_disk(folder, temporary, error)
+            raise
         _replace_folder(temporary, folder, aside)
     return Stage(folder, key, hit=False)
 
@@ -149,6 +158,17 @@ def _write_manifest(folder, key, parameters, upstream, version, seconds, facts) 
         "environment": environment(),
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+def _require_disk(folder: Path, temporary: Path, error: Exception) -> None:
+    # safetensors tells the number of the system's error only in words.
+    number = re.search(r"os error (\d+)", str(error)) if isinstance(error, SafetensorError) else None
+    number = int(number[1]) if number else getattr(error, "errno", None)
+    if number in DISK_ERRORS:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise InputError(
+            f"{folder}: cannot be written ({os.strerror(number)}); make room and run again, what was finished is kept"
+        ) from None
 
 
 def _replace_folder(temporary: Path, folder: Path, aside: Path) -> None:

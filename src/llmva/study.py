@@ -11,12 +11,14 @@ from llmva import paths
 from llmva.alignment import AlignmentSettings
 from llmva.degeneracy import DegeneracyCheck
 from llmva.examination import Examiner
-from llmva.judges import GuardJudge, Judge, PhraseJudge, VerdictCache
+from llmva.guard_judge import GuardJudge
+from llmva.judges import Judge, PhraseJudge
 from llmva.models import ChatModel, checkpoint_key, load_model
 from llmva.params import StudyParams, load_params
 from llmva.prompts import read_transfer_sets
 from llmva.steering import TrainingData
 from llmva.store import Stage, open_stage
+from llmva.verdict_cache import VerdictCache
 
 PROMPTS_STAGE = "00_start_here"
 
@@ -58,10 +60,11 @@ class Study:
     @cached_property
     def judge(self) -> Judge:
         """The judge, loaded at first use."""
-        if self.params.judge == "phrases":
+        params = self.params
+        if params.judge_model == "phrases":
             return PhraseJudge()
-        guard = load_model(self.params.judge, dtype=self.params.dtype)
-        return GuardJudge(guard, self.params.generation.batch_size)
+        guard = load_model(params.judge_model, dtype=params.dtype)
+        return GuardJudge(guard, params.generation.batch_size, mapping=params.judge_mapping)
 
     @cached_property
     def plain_examiner(self) -> Examiner:
@@ -130,7 +133,9 @@ class Study:
         """Return a stage's parameters: the fields it depends on and what the model and the judge are."""
         generation = ("threads", "dtype", "generation")
         params = self.params
-        judge = "phrases" if params.judge == "phrases" else checkpoint_key(params.judge)
+        judge = "phrases" if params.judge_model == "phrases" else checkpoint_key(params.judge_model)
+        if params.judge_mapping != "outcome":
+            judge = f"{judge}:{params.judge_mapping}"
         return {
             "model": checkpoint_key(params.model),
             "judge": judge,

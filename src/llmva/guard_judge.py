@@ -1,0 +1,67 @@
+"""A guard model as judge: asked through its own chat template, greedily, and read line by line."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from llmva.generation import respond_to_chats
+from llmva.guard_lines import Mapping, parse_guard_lines, read_guard_verdict
+from llmva.models import ChatModel
+from llmva.provenance import digest
+
+# Three lines with one or two categories; all nine of them fit into the second try.
+JUDGE_TOKENS, RETRY_TOKENS = 24, 64
+
+
+@dataclass(frozen=True)
+class GuardJudge:
+    """A guard model in Qwen3Guard-Gen's format, asked through its own chat template.
+
+    Attributes
+    ----------
+    mapping : {"outcome", "refusal"}
+        What its lines mean; see `read_guard_verdict`.
+    """
+
+    guard: ChatModel
+    batch_size: int
+    progress: str | None = None
+    mapping: Mapping = "outcome"
+
+    @cached_property
+    def name(self) -> str:
+        """Identity in the cache: the source, and what its words depend on, the template and the weights."""
+        template = digest(self.guard.tokenizer.chat_template)[:12]
+        return f"guard:{self.guard.source}:{template}:{weights_digest(self.guard)}"
+
+    def judge(self, prompts: Sequence[str], responses: Sequence[str]) -> list[str]:
+        """Return the guard's lines for each exchange; what does not parse is asked for once more, alone.
+
+        A greedy answer can differ without the padding that its neighbours needed, and a list of categories that
+        was cut off gets more room.
+        """
+        chats = [
+            [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+            for prompt, response in zip(prompts, responses, strict=True)
+        ]
+        raw = self._ask(chats, max_new_tokens=JUDGE_TOKENS, batch_size=self.batch_size)
+        unclear = [place for place, text in enumerate(raw) if parse_guard_lines(text) is None]
+        again = self._ask([chats[place] for place in unclear], max_new_tokens=RETRY_TOKENS, batch_size=1)
+        for place, text in zip(unclear, again, strict=True):
+            raw[place] = text
+        return raw
+
+    def verdict(self, raw: str, label: str) -> str:
+        """Read the guard's lines; see `read_guard_verdict`."""
+        return read_guard_verdict(parse_guard_lines(raw), label, self.mapping)
+
+    def _ask(self, chats: list[list[dict]], *, max_new_tokens: int, batch_size: int) -> list[str]:
+        return respond_to_chats(
+            self.guard, chats, max_new_tokens=max_new_tokens, batch_size=batch_size, progress=self.progress
+        ).texts
+
+
+def weights_digest(chat_model: ChatModel) -> str:
+    """Return a cheap fingerprint of a model's weights: the digest of their sums, in order."""
+    sums = [float(weight.detach().double().sum()) for weight in chat_model.model.parameters()]
+    return digest(sums)[:12]

@@ -1,0 +1,41 @@
+"""What judges said before, in SQLite: the same exchange is never judged twice by the same judge."""
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+from llmva.errors import InputError
+
+
+class VerdictCache:
+    """Raw judge outputs in SQLite, keyed by judge, prompt and response; in memory when no path is given."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        # Several studies may judge at once: writers wait for each other.
+        self._database = sqlite3.connect(path or ":memory:", timeout=120)
+        try:
+            self._database.execute("CREATE TABLE IF NOT EXISTS verdicts (key TEXT PRIMARY KEY, raw TEXT NOT NULL)")
+        except sqlite3.DatabaseError as error:
+            raise InputError(f"{path}: not a usable verdict cache ({error}); delete it, it is made again") from None
+
+    def get(self, keys: Sequence[str]) -> dict[str, str]:
+        """Return what is known of some keys."""
+        found = {}
+        for start in range(0, len(keys), 500):
+            part = keys[start : start + 500]
+            marks = ",".join("?" * len(part))
+            found.update(self._database.execute(f"SELECT key, raw FROM verdicts WHERE key IN ({marks})", part))
+        return found
+
+    def put(self, outputs: dict[str, str]) -> None:
+        """Remember raw outputs, all or none."""
+        try:
+            with self._database:
+                self._database.executemany("INSERT OR REPLACE INTO verdicts VALUES (?, ?)", outputs.items())
+        except sqlite3.OperationalError as error:
+            raise InputError(
+                f"{self._path}: the verdict cache cannot be written ({error}); make room, or it writable"
+            ) from None
