@@ -83,7 +83,7 @@ def test_the_log_replays_to_the_loops_own_models_and_the_original_comes_back(lla
     validation = pool[pool["split"] == "validation"]
     for iteration in range(4):
         with EditedModel(llama.writers) as edited:
-            edited.apply(EditLog.load(tmp_path / "log.safetensors").up_to(iteration))
+            edited.apply(EditLog.load(tmp_path / "log.safetensors").at_iteration(iteration))
             rows = examiner.examine(validation).rows
         answered = (rows.loc[rows["label"] == "toxic", "guard_verdict"] == "answered").mean()
         assert answered == done.history.at[iteration, "asr"]

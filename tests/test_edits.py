@@ -197,7 +197,7 @@ def test_any_log_may_follow_any_other():
     log = run_iterations(edited, 3)
     states = []
     for iteration in (0, 1, 2, 3, 1, 3, 0, 2):
-        edited.apply(log.up_to(iteration))
+        edited.apply(log.at_iteration(iteration))
         states.append((iteration, [bits(module) for module in modules.values()]))
     by_iteration = dict(states)
     assert all(state == by_iteration[iteration] for iteration, state in states)
@@ -324,10 +324,10 @@ def test_a_log_is_its_iterations():
     assert log.sublayers == ("attention.00", "mlp.00")
     assert log.edits_of("mlp.00") == tuple(edits[1] for edits in log.iterations)
     assert log.edits_of("mlp.09") == ()
-    assert log.up_to(2).iterations == log.iterations[:2]
+    assert log.at_iteration(2).iterations == log.iterations[:2]
     for iteration in (-1, 4):
         with pytest.raises(InputError, match=f"^iteration: {iteration}"):
-            log.up_to(iteration)
+            log.at_iteration(iteration)
     with pytest.raises(ValueError, match="twice"):
         log.appended([log.iterations[0][0]] * 2)
 

@@ -63,7 +63,7 @@ def align_model(params: StudyParams, out: Path, method: str = LLM_VA_R.name) -> 
     original, aligned = evaluate_method(study, Original()), evaluate_loop(study, method, loop)
 
     def compute(place: Path) -> dict:
-        best = log.up_to(chosen["best_iteration"])
+        best = log.at_iteration(chosen["best_iteration"])
         rows = read_test_rows({"Original": original, method: aligned})
         best.save(place / "edit_log.safetensors", {"model": params.model})
         with EditedModel(study.chat_model.writers) as edited:

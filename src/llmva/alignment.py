@@ -39,7 +39,7 @@ class Alignment:
     Attributes
     ----------
     log : EditLog
-        All iterations' edits; the model of iteration t is `log.up_to(t)`.
+        All iterations' edits; the model of iteration t is `log.at_iteration(t)`.
     history : DataFrame
         One row per iteration, 0 being the original: validation metrics, sublayers edited and
         skipped, mean angle, scale and accuracies.
@@ -57,7 +57,7 @@ class Alignment:
     @property
     def best_log(self) -> EditLog:
         """The edits of the chosen model."""
-        return self.log.up_to(self.best_iteration)
+        return self.log.at_iteration(self.best_iteration)
 
 
 def align(

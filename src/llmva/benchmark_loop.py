@@ -72,7 +72,7 @@ def _ratio(study: Study, iterations: int) -> float:
     start = time.perf_counter()
     with EditedModel(study.chat_model.writers) as edited:
         for iteration in range(iterations + 1):
-            edited.apply(done.log.up_to(iteration))
+            edited.apply(done.log.at_iteration(iteration))
             _observe_plainly(study, iteration)
     return (time.perf_counter() - start) / ours
 

@@ -92,7 +92,7 @@ class EditLog:
             raise ValueError("one iteration edits a sublayer twice")
         return EditLog((*self.iterations, edits))
 
-    def up_to(self, iteration: int) -> Self:
+    def at_iteration(self, iteration: int) -> Self:
         """Return the log of the first `iteration` iterations; 0 is the original model."""
         if not 0 <= iteration <= len(self):
             raise InputError(f"iteration: {iteration} is not in this log; choose 0 to {len(self)}")

@@ -86,11 +86,10 @@ class EditedModel:
         self.apply(EditLog())
 
     def _set(self, sublayer: str, edits: tuple[SublayerEdit, ...]) -> None:
-        edited = {"weight": _edited_weight, "bias": _edited_bias}
         with torch.no_grad():
             for name, parameter in _parameters(self._modules[sublayer]).items():
                 original = self._originals[sublayer][name]
-                parameter.copy_(edited[name](original, edits, self._rounding) if edits else original)
+                parameter.copy_(edited_parameter(name, original, edits, self._rounding) if edits else original)
 
     def _require_fit(self, sublayer: str, edits: tuple[SublayerEdit, ...]) -> None:
         if sublayer not in self._modules:
@@ -103,6 +102,13 @@ class EditedModel:
                     f"edits: made for another {sublayer}, of shape {shape}, where the model's is "
                     f"{tuple(original['weight'].shape)}; use the model they were made for"
                 )
+
+
+def edited_parameter(
+    kind: str, original: torch.Tensor, edits: tuple[SublayerEdit, ...], rounding: torch.dtype | None = None
+) -> torch.Tensor:
+    """Return a module's `weight` or `bias` after its edits, at least in float32, before the last cast."""
+    return {"weight": _edited_weight, "bias": _edited_bias}[kind](original, edits, rounding)
 
 
 def _edited_weight(

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
@@ -31,6 +32,8 @@ class Sublayer:
     ----------
     name : str
         The kind and the layer, as in `mlp.03`.
+    path : str
+        The module's name in the model, as in `model.layers.3.mlp.down_proj`.
     module : Linear
         `o_proj` or `down_proj`, which an edit changes.
     contribution : Module
@@ -40,6 +43,7 @@ class Sublayer:
     name: str
     kind: str
     layer: int
+    path: str
     module: torch.nn.Linear
     contribution: torch.nn.Module
 
@@ -124,6 +128,23 @@ def locate(source: str) -> tuple[Path | str, dict]:
     return name, {"revision": revision}
 
 
+def local_folder(source: str) -> Path:
+    """Return the folder with a model's files: the folder itself, or where the hub's files were fetched to.
+
+    Raises
+    ------
+    InputError
+        When nothing was fetched yet: loading the model does.
+    """
+    location, options = locate(source)
+    if isinstance(location, Path):
+        return location
+    try:
+        return Path(snapshot_download(location, local_files_only=True, **options))
+    except (OSError, ValueError):
+        raise InputError(f"{source}: its files are not on this machine; load the model once, with a network") from None
+
+
 def checkpoint_key(source: str) -> str:
     """Return what identifies a model's weights in a stage's key, without loading them.
 
@@ -145,7 +166,7 @@ def list_sublayers(model: torch.nn.Module) -> tuple[Sublayer, ...]:
             kind = next(kind for kind, writer in WRITERS.items() if writer == match["writer"])
             layer = int(match["layer"])
             contribution = _post_norm(model.get_submodule(match["block"]), kind) or module
-            found.append(Sublayer(f"{kind}.{layer:02d}", kind, layer, module, contribution))
+            found.append(Sublayer(f"{kind}.{layer:02d}", kind, layer, name, module, contribution))
     return tuple(sorted(found, key=lambda sublayer: (sublayer.kind, sublayer.layer)))
 
 

@@ -41,5 +41,5 @@ class LlmVa:
     def applied(self, chat_model: ChatModel, setting: dict) -> Iterator[None]:
         """Edit the weights in place; leaving restores them bit for bit."""
         with EditedModel(chat_model.writers, rounding=self.rounding) as edited:
-            edited.apply(self.log.up_to(setting["iteration"]))
+            edited.apply(self.log.at_iteration(setting["iteration"]))
             yield

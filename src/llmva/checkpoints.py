@@ -1,0 +1,80 @@
+"""Write an edited model as a plain checkpoint: the base's own files, with the edited matrices replaced.
+
+Works from file to file, one shard at a time: names, types, sharding and every untouched tensor stay as they are,
+and no model is loaded.
+"""
+
+import shutil
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+
+from llmva.edit_log import EditLog
+from llmva.edited_model import EDITABLE_TYPES, edited_parameter
+from llmva.errors import InputError
+from llmva.models import WRITER_NAME, WRITERS, local_folder
+
+# Weights in other formats would be the unedited ones; these files are the base's own story.
+LEFT_OUT = {".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5", ".gguf", ".onnx"}
+OWN_FILES = {"manifest.json", "README.md"}
+
+
+def export_checkpoint(source: str, log: EditLog, folder: Path) -> Path:
+    """Write the edited model of `source` into a folder that transformers loads by itself.
+
+    Parameters
+    ----------
+    source : str
+        The base: a checkpoint folder, or `<hub id>@<revision>` that was fetched before.
+    log : EditLog
+        The edits; each matrix is summed in float32 and cast once to the type that its file has.
+    folder : Path
+        Is made, or filled.
+
+    Raises
+    ------
+    InputError
+        When the log names a sublayer that the checkpoint does not have, or one of another shape or type.
+    """
+    base = local_folder(source)
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = set(log.sublayers)
+    for path in sorted(base.iterdir()):
+        if path.suffix == ".safetensors":
+            missing -= _write_shard(path, log, folder / path.name)
+        elif path.is_file() and path.suffix not in LEFT_OUT and path.name not in OWN_FILES:
+            shutil.copyfile(path, folder / path.name)
+    if missing:
+        raise InputError(f"{source}: has no {', '.join(sorted(missing))}; name the model that the edits were made for")
+    return folder
+
+
+def _write_shard(path: Path, log: EditLog, target: Path) -> set[str]:
+    """Copy one file with its edited tensors replaced; return the sublayers whose weights were in it."""
+    with safetensors.safe_open(path, framework="pt") as shard:
+        names = {name: sublayer for name in shard.keys() if (sublayer := _sublayer_of(name)) in log.sublayers}  # noqa: SIM118
+        if not names:
+            shutil.copyfile(path, target)
+            return set()
+        tensors = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118
+        for name, sublayer in names.items():
+            _require_editable(path, name, tensors[name])
+            kind = name.rpartition(".")[2]
+            tensors[name] = edited_parameter(kind, tensors[name], log.edits_of(sublayer)).to(tensors[name].dtype)
+        safetensors.torch.save_file(tensors, target, metadata=shard.metadata())
+    return {sublayer for name, sublayer in names.items() if name.endswith(".weight")}
+
+
+def _sublayer_of(name: str) -> str | None:
+    module, _, kind = name.rpartition(".")
+    match = WRITER_NAME.match(module) if kind in ("weight", "bias") else None
+    if match is None:
+        return None
+    return f"{next(own for own, writer in WRITERS.items() if writer == match['writer'])}.{int(match['layer']):02d}"
+
+
+def _require_editable(path: Path, name: str, tensor: torch.Tensor) -> None:
+    if tensor.dtype not in EDITABLE_TYPES:
+        raise InputError(f"{path}: {name} is of type {tensor.dtype}; name a base in bfloat16, float16 or float32")
