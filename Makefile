@@ -47,7 +47,7 @@ seeded = $(SEEDED:%=runs/%/$(1)/manifest.json)
 STUDIES := $(sort $(shell echo $(DRAWS) | sed -E 's/-draw[0-9]+//g') $(DRAWS))
 drawn = $(STUDIES:%=runs/%/$(1)/manifest.json)
 
-.PHONY: help env organisms tables figures all seeds fresh data plan step align bench test lint notebooks clean
+.PHONY: help env organisms tables figures all seeds fresh data plan step align compare bench test lint notebooks clean
 TABLES := table1 table2 table3 table4
 FIGURES := $(addprefix figure,1 2 3 4 5 6 7 8 9 10 11 12 13)
 .PHONY: $(TABLES) $(FIGURES) utility judges noise shortcuts draws ridge
@@ -169,8 +169,12 @@ plan: $(ENV) ## MODEL=llama-3.1-8b [GPU=A100-80]: what a study will cost, from c
 data: $(ENV) ## OUT=data/paper [RELEASED=folder] [SETS='nq xstest']: a study's data folder from the public sets
 	@$(PYTHON) -m llmva.data_sets '$(or $(OUT),data/paper)' $(if $(RELEASED),--released '$(RELEASED)') $(if $(SETS),--only $(SETS))
 
-align: $(ENV) ## MODEL=<folder> [DATA=<csv>] [OUT=<folder>]: align a model of your own
-	@$(PYTHON) -m llmva.align $(if $(MODEL),--model '$(MODEL)') $(if $(DATA),--data '$(DATA)') $(if $(OUT),--out '$(OUT)') $(ALIGN_OPTIONS)
+align: $(ENV) ## MODEL=<folder> [DATA=<csv>] [JUDGE=<folder>] [METHOD=llm-va] [CHECKPOINT=1] [OUT=<folder>]: align a model of your own
+	@$(PYTHON) -m llmva.align $(if $(MODEL),--model '$(MODEL)') $(if $(DATA),--data '$(DATA)') $(if $(OUT),--out '$(OUT)') \
+	  $(if $(JUDGE),--judge '$(JUDGE)') $(if $(METHOD),--method '$(METHOD)') $(if $(CHECKPOINT),--checkpoint) $(ALIGN_OPTIONS)
+
+compare: $(ENV) ## OUT=<folder that align made>: a notebook to talk to the original and the aligned model side by side
+	@$(PYTHON) -m llmva.comparison $(if $(OUT),'$(OUT)')
 
 bench: $(ENV) runs/tiny-llama/05_main_results/manifest.json ## solver and loop against plain references; tables/performance.csv (5 min)
 	$(PYTHON) -m llmva.benchmark_loop

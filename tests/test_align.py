@@ -3,26 +3,42 @@
 import subprocess
 import sys
 
+import matplotlib.pyplot
+import nbformat
 import pandas
 import pytest
 import torch
 from conftest import prompt_table, save_random_model
+from peft import PeftModel
 from test_alignment import DigestJudge
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from llmva import align, judges, paths
+from llmva import align, aligned, judges, paths
 from llmva.edit_log import EditLog
 from llmva.edits import EditedModel
-from llmva.models import load_model
+from llmva.generation import respond
+from llmva.models import ChatModel, load_model
 
 QUICK = ["--iterations", "2", "--max-new-tokens", "4", "--threads", "1"]
 
 
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
-    """Keep every stage of a test in its own folder."""
+    """Keep every stage of a test in its own folder, and run the notebook's cells in this process."""
     monkeypatch.setattr(paths, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(align, "run_notebook", run_cells)
+    monkeypatch.setattr("matplotlib.pyplot.show", lambda: matplotlib.pyplot.close("all"))
     return tmp_path / "runs"
+
+
+def run_cells(source, target, parameters):
+    """Run a notebook's code as papermill does, without a kernel: its parameters cell, the given ones, the rest."""
+    first, *rest = [cell.source for cell in nbformat.read(source, as_version=4).cells if cell.cell_type == "code"]
+    namespace = {}
+    exec(first, namespace)
+    namespace.update(parameters)
+    for cell in rest:
+        exec(cell, namespace)
 
 
 @pytest.fixture
@@ -46,15 +62,16 @@ def run(*arguments):
     return done.value.code
 
 
-@pytest.mark.parametrize("method, name", align.METHODS.items())
-def test_a_users_model_and_prompts_give_checkpoint_log_and_report(
-    runs, tmp_path, own_prompts, two_classes, method, name
+@pytest.mark.parametrize("method, name", align.SLUGS.items())
+def test_a_users_model_and_prompts_give_adapter_checkpoint_log_and_report(
+    runs, tmp_path, own_prompts, two_classes, capsys, method, name
 ):
     folder = save_random_model(tmp_path / "model", "qwen2")
     out = tmp_path / "aligned"
-    assert run("--model", folder, "--data", own_prompts, "--out", out, "--method", method, *QUICK) == 0
+    options = ["--method", method, "--checkpoint", *QUICK]
+    assert run("--model", folder, "--data", own_prompts, "--out", out, *options) == 0
     assert sorted(path.name for path in out.iterdir()) == [
-        "checkpoint", "edit_log.safetensors", "manifest.json", "report.md",
+        "README.md", "adapter", "checkpoint", "edit_log.safetensors", "manifest.json", "report.html",
     ]  # fmt: skip
     log = EditLog.load(out / "edit_log.safetensors")
     original, aligned = load_model(str(folder)), AutoModelForCausalLM.from_pretrained(out / "checkpoint")
@@ -63,9 +80,34 @@ def test_a_users_model_and_prompts_give_checkpoint_log_and_report(
         for key, weight in aligned.state_dict().items():
             assert torch.equal(weight, original.model.state_dict()[key]), key
     assert AutoTokenizer.from_pretrained(out / "checkpoint").chat_template == original.tokenizer.chat_template
-    report = (out / "report.md").read_text()
-    assert report.startswith(f"# {name} on model")
-    assert "| toxic prompts answered |" in report and "Iteration" in report and "nan" not in report.split("Drift")[0]
+    report, card = (out / "report.html").read_text(), (out / "README.md").read_text()
+    assert f"<h1>{name} on model</h1>" in report and "<td>toxic prompts answered</td>" in report
+    assert "| toxic prompts answered |" in card and f"base_model: {folder}" in card
+    for written in ("adapter/", "checkpoint/", "edit_log.safetensors", "README.md", "manifest.json"):
+        assert f"<td>{written}</td>" in report
+    assert capsys.readouterr().out.startswith(f"# model, aligned by {name}")
+
+
+def test_nothing_that_is_written_quotes_a_prompt_or_a_reply(runs, tmp_path, own_prompts, two_classes):
+    folder, out = save_random_model(tmp_path / "model"), tmp_path / "aligned"
+    options = [*QUICK, "--max-new-tokens", "12"]
+    assert run("--model", folder, "--data", own_prompts, "--out", out, *options) == 0
+    written = "".join((out / name).read_text() for name in ("report.html", "README.md", "manifest.json"))
+    (said,) = runs.glob("*/methods/original/responses.csv")
+    replies = [reply for reply in pandas.read_csv(said)["response"].dropna() if len(reply) > 3]
+    assert replies and not [reply for reply in replies if reply in written]
+    assert not [prompt for prompt in pandas.read_csv(own_prompts)["prompt"] if prompt in written]
+
+
+def test_the_adapter_answers_as_the_checkpoint_does(runs, tmp_path, own_prompts, two_classes, prompts):
+    folder, out = save_random_model(tmp_path / "model", "gemma2"), tmp_path / "aligned"
+    assert run("--model", folder, "--data", own_prompts, "--out", out, "--checkpoint", *QUICK) == 0
+    base, checkpoint = load_model(str(folder)), load_model(str(out / "checkpoint"))
+    adapted = ChatModel("adapted", PeftModel.from_pretrained(base.model, out / "adapter"), base.tokenizer)
+    asked = {"prompts": prompts, "max_new_tokens": 12, "batch_size": 3}
+    assert respond(adapted, **asked).texts == respond(checkpoint, **asked).texts
+    with adapted.model.disable_adapter():
+        assert respond(adapted, **asked).texts != respond(checkpoint, **asked).texts
 
 
 def test_a_second_run_computes_nothing(runs, tmp_path, own_prompts, two_classes, monkeypatch):
@@ -77,15 +119,15 @@ def test_a_second_run_computes_nothing(runs, tmp_path, own_prompts, two_classes,
 
 def test_an_interrupted_run_is_taken_up_again(runs, tmp_path, own_prompts, two_classes, monkeypatch):
     folder, out = save_random_model(tmp_path / "model"), tmp_path / "aligned"
-    whole = align.write_report
-    monkeypatch.setattr(align, "write_report", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    whole = aligned.write_report
+    monkeypatch.setattr(aligned, "write_report", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         align.main(["--model", str(folder), "--data", str(own_prompts), "--out", str(out), *QUICK])
     assert not out.exists()
-    monkeypatch.setattr(align, "write_report", whole)
+    monkeypatch.setattr(aligned, "write_report", whole)
     monkeypatch.setattr(judges.PhraseJudge, "judge", lambda *_: pytest.fail("judged again"))
     assert run("--model", folder, "--data", own_prompts, "--out", out, *QUICK) == 0
-    assert (out / "report.md").is_file()
+    assert (out / "report.html").is_file()
 
 
 def bad_csv(path, text, encoding="utf-8"):
@@ -176,12 +218,13 @@ def test_generated_prompts_stand_in_when_none_are_given(runs, tmp_path, two_clas
     (outcomes,) = runs.glob("*/methods/original/outcomes.csv")
     tested = pandas.read_csv(outcomes).query("part == 'test'")
     assert set(tested["dataset"]) == {"seval_attack", "seval_risk", "orfuzzset", "nq"}
-    assert (out / "report.md").is_file()
+    assert (out / "report.html").is_file()
 
 
 def test_a_model_that_cannot_be_edited_ends_with_a_reason(runs, tmp_path, own_prompts):
     folder, out = save_random_model(tmp_path / "model"), tmp_path / "aligned"
     assert run("--model", folder, "--data", own_prompts, "--out", out, *QUICK) == 0
-    report = (out / "report.md").read_text()
+    report, card = (out / "report.html").read_text(), (out / "README.md").read_text()
     assert "No gain" in report and "no sublayer could be edited" in report
+    assert "there is nothing to load" in card and not (out / "adapter").exists()
     assert len(EditLog.load(out / "edit_log.safetensors")) == 0

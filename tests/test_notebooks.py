@@ -57,6 +57,8 @@ def test_the_story_is_complete():
         "10_transferability",
         "11_judges",
         "13_ridge_edit",
+        "14_align_your_model",
+        "15_side_by_side",
     ]
     assert stems[-1] == "20_paper"
     assert all(re.fullmatch(r"\d\d_[a-z0-9_]+", stem) for stem in stems)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from llmva.edit_log import EditLog, SublayerEdit
 from llmva.errors import InputError
@@ -49,7 +49,7 @@ def export_adapter(chat_model: ChatModel, log: EditLog, folder: Path) -> Path:
     )
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(folder)
-    save_file(dict(sorted(tensors.items())), folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / WEIGHTS).write_bytes(save(dict(sorted(tensors.items())), metadata={"format": "pt"}))
     return folder
 
 

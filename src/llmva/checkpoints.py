@@ -64,6 +64,8 @@ def _write_shard(path: Path, log: EditLog, target: Path) -> set[str]:
             kind = name.rpartition(".")[2]
             tensors[name] = edited_parameter(kind, tensors[name], log.edits_of(sublayer)).to(tensors[name].dtype)
         safetensors.torch.save_file(tensors, target, metadata=shard.metadata())
+        # safetensors lets nobody else read what it writes.
+        shutil.copymode(path, target)
     return {sublayer for name, sublayer in names.items() if name.endswith(".weight")}
 
 

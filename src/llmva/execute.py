@@ -13,7 +13,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from llmva import paths
 from llmva.errors import InputError, command
-from llmva.params import load_params
+from llmva.params import StudyParams, load_params
 from llmva.store import MANIFEST
 
 
@@ -27,18 +27,7 @@ def execute_notebook(name: str, slug: str) -> Path:
     params = load_params(slug)
     print(f"{slug}: {source.stem}", file=sys.stderr)
     target = params.run_folder / "executed" / source.name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        papermill.execute_notebook(
-            source,
-            target,
-            parameters=params.model_dump(),
-            cwd=source.parent,
-            progress_bar=False,
-            stderr_file=sys.stderr,
-        )
-    except PapermillExecutionError as error:
-        raise InputError(f"{source.name} for {slug}: {_cause(error)} (read {target})") from None
+    run_notebook(source, target, params.model_dump())
     manifest = params.run_folder / source.stem / MANIFEST
     if manifest.is_file():
         # A cache hit leaves the manifest alone, but Make goes by times.
@@ -46,13 +35,24 @@ def execute_notebook(name: str, slug: str) -> Path:
     return target
 
 
-def prepare_notebook(name: str, slug: str) -> Path:
-    """Write a copy of a notebook with a model's parameters, to be stepped through by hand."""
+def run_notebook(source: Path, target: Path, parameters: dict) -> None:
+    """Execute a copy of a notebook with these parameters; a failure becomes one line, and the copy is kept."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(
+            source, target, parameters=parameters, cwd=source.parent, progress_bar=False, stderr_file=sys.stderr
+        )
+    except PapermillExecutionError as error:
+        raise InputError(f"{source.name} for {parameters['slug']}: {_cause(error)} (read {target})") from None
+
+
+def prepare_notebook(name: str, params: StudyParams, **more: object) -> Path:
+    """Write a copy of a notebook with a model's parameters, and others, to be stepped through by hand."""
     source = find_notebook(name)
-    params = load_params(slug)
     target = params.run_folder / "step" / source.name
     target.parent.mkdir(parents=True, exist_ok=True)
-    papermill.execute_notebook(source, target, parameters=params.model_dump(), prepare_only=True, progress_bar=False)
+    parameters = {**params.model_dump(), **more}
+    papermill.execute_notebook(source, target, parameters=parameters, prepare_only=True, progress_bar=False)
     return target
 
 
@@ -114,7 +114,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.reduced and options.copies:
         print(f"{len(prepare_copies(options.reduced, options.copies))} notebooks in {options.copies}")
     elif options.prepare_only:
-        print(f"jupyter lab {prepare_notebook(options.notebook, options.slug)}")
+        print(f"jupyter lab {prepare_notebook(options.notebook, load_params(options.slug))}")
     elif options.in_place:
         refresh_notebook(find_notebook(options.notebook))
     else:

@@ -71,7 +71,7 @@ def run_variant(study: Study, variant: Variant, l_selects: list[int], iterations
         }
         best = max(runs, key=lambda l_select: (_score(runs[l_select]), -l_select))
         chosen = runs[best]
-        chosen.log.save(place / "edit_log.safetensors", {"model": study.params.model, "slug": study.params.slug})
+        chosen.log.save(place / "edit_log.safetensors", study.log_metadata)
         pandas.concat({key: run.history for key, run in runs.items()}, names=["l_select"]).to_csv(place / "history.csv")
         choice = {
             "best_iteration": chosen.best_iteration,

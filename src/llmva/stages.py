@@ -214,7 +214,7 @@ def run_alignment(study: Study, l_select: int) -> Stage:
 
     def compute(place: Path) -> None:
         alignment = run_loop(study, l_select, params.iterations, title="alignment loop")
-        alignment.log.save(place / "edit_log.safetensors", {"model": params.model, "slug": params.slug})
+        alignment.log.save(place / "edit_log.safetensors", study.log_metadata)
         alignment.history.to_csv(place / "history.csv")
         choice = {"best_iteration": alignment.best_iteration, "l_select": l_select, "stopped": alignment.stopped}
         (place / "choice.json").write_text(json.dumps(choice) + "\n")

@@ -82,6 +82,17 @@ class Study:
         return self.plain_examiner.with_degeneracy(DegeneracyCheck(reference, limit, self.params.generation.batch_size))
 
     @property
+    def log_metadata(self) -> dict[str, str]:
+        """What an edit log says of its base: the model, its revision, and what identifies its weights."""
+        name, _, revision = self.params.model.partition("@")
+        return {
+            "model": name,
+            "revision": revision,
+            "key": checkpoint_key(self.params.model),
+            "slug": self.params.slug,
+        }
+
+    @property
     def prompts_stage(self) -> Stage:
         """The finished prompts stage."""
         mend = f"run notebook {PROMPTS_STAGE} first (`make step NB=00 MODEL={self.params.slug}`)"

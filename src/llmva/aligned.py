@@ -1,0 +1,154 @@
+"""An aligned model and what comes with it, written at once: adapter, log, checkpoint, report, card."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import pandas
+
+from llmva.adapters import export_adapter
+from llmva.checkpoints import export_checkpoint
+from llmva.edits import EditedModel, EditLog
+from llmva.errors import InputError
+from llmva.evaluation import evaluate_loop, evaluate_method
+from llmva.generation import reply_surprise
+from llmva.loops import LLM_VA_R, align_r, read_loop
+from llmva.params import StudyParams
+from llmva.paths import anchored
+from llmva.readers import chosen_l_select, read_test_rows
+from llmva.report import write_card, write_report
+from llmva.stages import probe_layers, run_alignment
+from llmva.steering import Original
+from llmva.store import Stage, read_manifest, require_writable, run_stage
+from llmva.study import Study
+
+VERSION = 2
+METHODS = (LLM_VA_R.name, "LLM-VA")
+
+
+@dataclass(frozen=True)
+class AlignOptions:
+    """What to align with, and where to.
+
+    Attributes
+    ----------
+    method : {"LLM-VA-R", "LLM-VA"}
+        Ours, which worked on every organism, or the paper's loop, which depends on the model more.
+    out : Path
+        The folder to make.
+    checkpoint : bool
+        Also write the whole edited model.
+    """
+
+    method: str
+    out: Path
+    checkpoint: bool
+
+    @classmethod
+    def of(cls, namespace: dict) -> Self:
+        """Read them from a notebook's `globals()`: `method`, `out` and `checkpoint`, each with a default."""
+        method = namespace.get("method", LLM_VA_R.name)
+        if method not in METHODS:
+            raise InputError(f"method: is {method!r}; choose {' or '.join(METHODS)}")
+        out = Path(namespace.get("out") or default_folder(namespace)).absolute()
+        return cls(method, out, bool(namespace.get("checkpoint", False)))
+
+
+def default_folder(namespace: dict) -> Path:
+    """Return where an aligned model lies when nothing else was said, from a notebook's `globals()`."""
+    return Study.of(namespace).folder / "14_align_your_model"
+
+
+def run_method(study: Study, method: str) -> Stage:
+    """Run a method's loop, candidates for L_select included; see `llmva.loops` and `llmva.stages`."""
+    if method == LLM_VA_R.name:
+        return align_r(study)
+    return run_alignment(study, chosen_l_select(probe_layers(study))["l_select"])
+
+
+def evaluate_aligned(study: Study, method: str, loop: Stage) -> dict[str, Stage]:
+    """Let the original and the aligned model answer the test prompts and the tasks, once."""
+    return {"Original": evaluate_method(study, Original()), method: evaluate_loop(study, method, loop)}
+
+
+def write_aligned(study: Study, options: AlignOptions, loop: Stage, evaluated: dict[str, Stage]) -> Stage:
+    """Write what the practitioner takes home.
+
+    Returns
+    -------
+    Stage
+        `options.out` with `adapter/` (where anything was edited), `edit_log.safetensors`, `report.html`, `README.md`
+        (a model card), `manifest.json`, and, if asked for, `checkpoint/`.
+
+    Raises
+    ------
+    InputError
+        When `out` is a file, holds something else, or cannot be written.
+    """
+    require_free(options.out, study.params)
+    log, choice, _ = read_loop(loop)
+
+    def compute(place: Path) -> dict:
+        best = log.at_iteration(choice["best_iteration"])
+        best.save(place / "edit_log.safetensors", study.log_metadata)
+        if best.sublayers:
+            export_adapter(study.chat_model, best, place / "adapter")
+        if options.checkpoint:
+            export_checkpoint(study.params.model, best, place / "checkpoint")
+        facts = {
+            **choice,
+            "method": options.method,
+            "sublayers": len(study.chat_model.sublayers),
+            "edited": sorted(best.sublayers),
+            "rank": max((len(best.edits_of(name)) for name in best.sublayers), default=0),
+            "drift": measure_drift(study, best, read_test_rows(evaluated)["Original"]),
+            "study": study.params.model_dump(),
+        }
+        written = sorted([*_names(place), "README.md", "manifest.json"])
+        write_report(place / "report.html", study, facts, loop, read_candidates(study, loop), evaluated, written)
+        write_card(place / "README.md", study, facts, evaluated)
+        return facts
+
+    parameters = {
+        "method": options.method,
+        "iteration": choice["best_iteration"],
+        "checkpoint": options.checkpoint,
+        "model": study.log_metadata,
+    }
+    return run_stage(options.out, compute, parameters=parameters, upstream=(loop, *evaluated.values()), version=VERSION)
+
+
+def read_candidates(study: Study, loop: Stage) -> pandas.DataFrame:
+    """Return the validation history of every candidate for L_select: l_select, iteration and the metrics."""
+    history = pandas.read_csv(loop / "history.csv")
+    return history if "l_select" in history else pandas.read_csv(probe_layers(study) / "probes.csv")
+
+
+def require_free(out: Path, params: StudyParams) -> None:
+    """Raise an `InputError` unless the result may be written there: found out now, and not after an hour's work."""
+    require_writable(out)
+    manifest = read_manifest(out)
+    own = manifest is not None and "best_iteration" in manifest["facts"]
+    if out.is_dir() and any(out.iterdir()) and not own:
+        raise InputError(f"{out}: holds other files; name an empty or a new folder")
+    if anchored(params.model) in (out, *out.parents):
+        raise InputError(f"{out}: lies in the model's own folder; name another one")
+
+
+def measure_drift(study: Study, log: EditLog, original: pandas.DataFrame) -> float:
+    """Return how much more the edited model is surprised by the original's good replies, in nats per token."""
+    original = original.merge(study.test[["id", "prompt"]], on="id", validate="one_to_one")
+    kept = original[(original["label"] == "benign") & (original["verdict"] == "answered")]
+    if kept.empty:
+        return float("nan")
+    exchanges = kept["prompt"].tolist(), kept["response"].tolist()
+    batch_size = study.params.generation.batch_size
+    before = reply_surprise(study.examiner.degeneracy.reference, *exchanges, batch_size=batch_size)
+    with EditedModel(study.chat_model.writers) as edited:
+        edited.apply(log)
+        after = reply_surprise(study.chat_model, *exchanges, batch_size=batch_size)
+    return float((after - before).mean())
+
+
+def _names(place: Path) -> list[str]:
+    return sorted(f"{path.name}/" if path.is_dir() else path.name for path in place.iterdir())

@@ -1,0 +1,108 @@
+"""Talk to a model and its aligned self side by side: `python -m llmva.comparison aligned`."""
+
+import argparse
+import warnings
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Self
+
+import pandas
+from peft import PeftModel
+
+from llmva.errors import InputError, command
+from llmva.execute import prepare_notebook
+from llmva.generation import respond_to_chats
+from llmva.models import ChatModel, load_model
+from llmva.params import StudyParams
+from llmva.store import read_manifest
+
+NOTEBOOK = "15"
+
+
+class Comparison:
+    """One base model in memory, whose adapter is switched on and off; both keep a conversation of their own.
+
+    Parameters
+    ----------
+    chat_model : ChatModel
+        The base, with the adapter loaded.
+    max_new_tokens : int
+        Longest reply, in tokens.
+    """
+
+    def __init__(self, chat_model: ChatModel, max_new_tokens: int) -> None:
+        self.chat_model = chat_model
+        self.max_new_tokens = max_new_tokens
+        self.reset()
+
+    @classmethod
+    def of(cls, aligned: str | Path) -> Self:
+        """Load what `make align` left: the base as its manifest names it, and the adapter."""
+        params = read_study(aligned)
+        adapter = Path(aligned) / "adapter"
+        if not adapter.is_dir():
+            raise InputError(f"{adapter}: no adapter, since no edit was better than the original; see report.html")
+        base = load_model(params.model, dtype=params.dtype)
+        with warnings.catch_warnings():
+            # peft still asks transformers by an old name.
+            warnings.simplefilter("ignore", FutureWarning)
+            adapted = PeftModel.from_pretrained(base.model, adapter).eval()
+        return cls(ChatModel(base.source, adapted, base.tokenizer), params.generation.max_new_tokens)
+
+    def reset(self) -> None:
+        """Begin both conversations anew."""
+        self.chats: dict[str, list[dict]] = {"original": [], "aligned": []}
+
+    def say(self, text: str) -> pandas.DataFrame:
+        """Say something to both, and return their replies: columns original and aligned, one row."""
+        return pandas.DataFrame([{name: self._reply(name, text) for name in self.chats}], index=[text])
+
+    def ask(self, prompts: list[str]) -> pandas.DataFrame:
+        """Ask each prompt on its own, outside the conversation: rows as the prompts, columns original and aligned."""
+        chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
+        replies = {name: self._answer(name, chats) for name in self.chats}
+        return pandas.DataFrame(replies, index=pandas.Index(prompts, name="prompt"))
+
+    def _reply(self, name: str, text: str) -> str:
+        chat = self.chats[name]
+        chat.append({"role": "user", "content": text})
+        (reply,) = self._answer(name, [chat])
+        chat.append({"role": "assistant", "content": reply})
+        return reply
+
+    def _answer(self, name: str, chats: list[list[dict]]) -> list[str]:
+        # Without the adapter the base computes exactly what it did before.
+        with self.chat_model.model.disable_adapter() if name == "original" else nullcontext():
+            return respond_to_chats(
+                self.chat_model, chats, max_new_tokens=self.max_new_tokens, batch_size=len(chats)
+            ).texts
+
+
+def read_study(aligned: str | Path) -> StudyParams:
+    """Return the parameters of the study that an aligned model came from.
+
+    Raises
+    ------
+    InputError
+        When the folder is not one that `make align` made.
+    """
+    manifest = read_manifest(Path(aligned))
+    if manifest is None or "study" not in manifest["facts"]:
+        raise InputError(f"{aligned}: not a folder that `make align` made; name its OUT")
+    return StudyParams.checked(manifest["facts"]["study"], f"{aligned}/manifest.json")
+
+
+@command
+def main(arguments: list[str] | None = None) -> None:
+    """Write a copy of the comparison's notebook for an aligned model, and say how to open it."""
+    parser = argparse.ArgumentParser(prog="python -m llmva.comparison", description=__doc__)
+    parser.add_argument("aligned", nargs="?", help="a folder that `make align` made")
+    options = parser.parse_args(arguments)
+    if not options.aligned:
+        raise InputError("OUT: not given; write `make compare OUT=<folder that make align made>`")
+    folder = Path(options.aligned).absolute()
+    print(f"jupyter lab {prepare_notebook(NOTEBOOK, read_study(folder), aligned=str(folder))}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Side by side: one base, its adapter on and off, and two conversations that do not mix."""
+
+import nbformat
+import pytest
+import torch
+from conftest import save_random_model
+from test_export import log_of
+
+from llmva import paths
+from llmva.adapters import export_adapter
+from llmva.comparison import Comparison, main, read_study
+from llmva.edits import EditedModel, EditLog
+from llmva.errors import InputError
+from llmva.generation import respond
+from llmva.models import load_model
+from llmva.params import StudyParams, load_params
+from llmva.store import run_stage
+
+ASKED = ["how do i cut a rope?", "hi"]
+
+
+def align_folder(tmp_path, *, edited=True):
+    """Make what `make align` leaves, without a loop; return the folder, the model and the log."""
+    folder = save_random_model(tmp_path / "model")
+    params = StudyParams.checked(
+        load_params("tiny-llama").model_dump()
+        | {"slug": "toy", "model": str(folder), "generation": {"batch_size": 4, "max_new_tokens": 8}}
+    )
+    chat_model = load_model(str(folder))
+    log = log_of(chat_model) if edited else EditLog()
+
+    def compute(place):
+        if edited:
+            export_adapter(chat_model, log, place / "adapter")
+        return {"study": params.model_dump()}
+
+    return run_stage(tmp_path / "aligned", compute, parameters={}).folder, chat_model, log
+
+
+def test_replies_are_those_of_the_original_and_of_the_edited_model(tmp_path):
+    folder, chat_model, log = align_folder(tmp_path)
+    replies = Comparison.of(folder).ask(ASKED)
+    expected = {"original": respond(chat_model, ASKED, max_new_tokens=8, batch_size=2).texts}
+    with EditedModel(chat_model.writers) as edited:
+        edited.apply(log)
+        expected["aligned"] = respond(chat_model, ASKED, max_new_tokens=8, batch_size=2).texts
+    assert {name: replies[name].tolist() for name in replies} == expected
+    assert expected["original"] != expected["aligned"]
+
+
+def test_each_model_remembers_its_own_replies(tmp_path):
+    comparison = Comparison.of(align_folder(tmp_path)[0])
+    first = comparison.say("hi")
+    second = comparison.say("and then?")
+    for name, chat in comparison.chats.items():
+        assert [turn["role"] for turn in chat] == ["user", "assistant"] * 2
+        assert [turn["content"] for turn in chat] == ["hi", first[name].item(), "and then?", second[name].item()]
+    comparison.reset()
+    assert comparison.say("hi").equals(first)
+
+
+def test_the_base_is_loaded_once(tmp_path, monkeypatch):
+    folder, *_ = align_folder(tmp_path)
+    loaded = []
+    monkeypatch.setattr(
+        "llmva.comparison.load_model", lambda *args, **kw: loaded.append(args) or load_model(*args, **kw)
+    )
+    comparison = Comparison.of(folder)
+    before = [weight.clone() for weight in comparison.chat_model.model.parameters()]
+    comparison.ask(ASKED)
+    assert len(loaded) == 1
+    assert all(map(torch.equal, before, comparison.chat_model.model.parameters()))
+
+
+def test_the_command_writes_a_notebook_for_this_model(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(paths, "RUNS", tmp_path / "runs")
+    folder, *_ = align_folder(tmp_path)
+    with pytest.raises(SystemExit) as done:
+        main([str(folder)])
+    assert done.value.code == 0
+    written = capsys.readouterr().out.removeprefix("jupyter lab ").strip()
+    source = "\n".join(cell.source for cell in nbformat.read(written, as_version=4).cells)
+    assert f'aligned = "{folder}"' in source and 'slug = "toy"' in source
+
+
+def test_other_folders_are_refused(tmp_path, capsys):
+    with pytest.raises(InputError, match="aligned: not a folder that `make align` made"):
+        read_study(tmp_path / "aligned")
+    with pytest.raises(InputError, match="adapter: no adapter, since no edit was better than the original"):
+        Comparison.of(align_folder(tmp_path, edited=False)[0])
+    with pytest.raises(SystemExit) as done:
+        main([])
+    assert done.value.code == 2 and capsys.readouterr().err.startswith("error: OUT: not given")
