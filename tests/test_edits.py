@@ -413,7 +413,7 @@ def integer() -> torch.nn.Linear:
         ({"mlp.00": packed()}, "mlp.00: its weight is quantised"),
         ({"mlp.00": linear().to(torch.float8_e4m3fn)}, "mlp.00: its weight is quantised"),
         ({"mlp.00": torch.nn.utils.parametrizations.weight_norm(linear())}, "mlp.00: its weight is quantised, sharded"),
-        ({"mlp.00": torch.nn.Linear(2, 2, device="meta")}, "mlp.00: its weight is on the meta device"),
+        ({"mlp.00": torch.nn.Linear(2, 2, device="meta")}, "mlp.00: its weight is not in memory"),
     ],
 )
 def test_modules_that_cannot_be_edited_in_place_are_refused(modules, message):

@@ -8,7 +8,8 @@ from typing import Literal
 import numpy
 import torch
 
-from llmva.models import ChatModel, Sublayer
+from llmva.models import ChatModel
+from llmva.sublayers import Sublayer
 
 FINAL = "final"
 
@@ -113,7 +114,7 @@ class Recorder:
             case "last":
                 return values[:, -1].float()
             case "all":
-                return values[self.mask.bool()].float()
+                return values[self.mask.bool().to(values.device)].float()
         mask = self.mask.to(values)[..., None].float()
         return (values.float() * mask).sum(1) / mask.sum(1).clamp(min=1)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from llmva import paths
 from llmva.errors import InputError
-from llmva.models import locate
 from llmva.organisms.build import write_data_sets
 from llmva.params import StudyParams
 from llmva.provenance import digest
+from llmva.sources import locate
 from llmva.store import run_stage
 
 DEPTH_SHARES = (0.5, 0.75, 1.0)

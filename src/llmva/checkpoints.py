@@ -14,7 +14,8 @@ import torch
 from llmva.edit_log import EditLog
 from llmva.edited_model import EDITABLE_TYPES, edited_parameter
 from llmva.errors import InputError
-from llmva.models import WRITER_NAME, WRITERS, local_folder
+from llmva.sources import local_folder
+from llmva.sublayers import WRITER_NAME, WRITERS
 
 # Weights in other formats would be the unedited ones; these files are the base's own story.
 LEFT_OUT = {".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5", ".gguf", ".onnx"}

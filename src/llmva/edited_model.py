@@ -8,6 +8,7 @@ import torch
 
 from llmva.edit_log import EditLog, SublayerEdit
 from llmva.errors import InputError
+from llmva.offloading import stored_parameters
 
 EDITABLE_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -35,7 +36,7 @@ class EditedModel:
     Raises
     ------
     InputError
-        When a module is not an ordinary linear layer, is quantised, sharded or on the meta device, or
+        When a module is not an ordinary linear layer, is quantised, sharded, computed or not in memory, or
         shares its parameters with another sublayer.
     """
 
@@ -135,8 +136,8 @@ def _edited_bias(original: torch.Tensor, edits: tuple[SublayerEdit, ...], roundi
     return bias
 
 
-def _parameters(module: torch.nn.Linear) -> dict[str, torch.nn.Parameter]:
-    return {name: module.get_parameter(name) for name in ("weight", "bias") if getattr(module, name) is not None}
+def _parameters(module: torch.nn.Linear) -> dict[str, torch.Tensor]:
+    return {name: tensor for name, tensor in stored_parameters(module).items() if name in ("weight", "bias")}
 
 
 def _precise(tensor: torch.Tensor) -> torch.dtype:
@@ -155,8 +156,10 @@ def _require_editable(sublayer: str, module: torch.nn.Module) -> None:
             raise InputError(
                 f"{sublayer}: its {name} is quantised, sharded or computed; load the model in bfloat16 or float32"
             )
-        if parameter.is_meta:
-            raise InputError(f"{sublayer}: its {name} is on the meta device; load the model without offloading")
+        if stored_parameters(module)[name].is_meta:
+            raise InputError(
+                f"{sublayer}: its {name} is not in memory; give the model more, so that nothing is offloaded to disk"
+            )
 
 
 def _require_unshared(modules: Mapping[str, torch.nn.Linear]) -> None:

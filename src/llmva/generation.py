@@ -268,7 +268,7 @@ def _pad(chat_model: ChatModel, sequences: list[list[int]]) -> dict[str, torch.T
     pad = chat_model.tokenizer.pad_token_id
     tokens = torch.tensor([[pad] * (longest - len(sequence)) + sequence for sequence in sequences])
     mask = torch.tensor([[0] * (longest - len(sequence)) + [1] * len(sequence) for sequence in sequences])
-    device = chat_model.model.device
+    device = chat_model.device
     return {"input_ids": tokens.to(device), "attention_mask": mask.to(device)}
 
 

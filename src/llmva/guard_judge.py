@@ -7,6 +7,7 @@ from functools import cached_property
 from llmva.generation import respond_to_chats
 from llmva.guard_lines import Mapping, parse_guard_lines, read_guard_verdict
 from llmva.models import ChatModel
+from llmva.offloading import all_stored_parameters
 from llmva.provenance import digest
 
 # Three lines with one or two categories; all nine of them fit into the second try.
@@ -63,5 +64,5 @@ class GuardJudge:
 
 def weights_digest(chat_model: ChatModel) -> str:
     """Return a cheap fingerprint of a model's weights: the digest of their sums, in order."""
-    sums = [float(weight.detach().double().sum()) for weight in chat_model.model.parameters()]
+    sums = [float(weight.detach().double().sum()) for _, weight in all_stored_parameters(chat_model.model)]
     return digest(sums)[:12]

@@ -118,7 +118,7 @@ class HarnessModel(LM):
         pad = self.chat_model.tokenizer.pad_token_id
         tokens = pad_sequence(rows, batch_first=True, padding_value=pad, padding_side=side)
         mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side=side)
-        return tokens.to(self.chat_model.model.device), mask.to(self.chat_model.model.device)
+        return tokens.to(self.chat_model.device), mask.to(self.chat_model.device)
 
 
 class LocalTask(ConfigurableTask):

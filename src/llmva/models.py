@@ -1,51 +1,23 @@
-"""Load a chat model, list its sublayers, encode chats: the same way for organisms and real models."""
+"""Load a chat model and encode chats: the same way for organisms and real models."""
 
-import re
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import torch
-from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from llmva.errors import InputError
-from llmva.paths import anchored
-from llmva.provenance import digest, file_digest
-from llmva.store import MANIFEST, is_whole, read_manifest
+from llmva.offloading import all_stored_parameters, input_device
+from llmva.sources import locate
+from llmva.sublayers import Sublayer, list_blocks, list_sublayers, require_dense
 
-LARGE_FILE = 256 * 2**20
-
-# The module that writes a sublayer's output into the residual stream (paper, Appendix B).
-WRITERS = {"attention": "o_proj", "mlp": "down_proj"}
-WRITER_NAME = re.compile(r"(?P<block>.*\.(?P<layer>\d+))\.(?P<parent>\w+)\.(?P<writer>o_proj|down_proj)$")
-
-
-@dataclass(frozen=True)
-class Sublayer:
-    """One attention or MLP sublayer.
-
-    Attributes
-    ----------
-    name : str
-        The kind and the layer, as in `mlp.03`.
-    path : str
-        The module's name in the model, as in `model.layers.3.mlp.down_proj`.
-    module : Linear
-        `o_proj` or `down_proj`, which an edit changes.
-    contribution : Module
-        Whose output is added to the residual stream: `module`, or the norm that follows it in Gemma-2.
-    """
-
-    name: str
-    kind: str
-    layer: int
-    path: str
-    module: torch.nn.Linear
-    contribution: torch.nn.Module
+# Of a GPU's free memory; the rest is for keys, values and logits.
+SHARE_FOR_WEIGHTS = 0.8
 
 
 @dataclass(frozen=True)
@@ -73,12 +45,17 @@ class ChatModel:
         return list_blocks(self.model)
 
     @property
+    def device(self) -> torch.device:
+        """Where its inputs go."""
+        return input_device(self.model)
+
+    @property
     def writers(self) -> dict[str, torch.nn.Linear]:
         """The editable module of each sublayer, by the sublayer's name."""
         return {sublayer.name: sublayer.module for sublayer in self.sublayers}
 
 
-def load_model(source: str, *, dtype: str = "float32", device: str | None = None) -> ChatModel:
+def load_model(source: str, *, dtype: str = "float32", device: str | None = None, editable: bool = True) -> ChatModel:
     """Load a checkpoint folder or a hub model for inference.
 
     Parameters
@@ -89,99 +66,35 @@ def load_model(source: str, *, dtype: str = "float32", device: str | None = None
     dtype : str
         Of the weights, as in `StudyParams`.
     device : str, optional
-        Torch device; the GPU when there is one, else the CPU.
+        Torch device. Without it the GPUs that are there share the model, and what does not fit stays on the CPU;
+        without a GPU it is the CPU.
+    editable : bool
+        Whether it must be a dense decoder, whose sublayers can be edited; a judge need not be.
 
     Raises
     ------
     InputError
-        No weights, no chat template, non-finite weights, or no `o_proj` / `down_proj` to edit.
+        No weights, no chat template, non-finite or quantised weights, or a block without a linear `o_proj` and
+        `down_proj` to edit.
     """
-    location, options = locate(source)
+    location, pinned = locate(source)
+    options = dict(pinned)
+    if device is None and torch.cuda.is_available():
+        options = {**options, "device_map": "auto", "max_memory": _room()}
     try:
-        config = AutoConfig.from_pretrained(location, **options)
-        tokenizer = AutoTokenizer.from_pretrained(location, padding_side="left", **options)
+        config = AutoConfig.from_pretrained(location, **pinned)
+        _require_unquantised(config, source)
+        tokenizer = AutoTokenizer.from_pretrained(location, padding_side="left", **pinned)
         model = _load_weights(location, config, dtype, options)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise InputError(f"{source}: cannot be loaded ({_first_line(error)}); mend the checkpoint folder") from None
+        raise InputError(f"{source}: cannot be loaded ({_first_line(error)}); {_mend(location)}") from None
     _require_chat_template(tokenizer, source)
     _require_finite(model, source)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    loaded = ChatModel(source, model.to(device).eval(), tokenizer)
-    if not loaded.sublayers:
-        raise InputError(f"{source}: no o_proj or down_proj linear layers to edit; use a dense decoder-only model")
-    return loaded
-
-
-def locate(source: str) -> tuple[Path | str, dict]:
-    """Return a checkpoint folder, or a hub id with the options that pin its revision."""
-    folder = anchored(source)
-    if folder.is_dir():
-        _require_weights(folder)
-        return folder, {}
-    if Path(source).is_absolute() or source.startswith((".", "runs/")):
-        raise InputError(f"{source}: no such model folder; `make organisms` builds the tiny ones")
-    name, _, revision = source.partition("@")
-    if not revision:
-        raise InputError(f"{source}: no such folder, and a hub id needs a pinned revision; write {source}@<revision>")
-    return name, {"revision": revision}
-
-
-def local_folder(source: str) -> Path:
-    """Return the folder with a model's files: the folder itself, or where the hub's files were fetched to.
-
-    Raises
-    ------
-    InputError
-        When nothing was fetched yet: loading the model does.
-    """
-    location, options = locate(source)
-    if isinstance(location, Path):
-        return location
-    try:
-        return Path(snapshot_download(location, local_files_only=True, **options))
-    except (OSError, ValueError):
-        raise InputError(f"{source}: its files are not on this machine; load the model once, with a network") from None
-
-
-def checkpoint_key(source: str) -> str:
-    """Return what identifies a model's weights in a stage's key, without loading them.
-
-    A hub id with its revision, or the digest of a folder's files; large files count by size and time.
-    """
-    folder = anchored(source)
-    if not folder.is_dir():
-        return source
-    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != MANIFEST)
-    return digest([[path.name, _file_key(path)] for path in files])
-
-
-def list_sublayers(model: torch.nn.Module) -> tuple[Sublayer, ...]:
-    """Return the attention and MLP sublayers of every block that end in a linear `o_proj` or `down_proj`."""
-    found = []
-    for name, module in model.named_modules():
-        match = WRITER_NAME.match(name)
-        if match and isinstance(module, torch.nn.Linear):
-            kind = next(kind for kind, writer in WRITERS.items() if writer == match["writer"])
-            layer = int(match["layer"])
-            contribution = _post_norm(model.get_submodule(match["block"]), kind) or module
-            found.append(Sublayer(f"{kind}.{layer:02d}", kind, layer, name, module, contribution))
-    return tuple(sorted(found, key=lambda sublayer: (sublayer.kind, sublayer.layer)))
-
-
-def _post_norm(block: torch.nn.Module, kind: str) -> torch.nn.Module | None:
-    # Only a block with a norm before and another one after its MLP puts norms on what its sublayers write;
-    # elsewhere `post_attention_layernorm` is the norm in front of the MLP.
-    if not hasattr(block, "post_feedforward_layernorm"):
-        return None
-    return block.post_attention_layernorm if kind == "attention" else block.post_feedforward_layernorm
-
-
-def list_blocks(model: torch.nn.Module) -> tuple[torch.nn.Module, ...]:
-    """Return the decoder blocks that hold the sublayers, in order."""
-    names = {match["block"]: None for name, _ in model.named_modules() if (match := WRITER_NAME.match(name))}
-    return tuple(model.get_submodule(name) for name in names)
+    if editable:
+        require_dense(model, source)
+    return ChatModel(source, model.to(device).eval() if device else model.eval(), tokenizer)
 
 
 def encode_chats(tokenizer: PreTrainedTokenizerBase, chats: Sequence[list[dict]]) -> list[list[int]]:
@@ -200,15 +113,6 @@ def encode_chats(tokenizer: PreTrainedTokenizerBase, chats: Sequence[list[dict]]
 def user_chats(prompts: Sequence[str]) -> list[list[dict]]:
     """Return one single-turn chat per prompt, without a system prompt."""
     return [[{"role": "user", "content": prompt}] for prompt in prompts]
-
-
-def _require_weights(folder: Path) -> None:
-    if not (folder / "config.json").is_file():
-        raise InputError(f"{folder}: no config.json; name a checkpoint folder as save_pretrained writes it")
-    if not any(folder.glob("*.safetensors")):
-        raise InputError(f"{folder}: no weights (*.safetensors); save the model with safe serialisation")
-    if read_manifest(folder) is not None and not is_whole(folder):
-        raise InputError(f"{folder}: a file is not as its manifest says; `make organisms` builds the folder again")
 
 
 def _load_weights(location, config, dtype: str, options: dict) -> PreTrainedModel:
@@ -236,14 +140,33 @@ def _require_chat_template(tokenizer, source: str) -> None:
 
 
 def _require_finite(model, source: str) -> None:
-    for name, weight in model.named_parameters():
-        if not torch.isfinite(weight).all():
+    for name, weight in all_stored_parameters(model):
+        if not weight.is_meta and not torch.isfinite(weight).all():
             raise InputError(f"{source}: {name} holds NaN or infinite weights; restore the checkpoint")
 
 
-def _file_key(path: Path) -> str:
-    status = path.stat()
-    return file_digest(path) if status.st_size < LARGE_FILE else f"{status.st_size}:{status.st_mtime_ns}"
+def _require_unquantised(config, source: str) -> None:
+    if quantised := getattr(config, "quantization_config", None):
+        method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised.quant_method
+        raise InputError(
+            f"{source}: config.json: quantization_config: the weights are quantised ({method}), and rounding would "
+            "undo the edits; name the model they were made from, in bfloat16 or float32"
+        )
+
+
+def _room() -> dict[int | str, int]:
+    free = {gpu: torch.cuda.mem_get_info(gpu)[0] for gpu in range(torch.cuda.device_count())}
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    return {**{gpu: int(SHARE_FOR_WEIGHTS * room) for gpu, room in free.items()}, "cpu": int(0.9 * memory)}
+
+
+def _mend(location: Path | str) -> str:
+    if isinstance(location, Path):
+        return "mend the checkpoint folder"
+    return (
+        "check the network and run again, what was fetched is kept; for a gated model accept its licence on "
+        f"https://huggingface.co/{location} and log in with `hf auth login`"
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -12,11 +12,11 @@ from llmva.data_sets.build import TEST_ROWS
 from llmva.data_sets.catalogue import SETS
 from llmva.errors import InputError, command
 from llmva.loops import LOOPS
-from llmva.models import locate
 from llmva.params import StudyParams, load_params, load_shapes
 from llmva.paths import anchored
 from llmva.prompts import SAFETY_SETS, TRANSFER_SETS
 from llmva.shapes import BYTES, Shape, read_shape
+from llmva.sources import locate
 from llmva.steering import METHODS
 
 # Peak of dense bfloat16 in FLOP/s, memory bandwidth in bytes/s, and memory in bytes.

@@ -13,9 +13,10 @@ from llmva.degeneracy import DegeneracyCheck
 from llmva.examination import Examiner
 from llmva.guard_judge import GuardJudge
 from llmva.judges import Judge, PhraseJudge
-from llmva.models import ChatModel, checkpoint_key, load_model
+from llmva.models import ChatModel, load_model
 from llmva.params import StudyParams, load_params
 from llmva.prompts import read_transfer_sets
+from llmva.sources import checkpoint_key
 from llmva.steering import TrainingData
 from llmva.store import Stage, open_stage
 from llmva.verdict_cache import VerdictCache
@@ -63,7 +64,7 @@ class Study:
         params = self.params
         if params.judge_model == "phrases":
             return PhraseJudge()
-        guard = load_model(params.judge_model, dtype=params.dtype)
+        guard = load_model(params.judge_model, dtype=params.dtype, editable=False)
         return GuardJudge(guard, params.generation.batch_size, mapping=params.judge_mapping)
 
     @cached_property

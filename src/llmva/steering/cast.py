@@ -194,7 +194,7 @@ class _Condition:
         self.fires = torch.zeros(0, dtype=torch.bool)
 
     def decide(self, hidden: torch.Tensor, prompt: torch.Tensor) -> None:
-        marks = prompt[..., None].float()
+        marks = prompt.to(hidden.device)[..., None].float()
         mean = (hidden.float() * marks).sum(1) / marks.sum(1).clamp(min=1)
         below = condition_similarity(mean, self.vector) < self.threshold
         self.fires = below if self.fires_when == "below" else ~below

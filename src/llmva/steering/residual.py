@@ -66,7 +66,7 @@ def changed_residuals(
 def add_where(hidden: torch.Tensor, where: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
     """Add a step, (d,) or (batch, d), to the stream at the marked positions."""
     step = step.to(hidden)
-    return hidden + where[..., None] * (step if step.ndim == 1 else step[:, None])
+    return hidden + where.to(hidden.device)[..., None] * (step if step.ndim == 1 else step[:, None])
 
 
 class _Tracker:
