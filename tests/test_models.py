@@ -117,6 +117,16 @@ def test_a_missing_folder_and_an_unpinned_hub_id_are_told_apart(tmp_path):
         load_model("someone/some-model")
 
 
+def test_what_was_not_fetched_whole_says_how_to_go_on():
+    # Tests are offline, which looks the same as a download that broke off.
+    with pytest.raises(InputError) as caught:
+        load_model("owner/name@0123456789abcdef0123456789abcdef01234567")
+    line = str(caught.value)
+    assert line.startswith("owner/name@0123") and "\n" not in line
+    assert "check the network and run again, what was fetched is kept" in line
+    assert "accept its licence on https://huggingface.co/owner/name and log in with `hf auth login`" in line
+
+
 def test_the_checkpoint_key_follows_the_weights(tmp_path):
     first = checkpoint_key(str(save_random_model(tmp_path / "a", seed=0)))
     assert checkpoint_key(str(save_random_model(tmp_path / "b", seed=0))) == first

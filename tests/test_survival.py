@@ -1,0 +1,92 @@
+"""An alignment that is killed at any moment, or run twice at once, ends with the very same edit log."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import prompt_table, save_random_model
+
+from llmva import paths
+from llmva.prompts import assign_splits
+
+LOOP = """
+import sys
+from pathlib import Path
+
+import pandas
+
+sys.path[:0] = [sys.argv[4]]
+from test_alignment import SETTINGS, examiner_of
+from dataclasses import replace
+from llmva.alignment import align
+from llmva.models import load_model
+
+model, pool, runs = sys.argv[1], pandas.read_csv(sys.argv[2]), Path(sys.argv[3])
+examiner = examiner_of(load_model(model))
+print("started", flush=True)
+done = align(examiner, pool, replace(SETTINGS, iterations=6), folder=runs, upstream=())
+done.log.save(runs / "edit_log.safetensors", {"model": "toy"})
+done.history.to_csv(runs / "history.csv")
+"""
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A random model, prompts, and what an undisturbed run leaves; also how long it took after loading."""
+    folder = tmp_path_factory.mktemp("survival")
+    save_random_model(folder / "model", "gemma2")
+    pool = prompt_table()
+    pool.assign(split=assign_splits(pool, seed=0)).to_csv(folder / "pool.csv", index=False)
+    (folder / "whole").mkdir()
+    with start(folder, "whole") as process:
+        assert process.stdout.readline() == "started\n"
+        begun = time.monotonic()
+        assert process.wait(timeout=300) == 0
+    return folder, time.monotonic() - begun
+
+
+def start(folder, runs):
+    (folder / runs).mkdir(exist_ok=True)
+    environment = {**os.environ, "PYTHONPATH": str(paths.ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    arguments = [folder / "model", folder / "pool.csv", folder / runs, paths.ROOT / "tests"]
+    command = [sys.executable, "-c", LOOP, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def results(folder, runs):
+    return [(folder / runs / name).read_bytes() for name in ("edit_log.safetensors", "history.csv")]
+
+
+def iterations(folder, runs):
+    return sorted(path.parent.name for path in (folder / runs).glob("*/manifest.json"))
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_log_to_the_bit(world):
+    folder, seconds = world
+    # Other moments in each run; a failure says which.
+    seed = random.randrange(10**6)
+    generator, runs, finished = random.Random(seed), f"killed-{seed}", []
+    for _ in range(3):
+        with start(folder, runs) as process:
+            assert process.stdout.readline() == "started\n"
+            time.sleep(generator.uniform(0, 0.5 * seconds))
+            process.send_signal(signal.SIGKILL)
+        finished.append(len(iterations(folder, runs)))
+    assert finished == sorted(finished)
+    with start(folder, runs) as process:
+        assert process.wait(timeout=300) == 0
+    assert results(folder, runs) == results(folder, "whole"), seed
+    assert iterations(folder, runs) == iterations(folder, "whole"), seed
+    assert not list((folder / runs).glob(".*.partial"))
+
+
+def test_two_runs_at_once_share_the_work_and_agree(world):
+    folder, _ = world
+    both = [start(folder, "both") for _ in range(2)]
+    assert [process.wait(timeout=300) for process in both] == [0, 0]
+    assert results(folder, "both") == results(folder, "whole")
+    assert iterations(folder, "both") == iterations(folder, "whole")
