@@ -2,7 +2,8 @@
 
 import pytest
 
-from llmva import plan
+from llmva import paths, plan
+from llmva.machines import EFFICIENCY, Machine, known_efficiency, measure_machine
 from llmva.params import known_slugs, load_params, load_shapes
 from llmva.results import is_organism
 from llmva.shapes import Shape
@@ -28,16 +29,32 @@ def test_sizes_are_those_that_are_published(slug):
 
 @pytest.mark.parametrize("gpu", FLOORS)
 def test_floors_are_those_computed_by_hand(gpu):
-    machine = plan.Machine(gpu, *plan.GPUS[gpu], 1.0)
+    machine = Machine(gpu, *plan.GPUS[gpu], 1.0)
     shape, judge = shape_of("llama-3.1-8b"), Shape(**load_shapes("llama-3.1-8b")["judge_shape"])
     decode, prefill, judging = FLOORS[gpu]
-    cache = shape.cache_bytes("bfloat16")
-    assert cache == 131072
-    both = plan._answering(machine, shape, 712, 110, 128, 256, 2, cache)
-    alone = plan._answering(machine, shape, 712, 110, 0, 256, 2, cache)
+    assert shape.cache_bytes("bfloat16") == 131072
+    both = machine.answering_seconds(shape, 712, 110, 128, 256, "bfloat16")
+    alone = machine.answering_seconds(shape, 712, 110, 0, 256, "bfloat16")
     # The hand's figures count every parameter as a matrix, and round.
     assert alone == pytest.approx(prefill, rel=0.12) and both - alone == pytest.approx(decode, rel=0.12)
-    assert plan._answering(machine, judge, 712, 450, 0, 256, 2, 0) == pytest.approx(judging, rel=0.12)
+    assert machine.answering_seconds(judge, 712, 450, 0, 256, "bfloat16") == pytest.approx(judging, rel=0.12)
+
+
+def test_the_share_of_the_roofline_is_measured_here_and_kept_for_other_plans(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(paths, "RUNS", tmp_path)
+    assert known_efficiency() == (EFFICIENCY, "assumed; `GPU=here` measures it")
+    small = shape_of("qwen2.5-0.5b")
+    here = measure_machine(small)
+    assert 0 < here.efficiency <= 1 and here.flops > 1e9 and here.bandwidth > 1e8
+    efficiency, source = known_efficiency()
+    assert (efficiency, source) == (here.efficiency, f"measured on {here.name}")
+    with pytest.raises(SystemExit):
+        plan.main(["qwen3-4b", "--gpu", "H200"])
+    assert (
+        f"H200: 989 TFLOP/s, 4.8 TB/s, 141 GB; {efficiency:.0%} of the roofline ({source})" in capsys.readouterr().out
+    )
+    (tmp_path / "machine.json").write_text("{broken")
+    assert known_efficiency()[0] == EFFICIENCY
 
 
 @pytest.mark.parametrize("slug", REAL)
@@ -52,14 +69,14 @@ def test_every_real_model_has_a_plan_without_network(slug, capsys):
 def test_more_iterations_cost_more_and_a_model_too_large_is_told():
     params = load_params("qwen2.5-14b")
     model, judge = (Shape(**value) for value in load_shapes("qwen2.5-14b").values())
-    machine = plan.Machine("H100", *plan.GPUS["H100"], 0.35)
+    machine = Machine("H100", *plan.GPUS["H100"], 0.35)
     short = plan.plan_stages(params.model_copy(update={"iterations": 10}), model, judge, machine)
     whole = plan.plan_stages(params, model, judge, machine)
     longer = whole["hours"] / short["hours"]
     assert longer["04 alignment loop"] == pytest.approx(29 / 9) and longer["00 prompts"] == 1
     assert longer["05 tuning of the baselines"] == pytest.approx(31 / 11)
     assert whole.loc["04 alignment loop", "replies"] == 29 * (512 + 200)
-    small = plan.Machine("RTX4090", *plan.GPUS["RTX4090"], 0.35)
+    small = Machine("RTX4090", *plan.GPUS["RTX4090"], 0.35)
     assert "use several devices" in "\n".join(plan._lines(params, model, judge, small))
 
 

@@ -1,8 +1,7 @@
 """What a study will cost, from configurations alone: `python -m llmva.plan llama-3.1-8b [--gpu H100]`."""
 
 import argparse
-import time
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import pandas
@@ -12,6 +11,7 @@ from llmva.data_sets.build import TEST_ROWS
 from llmva.data_sets.catalogue import SETS
 from llmva.errors import InputError, command
 from llmva.loops import LOOPS
+from llmva.machines import GPUS, Machine, known_efficiency, measure_machine
 from llmva.params import StudyParams, load_params, load_shapes
 from llmva.paths import anchored
 from llmva.prompts import SAFETY_SETS, TRANSFER_SETS
@@ -19,34 +19,10 @@ from llmva.shapes import BYTES, Shape, read_shape
 from llmva.sources import locate
 from llmva.steering import METHODS
 
-# Peak of dense bfloat16 in FLOP/s, memory bandwidth in bytes/s, and memory in bytes.
-GPUS = {
-    "A100-80": (312e12, 2.0e12, 80e9),
-    "H100": (989e12, 3.35e12, 80e9),
-    "H200": (989e12, 4.8e12, 141e9),
-    "RTX4090": (165e12, 1.0e12, 24e9),
-}
-# Of the roofline: what plain transformers reach in large batches, by rule of thumb; it is not measured.
-EFFICIENCY = 0.35
 # Tokens: a prompt with its template, and what a guard reads (its own instructions, prompt and reply) and writes.
 PROMPT, GUARD_READS, GUARD_WRITES = 110, 450, 18
 # Further variants of three methods are measured at the end as well.
 VARIANTS = 3
-
-
-@dataclass(frozen=True)
-class Machine:
-    """A device: its peak in FLOP/s, bandwidth in bytes/s, memory in bytes, and the share of both that is reached."""
-
-    name: str
-    flops: float
-    bandwidth: float
-    memory: float
-    efficiency: float
-
-    def seconds(self, flops: float, moved: float) -> float:
-        """Return the time of work that computes and moves bytes at once."""
-        return max(flops / self.flops, moved / self.bandwidth) / self.efficiency
 
 
 def plan_stages(params: StudyParams, model: Shape, judge: Shape | None, machine: Machine) -> pandas.DataFrame:
@@ -108,56 +84,35 @@ def plan_disk(params: StudyParams, model: Shape, judge: Shape | None) -> dict[st
     }
 
 
-def measure_machine() -> Machine:
-    """Measure this machine: a matrix product for its peak, a copy for its bandwidth; a second or two."""
-    import torch
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    size, dtype = (8192, torch.bfloat16) if device == "cuda" else (2048, torch.float32)
-    matrix = torch.ones(size, size, device=device, dtype=dtype)
-    flops = 2 * size**3 / _fastest(lambda: matrix @ matrix, device)
-    bandwidth = 2 * matrix.nbytes / _fastest(matrix.clone, device)
-    memory = torch.cuda.get_device_properties(0).total_memory if device == "cuda" else _memory()
-    return Machine("this machine", flops, bandwidth, memory, EFFICIENCY)
-
-
 @command
 def main(arguments: list[str] | None = None) -> None:
     """Print the plan of a study."""
     parser = argparse.ArgumentParser(prog="python -m llmva.plan", description=__doc__)
     parser.add_argument("slug", help="a model: the name of a file in papermill_params/")
-    parser.add_argument("--gpu", default="H100", help=f"{', '.join(GPUS)}, or here: measured on this machine")
-    parser.add_argument("--efficiency", type=float, default=EFFICIENCY, help="share of the roofline; default 0.35")
+    parser.add_argument("--gpu", default="H100", help=f"{', '.join(GPUS)}, or here: this machine, measured anew")
+    parser.add_argument("--efficiency", type=float, help="share of the roofline; default: as `--gpu here` measured it")
     options = parser.parse_args(arguments)
     if options.gpu not in {*GPUS, "here"}:
         raise InputError(f"GPU: {options.gpu}: not known; choose {', '.join(GPUS)}, or here")
-    if not 0 < options.efficiency <= 1:
+    if options.efficiency is not None and not 0 < options.efficiency <= 1:
         raise InputError(f"efficiency: is {options.efficiency}; it must be above 0 and at most 1")
     params = load_params(options.slug)
     model, judge = _shapes(params)
-    machine = measure_machine() if options.gpu == "here" else Machine(options.gpu, *GPUS[options.gpu], 1.0)
-    machine = Machine(machine.name, machine.flops, machine.bandwidth, machine.memory, options.efficiency)
-    print("\n".join(_lines(params, model, judge, machine)))
+    if options.gpu == "here":
+        machine = measure_machine(model)
+    (efficiency, source) = (options.efficiency, "given") if options.efficiency else known_efficiency()
+    if options.gpu != "here":
+        machine = Machine(options.gpu, *GPUS[options.gpu], efficiency)
+    print("\n".join(_lines(params, model, judge, replace(machine, efficiency=efficiency), source)))
 
 
 def _seconds(params: StudyParams, model: Shape, judge: Shape | None, machine: Machine, prompts: int) -> float:
-    new, batch, size = params.generation.max_new_tokens, params.generation.batch_size, BYTES[params.dtype]
-    total = _answering(machine, model, prompts, PROMPT, new, batch, size, model.cache_bytes(params.dtype))
+    new, batch = params.generation.max_new_tokens, params.generation.batch_size
+    total = machine.answering_seconds(model, prompts, PROMPT, new, batch, params.dtype)
     if judge is not None:
-        cache = judge.cache_bytes(params.dtype)
-        total += _answering(machine, judge, prompts, GUARD_READS, GUARD_WRITES, batch, size, cache)
+        total += machine.answering_seconds(judge, prompts, GUARD_READS, GUARD_WRITES, batch, params.dtype)
     # The unedited copy reads every exchange once more.
     return total + machine.seconds(2 * model.matrices * prompts * (PROMPT + new), 0)
-
-
-def _answering(
-    machine: Machine, shape: Shape, prompts: int, read: int, written: int, batch: int, size: int, cache: int
-) -> float:
-    """Return the seconds to read prompts and write replies: the floor of either computing or moving."""
-    steps = prompts / batch * written
-    moved = size * shape.matrices + batch * (read + written / 2) * cache
-    prefill = machine.seconds(2 * shape.matrices * prompts * read, 0)
-    return prefill + steps * machine.seconds(2 * shape.matrices * batch, moved)
 
 
 def _shapes(params: StudyParams) -> tuple[Shape, Shape | None]:
@@ -175,7 +130,9 @@ def _read_local(source: str, field: str) -> Shape:
     return read_shape(location)
 
 
-def _lines(params: StudyParams, model: Shape, judge: Shape | None, machine: Machine) -> list[str]:
+def _lines(
+    params: StudyParams, model: Shape, judge: Shape | None, machine: Machine, source: str = "given"
+) -> list[str]:
     stages = plan_stages(params, model, judge, machine)
     memory, disk = plan_memory(params, model, judge), plan_disk(params, model, judge)
     needed = sum(memory.values())
@@ -184,7 +141,7 @@ def _lines(params: StudyParams, model: Shape, judge: Shape | None, machine: Mach
         f"{model.parameters / 1e9:.2f} billion parameters, {model.sublayers} sublayers, {params.dtype}"
         + (f"; judge {judge.parameters / 1e9:.2f} billion" if judge else "; judged by phrases"),
         f"{machine.name}: {machine.flops / 1e12:.3g} TFLOP/s, {machine.bandwidth / 1e12:.3g} TB/s, "
-        f"{machine.memory / 1e9:.0f} GB; {machine.efficiency:.0%} of the roofline assumed",
+        f"{machine.memory / 1e9:.0f} GB; {machine.efficiency:.0%} of the roofline ({source})",
         "",
         f"{'stage':38}{'looks':>7}{'replies':>10}{'M tokens':>10}{'time':>10}",
     ]
@@ -217,26 +174,6 @@ def _verdict(needed: float, machine: Machine) -> str:
 
 def _time(hours: float) -> str:
     return f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.1f} min" if hours >= 1 / 60 else f"{3600 * hours:.0f} s"
-
-
-def _fastest(work, device: str, repeats: int = 5) -> float:
-    import torch
-
-    times = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        work()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    # The first run warms up.
-    return min(times[1:])
-
-
-def _memory() -> float:
-    import os
-
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 if __name__ == "__main__":
