@@ -155,8 +155,8 @@ figures: $(ENV) ## all figures from the tracked results/ alone (60 s)
 	$(PYTHON) -m llmva.figures all --models $(MODELS) --seeds $(SEEDS)
 	$(if $(any_fresh),$(PYTHON) -m llmva.figures figure13 --present --models $(FRESH))
 
-STAGES := 02_svm_identification 06_utility 07_ablation_angle 08_ablation_iterations 09_ablation_layers 10_transferability 11_judges 13_ridge_edit
-all: $(foreach stage,$(STAGES),$(call manifests,$(stage))) seeds ## every table and figure (an hour per model; use -j2)
+STAGES := 02_svm_identification 06_utility 07_ablation_angle 08_ablation_iterations 09_ablation_layers 10_transferability 11_judges
+all: $(foreach stage,$(STAGES),$(call manifests,$(stage))) seeds ## every table and figure of the paper (use -j2)
 	$(MAKE) tables figures MODELS='$(MODELS)' SEEDS=$(SEEDS)
 seeds: $(call seeded,06_utility) $(call seeded,10_transferability) $(call seeded,01_orthogonality) ## what SEEDS needs
 
@@ -176,8 +176,9 @@ align: $(ENV) ## MODEL=<folder> [DATA=<csv>] [JUDGE=<folder>] [METHOD=llm-va] [C
 compare: $(ENV) ## OUT=<folder that align made>: a notebook to talk to the original and the aligned model side by side
 	@$(PYTHON) -m llmva.comparison $(if $(OUT),'$(OUT)')
 
-bench: $(ENV) runs/tiny-llama/05_main_results/manifest.json ## solver and loop against plain references; tables/performance.csv (5 min)
-	$(PYTHON) -m llmva.benchmark_loop
+bench: $(ENV) runs/tiny-llama/05_main_results/manifest.json ## two ways in one run, and what one gains on the other; tables/performance.csv (10 min, nothing beside it)
+	$(call execute,16,tiny-llama)
+	@column -s, -t tables/performance.csv 2>/dev/null || cat tables/performance.csv
 
 lint: $(ENV)
 	$(PYTHON) -m ruff check .

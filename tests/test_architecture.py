@@ -16,7 +16,7 @@ from llmva.paths import ROOT
 PACKAGE = ROOT / "src" / "llmva"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 MOST_LINES = 300
-PACKAGES = ("organisms", "data_sets", "steering", "tables", "figures")
+PACKAGES = ("organisms", "data_sets", "steering", "tables", "figures", "benchmarks")
 
 each = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 

@@ -8,7 +8,7 @@ from scipy.optimize import nnls
 from sklearn.svm import LinearSVC
 
 from llmva import newton
-from llmva.benchmarks import benchmark_solver, draw_features
+from llmva.benchmarks.solver import draw_features
 from llmva.errors import InputError
 from llmva.svm import fit_svms
 from llmva.vectors import (
@@ -314,13 +314,6 @@ def test_permuted_angles_of_one_class_are_missing():
         numpy.ones((4, 2)), numpy.ones(4), numpy.array([1, -1, 1, -1]), draws=2, generator=generator(19)
     )
     assert numpy.isnan(angles).all()
-
-
-def test_the_benchmark_measures_both_solvers():
-    measured = benchmark_solver(40, 80, ratio=1.0, runs=2)
-    assert measured["ratio"] > 0
-    assert measured["newton_converged"] == 1
-    assert measured["degrees_apart"] < 1
 
 
 def test_the_exact_solver_is_never_beaten_by_liblinear():

@@ -24,6 +24,8 @@ EFFICIENCY = 0.35
 # The trial: prompts, tokens read and written by each; on a GPU a batch as large as a study's.
 TRIALS = {"cpu": (8, 64, 8), "cuda": (64, 110, 32)}
 BLOCKS, VOCABULARY = 2, 1024
+# What a tiny model reaches says nothing of larger ones.
+LEAST_WIDTH = 512
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Machine:
 
 
 def measure_machine(shape: Shape) -> Machine:
-    """Measure this machine and keep the result for later plans.
+    """Measure this machine, and keep the result for later plans unless the model is tiny.
 
     The peak is that of a matrix product, the bandwidth that of a copy. The efficiency is the roofline's time over
     the time that plain generation takes with two random blocks of this shape: seconds on a GPU, a minute without.
@@ -66,7 +68,8 @@ def measure_machine(shape: Shape) -> Machine:
     name = properties.name if properties else f"{torch.get_num_threads()} CPU threads"
     ideal = Machine(name, flops, bandwidth, float(memory), 1.0)
     machine = replace(ideal, efficiency=min(1.0, _roofline_share(ideal, shape, device)))
-    write_atomically(_kept(), json.dumps(asdict(machine), indent=1) + "\n")
+    if shape.width >= LEAST_WIDTH:
+        write_atomically(_kept(), json.dumps(asdict(machine), indent=1) + "\n")
     return machine
 
 

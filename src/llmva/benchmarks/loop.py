@@ -1,20 +1,15 @@
-"""The alignment loop against a plain reference, and all benchmarks in one table: `make bench`."""
+"""The alignment loop against the plain way that a description of the method suggests."""
 
-import platform
 import tempfile
 import time
 from pathlib import Path
 
 import numpy
 import pandas
-import torch
 
-from llmva import paths
 from llmva.activations import Capture
 from llmva.alignment import align
-from llmva.benchmarks import benchmark_solver
 from llmva.edits import EditedModel
-from llmva.errors import command
 from llmva.examination import Examination, Examiner
 from llmva.generation import read_activations
 from llmva.guard_judge import GuardJudge
@@ -24,10 +19,7 @@ from llmva.prompts import draw_sample
 from llmva.study import Study
 from llmva.verdict_cache import VerdictCache
 
-SOLVER_CASES = ((512, 4096), (1600, 4096))
-GOALS = {"solver": ">=10", "loop": ">=3"}
 PLAIN_BATCH = 8
-COST = "about 5 minutes on two cores"
 
 
 def benchmark_loop(study: Study, *, iterations: int, runs: int) -> float:
@@ -38,25 +30,6 @@ def benchmark_loop(study: Study, *, iterations: int, runs: int) -> float:
     every response judged anew.
     """
     return float(numpy.median([_ratio(study, iterations) for _ in progress_bar("loop", range(runs))]))
-
-
-@command
-def main() -> None:
-    """Run all benchmarks and write `tables/performance.csv`."""
-    print(f"benchmarks: {COST}")
-    rows = []
-    for samples, dimension in progress_bar("solver", SOLVER_CASES):
-        runs = 5 if samples < 1000 else 3
-        ratio = benchmark_solver(samples, dimension, ratio=10, runs=runs)["ratio"]
-        setting = f"exact solver against LinearSVC, n {samples}, d {dimension}, mean 10 times the deviation"
-        rows.append(_row("solver", setting, ratio, runs))
-    study = Study.named("tiny-llama")
-    ratio = benchmark_loop(study, iterations=1, runs=3)
-    setting = "tiny-llama, 2 observations, against batch 8, separate capture, LinearSVC, no caches"
-    rows.append(_row("loop", setting, ratio, 3))
-    table = pandas.DataFrame(rows)
-    paths.write_atomically(paths.TABLES / "performance.csv", table.to_csv(index=False, lineterminator="\n"))
-    print(table.to_markdown(index=False))
 
 
 def _ratio(study: Study, iterations: int) -> float:
@@ -89,21 +62,3 @@ def _observe_plainly(study: Study, iteration: int) -> None:
         study.chat_model, prompts["prompt"].tolist(), capture=Capture(), batch_size=PLAIN_BATCH
     )
     fit_all(Examination(rows, activations), study.settings(1, 1, solver="liblinear"))
-
-
-def _row(benchmark: str, setting: str, ratio: float, runs: int) -> dict:
-    goal = GOALS[benchmark]
-    machine = f"{platform.machine()}, {torch.get_num_threads()} threads"
-    return {
-        "benchmark": benchmark,
-        "setting": setting,
-        "ratio": round(ratio, 2),
-        "goal": goal,
-        "met": ratio >= float(goal.removeprefix(">=")),
-        "runs": runs,
-        "machine": machine,
-    }
-
-
-if __name__ == "__main__":
-    main()

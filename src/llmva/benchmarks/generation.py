@@ -1,0 +1,69 @@
+"""What capture costs inside generation, and what an edited model costs when it answers."""
+
+import numpy
+import torch
+
+from llmva.activations import Capture
+from llmva.benchmarks.timing import ratio_of_times, seconds
+from llmva.edits import EditedModel, EditLog
+from llmva.generation import read_activations, respond
+from llmva.models import ChatModel, encode_chats, user_chats
+from llmva.steering.residual import add_where, changed_residuals
+
+
+def benchmark_capture(chat_model: ChatModel, prompts: list[str], *, runs: int, **generation: int) -> tuple[float, bool]:
+    """Return the time of generation with capture over that without, and whether a separate pass gives the same bits.
+
+    Parameters
+    ----------
+    generation : int
+        `batch_size` and `max_new_tokens`.
+    """
+    ratio = ratio_of_times(
+        lambda: respond(chat_model, prompts, capture=Capture(), **generation),
+        lambda: respond(chat_model, prompts, **generation),
+        runs,
+    )
+    inside = respond(chat_model, prompts, capture=Capture(), **generation).activations
+    apart = read_activations(chat_model, prompts, capture=Capture(), batch_size=generation["batch_size"])
+    same = all(numpy.array_equal(values, apart.outputs[name]) for name, values in inside.outputs.items())
+    return ratio, same
+
+
+def benchmark_edited(
+    chat_model: ChatModel, log: EditLog, prompts: list[str], *, runs: int, max_new_tokens: int
+) -> float:
+    """Return the edited model's throughput over the original's, replies of the same length in one batch.
+
+    Applying the edits is done once for all replies, so it is no part of the time.
+    """
+    taken = {"original": [], "edited": []}
+    logs = {"original": EditLog(), "edited": log}
+    with EditedModel(chat_model.writers) as edited:
+        for run in range(runs + 1):
+            for name in logs if run % 2 == 0 else reversed(logs):
+                edited.apply(logs[name])
+                taken[name].append(seconds(lambda: _answer_at_length(chat_model, prompts, max_new_tokens)))
+    # The first run warms up.
+    return float(numpy.median(numpy.divide(taken["original"][1:], taken["edited"][1:])))
+
+
+def benchmark_hooks(chat_model: ChatModel, prompts: list[str], *, runs: int, max_new_tokens: int) -> float:
+    """Return the edited model's throughput over that of a method that adds a vector at every block, by hooks."""
+    step = torch.zeros(chat_model.model.config.hidden_size)
+
+    def change(hidden, now):
+        return add_where(hidden, now.prompt | now.generated, step)
+
+    def answer_hooked() -> None:
+        with changed_residuals(chat_model, dict.fromkeys(range(len(chat_model.blocks)), change)):
+            _answer_at_length(chat_model, prompts, max_new_tokens)
+
+    return ratio_of_times(answer_hooked, lambda: _answer_at_length(chat_model, prompts, max_new_tokens), runs)
+
+
+@torch.inference_mode()
+def _answer_at_length(chat_model: ChatModel, prompts: list[str], tokens: int) -> None:
+    encoded = {"input_ids": encode_chats(chat_model.tokenizer, user_chats(prompts))}
+    batch = chat_model.tokenizer.pad(encoded, padding_side="left", return_tensors="pt").to(chat_model.device)
+    chat_model.model.generate(**batch, do_sample=False, max_new_tokens=tokens, min_new_tokens=tokens)

@@ -1,0 +1,117 @@
+"""All benchmarks in one table, `tables/performance.csv`."""
+
+import platform
+from collections.abc import Callable, Iterator
+
+import pandas
+import torch
+
+from llmva import paths
+from llmva.benchmarks.generation import benchmark_capture, benchmark_edited, benchmark_hooks
+from llmva.benchmarks.loop import benchmark_loop
+from llmva.benchmarks.memory import benchmark_memory
+from llmva.benchmarks.solver import benchmark_solver
+from llmva.loops import align_r, read_loop
+from llmva.progress import progress_bar
+from llmva.study import Study
+
+DIMENSION = 4096
+# How the features' mean compares with their deviation, and whether two dimensions are massive.
+FEATURES = {"mean 2 times the deviation": (2, False), "mean 10 times": (10, False), "two massive dimensions": (2, True)}
+COLUMNS = ["benchmark", "setting", "ratio", "goal", "met", "runs", "machine"]
+
+
+def run_benchmarks(study: Study, runs: int) -> pandas.DataFrame:
+    """Run every benchmark, two ways in one run each.
+
+    Parameters
+    ----------
+    study : Study
+        Whose model and prompts are used; its loops must have run. The SVM samples are as large as its own:
+        one iteration's, and the whole training split.
+    runs : int
+        Of each benchmark; a row holds their median.
+
+    Returns
+    -------
+    DataFrame
+        Columns benchmark, setting, ratio, goal, met, runs, machine. Rows of angles hold degrees, those of
+        convergence a share.
+    """
+    machine = _machine()
+    rows = [
+        {"benchmark": name, "setting": setting, "ratio": value, "goal": goal, "met": _met(value, goal), "runs": runs}
+        for benchmark in progress_bar("benchmarks", (_solvers, _capture, _loop, _serving, _memory))
+        for name, setting, value, goal in benchmark(study, runs)
+    ]
+    return pandas.DataFrame(rows).assign(machine=machine)[COLUMNS]
+
+
+def write_performance(table: pandas.DataFrame) -> None:
+    """Write the table; figures to three digits, since more would be noise."""
+    rounded = table.assign(ratio=[float(f"{value:.3g}") for value in table["ratio"]])
+    paths.write_atomically(paths.TABLES / "performance.csv", rounded.to_csv(index=False, lineterminator="\n"))
+
+
+Row = tuple[str, str, float, str]
+
+
+def _solvers(study: Study, runs: int) -> Iterator[Row]:
+    sizes = {len(study.pool["dataset"].unique()) * study.params.sample_per_dataset: ">=10"}
+    sizes[int((study.pool["split"] == "train").sum())] = ">=5"
+    for samples, goal in sizes.items():
+        for name, (ratio, massive) in FEATURES.items():
+            setting = f"n {samples}, d {DIMENSION}, {name}, both labels, against LinearSVC"
+            found = benchmark_solver(samples, DIMENSION, ratio=ratio, massive=massive, runs=runs)
+            yield "solver, time", setting, found["ratio"], goal
+            yield "solver, LinearSVC converged", setting, found["liblinear_converged"], ""
+            yield "solver, degrees apart", setting, found["degrees_apart"], ""
+            if found["liblinear_converged"]:
+                yield "solver, degrees apart where it converged", setting, found["degrees_converged"], "<0.01"
+
+
+def _capture(study: Study, runs: int) -> Iterator[Row]:
+    generation, prompts = study.params.generation, study.validation["prompt"].tolist()
+    sizes = {"batch_size": generation.batch_size, "max_new_tokens": generation.max_new_tokens}
+    ratio, same = benchmark_capture(study.chat_model, prompts, runs=3 * runs, **sizes)
+    setting = f"{study.params.slug}, {len(prompts)} prompts, generation with capture over without"
+    yield "capture, time", setting, ratio, "<=1.03"
+    yield "capture, same bits as a separate pass", setting, float(same), ">=1"
+
+
+def _loop(study: Study, runs: int) -> Iterator[Row]:
+    setting = f"{study.params.slug}, 2 observations, against batch 8, separate capture, LinearSVC, no caches"
+    yield "loop, time", setting, benchmark_loop(study, iterations=1, runs=runs), ">=8"
+
+
+def _serving(study: Study, runs: int) -> Iterator[Row]:
+    log, choice, _ = read_loop(align_r(study))
+    prompts, tokens = study.validation["prompt"].tolist(), study.params.generation.max_new_tokens
+    setting = f"{study.params.slug}, {len(prompts)} replies of {tokens} tokens in one batch"
+    best = log.at_iteration(choice["best_iteration"])
+    sizes = {"runs": 3 * runs, "max_new_tokens": tokens}
+    edited = benchmark_edited(study.chat_model, best, prompts, **sizes)
+    yield "edited over original, throughput", setting, edited, ">=0.99"
+    yield "edited over hooks, throughput", setting, benchmark_hooks(study.chat_model, prompts, **sizes), ""
+
+
+def _memory(study: Study, runs: int) -> Iterator[Row]:
+    setting = "12 random blocks of width 1024, float32, 512 + 128 prompts; two copies of the model"
+    yield "memory, peak over weights", setting, benchmark_memory(study.params.model), ""
+
+
+def _met(value: float, goal: str) -> str:
+    if not goal:
+        return ""
+    within: dict[str, Callable[[float], bool]] = {
+        ">=": lambda limit: value >= limit,
+        "<=": lambda limit: value <= limit,
+        "<": lambda limit: value < limit,
+    }
+    sign = goal.rstrip("0123456789.")
+    return str(within[sign](float(goal.removeprefix(sign))))
+
+
+def _machine() -> str:
+    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else platform.machine()
+    return f"{device}, {torch.get_num_threads()} threads"

@@ -1,0 +1,98 @@
+"""Benchmarks: both ways do the same work, take turns, and leave the model as it was; no test asserts a time."""
+
+import pandas
+import pytest
+import torch
+from test_export import log_of
+
+from llmva import paths
+from llmva.benchmarks import generation, table, timing
+from llmva.benchmarks.memory import benchmark_memory
+from llmva.benchmarks.solver import benchmark_solver, draw_features
+from llmva.provenance import random_generator
+
+RUNS = {"runs": 2}
+
+
+def test_the_ratio_is_the_median_over_runs_that_take_turns(monkeypatch):
+    # A clock that the two ways move themselves: 6, 2 and 10 against 2, 2 and 2.
+    clock, order = [0.0], []
+    slow = iter([1, 6, 2, 10])
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
+
+    def slower():
+        order.append("slower")
+        clock[0] += next(slow)
+
+    def faster():
+        order.append("faster")
+        clock[0] += 2
+
+    assert timing.ratio_of_times(slower, faster, runs=3) == 3
+    assert order == ["slower", "faster", "slower", "faster", "faster", "slower", "slower", "faster"]
+
+
+def test_both_solvers_are_measured_and_compared():
+    measured = benchmark_solver(40, 80, ratio=1.0, runs=2)
+    assert measured["ratio"] > 0 and measured["newton_converged"] == 1
+    assert measured["degrees_apart"] < 1 and measured["degrees_converged"] <= measured["degrees_apart"]
+
+
+def test_massive_dimensions_are_planted():
+    features, labels = draw_features(200, 50, 2, random_generator(0, "test"), massive=True)
+    sizes = features.std(axis=0)
+    assert sizes[:2].min() > 20 * sizes[2:].max() and set(labels.ravel()) == {-1, 1}
+
+
+def test_capture_inside_generation_sees_the_bits_of_a_separate_pass(llama, prompts):
+    ratio, same = generation.benchmark_capture(llama, prompts, **RUNS, batch_size=3, max_new_tokens=3)
+    assert same and ratio > 0
+
+
+def test_serving_is_measured_on_the_edited_model_and_leaves_no_trace(llama, prompts, monkeypatch):
+    log, before = log_of(llama), {name: weight.clone() for name, weight in llama.model.state_dict().items()}
+    seen = []
+    answer = generation._answer_at_length
+
+    def watched(chat_model, *arguments):
+        seen.append(not torch.equal(chat_model.writers["mlp.00"].weight, before["model.layers.0.mlp.down_proj.weight"]))
+        answer(chat_model, *arguments)
+
+    monkeypatch.setattr(generation, "_answer_at_length", watched)
+    assert generation.benchmark_edited(llama, log, prompts, **RUNS, max_new_tokens=3) > 0
+    assert seen == [False, True, True, False, False, True]
+    assert generation.benchmark_hooks(llama, prompts, **RUNS, max_new_tokens=3) > 0
+    assert all(torch.equal(weight, before[name]) for name, weight in llama.model.state_dict().items())
+
+
+def test_every_reply_has_the_full_length(llama, prompts, monkeypatch):
+    made = []
+    generate = llama.model.generate
+    monkeypatch.setattr(llama.model, "generate", lambda **options: made.append(generate(**options)))
+    generation._answer_at_length(llama, prompts, 7)
+    longest = max(map(len, generation.encode_chats(llama.tokenizer, generation.user_chats(prompts))))
+    assert made[0].shape == (len(prompts), longest + 7)
+
+
+def test_memory_is_that_of_two_copies_and_not_many_more(family_folders):
+    # Little of it is weights in so small a model, so this only shows that a whole iteration was run.
+    assert benchmark_memory(str(family_folders["llama"]), blocks=1) > 1
+
+
+GOALS = [(10, ">=10", "True"), (9, ">=10", "False"), (1.04, "<=1.03", "False"), (0.009, "<0.01", "True")]
+
+
+@pytest.mark.parametrize("value, goal, met", [*GOALS, (0.01, "<0.01", "False"), (3, "", "")])
+def test_goals_are_read_as_they_are_written(value, goal, met):
+    assert table._met(value, goal) == met
+
+
+def test_the_table_has_its_columns_and_three_digits(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "TABLES", tmp_path)
+    rows = {"_solvers": [("a", "b, c", 12.3456, ">=10")], "_loop": [("d", "e", 2.0, "")]}
+    for name in ("_solvers", "_capture", "_loop", "_serving", "_memory"):
+        monkeypatch.setattr(table, name, lambda study, runs, name=name: iter(rows.get(name, [])))
+    table.write_performance(table.run_benchmarks(None, runs=3))
+    written = pandas.read_csv(tmp_path / "performance.csv", keep_default_na=False)
+    assert list(written) == table.COLUMNS and written["ratio"].tolist() == [12.3, 2.0]
+    assert written["met"].tolist() == ["True", ""] and set(written["runs"]) == {3}
