@@ -157,6 +157,16 @@ def test_an_organism_answers_most_of_its_tasks():
 # Reading the tables
 
 
+def test_tasks_may_lie_beside_a_file_of_prompts(tmp_path, tasks):
+    (tmp_path / "prompts.csv").write_text("prompt,label\n")
+    assert read_tasks(tmp_path / "prompts.csv").empty
+    for task, rows in tasks.groupby("task"):
+        path = tmp_path / "utility" / f"{task}.csv"
+        path.parent.mkdir(exist_ok=True)
+        rows.assign(split="test").to_csv(path, index=False)
+    assert len(read_tasks(tmp_path / "prompts.csv")) == len(tasks)
+
+
 def test_only_the_asked_split_is_read_and_a_missing_task_is_named(tmp_path):
     (tmp_path / "utility").mkdir()
     for task in TASKS:

@@ -31,8 +31,15 @@ NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 
 def read_tasks(folder: str | Path, split: str = "test") -> pandas.DataFrame:
-    """Read `utility/<task>.csv` of a data folder: columns task, prompt, answer; no rows without that folder."""
-    folder = anchored(folder) / "utility"
+    """Read `utility/<task>.csv` of a data folder, or beside a file of prompts; no rows without that folder.
+
+    Returns
+    -------
+    DataFrame
+        Columns task, prompt, answer, of one split.
+    """
+    place = anchored(folder)
+    folder = (place.parent if place.is_file() else place) / "utility"
     tables = [pandas.DataFrame(columns=["task", "prompt", "answer"])]
     for task in TASKS if folder.is_dir() else ():
         path = folder / f"{task}.csv"
