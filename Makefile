@@ -31,7 +31,7 @@ endif
 BASE_PYTHON ?= $(shell command -v python3.11 || command -v python3)
 
 # What each stage imports; touching figures or tables never runs a model again.
-FLOOR0 := $(addprefix src/llmva/,errors.py paths.py params.py store.py provenance.py)
+FLOOR0 := $(addprefix src/llmva/,errors.py parallel.py paths.py params.py store.py provenance.py)
 FLOOR2 := $(FLOOR0) $(addprefix src/llmva/,activations.py sublayers.py offloading.py sources.py models.py prompts.py generation.py degeneracy.py guard_lines.py guard_judge.py verdict_cache.py judges.py examination.py metrics.py study.py stages.py readers.py results.py records.py)
 FLOOR3 := $(FLOOR2) $(addprefix src/llmva/,newton.py svm.py vectors.py layers.py edit_log.py edited_model.py edits.py divergence.py ridge.py observation.py alignment.py loops.py)
 FLOOR5 := $(FLOOR3) $(wildcard src/llmva/steering/*.py) $(addprefix src/llmva/,evaluation.py harness.py utility.py statistics.py)
@@ -171,7 +171,7 @@ data: $(ENV) ## OUT=data/paper [RELEASED=folder] [SETS='nq xstest']: a study's d
 
 align: $(ENV) ## MODEL=<folder> [DATA=<csv>] [JUDGE=<folder>] [METHOD=llm-va] [CHECKPOINT=1] [OUT=<folder>]: align a model of your own
 	@$(PYTHON) -m llmva.align $(if $(MODEL),--model '$(MODEL)') $(if $(DATA),--data '$(DATA)') $(if $(OUT),--out '$(OUT)') \
-	  $(if $(JUDGE),--judge '$(JUDGE)') $(if $(METHOD),--method '$(METHOD)') $(if $(CHECKPOINT),--checkpoint) $(ALIGN_OPTIONS)
+	  $(if $(JUDGE),--judge '$(JUDGE)') $(if $(MAPPING),--mapping '$(MAPPING)') $(if $(METHOD),--method '$(METHOD)') $(if $(CHECKPOINT),--checkpoint) $(ALIGN_OPTIONS)
 
 compare: $(ENV) ## OUT=<folder that align made>: a notebook to talk to the original and the aligned model side by side
 	@$(PYTHON) -m llmva.comparison $(if $(OUT),'$(OUT)')

@@ -17,6 +17,7 @@ from llmva.errors import InputError
 from llmva.models import load_model
 from llmva.organisms.families import FAMILIES
 
+COMMIT = "0123456789abcdef" * 2 + "01234567"
 PROMPTS = torch.arange(5, 35).reshape(3, 10)
 WIDTH = SHAPE["hidden_size"]
 
@@ -78,10 +79,11 @@ def test_types_shards_and_untouched_tensors_stay_as_they_are(tmp_path):
     model.to(torch.bfloat16).save_pretrained(tmp_path / "base", max_shard_size="30KB")
     AutoTokenizer.from_pretrained(tmp_path / "first").save_pretrained(tmp_path / "base")
     (tmp_path / "base" / "pytorch_model.bin").write_bytes(b"the unedited weights, in another format")
+    (tmp_path / "base" / "consolidated.safetensors").write_bytes(b"the unedited weights, by other names")
     chat_model = load_model(str(tmp_path / "base"), dtype="float32")
     log = log_of(chat_model, sublayers=["attention.01", "mlp.00"])
     export_checkpoint(str(tmp_path / "base"), log, tmp_path / "edited")
-    shards = sorted(path.name for path in (tmp_path / "base").glob("*.safetensors"))
+    shards = sorted(path.name for path in (tmp_path / "base").glob("model*.safetensors"))
     assert len(shards) > 3 and shards == sorted(path.name for path in (tmp_path / "edited").glob("*.safetensors"))
     assert not (tmp_path / "edited" / "pytorch_model.bin").exists()
     changed = set()
@@ -117,8 +119,10 @@ def test_edits_of_another_model_are_refused(tmp_path, family_folders):
 
 
 def test_a_hub_model_that_was_never_fetched_is_named(tmp_path):
-    with pytest.raises(InputError, match="nobody/nothing@abc: its files are not on this machine; load the model once"):
-        export_checkpoint("nobody/nothing@abc", EditLog(), tmp_path / "edited")
+    with pytest.raises(
+        InputError, match=f"nobody/nothing@{COMMIT}: its files are not on this machine; load the model once"
+    ):
+        export_checkpoint(f"nobody/nothing@{COMMIT}", EditLog(), tmp_path / "edited")
 
 
 # The adapter
@@ -156,11 +160,11 @@ def test_in_bfloat16_the_difference_is_that_of_rounding(tmp_path, family_folders
 
 
 def test_the_rank_is_the_number_of_edits_and_the_base_is_pinned(tmp_path, llama):
-    object.__setattr__(llama, "source", "owner/name@abc123")
+    object.__setattr__(llama, "source", f"owner/name@{COMMIT}")
     export_adapter(llama, log_of(llama, iterations=4), tmp_path / "adapter")
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert config["r"] == config["lora_alpha"] == 4 and not config["lora_bias"]
-    assert (config["base_model_name_or_path"], config["revision"]) == ("owner/name", "abc123")
+    assert (config["base_model_name_or_path"], config["revision"]) == ("owner/name", COMMIT)
     with safetensors.safe_open(tmp_path / "adapter" / "adapter_model.safetensors", framework="pt") as file:
         # The first sublayer had one edit of four.
         first = file.get_tensor("base_model.model.model.layers.0.self_attn.o_proj.lora_B.weight")

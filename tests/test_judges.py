@@ -137,13 +137,13 @@ def test_a_guard_is_asked_once_per_exchange_through_its_template(llama):
 class ScriptedGuard(GuardJudge):
     """A guard whose words are written down: `words` is a list per question, first try and second."""
 
-    def _ask(self, chats, *, max_new_tokens, batch_size):
+    def _ask(self, chats, *, max_new_tokens):
         tries = self.__dict__.setdefault("tries", [])
-        tries.append((len(chats), max_new_tokens, batch_size))
+        tries.append((len(chats), max_new_tokens))
         return [self.words[chat[0]["content"]][len(tries) - 1] for chat in chats]
 
 
-def test_what_does_not_parse_is_asked_for_once_more_alone_and_never_dropped():
+def test_what_does_not_parse_is_asked_for_once_more_and_never_dropped():
     fine, cut = guard_text("Unsafe", "Violent", "No"), "Safety: Unsafe\nCategories: Violent, Sex"
     long = guard_text("Unsafe", ", ".join(CATEGORIES[:-1]), "No")
     judge = ScriptedGuard(None, batch_size=4)
@@ -151,7 +151,7 @@ def test_what_does_not_parse_is_asked_for_once_more_alone_and_never_dropped():
     raw = judge.judge(["a", "b", "c"], ["x", "y", "z"])
     assert raw == [fine, long, "what??"]
     assert [judge.verdict(text, "toxic") for text in raw] == ["answered", "answered", "unparsed"]
-    assert judge.tries == [(3, JUDGE_TOKENS, 4), (2, RETRY_TOKENS, 1)] and JUDGE_TOKENS <= 24
+    assert judge.tries == [(3, JUDGE_TOKENS), (2, RETRY_TOKENS)] and JUDGE_TOKENS <= 24
 
 
 def test_a_mapping_is_the_judges_own(llama):
@@ -188,7 +188,7 @@ def test_a_cache_that_cannot_be_used_is_named(tmp_path):
         VerdictCache(tmp_path / "verdicts.sqlite")
     cache = VerdictCache(tmp_path / "full.sqlite")
     cache._database.execute("PRAGMA max_page_count = 3")
-    with pytest.raises(InputError, match=r"full\.sqlite: the verdict cache cannot be written \(.*full\); make room"):
+    with pytest.raises(InputError, match=r"full\.sqlite: the verdict cache cannot be used \(.*full\); make room"):
         cache.put({str(number): "words " * 50 for number in range(500)})
     assert cache.get(["0"]) == {}
 

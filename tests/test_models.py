@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from llmva.errors import InputError
 from llmva.models import encode_chats, load_model, user_chats
-from llmva.sources import checkpoint_key
+from llmva.sources import checkpoint_key, split_source
 from llmva.store import run_stage
 from llmva.sublayers import list_sublayers
 
@@ -113,8 +113,9 @@ def test_a_damaged_organism_is_noticed(tmp_path):
 def test_a_missing_folder_and_an_unpinned_hub_id_are_told_apart(tmp_path):
     with pytest.raises(InputError, match="make organisms"):
         load_model("runs/tiny-nobody/organism")
-    with pytest.raises(InputError, match="pinned revision"):
-        load_model("someone/some-model")
+    for moving in ("someone/some-model", "someone/some-model@main", "someone/some-model@v1.0"):
+        with pytest.raises(InputError, match="needs a commit; write someone/some-model@<40 hex digits>"):
+            load_model(moving)
 
 
 def test_what_was_not_fetched_whole_says_how_to_go_on():
@@ -132,3 +133,9 @@ def test_the_checkpoint_key_follows_the_weights(tmp_path):
     assert checkpoint_key(str(save_random_model(tmp_path / "b", seed=0))) == first
     assert checkpoint_key(str(save_random_model(tmp_path / "c", seed=1))) != first
     assert checkpoint_key("owner/name@abc") == "owner/name@abc"
+
+
+def test_a_folder_may_have_any_sign_in_its_name(tmp_path):
+    folder = str(save_random_model(tmp_path / "tuned@v2"))
+    assert split_source(folder) == (folder, "") and split_source("owner/name@abc") == ("owner/name", "abc")
+    assert load_model(folder).source == folder

@@ -10,6 +10,7 @@ from safetensors.torch import save
 from llmva.edit_log import EditLog, SublayerEdit
 from llmva.errors import InputError
 from llmva.models import ChatModel
+from llmva.sources import split_source
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -36,7 +37,7 @@ def export_adapter(chat_model: ChatModel, log: EditLog, folder: Path) -> Path:
     for sublayer in log.sublayers:
         for part, values in _factors(log.edits_of(sublayer), rank, biased).items():
             tensors[f"base_model.model.{paths[sublayer]}.{part}"] = values
-    name, _, revision = chat_model.source.partition("@")
+    name, revision = split_source(chat_model.source)
     config = LoraConfig(
         task_type="CAUSAL_LM",
         base_model_name_or_path=name,

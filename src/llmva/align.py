@@ -66,6 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--method", choices=list(SLUGS), default="llm-va-r", help="ours (default), or the paper's")
     parser.add_argument("--checkpoint", action="store_true", help="also write the whole edited model")
     parser.add_argument("--judge", default="phrases", help="`phrases`, or a guard model in Qwen3Guard-Gen's format")
+    parser.add_argument(
+        "--mapping", choices=["outcome", "refusal"], default="outcome", help="what a guard's lines mean (see README)"
+    )
     parser.add_argument("--dtype", help="of the weights; default: the checkpoint's own")
     for name, default in (("seed", 0), ("threads", 2), ("batch-size", 64), ("max-new-tokens", 128)):
         parser.add_argument(f"--{name}", type=int, default=default)

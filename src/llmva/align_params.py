@@ -1,16 +1,17 @@
 """The parameters of a model that has no parameter file: from a command's options and the model's configuration."""
 
 import argparse
-import json
 import re
 from pathlib import Path
+
+from transformers import AutoConfig, PreTrainedConfig
 
 from llmva import paths
 from llmva.errors import InputError
 from llmva.organisms.build import write_data_sets
 from llmva.params import StudyParams
 from llmva.provenance import digest
-from llmva.sources import locate
+from llmva.sources import locate, split_source
 from llmva.store import run_stage
 
 DEPTH_SHARES = (0.5, 0.75, 1.0)
@@ -18,20 +19,24 @@ DEPTH_SHARES = (0.5, 0.75, 1.0)
 
 def build_params(options: argparse.Namespace) -> StudyParams:
     """Return the parameters of a model that has no parameter file of its own."""
-    model = str(Path(options.model).absolute()) if Path(options.model).is_dir() else options.model
-    location, _ = locate(model)
-    config = _read_config(location) if isinstance(location, Path) else {}
-    # Two folders of one name are two studies: the digest keeps their runs apart.
-    slug = f"align-{re.sub('[^A-Za-z0-9]+', '-', Path(model).name)[:40]}-{digest([model, options.data])[:8]}"
-    candidates = _l_select_candidates(2 * config.get("num_hidden_layers", 32))
+    model, judge = (
+        str(Path(named).absolute()) if Path(named).is_dir() else named for named in (options.model, options.judge)
+    )
+    config = _read_config(model)
+    candidates = _l_select_candidates(2 * config.num_hidden_layers)
+    # Folders of one name, and other options, are other studies: the digest keeps their runs apart.
+    name = re.sub("[^A-Za-z0-9]+", "-", Path(split_source(model)[0]).name)[:40]
+    slug = (
+        f"align-{name}-{digest([model, judge, *sorted((key, str(value)) for key, value in vars(options).items())])[:8]}"
+    )
     values = {
         "slug": slug,
         "model": model,
-        "judge": options.judge,
+        "judge": judge if options.mapping == "outcome" else {"model": judge, "mapping": options.mapping},
         "data": str(Path(options.data).absolute()) if options.data else str(_generated_data(slug, options.seed)),
         "seed": options.seed,
         "threads": options.threads,
-        "dtype": options.dtype or config.get("dtype") or config.get("torch_dtype") or "float32",
+        "dtype": options.dtype or str(config.dtype or "float32").removeprefix("torch."),
         "generation": {"batch_size": options.batch_size, "max_new_tokens": options.max_new_tokens},
         "candidates": options.candidates,
         "pool_size": min(500, options.candidates),
@@ -61,12 +66,13 @@ def _generated_data(slug: str, seed: int) -> Path:
     return run_stage(folder, lambda place: write_data_sets(place, seed), parameters={"seed": seed}).folder
 
 
-def _read_config(folder: Path) -> dict:
+def _read_config(model: str) -> PreTrainedConfig:
+    location, pinned = locate(model)
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise InputError(f"{folder}/config.json: missing or not readable as JSON; restore it") from None
-    return {**config, **config.get("text_config", {})}
+        return AutoConfig.from_pretrained(location, **pinned).get_text_config()
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{model}: config.json: not readable ({reason}); restore it, or check the network") from None
 
 
 def _l_select_candidates(sublayers: int) -> list[int]:

@@ -19,7 +19,7 @@ from llmva.readers import chosen_l_select, read_test_rows
 from llmva.report import write_card, write_report
 from llmva.stages import probe_layers, run_alignment
 from llmva.steering import Original
-from llmva.store import Stage, read_manifest, require_writable, run_stage
+from llmva.store import MANIFEST, Stage, read_manifest, require_writable, run_stage
 from llmva.study import Study
 
 VERSION = 2
@@ -105,7 +105,7 @@ def write_aligned(study: Study, options: AlignOptions, loop: Stage, evaluated: d
             "study": study.params.model_dump(),
         }
         written = sorted([*_names(place), "README.md", "manifest.json"])
-        write_report(place / "report.html", study, facts, loop, read_candidates(study, loop), evaluated, written)
+        write_report(place / "report.html", study, facts, loop, read_probe_history(study, loop), evaluated, written)
         write_card(place / "README.md", study, facts, evaluated)
         return facts
 
@@ -118,7 +118,7 @@ def write_aligned(study: Study, options: AlignOptions, loop: Stage, evaluated: d
     return run_stage(options.out, compute, parameters=parameters, upstream=(loop, *evaluated.values()), version=VERSION)
 
 
-def read_candidates(study: Study, loop: Stage) -> pandas.DataFrame:
+def read_probe_history(study: Study, loop: Stage) -> pandas.DataFrame:
     """Return the validation history of every candidate for L_select: l_select, iteration and the metrics."""
     history = pandas.read_csv(loop / "history.csv")
     return history if "l_select" in history else pandas.read_csv(probe_layers(study) / "probes.csv")
@@ -127,10 +127,12 @@ def read_candidates(study: Study, loop: Stage) -> pandas.DataFrame:
 def require_free(out: Path, params: StudyParams) -> None:
     """Raise an `InputError` unless the result may be written there: found out now, and not after an hour's work."""
     require_writable(out)
+    there = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} if out.is_dir() else set()
     manifest = read_manifest(out)
-    own = manifest is not None and "best_iteration" in manifest["facts"]
-    if out.is_dir() and any(out.iterdir()) and not own:
-        raise InputError(f"{out}: holds other files; name an empty or a new folder")
+    own = manifest is not None and manifest["facts"].get("study", {}).get("model") == params.model
+    # The folder is replaced as a whole, so nothing else may be in it.
+    if strangers := sorted(there - ({MANIFEST, *manifest["files"]} if own else set())):
+        raise InputError(f"{out}: holds other files ({strangers[0]}); name an empty or a new folder")
     if anchored(params.model) in (out, *out.parents):
         raise InputError(f"{out}: lies in the model's own folder; name another one")
 

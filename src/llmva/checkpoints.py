@@ -4,6 +4,7 @@ Works from file to file, one shard at a time: names, types, sharding and every u
 and no model is loaded.
 """
 
+import json
 import shutil
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from llmva.errors import InputError
 from llmva.sources import local_folder
 from llmva.sublayers import WRITER_NAME, WRITERS
 
-# Weights in other formats would be the unedited ones; these files are the base's own story.
-LEFT_OUT = {".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5", ".gguf", ".onnx"}
+# Weights in other files or formats would be the unedited ones; the named files are the base's own story.
+LEFT_OUT = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5", ".gguf", ".onnx"}
+WEIGHTS = "model.safetensors"
 OWN_FILES = {"manifest.json", "README.md"}
 
 
@@ -40,16 +42,25 @@ def export_checkpoint(source: str, log: EditLog, folder: Path) -> Path:
         When the log names a sublayer that the checkpoint does not have, or one of another shape or type.
     """
     base = local_folder(source)
+    shards = _shards_of(base)
     folder.mkdir(parents=True, exist_ok=True)
     missing = set(log.sublayers)
     for path in sorted(base.iterdir()):
-        if path.suffix == ".safetensors":
+        if path.name in shards:
             missing -= _write_shard(path, log, folder / path.name)
         elif path.is_file() and path.suffix not in LEFT_OUT and path.name not in OWN_FILES:
             shutil.copyfile(path, folder / path.name)
     if missing:
         raise InputError(f"{source}: has no {', '.join(sorted(missing))}; name the model that the edits were made for")
     return folder
+
+
+def _shards_of(folder: Path) -> set[str]:
+    """Return the files that transformers loads: those of the index, or the single one."""
+    index = folder / f"{WEIGHTS}.index.json"
+    if not index.is_file():
+        return {WEIGHTS}
+    return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
 
 
 def _write_shard(path: Path, log: EditLog, target: Path) -> set[str]:

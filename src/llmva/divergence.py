@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from llmva.generation import exchange_logits
+from llmva.generation import MOST_LOGITS, exchange_logits
 from llmva.models import ChatModel
 
 # Logits of the reference that are kept between measurements; above it they are computed each time.
@@ -34,8 +34,10 @@ class Divergence:
         """Return the mean over all tokens of all replies, in nats per token; nan without one."""
         total, tokens = 0.0, 0
         for before, after in zip(self._before(), self._logits(changed), strict=True):
-            log_before, log_after = before.float().log_softmax(-1), after.float().log_softmax(-1)
-            total += float((log_before.exp() * (log_before - log_after)).sum())
+            rows = max(1, MOST_LOGITS // before.shape[-1])
+            for first, second in zip(before.split(rows), after.split(rows), strict=True):
+                log_before, log_after = first.float().log_softmax(-1), second.to(first.device).float().log_softmax(-1)
+                total += float((log_before.exp() * (log_before - log_after)).sum())
             tokens += len(before)
         return total / tokens if tokens else float("nan")
 

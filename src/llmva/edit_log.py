@@ -1,14 +1,20 @@
 """The log of edits: which rank-1 factors were added to which sublayer in which iteration, in one safetensors file.
 
 The file can be replayed on a model without this package. `modules` maps names as "mlp.17" to the linear modules
-(`o_proj` of attention, `down_proj` of MLP), in float32 and cast afterwards:
+(`o_proj` of attention, `down_proj` of MLP). All edits of a module are summed in float32 and cast once:
 
     tensors = safetensors.torch.load_file(path)
-    for key in [key for key in tensors if key.endswith("/output_vector")]:
-        edit, module = key.removesuffix("output_vector"), modules[key.split("/")[1]]
-        module.weight.data += torch.outer(tensors[key], tensors[edit + "input_vector"])
-        if module.bias is not None:
-            module.bias.data += tensors[key] * tensors[edit + "bias_step"]
+    for name, module in modules.items():
+        keys = [key for key in tensors if key.endswith(f"/{name}/output_vector")]
+        weight, bias = module.weight.data.float(), None if module.bias is None else module.bias.data.float()
+        for key in keys:
+            edit, output = key.removesuffix("output_vector"), tensors[key].to(weight)
+            weight += torch.outer(output, tensors[edit + "input_vector"].to(weight))
+            if bias is not None:
+                bias += output * tensors[edit + "bias_step"].item()
+        module.weight.data.copy_(weight)
+        if bias is not None:
+            module.bias.data.copy_(bias)
 """
 
 import json
@@ -39,7 +45,7 @@ class SublayerEdit:
     output_vector : (d_out,) float32 array
         a = v_a.
     input_vector : (d_in,) float32 array
-        u = W^T (s v_b - v_a), with W the weight just before this edit.
+        u = W^T (s v_b - v_a), with W the weight just before this edit; or, of a ridge edit, what stands for it.
     bias_step : float
         (s v_b - v_a).b; the bias moves by this along the output vector. 0 without a bias.
     answer_vector, benign_vector : (d_out,) float32 array

@@ -16,8 +16,8 @@ EDITABLE_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 class EditedModel:
     """The linear modules of a model with a log of edits applied, or not, in place.
 
-    The original weights and biases are kept, so any log can follow any other, and `revert` brings
-    the original back bit for bit. As a context manager it reverts on leaving. Storage stays where it is:
+    The original weights and biases are kept in the CPU's memory, so any log can follow any other, and `revert`
+    brings the original back bit for bit. As a context manager it reverts on leaving. Storage stays where it is:
     what holds a pointer to a weight sees the edit.
 
     Parameters
@@ -48,7 +48,7 @@ class EditedModel:
         self._rounding = None if rounding == "none" else getattr(torch, rounding)
         self._modules = dict(modules)
         self._originals = {
-            sublayer: {name: value.detach().clone() for name, value in _parameters(module).items()}
+            sublayer: {name: value.detach().to("cpu", copy=True) for name, value in _parameters(module).items()}
             for sublayer, module in modules.items()
         }
 
@@ -60,12 +60,13 @@ class EditedModel:
 
     def weight(self, sublayer: str) -> torch.Tensor:
         """Return the current weight W0 + sum_t a_t u_t^T, (d_out, d_in), at least in float32, before any cast."""
-        return _edited_weight(self._originals[sublayer]["weight"], self.log.edits_of(sublayer), self._rounding)
+        return _edited_weight(self._original(sublayer, "weight"), self.log.edits_of(sublayer), self._rounding)
 
     def bias(self, sublayer: str) -> torch.Tensor | None:
         """Return the current bias b0 + sum_t a_t bias_step_t, (d_out,), at least in float32; None without one."""
-        original = self._originals[sublayer].get("bias")
-        return None if original is None else _edited_bias(original, self.log.edits_of(sublayer), self._rounding)
+        if "bias" not in self._originals[sublayer]:
+            return None
+        return _edited_bias(self._original(sublayer, "bias"), self.log.edits_of(sublayer), self._rounding)
 
     def apply(self, log: EditLog) -> None:
         """Set every module to its original plus all its edits in `log`, cast once.
@@ -89,8 +90,12 @@ class EditedModel:
     def _set(self, sublayer: str, edits: tuple[SublayerEdit, ...]) -> None:
         with torch.no_grad():
             for name, parameter in _parameters(self._modules[sublayer]).items():
-                original = self._originals[sublayer][name]
+                original = self._original(sublayer, name)
                 parameter.copy_(edited_parameter(name, original, edits, self._rounding) if edits else original)
+
+    def _original(self, sublayer: str, name: str) -> torch.Tensor:
+        """Return a kept value where its module computes."""
+        return self._originals[sublayer][name].to(_parameters(self._modules[sublayer])[name].device)
 
     def _require_fit(self, sublayer: str, edits: tuple[SublayerEdit, ...]) -> None:
         if sublayer not in self._modules:

@@ -11,6 +11,9 @@ from llmva.activations import Activations, Capture, recording
 from llmva.models import ChatModel, encode_chats, user_chats
 from llmva.progress import progress_bar
 
+# Entries of logits that are taken into float32 at once: a quarter of a gigabyte.
+MOST_LOGITS = 2**26
+
 
 @dataclass(frozen=True)
 class Responses:
@@ -144,7 +147,9 @@ def exchange_logits(
     heads = encode_chats(chat_model.tokenizer, user_chats(prompts))
     tails = _encode_replies(chat_model, replies)
     sequences = [head + tail for head, tail in zip(heads, tails, strict=True)]
-    for indices in _batches(sequences, batch_size):
+    order = _by_length(sequences)
+    for start in range(0, len(order), batch_size):
+        indices = order[start : start + batch_size]
         batch = _pad(chat_model, [sequences[index] for index in indices])
         longest = max(len(tails[index]) for index in indices) + 1
         positions = _positions(batch["attention_mask"])
@@ -179,11 +184,8 @@ def reply_surprise(
             logits_to_keep=longest + 1,
         ).logits
         targets = batch["input_ids"][:, -longest:] if longest else batch["input_ids"][:, :0]
-        loss = torch.nn.functional.cross_entropy(
-            logits[:, :-1][:, -longest:].float().transpose(1, 2) if longest else logits[:, :0].transpose(1, 2),
-            targets,
-            reduction="none",
-        )
+        predicting = logits[:, :-1][:, -longest:] if longest else logits[:, :0]
+        loss = _cross_entropy(predicting, targets)
         for row, index in enumerate(indices):
             later = len(replies_ids[index]) - 1
             if later > 0:
@@ -191,6 +193,16 @@ def reply_surprise(
 
     _run(chat_model, sequences, score, batch_size, None, None)
     return surprise
+
+
+def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the loss of each token, (batch, positions), in float32, a few rows at a time where logits are large."""
+    rows = max(1, MOST_LOGITS // max(1, logits[0].numel()))
+    parts = [
+        torch.nn.functional.cross_entropy(part.float().transpose(1, 2), aims, reduction="none")
+        for part, aims in zip(logits.split(rows), targets.split(rows), strict=True)
+    ]
+    return torch.cat(parts)
 
 
 @torch.inference_mode()
@@ -205,19 +217,20 @@ def _run(
 ) -> Activations | None:
     bar = progress_bar(progress, total=len(sequences))
     with recording(chat_model, capture or Capture(outputs=False, final=False)) as recorder:
-        for indices in _batches(sequences, batch_size):
-            pending = [indices]
-            while pending:
-                part = pending.pop(0)
-                batch = _pad(chat_model, [sequences[index] for index in part])
-                recorder.start(part, _mark(batch["attention_mask"], marks, part))
-                try:
-                    step(batch, part)
-                except torch.OutOfMemoryError:
-                    recorder.drop()
-                    pending = _halves(part) + pending
-                    continue
-                bar.update(len(part))
+        order, done = _by_length(sequences), 0
+        while done < len(order):
+            part = order[done : done + batch_size]
+            batch = _pad(chat_model, [sequences[index] for index in part])
+            recorder.start(part, _mark(batch["attention_mask"], marks, part))
+            try:
+                step(batch, part)
+            except torch.OutOfMemoryError:
+                recorder.drop()
+                # Kept for the batches that follow: they would fail again.
+                batch_size = _half(len(part))
+                continue
+            done += len(part)
+            bar.update(len(part))
     bar.close()
     return recorder.collected() if capture and sequences else None
 
@@ -248,19 +261,16 @@ def _mark(attention_mask: torch.Tensor, marks: list[list[int]] | None, part: lis
     return torch.tensor(rows, device=attention_mask.device)
 
 
-def _batches(sequences: list[list[int]], batch_size: int) -> Iterator[list[int]]:
+def _by_length(sequences: list[list[int]]) -> list[int]:
     # Longest first: memory runs out at once or never, and padding is least.
-    order = sorted(range(len(sequences)), key=lambda index: -len(sequences[index]))
-    for start in range(0, len(order), batch_size):
-        yield order[start : start + batch_size]
+    return sorted(range(len(sequences)), key=lambda index: -len(sequences[index]))
 
 
-def _halves(indices: list[int]) -> list[list[int]]:
-    if len(indices) == 1:
+def _half(size: int) -> int:
+    if size == 1:
         raise torch.OutOfMemoryError("one prompt alone does not fit into memory; use a smaller model or a CPU")
-    middle = len(indices) // 2
     torch.cuda.empty_cache()
-    return [indices[:middle], indices[middle:]]
+    return (size + 1) // 2
 
 
 def _pad(chat_model: ChatModel, sequences: list[list[int]]) -> dict[str, torch.Tensor]:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
+
 from llmva.generation import respond_to_chats
 from llmva.guard_lines import Mapping, parse_guard_lines, read_guard_verdict
 from llmva.models import ChatModel
@@ -36,18 +38,18 @@ class GuardJudge:
         return f"guard:{self.guard.source}:{template}:{weights_digest(self.guard)}"
 
     def judge(self, prompts: Sequence[str], responses: Sequence[str]) -> list[str]:
-        """Return the guard's lines for each exchange; what does not parse is asked for once more, alone.
+        """Return the guard's lines for each exchange; what does not parse is asked for once more.
 
-        A greedy answer can differ without the padding that its neighbours needed, and a list of categories that
-        was cut off gets more room.
+        Beside other neighbours and their padding a greedy answer can differ, and a list of categories that was
+        cut off gets more room.
         """
         chats = [
             [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
             for prompt, response in zip(prompts, responses, strict=True)
         ]
-        raw = self._ask(chats, max_new_tokens=JUDGE_TOKENS, batch_size=self.batch_size)
+        raw = self._ask(chats, max_new_tokens=JUDGE_TOKENS)
         unclear = [place for place, text in enumerate(raw) if parse_guard_lines(text) is None]
-        again = self._ask([chats[place] for place in unclear], max_new_tokens=RETRY_TOKENS, batch_size=1)
+        again = self._ask([chats[place] for place in unclear], max_new_tokens=RETRY_TOKENS)
         for place, text in zip(unclear, again, strict=True):
             raw[place] = text
         return raw
@@ -56,13 +58,13 @@ class GuardJudge:
         """Read the guard's lines; see `read_guard_verdict`."""
         return read_guard_verdict(parse_guard_lines(raw), label, self.mapping)
 
-    def _ask(self, chats: list[list[dict]], *, max_new_tokens: int, batch_size: int) -> list[str]:
+    def _ask(self, chats: list[list[dict]], *, max_new_tokens: int) -> list[str]:
         return respond_to_chats(
-            self.guard, chats, max_new_tokens=max_new_tokens, batch_size=batch_size, progress=self.progress
+            self.guard, chats, max_new_tokens=max_new_tokens, batch_size=self.batch_size, progress=self.progress
         ).texts
 
 
 def weights_digest(chat_model: ChatModel) -> str:
     """Return a cheap fingerprint of a model's weights: the digest of their sums, in order."""
-    sums = [float(weight.detach().double().sum()) for _, weight in all_stored_parameters(chat_model.model)]
+    sums = [float(weight.detach().sum(dtype=torch.float64)) for _, weight in all_stored_parameters(chat_model.model)]
     return digest(sums)[:12]

@@ -58,7 +58,7 @@ class PhraseJudge:
 
     def judge(self, prompts: Sequence[str], responses: Sequence[str]) -> list[str]:
         """Return the phrase by which each response refuses, or nothing."""
-        return [self._phrase(response.lower().lstrip()) for response in responses]
+        return [self._phrase(response.lower().replace("\u2019", "'").lstrip()) for response in responses]
 
     def _phrase(self, response: str) -> str:
         opening = next((phrase for phrase in self.openings if response.startswith(phrase)), "")

@@ -1,11 +1,11 @@
 """Load a chat model and encode chats: the same way for organisms and real models."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import psutil
 import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -16,7 +16,7 @@ from llmva.offloading import all_stored_parameters, input_device
 from llmva.sources import locate
 from llmva.sublayers import Sublayer, list_blocks, list_sublayers, require_dense
 
-# Of a GPU's free memory; the rest is for keys, values and logits.
+# Of a GPU's memory; the rest is for keys, values and logits.
 SHARE_FOR_WEIGHTS = 0.8
 
 
@@ -64,7 +64,7 @@ def load_model(source: str, *, dtype: str = "float32", device: str | None = None
         A folder (relative to the repository's root, or absolute), or a hub id and a revision as in
         `owner/name@revision`: a study names exact weights.
     dtype : str
-        Of the weights, as in `StudyParams`.
+        Of the weights, as in `StudyParams`; or `auto`, as they are stored.
     device : str, optional
         Torch device. Without it the GPUs that are there share the model, and what does not fit stays on the CPU;
         without a GPU it is the CPU.
@@ -123,7 +123,7 @@ def _load_weights(location, config, dtype: str, options: dict) -> PreTrainedMode
     transformers_logging.disable_progress_bar()
     try:
         model, found = AutoModelForCausalLM.from_pretrained(
-            location, dtype=getattr(torch, dtype), output_loading_info=True, **options
+            location, dtype=dtype if dtype == "auto" else getattr(torch, dtype), output_loading_info=True, **options
         )
     finally:
         if shown:
@@ -155,9 +155,11 @@ def _require_unquantised(config, source: str) -> None:
 
 
 def _room() -> dict[int | str, int]:
-    free = {gpu: torch.cuda.mem_get_info(gpu)[0] for gpu in range(torch.cuda.device_count())}
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    return {**{gpu: int(SHARE_FOR_WEIGHTS * room) for gpu, room in free.items()}, "cpu": int(0.9 * memory)}
+    """Return the bytes that weights may take: of each GPU what is free beyond a reserve, and of the CPU's memory."""
+    memory = {gpu: torch.cuda.mem_get_info(gpu) for gpu in range(torch.cuda.device_count())}
+    # The reserve is a share of the whole, so that it is still there after the third model.
+    room = {gpu: max(0, int(free - (1 - SHARE_FOR_WEIGHTS) * total)) for gpu, (free, total) in memory.items()}
+    return {**room, "cpu": int(SHARE_FOR_WEIGHTS * psutil.virtual_memory().available)}
 
 
 def _mend(location: Path | str) -> str:

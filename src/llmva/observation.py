@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy
 import pandas
+import torch
 from safetensors.numpy import load_file, save_file
 
 from llmva.activations import FINAL, Capture
@@ -15,6 +16,7 @@ from llmva.examination import Examination, Examiner, answer_labels, benign_label
 from llmva.generation import read_exchange_activations
 from llmva.layers import score_sublayers
 from llmva.metrics import measure
+from llmva.parallel import map_in_threads
 from llmva.provenance import random_generator
 from llmva.ridge import ridge_input_vector
 from llmva.store import Stage
@@ -166,8 +168,9 @@ def fit_all(
     if settings.shuffled:
         draws = random_generator(settings.seed, "shuffled labels", iteration)
         labels = [draws.permutation(column) for column in labels]
-    vectors, scales = {}, {}
-    for name, features in examined.activations.outputs.items():
+
+    def fit(name: str) -> tuple[ControlVectors, float]:
+        features = examined.activations.outputs[name]
         size = feature_size(features[train], settings.feature_scale)
         found = find_control_vectors(
             features[train] / size,
@@ -181,9 +184,10 @@ def fit_all(
         degrees, draw = settings.distortion
         if degrees:
             found = distorted(found, degrees, random_generator(settings.seed, "distortion", draw, iteration, name))
-        vectors[name] = found
-        scales[name] = projection_scale(features[train], found.answer, found.benign)
-    return vectors, scales
+        return found, projection_scale(features[train], found.answer, found.benign)
+
+    fitted = map_in_threads(fit, examined.activations.outputs, torch.get_num_threads())
+    return {name: found for name, (found, _) in fitted.items()}, {name: scale for name, (_, scale) in fitted.items()}
 
 
 def feature_size(features: numpy.ndarray, kind: str) -> float:
@@ -214,20 +218,25 @@ def _ridge_inputs(
 ) -> dict[str, numpy.ndarray]:
     train = (examined.rows["split"] == "train").to_numpy()
     quiet = {} if neutral is None else _neutral_inputs(examiner, neutral, settings.neutral_left_out)
-    solved = {}
-    for name, inputs in examined.activations.inputs.items():
+
+    def solve(name: str) -> numpy.ndarray:
         found = vectors[name]
-        if not (found.answer.any() and found.benign.any() and numpy.isfinite(scales[name])):
-            continue
         target, _ = edit_target(edited.weight(name), None, answer=found.answer, benign=found.benign, scale=scales[name])
-        solved[f"{name}/input"] = ridge_input_vector(
+        return ridge_input_vector(
             target,
-            inputs[train],
+            examined.activations.inputs[name][train],
             quiet.get(name),
             neutral_weight=settings.neutral_weight,
             damping=settings.damping,
         ).astype(numpy.float32)
-    return solved
+
+    usable = [
+        name
+        for name in examined.activations.inputs
+        if vectors[name].answer.any() and vectors[name].benign.any() and numpy.isfinite(scales[name])
+    ]
+    solved = map_in_threads(solve, usable, torch.get_num_threads())
+    return {f"{name}/input": vector for name, vector in solved.items()}
 
 
 def _neutral_inputs(

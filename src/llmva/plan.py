@@ -16,7 +16,7 @@ from llmva.params import StudyParams, load_params, load_shapes
 from llmva.paths import anchored
 from llmva.prompts import SAFETY_SETS, TRANSFER_SETS
 from llmva.shapes import BYTES, Shape, read_shape
-from llmva.sources import locate
+from llmva.sources import locate, split_source
 from llmva.steering import METHODS
 
 # Tokens: a prompt with its template, and what a guard reads (its own instructions, prompt and reply) and writes.
@@ -68,7 +68,12 @@ def plan_memory(params: StudyParams, model: Shape, judge: Shape | None) -> dict[
         "unedited copy, which judges the language": model.parameters * size,
         "judge": judge.parameters * size if judge else 0,
         "keys and values of a batch": params.generation.batch_size * length * model.cache_bytes(params.dtype),
-        "logits of a batch": params.generation.batch_size * model.vocabulary * 4,
+        # Of every token of a batch's replies, twice: the edited model's and the unedited one's.
+        "logits of a batch": 2
+        * params.generation.batch_size
+        * params.generation.max_new_tokens
+        * model.vocabulary
+        * size,
     }
 
 
@@ -162,7 +167,7 @@ def _lines(
 def _is_here(source: str) -> bool:
     if anchored(source).is_dir():
         return True
-    name, _, revision = source.partition("@")
+    name, revision = split_source(source)
     return bool(revision) and isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str)
 
 

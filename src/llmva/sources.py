@@ -1,5 +1,6 @@
 """Where a model comes from: a checkpoint folder or the hub at a commit, and what identifies its weights."""
 
+import re
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -10,6 +11,15 @@ from llmva.provenance import digest, file_digest
 from llmva.store import MANIFEST, is_whole, read_manifest
 
 LARGE_FILE = 256 * 2**20
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def split_source(source: str) -> tuple[str, str]:
+    """Return what a source names, and its revision: a folder has none, whatever signs are in its name."""
+    if anchored(source).is_dir():
+        return source, ""
+    name, _, revision = source.partition("@")
+    return name, revision
 
 
 def locate(source: str) -> tuple[Path | str, dict]:
@@ -20,9 +30,10 @@ def locate(source: str) -> tuple[Path | str, dict]:
         return folder, {}
     if Path(source).is_absolute() or source.startswith((".", "runs/")):
         raise InputError(f"{source}: no such model folder; `make organisms` builds the tiny ones")
-    name, _, revision = source.partition("@")
-    if not revision:
-        raise InputError(f"{source}: no such folder, and a hub id needs a pinned revision; write {source}@<revision>")
+    name, revision = split_source(source)
+    if not COMMIT.fullmatch(revision):
+        # A branch moves, and with it the weights behind finished stages.
+        raise InputError(f"{source}: no such folder, and a hub id needs a commit; write {name}@<40 hex digits>")
     return name, {"revision": revision}
 
 

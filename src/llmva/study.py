@@ -16,7 +16,7 @@ from llmva.judges import Judge, PhraseJudge
 from llmva.models import ChatModel, load_model
 from llmva.params import StudyParams, load_params
 from llmva.prompts import read_transfer_sets
-from llmva.sources import checkpoint_key
+from llmva.sources import checkpoint_key, split_source
 from llmva.steering import TrainingData
 from llmva.store import Stage, open_stage
 from llmva.verdict_cache import VerdictCache
@@ -64,7 +64,8 @@ class Study:
         params = self.params
         if params.judge_model == "phrases":
             return PhraseJudge()
-        guard = load_model(params.judge_model, dtype=params.dtype, editable=False)
+        # In its own type: what it says is no part of the study's precision.
+        guard = load_model(params.judge_model, dtype="auto", editable=False)
         return GuardJudge(guard, params.generation.batch_size, mapping=params.judge_mapping)
 
     @cached_property
@@ -85,7 +86,7 @@ class Study:
     @property
     def log_metadata(self) -> dict[str, str]:
         """What an edit log says of its base: the model, its revision, and what identifies its weights."""
-        name, _, revision = self.params.model.partition("@")
+        name, revision = split_source(self.params.model)
         return {
             "model": name,
             "revision": revision,
@@ -93,9 +94,9 @@ class Study:
             "slug": self.params.slug,
         }
 
-    @property
+    @cached_property
     def prompts_stage(self) -> Stage:
-        """The finished prompts stage."""
+        """The finished prompts stage; the same one for as long as this study is in memory."""
         mend = f"run notebook {PROMPTS_STAGE} first (`make step NB=00 MODEL={self.params.slug}`)"
         return open_stage(self.folder / PROMPTS_STAGE, mend=mend)
 

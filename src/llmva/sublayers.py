@@ -76,7 +76,7 @@ def require_dense(model: torch.nn.Module, source: str) -> None:
     The line names the first module that stands in their place: experts, a fused or a quantised layer.
     """
     found = {(sublayer.layer, sublayer.kind) for sublayer in list_sublayers(model)}
-    layers = range(getattr(model.config, "num_hidden_layers", 0))
+    layers = range(model.config.get_text_config().num_hidden_layers)
     missing = [(layer, kind) for layer in layers for kind in WRITERS if (layer, kind) not in found]
     if not missing and found:
         return

@@ -1,7 +1,7 @@
 """What judges said before, in SQLite: the same exchange is never judged twice by the same judge."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from llmva.errors import InputError
@@ -14,9 +14,9 @@ class VerdictCache:
         self._path = path
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-        # Several studies may judge at once: writers wait for each other.
-        self._database = sqlite3.connect(path or ":memory:", timeout=120)
         try:
+            # Several studies may judge at once: writers wait for each other.
+            self._database = sqlite3.connect(path or ":memory:", timeout=120)
             self._database.execute("CREATE TABLE IF NOT EXISTS verdicts (key TEXT PRIMARY KEY, raw TEXT NOT NULL)")
         except sqlite3.DatabaseError as error:
             raise InputError(f"{path}: not a usable verdict cache ({error}); delete it, it is made again") from None
@@ -27,15 +27,23 @@ class VerdictCache:
         for start in range(0, len(keys), 500):
             part = keys[start : start + 500]
             marks = ",".join("?" * len(part))
-            found.update(self._database.execute(f"SELECT key, raw FROM verdicts WHERE key IN ({marks})", part))
+            query = f"SELECT key, raw FROM verdicts WHERE key IN ({marks})"
+            found.update(self._run(lambda query=query, part=part: self._database.execute(query, part).fetchall()))
         return found
 
     def put(self, outputs: dict[str, str]) -> None:
         """Remember raw outputs, all or none."""
-        try:
+
+        def write() -> None:
             with self._database:
                 self._database.executemany("INSERT OR REPLACE INTO verdicts VALUES (?, ?)", outputs.items())
-        except sqlite3.OperationalError as error:
+
+        self._run(write)
+
+    def _run(self, action: Callable[[], list | None]) -> list | None:
+        try:
+            return action()
+        except sqlite3.DatabaseError as error:
             raise InputError(
-                f"{self._path}: the verdict cache cannot be written ({error}); make room, or it writable"
+                f"{self._path}: the verdict cache cannot be used ({error}); make room on the disk, or delete the file"
             ) from None

@@ -1,0 +1,40 @@
+"""Threads: the same results in the same order, to the bit, however many there are."""
+
+import threading
+import time
+
+import numpy
+import pytest
+
+from llmva.parallel import map_in_threads
+
+
+def test_results_come_in_the_order_of_the_items_whoever_is_done_first():
+    delays = {"slow": 0.05, "middle": 0.02, "fast": 0.0}
+
+    def work(name):
+        time.sleep(delays[name])
+        return name.upper()
+
+    assert list(map_in_threads(work, delays, 3).items()) == [("slow", "SLOW"), ("middle", "MIDDLE"), ("fast", "FAST")]
+
+
+def test_several_threads_work_at_once():
+    meeting = threading.Barrier(2, timeout=20)
+    # Neither could pass alone.
+    assert sorted(map_in_threads(lambda _: meeting.wait(), ["a", "b"], 2).values()) == [0, 1]
+
+
+def test_sums_do_not_depend_on_the_number_of_threads():
+    matrices = {seed: numpy.random.default_rng(seed).standard_normal((300, 700)) for seed in range(4)}
+
+    def work(seed):
+        return matrices[seed] @ matrices[seed].T
+
+    one, four = map_in_threads(work, matrices, 1), map_in_threads(work, matrices, 4)
+    assert all(numpy.array_equal(one[seed], four[seed]) for seed in matrices)
+
+
+def test_an_error_in_one_is_raised():
+    with pytest.raises(ZeroDivisionError):
+        map_in_threads(lambda number: 1 / number, [1, 0], 2)
