@@ -13,7 +13,7 @@ from peft import PeftModel
 from test_alignment import DigestJudge
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from llmva import align, aligned, judges, paths
+from llmva import align, aligned, paths
 from llmva.edit_log import EditLog
 from llmva.edits import EditedModel
 from llmva.generation import respond
@@ -125,7 +125,7 @@ def test_an_interrupted_run_is_taken_up_again(runs, tmp_path, own_prompts, two_c
         align.main(["--model", str(folder), "--data", str(own_prompts), "--out", str(out), *QUICK])
     assert not out.exists()
     monkeypatch.setattr(aligned, "write_report", whole)
-    monkeypatch.setattr(judges.PhraseJudge, "judge", lambda *_: pytest.fail("judged again"))
+    monkeypatch.setattr(DigestJudge, "judge", lambda *_: pytest.fail("judged again"))
     assert run("--model", folder, "--data", own_prompts, "--out", out, *QUICK) == 0
     assert (out / "report.html").is_file()
 

@@ -74,8 +74,8 @@ def test_every_reply_has_the_full_length(llama, prompts, monkeypatch):
     assert made[0].shape == (len(prompts), longest + 7)
 
 
-def test_memory_is_that_of_two_copies_and_not_many_more(family_folders):
-    # Little of it is weights in so small a model, so this only shows that a whole iteration was run.
+def test_memory_is_measured_over_a_whole_iteration(family_folders):
+    # Little of it is weights in so small a model; two copies of them are there at least.
     assert benchmark_memory(str(family_folders["llama"]), blocks=1) > 1
 
 
@@ -89,10 +89,10 @@ def test_goals_are_read_as_they_are_written(value, goal, met):
 
 def test_the_table_has_its_columns_and_three_digits(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "TABLES", tmp_path)
-    rows = {"_solvers": [("a", "b, c", 12.3456, ">=10")], "_loop": [("d", "e", 2.0, "")]}
+    rows = {"_solvers": [("a", "b, c", 12.3456, ">=10", 3)], "_loop": [("d", "e", 2.0, "", 9)]}
     for name in ("_solvers", "_capture", "_loop", "_serving", "_memory"):
         monkeypatch.setattr(table, name, lambda study, runs, name=name: iter(rows.get(name, [])))
     table.write_performance(table.run_benchmarks(None, runs=3))
     written = pandas.read_csv(tmp_path / "performance.csv", keep_default_na=False)
     assert list(written) == table.COLUMNS and written["ratio"].tolist() == [12.3, 2.0]
-    assert written["met"].tolist() == ["True", ""] and set(written["runs"]) == {3}
+    assert written["met"].tolist() == ["True", ""] and written["runs"].tolist() == [3, 9]

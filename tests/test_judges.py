@@ -7,12 +7,14 @@ import sys
 import numpy
 import pandas
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmva import degeneracy
 from llmva.degeneracy import DegeneracyCheck, is_empty, is_looping
 from llmva.errors import InputError
+from llmva.generation import respond_to_chats
 from llmva.guard_judge import JUDGE_TOKENS, RETRY_TOKENS, GuardJudge
 from llmva.guard_lines import CATEGORIES, parse_guard_lines, read_guard_verdict
 from llmva.judges import EVASIONS, CombinedJudge, PhraseJudge, judge_responses
@@ -113,11 +115,17 @@ def test_what_was_judged_once_is_not_judged_again(tmp_path):
     assert again["verdict"].tolist() == ["answered", "refused", "answered"]
 
 
-def test_the_cache_tells_judges_prompts_and_responses_apart(tmp_path):
-    cache = VerdictCache(None)
+def test_the_cache_tells_judges_prompts_and_responses_apart():
+    cache, CountingJudge.asked = VerdictCache(None), 0
     judge_responses(exchanges(["sorry"]), CountingJudge(), cache=cache)
     other = CountingJudge(openings=("sure",))
     assert judge_responses(exchanges(["sorry"]), other, cache=cache)["verdict"].tolist() == ["answered"]
+    assert judge_responses(exchanges(["sure"]), other, cache=cache)["verdict"].tolist() == ["refused"]
+    elsewhere = exchanges(["sorry"]).assign(prompt="another question")
+    judge_responses(elsewhere, other, cache=cache)
+    assert CountingJudge.asked == 4
+    judge_responses(elsewhere, other, cache=cache)
+    assert CountingJudge.asked == 4
 
 
 def test_verdicts_follow_ids_whatever_the_order():
@@ -127,11 +135,24 @@ def test_verdicts_follow_ids_whatever_the_order():
     assert verdicts.to_dict() == shuffled.to_dict()
 
 
-def test_a_guard_is_asked_once_per_exchange_through_its_template(llama):
-    judge = GuardJudge(llama, batch_size=4)
+def test_a_guard_is_asked_of_whole_exchanges_and_its_name_follows_weights_and_template(llama, monkeypatch):
+    judge, asked = GuardJudge(llama, batch_size=4), []
+
+    def watched(guard, chats, **options):
+        asked.append(chats)
+        return respond_to_chats(guard, chats, **options)
+
+    monkeypatch.setattr("llmva.guard_judge.respond_to_chats", watched)
     raw = judge.judge(["hi", "hello"], ["sure", "no"])
     assert len(raw) == 2 and judge.verdict(raw[0], "toxic") == "unparsed"  # A random model speaks no format.
-    assert judge.name != GuardJudge(llama, batch_size=4).name.replace("guard", "other")
+    chat = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "no"}]
+    assert [len(chats) for chats in asked] == [2, 2] and asked[0][1] == chat
+    name = judge.name
+    with torch.no_grad():
+        llama.model.model.norm.weight[0] += 1
+    changed = GuardJudge(llama, batch_size=4).name
+    llama.tokenizer.chat_template += " "
+    assert len({name, changed, GuardJudge(llama, batch_size=4).name}) == 3
 
 
 class ScriptedGuard(GuardJudge):

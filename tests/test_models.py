@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import SHAPE, save_random_model
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from llmva.errors import InputError
 from llmva.models import encode_chats, load_model, user_chats
@@ -74,6 +75,12 @@ def _with_a_tensor_missing(folder):
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
+def _with_a_shard_missing(folder):
+    AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder, max_shard_size="30KB")
+    (folder / "model.safetensors").unlink(missing_ok=True)
+    sorted(folder.glob("model-*.safetensors"))[1].unlink()
+
+
 def _with_nan(folder):
     weights = load_file(folder / "model.safetensors")
     weights["model.layers.1.mlp.down_proj.weight"][0, 0] = torch.nan
@@ -87,6 +94,8 @@ def _with_nan(folder):
         (lambda folder: (folder / "config.json").unlink(), "no config.json", "save_pretrained"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"broken"), "cannot be loaded", "mend"),
         (_with_a_tensor_missing, "o_proj.weight", "mend"),
+        # As a download leaves it that broke off.
+        (_with_a_shard_missing, "cannot be loaded", "mend"),
         (_without_template, "no chat template", "add chat_template.jinja"),
         (_with_nan, "model.layers.1.mlp.down_proj.weight holds NaN", "restore"),
     ],
@@ -110,6 +119,26 @@ def test_a_damaged_organism_is_noticed(tmp_path):
         load_model(str(folder))
 
 
+def test_gpus_share_a_model_and_keep_a_reserve(family_folders, monkeypatch):
+    asked = {}
+
+    def loaded(location, **options):
+        asked.update(options)
+        raise ValueError("far enough")
+
+    gigabyte = 2**30
+    free = {0: (30 * gigabyte, 80 * gigabyte), 1: (10 * gigabyte, 80 * gigabyte)}
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: len(free))
+    monkeypatch.setattr("torch.cuda.mem_get_info", free.get)
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", loaded)
+    with pytest.raises(InputError, match="far enough"):
+        load_model(str(family_folders["llama"]))
+    assert asked["device_map"] == "auto" and asked["max_memory"][1] == 0
+    # 30 are free, and 16 of 80 are not for weights.
+    assert asked["max_memory"][0] == pytest.approx(14 * gigabyte) and asked["max_memory"]["cpu"] > 0
+
+
 def test_a_missing_folder_and_an_unpinned_hub_id_are_told_apart(tmp_path):
     with pytest.raises(InputError, match="make organisms"):
         load_model("runs/tiny-nobody/organism")
@@ -118,8 +147,7 @@ def test_a_missing_folder_and_an_unpinned_hub_id_are_told_apart(tmp_path):
             load_model(moving)
 
 
-def test_what_was_not_fetched_whole_says_how_to_go_on():
-    # Tests are offline, which looks the same as a download that broke off.
+def test_a_model_that_cannot_be_fetched_says_how_to_go_on():
     with pytest.raises(InputError) as caught:
         load_model("owner/name@0123456789abcdef0123456789abcdef01234567")
     line = str(caught.value)

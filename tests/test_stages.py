@@ -1,5 +1,7 @@
 """The stages of a study: computed once, found again without a model, and anew when what they rest on changes."""
 
+import sqlite3
+
 import pandas
 import pytest
 from conftest import prompt_table, save_random_model
@@ -31,7 +33,7 @@ from llmva.readers import chosen_l_select, read_outcomes, read_test_rows
 from llmva.records import record_results
 from llmva.results import read_results
 from llmva.ridge_study import BASELINES, evaluate_parts, record_parts, run_controls, run_parts
-from llmva.stages import collect_prompts, compare_solvers, observe_original, probe_layers, run_alignment
+from llmva.stages import FIRST_LOOK, collect_prompts, compare_solvers, observe_original, probe_layers, run_alignment
 from llmva.steering import METHODS, Original
 from llmva.study import Study
 
@@ -87,6 +89,9 @@ def test_a_judge_that_speaks_no_format_is_named_before_anything_rests_on_it(worl
     study = study_of(world, judge=str(save_random_model(world / "guard", seed=3)))
     with pytest.raises(InputError, match=r"guard: 100% of its judgements are not the three lines of Qwen3Guard-Gen"):
         collect_prompts(study)
+    # Found out from the first replies, each asked for twice.
+    cache = sqlite3.connect(world / "runs" / "verdicts.sqlite")
+    assert cache.execute("SELECT count(*) FROM verdicts").fetchone()[0] <= FIRST_LOOK
     assert not (world / "runs" / "toy" / "00_start_here").exists()
 
 

@@ -38,7 +38,8 @@ VERSION = 2
 NEUTRAL_PROMPTS = 200
 RANDOM_PAIRS = 2000
 BAND = [0.025, 0.975]
-MOST_UNPARSED = 0.5
+# A judge is tried on this many replies first; more strange words than this share, and it is no judge.
+FIRST_LOOK, MOST_UNPARSED = 32, 0.5
 
 
 def collect_prompts(study: Study) -> Stage:
@@ -55,13 +56,14 @@ def collect_prompts(study: Study) -> Stage:
     drawn["split"] = assign_splits(drawn, params.seed)
 
     def compute(place: Path) -> dict:
+        # Before hours of replies rest on it.
+        _require_format(study.plain_examiner.examine(drawn.head(FIRST_LOOK)).rows, params.judge_model)
         answered = study.plain_examiner.examine(drawn, progress="replies of the original model").rows
         exchanges = answered[[*drawn.columns, "response"]]
         check = DegeneracyCheck.calibrated(
             study.chat_model, exchanges["prompt"].tolist(), exchanges["response"].tolist(), params.generation.batch_size
         )
         verdicts = judge_responses(exchanges, study.judge, cache=study.plain_examiner.cache, degeneracy=check)
-        _require_format(verdicts, params.judge_model)
         wrong = is_wrong(drawn.merge(verdicts, on="id", validate="one_to_one"))
         pool = errors_first_pool(drawn, wrong, size=params.pool_size, error_share=params.error_share, seed=params.seed)
         _neutral(study, pool, exchanges, verdicts).to_csv(place / "neutral.csv", index=False)

@@ -1,20 +1,18 @@
 """The alignment loop against the plain way that a description of the method suggests."""
 
 import tempfile
-import time
 from pathlib import Path
 
-import numpy
 import pandas
 
 from llmva.activations import Capture
 from llmva.alignment import align
-from llmva.edits import EditedModel
+from llmva.benchmarks.timing import ratio_of_times
+from llmva.edits import EditedModel, EditLog
 from llmva.examination import Examination, Examiner
 from llmva.generation import read_activations
 from llmva.guard_judge import GuardJudge
 from llmva.observation import fit_all
-from llmva.progress import progress_bar
 from llmva.prompts import draw_sample
 from llmva.study import Study
 from llmva.verdict_cache import VerdictCache
@@ -27,27 +25,28 @@ def benchmark_loop(study: Study, *, iterations: int, runs: int) -> float:
 
     Ours is `align` with fresh caches. The plain reference is what the method's description asks for,
     literally: batches of 8, a second forward pass for the activations, scikit-learn's LinearSVC, and
-    every response judged anew.
+    every response judged anew. Neither checks the language of replies.
     """
-    return float(numpy.median([_ratio(study, iterations) for _ in progress_bar("loop", range(runs))]))
+    log = _align(study, iterations)
+    return ratio_of_times(lambda: _align_plainly(study, log, iterations), lambda: _align(study, iterations), runs)
 
 
-def _ratio(study: Study, iterations: int) -> float:
+def _align(study: Study, iterations: int) -> EditLog:
     generation = study.params.generation
     examiner = Examiner(
         study.chat_model, study.judge, VerdictCache(None), None, generation.batch_size, generation.max_new_tokens
     )
-    l_select = max(study.params.probe.l_select)
+    settings = study.settings(max(study.params.probe.l_select), iterations)
     with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
-        done = align(examiner, study.pool, study.settings(l_select, iterations), folder=Path(folder), upstream=())
-        ours = time.perf_counter() - start
-    start = time.perf_counter()
+        return align(examiner, study.pool, settings, folder=Path(folder), upstream=()).log
+
+
+def _align_plainly(study: Study, log: EditLog, iterations: int) -> None:
+    # The edits are taken from our run, so that both look at the same models.
     with EditedModel(study.chat_model.writers) as edited:
         for iteration in range(iterations + 1):
-            edited.apply(done.log.at_iteration(iteration))
+            edited.apply(log.at_iteration(iteration))
             _observe_plainly(study, iteration)
-    return (time.perf_counter() - start) / ours
 
 
 def _observe_plainly(study: Study, iteration: int) -> None:
