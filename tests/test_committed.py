@@ -37,6 +37,13 @@ def seeds_of(folder):
     return seeds
 
 
+def slugs_of(item, committed):
+    """Return the models of a table: every organism, and the seeds that have what it is made from."""
+    slugs = tables.with_results(item, tables.add_seeds(WHOLE, seeds_of(committed / "results")))
+    assert set(WHOLE) <= set(slugs)
+    return slugs
+
+
 def fresh_of(folder):
     """Return the organisms of notebook 13 that are no part of the other tables, in the Makefile's order."""
     slugs = [f"{base}-s{seed}" for seed in (10, 11) for base in BASES]
@@ -66,8 +73,7 @@ def elsewhere(committed, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("item", [item for item in tables.TABLES if item not in tables.APART])
 def test_tables_are_rebuilt_from_results_to_the_byte(committed, item):
-    slugs = tables.add_seeds(WHOLE, seeds_of(committed / "results"))
-    for path in tables.save_table(item, slugs):
+    for path in tables.save_table(item, slugs_of(item, committed)):
         assert path.read_bytes() == (committed / "tables" / path.name).read_bytes(), path.name
 
 
@@ -104,11 +110,10 @@ def test_every_model_has_every_result(committed):
 
 
 def test_no_table_or_figure_is_left_over(committed):
-    slugs = tables.add_seeds(WHOLE, seeds_of(committed / "results"))
     made = {"performance.csv"}
     for item in tables.TABLES:
         if item not in tables.APART:
-            made |= {path.name for path in tables.save_table(item, slugs)}
+            made |= {path.name for path in tables.save_table(item, slugs_of(item, committed))}
     if fresh := fresh_of(committed / "results"):
         made |= {path.name for path in tables.save_table("ridge", fresh)}
     assert {path.name for path in (committed / "tables").iterdir()} == made
