@@ -176,9 +176,8 @@ align: $(ENV) ## MODEL=<folder> [DATA=<csv>] [JUDGE=<folder>] [METHOD=llm-va] [C
 compare: $(ENV) ## OUT=<folder that align made>: a notebook to talk to the original and the aligned model side by side
 	@$(PYTHON) -m llmva.comparison $(if $(OUT),'$(OUT)')
 
-bench: $(ENV) runs/tiny-llama/05_main_results/manifest.json ## two ways in one run, and what one gains on the other; tables/performance.csv (10 min, nothing beside it)
-	$(call execute,16,tiny-llama)
-	@column -s, -t tables/performance.csv 2>/dev/null || cat tables/performance.csv
+bench: $(ENV) runs/tiny-llama/05_main_results/manifest.json ## two ways in one run, and what one gains on the other; tables/performance.csv (20 min, nothing beside it)
+	$(PYTHON) -m llmva.benchmarks
 
 lint: $(ENV)
 	$(PYTHON) -m ruff check .

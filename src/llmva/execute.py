@@ -1,6 +1,7 @@
 """Run a numbered notebook for one model: `python -m llmva.execute 05_main_results tiny-llama`."""
 
 import argparse
+import logging
 import os
 import sys
 from pathlib import Path
@@ -38,6 +39,8 @@ def execute_notebook(name: str, slug: str) -> Path:
 def run_notebook(source: Path, target: Path, parameters: dict) -> None:
     """Execute a copy of a notebook with these parameters; a failure becomes one line, and the copy is kept."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    # The parameters were checked; papermill would warn of those that a notebook has no default for.
+    logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
         papermill.execute_notebook(
             source, target, parameters=parameters, cwd=source.parent, progress_bar=False, stderr_file=sys.stderr
