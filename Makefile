@@ -176,7 +176,7 @@ align: $(ENV) ## MODEL=<folder> [DATA=<csv>] [JUDGE=<folder>] [METHOD=llm-va] [C
 compare: $(ENV) ## OUT=<folder that align made>: a notebook to talk to the original and the aligned model side by side
 	@$(PYTHON) -m llmva.comparison $(if $(OUT),'$(OUT)')
 
-bench: $(ENV) runs/tiny-llama/05_main_results/manifest.json ## two ways in one run, and what one gains on the other; tables/performance.csv (20 min, nothing beside it)
+bench: $(ENV) runs/tiny-llama/05_main_results/manifest.json ## two ways in one run, and what one gains on the other; tables/performance.csv (more than 10 min, with nothing beside it)
 	$(PYTHON) -m llmva.benchmarks
 
 lint: $(ENV)

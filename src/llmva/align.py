@@ -14,7 +14,7 @@ from llmva.prompts import read_candidates, require_two_classes
 NOTEBOOK = "14"
 SLUGS = {name.lower(): name for name in METHODS}
 COST = (
-    "about 40 to 50 rounds of some 700 replies: two minutes for a tiny model on two cores, "
+    "about 40 to 50 rounds of some 700 replies: three minutes for a tiny model on two cores, "
     "an hour or more for 8 billion parameters on one GPU; a run that is stopped resumes"
 )
 

@@ -6,7 +6,7 @@ from llmva.benchmarks import run_benchmarks, write_performance
 from llmva.errors import command
 from llmva.study import Study
 
-COST = "20 minutes on two cores, with nothing beside it"
+COST = "more than 10 minutes on two cores, with nothing beside it"
 
 
 @command
