@@ -113,8 +113,11 @@ def save_figures(item: str, slugs: Sequence[str] = ()) -> list[Path]:
     A figure that shows means over models is drawn for real models and organisms apart, as
     `<item>` and `<item>_organisms`, where both are named.
     """
-    import matplotlib.pyplot
+    return [file for name, shown in _file_names(item, slugs).items() for file in _save_one(item, name, shown)]
 
+
+def _file_names(item: str, slugs: Sequence[str]) -> dict[str, list[str]]:
+    """Return the slugs of each figure that an item is written as."""
     design = _design(item)
     kinds = {name: [slug for slug in slugs if is_organism(slug) is name] for name in (False, True)}
     names = {item: list(slugs)}
@@ -122,12 +125,16 @@ def save_figures(item: str, slugs: Sequence[str] = ()) -> list[Path]:
         names = {item: kinds[False], f"{item}_organisms": kinds[True]}
     if design.panels and design.most is None:
         names |= {f"{item}_{model}": members for model, members in _models(design, slugs).items()}
-    files = []
-    for name, shown in names.items():
-        data = figure_data(item, shown)
-        figure = design.compose(data)
-        files += save_figure(figure, name, data)
-        matplotlib.pyplot.close(figure)
+    return names
+
+
+def _save_one(item: str, name: str, slugs: Sequence[str]) -> list[Path]:
+    import matplotlib.pyplot
+
+    data = figure_data(item, slugs)
+    figure = _design(item).compose(data)
+    files = save_figure(figure, name, data)
+    matplotlib.pyplot.close(figure)
     return files
 
 
@@ -162,13 +169,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _save_side_by_side(shown: dict[str, list[str]]) -> Iterator[tuple[str, list[Path]]]:
-    """Draw and write items, as many at once as there are cores where processes can be forked."""
-    cores = min(os.cpu_count() or 1, len(shown))
+    """Draw and write items, as many figures at once as there are cores where processes can be forked."""
+    names = [
+        (item, name, members) for item, slugs in shown.items() for name, members in _file_names(item, slugs).items()
+    ]
+    cores = min(os.cpu_count() or 1, len(names))
     if cores < 2 or sys.platform != "linux":
         yield from ((item, save_figures(item, slugs)) for item, slugs in shown.items())
         return
     with ProcessPoolExecutor(cores, mp_context=multiprocessing.get_context("fork")) as pool:
-        yield from zip(shown, pool.map(save_figures, shown, shown.values()), strict=True)
+        # Those of many models first, so that none of the long ones is left for the end.
+        waiting = {name[1]: pool.submit(_save_one, *name) for name in sorted(names, key=lambda name: -len(name[2]))}
+        for item in shown:
+            yield item, [file for own, name, _ in names if own == item for file in waiting[name].result()]
 
 
 def _design(item: str) -> Design:
@@ -204,6 +217,17 @@ def _has_results(design: Design, slugs: Sequence[str]) -> bool:
 
 
 def _rendered(figure: "Figure", suffix: str, metadata: dict) -> bytes:
-    stream = BytesIO()
-    figure.savefig(stream, format=suffix, metadata=metadata)
+    from matplotlib import rcParams
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_pdf import FigureCanvasPdf
+
+    # `savefig` would draw everything once more, for a layout that is found already.
+    stream, shown = BytesIO(), (figure.canvas, figure.dpi)
+    figure.dpi = rcParams["savefig.dpi"]
+    if suffix == "pdf":
+        FigureCanvasPdf(figure).print_pdf(stream, metadata=metadata)
+    else:
+        FigureCanvasAgg(figure).print_png(stream, metadata=metadata)
+    figure.set_canvas(shown[0])
+    figure.dpi = shown[1]
     return stream.getvalue()
