@@ -47,7 +47,7 @@ seeded = $(SEEDED:%=runs/%/$(1)/manifest.json)
 STUDIES := $(sort $(shell echo $(DRAWS) | sed -E 's/-draw[0-9]+//g') $(DRAWS))
 drawn = $(STUDIES:%=runs/%/$(1)/manifest.json)
 
-.PHONY: help env organisms tables figures all seeds fresh data plan step align compare bench test lint notebooks clean
+.PHONY: help env organisms tables figures all seeds fresh data plan step align compare standard bench test lint notebooks clean
 TABLES := table1 table2 table3 table4
 FIGURES := $(addprefix figure,1 2 3 4 5 6 7 8 9 10 11 12 13)
 .PHONY: $(TABLES) $(FIGURES) utility judges noise shortcuts draws ridge
@@ -175,6 +175,9 @@ align: $(ENV) ## MODEL=<folder> [DATA=<csv>] [JUDGE=<folder>] [METHOD=llm-va] [C
 
 compare: $(ENV) ## OUT=<folder that align made>: a notebook to talk to the original and the aligned model side by side
 	@$(PYTHON) -m llmva.comparison $(if $(OUT),'$(OUT)')
+
+standard: $(ENV) ## OUT=<folder that align made> [MOST=200]: GLUE and GSM8K as lm-evaluation-harness has them, before and after (needs the hub)
+	@$(PYTHON) -m llmva.standard_utility $(if $(OUT),'$(OUT)') $(if $(MOST),--most $(MOST))
 
 bench: $(ENV) runs/tiny-llama/05_main_results/manifest.json ## two ways in one run, and what one gains on the other; tables/performance.csv (more than 10 min, with nothing beside it)
 	$(PYTHON) -m llmva.benchmarks

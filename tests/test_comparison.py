@@ -1,12 +1,13 @@
 """Side by side: one base, its adapter on and off, and two conversations that do not mix."""
 
 import nbformat
+import pandas
 import pytest
 import torch
 from conftest import save_random_model
 from test_export import log_of
 
-from llmva import paths
+from llmva import paths, standard_utility
 from llmva.adapters import export_adapter
 from llmva.comparison import Comparison, main, read_study
 from llmva.edits import EditedModel, EditLog
@@ -91,3 +92,36 @@ def test_other_folders_are_refused(tmp_path, capsys):
     with pytest.raises(SystemExit) as done:
         main([])
     assert done.value.code == 2 and capsys.readouterr().err.startswith("error: OUT: not given")
+
+
+def test_the_standard_tasks_are_measured_with_and_without_the_adapter(tmp_path, monkeypatch, capsys):
+    folder, chat_model, log = align_folder(tmp_path)
+    asked = []
+
+    def measured(speaker, *, batch_size, most):
+        # Half as good with the adapter; one task that the original cannot do.
+        replies = respond(speaker, ASKED, max_new_tokens=8, batch_size=2).texts
+        asked.append((replies, batch_size, most))
+        values = [0.8 / len(asked), 0.0]
+        return pandas.DataFrame({"task": ["cola", "gsm"], "metric": ["f1", "accuracy"], "value": values, "n": 7})
+
+    monkeypatch.setattr(standard_utility, "measure_standard_utility", measured)
+    with pytest.raises(SystemExit) as done:
+        standard_utility.main([str(folder), "--most", "7"])
+    assert done.value.code == 0
+    before = respond(chat_model, ASKED, max_new_tokens=8, batch_size=2).texts
+    with EditedModel(chat_model.writers) as edited:
+        edited.apply(log)
+        after = respond(chat_model, ASKED, max_new_tokens=8, batch_size=2).texts
+    assert asked == [(before, 4, 7), (after, 4, 7)]
+    written = pandas.read_csv(f"{folder}-standard.csv").set_index("task")
+    assert written.loc["cola", ["original", "aligned", "kept"]].tolist() == [0.8, 0.4, 0.5]
+    assert written["kept"].isna().tolist() == [False, True]
+    assert "0.4" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("arguments", "what"), [([], "OUT: not given"), (["x", "--most", "0"], "MOST: is 0")])
+def test_the_standard_tasks_ask_for_an_aligned_model(arguments, what, capsys):
+    with pytest.raises(SystemExit) as done:
+        standard_utility.main(arguments)
+    assert done.value.code == 2 and what in capsys.readouterr().err

@@ -228,6 +228,7 @@ def test_planted_choices_and_sums_are_scored_on_the_standard_tasks(monkeypatch, 
 
 def test_a_chat_model_runs_the_standard_tasks(monkeypatch, hub, llama):
     monkeypatch.setattr(utility, "STANDARD_MAX_NEW_TOKENS", 2)
+    assert measure_standard_utility(llama, batch_size=8, most=3)["n"].tolist() == [3] * 6
     found = measure_standard_utility(llama, batch_size=8)
     assert found["n"].tolist() == [8] * 6
     assert found["value"].between(0, 1).all()

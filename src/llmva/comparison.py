@@ -2,7 +2,7 @@
 
 import argparse
 import warnings
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Self
 
@@ -53,6 +53,11 @@ class Comparison:
         """Begin both conversations anew."""
         self.chats: dict[str, list[dict]] = {"original": [], "aligned": []}
 
+    def speaking(self, name: str) -> AbstractContextManager:
+        """Return a context in which the chat model is `original` or `aligned`."""
+        # Without the adapter the base computes exactly what it did before.
+        return self.chat_model.model.disable_adapter() if name == "original" else nullcontext()
+
     def say(self, text: str) -> pandas.DataFrame:
         """Say something to both, and return their replies: columns original and aligned, one row."""
         return pandas.DataFrame([{name: self._reply(name, text) for name in self.chats}], index=[text])
@@ -71,8 +76,7 @@ class Comparison:
         return reply
 
     def _answer(self, name: str, chats: list[list[dict]]) -> list[str]:
-        # Without the adapter the base computes exactly what it did before.
-        with self.chat_model.model.disable_adapter() if name == "original" else nullcontext():
+        with self.speaking(name):
             return respond_to_chats(
                 self.chat_model, chats, max_new_tokens=self.max_new_tokens, batch_size=len(chats)
             ).texts

@@ -172,6 +172,9 @@ def load_standard_tasks() -> dict[str, Task]:
     return tasks
 
 
-def log_samples(model: HarnessModel, tasks: Mapping[str, Task]) -> dict[str, list[dict]]:
-    """Run tasks through the harness's evaluator and return its logged samples, by task, in the order of the data."""
-    return evaluate(model, {"tasks": dict(tasks)}, bootstrap_iters=0, log_samples=True)["samples"]
+def log_samples(model: HarnessModel, tasks: Mapping[str, Task], most: int | None = None) -> dict[str, list[dict]]:
+    """Run tasks through the harness's evaluator and return its logged samples, by task, in the order of the data.
+
+    With `most`, only the first so many rows of each task are run.
+    """
+    return evaluate(model, {"tasks": dict(tasks)}, limit=most, bootstrap_iters=0, log_samples=True)["samples"]

@@ -87,8 +87,13 @@ def measure_utility(
     return pandas.DataFrame(scores)
 
 
-def measure_standard_utility(chat_model: ChatModel, *, batch_size: int) -> pandas.DataFrame:
+def measure_standard_utility(chat_model: ChatModel, *, batch_size: int, most: int | None = None) -> pandas.DataFrame:
     """Run the harness's own cola, mnli, rte, mrpc, sst2 and gsm8k, for real models; needs the hub.
+
+    Parameters
+    ----------
+    most : int, optional
+        The first so many rows of each task; all of them by default.
 
     Returns
     -------
@@ -100,7 +105,7 @@ def measure_standard_utility(chat_model: ChatModel, *, batch_size: int) -> panda
 
     model = HarnessModel(chat_model, batch_size=batch_size, max_new_tokens=STANDARD_MAX_NEW_TOKENS)
     scores = []
-    for task, samples in log_samples(model, load_standard_tasks()).items():
+    for task, samples in log_samples(model, load_standard_tasks(), most).items():
         if task == "gsm":
             samples = [sample for sample in samples if sample["filter"] == "flexible-extract"]
             found = [sample["filtered_resps"][0] != NOTHING_FOUND for sample in samples]

@@ -1,0 +1,61 @@
+"""GLUE and GSM8K as lm-evaluation-harness has them, before and after: `python -m llmva.standard_utility aligned`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import pandas
+
+from llmva.comparison import Comparison, read_study
+from llmva.errors import InputError, command
+from llmva.paths import write_atomically
+from llmva.utility import measure_standard_utility
+
+COST = "fetches the public sets; two passes over as many rows of six tasks as MOST says, GSM8K with replies"
+
+
+def compare_standard_utility(comparison: Comparison, *, batch_size: int, most: int | None = None) -> pandas.DataFrame:
+    """Measure the harness's own tasks on a base model and with its adapter.
+
+    Parameters
+    ----------
+    most : int, optional
+        The first so many rows of each task; all of them by default.
+
+    Returns
+    -------
+    DataFrame
+        One row per task: task, metric, n, original, aligned, and kept, their ratio (nan where the original has 0).
+    """
+    scores = {}
+    for name in ("original", "aligned"):
+        with comparison.speaking(name):
+            scores[name] = measure_standard_utility(comparison.chat_model, batch_size=batch_size, most=most)
+    before, after = scores["original"]["value"], scores["aligned"]["value"]
+    table = scores["original"][["task", "metric", "n"]]
+    return table.assign(original=before, aligned=after, kept=after / before.where(before > 0))
+
+
+@command
+def main(arguments: list[str] | None = None) -> None:
+    """Measure what `make align` left; print the table and write it beside the study's run."""
+    parser = argparse.ArgumentParser(prog="python -m llmva.standard_utility", description=__doc__)
+    parser.add_argument("aligned", nargs="?", help="a folder that `make align` made")
+    parser.add_argument("--most", type=int, help="rows of each task; default: all")
+    options = parser.parse_args(arguments)
+    if not options.aligned:
+        raise InputError("OUT: not given; write `make standard OUT=<folder that make align made> [MOST=200]`")
+    if options.most is not None and options.most < 1:
+        raise InputError(f"MOST: is {options.most}; it must be at least 1")
+    params = read_study(options.aligned)
+    print(f"standard tasks of {params.model}: {COST}", file=sys.stderr)
+    comparison = Comparison.of(options.aligned)
+    table = compare_standard_utility(comparison, batch_size=params.generation.batch_size, most=options.most)
+    path = Path(f"{Path(options.aligned).absolute()}-standard.csv")
+    write_atomically(path, table.to_csv(index=False, lineterminator="\n"))
+    print(table.round(3).to_markdown(index=False))
+    print(f"\nwritten to {path}")
+
+
+if __name__ == "__main__":
+    main()
