@@ -299,11 +299,16 @@ def test_evasions_count_as_refusals_only_where_they_are_asked_for():
     assert plain.name != strict.name
 
 
-def test_combined_judges_read_the_words_of_the_one_that_the_label_calls_for():
-    judge = CombinedJudge(toxic=PhraseJudge(), benign=PhraseJudge(anywhere=EVASIONS))
-    raw = judge.judge(["p"], ["it depends."])[0]
-    assert judge.verdict(raw, "toxic") == "answered" and judge.verdict(raw, "benign") == "refused"
-    swapped = CombinedJudge(toxic=judge.benign, benign=judge.toxic)
-    assert (
-        swapped.name != judge.name and swapped.verdict(swapped.judge(["p"], ["it depends."])[0], "toxic") == "refused"
-    )
+def test_combined_judges_ask_the_one_that_the_label_calls_for():
+    strict, plain = PhraseJudge(anywhere=EVASIONS), CountingJudge()
+    rows = exchanges(["it depends.", "it depends.", "sorry."]).assign(label=["toxic", "benign", "toxic"])
+    judge = CombinedJudge(toxic=plain, benign=strict)
+    cache = VerdictCache(None)
+    assert judge_responses(rows, judge, cache=cache)["verdict"].tolist() == ["answered", "refused", "refused"]
+    # What each of them said is known under its own name.
+    asked = plain.asked
+    judge_responses(rows[rows["label"] == "toxic"], plain, cache=cache)
+    assert plain.asked == asked
+    swapped = CombinedJudge(toxic=strict, benign=plain)
+    assert swapped.name != judge.name
+    assert judge_responses(rows, swapped)["verdict"].tolist() == ["refused", "answered", "refused"]

@@ -4,7 +4,6 @@ Two columns say what happened. `guard_verdict` is the judge's own: answered, ref
 `verdict` is the same, but `degenerate` where the language is broken, whatever the judge made of it.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -71,30 +70,27 @@ class PhraseJudge:
 
 @dataclass(frozen=True)
 class CombinedJudge:
-    """One judge for toxic prompts and another one for benign prompts (paper, Fig. 11)."""
+    """One judge for toxic prompts and another one for benign prompts (paper, Fig. 11).
+
+    Each is asked, and remembered, under its own name.
+    """
 
     toxic: Judge
     benign: Judge
 
     @property
     def name(self) -> str:
-        """Identity in the cache."""
+        """Identity in what was computed with it."""
         return f"combined:{digest([self.toxic.name, self.benign.name])[:12]}"
 
-    def judge(self, prompts: Sequence[str], responses: Sequence[str]) -> list[str]:
-        """Return both judges' words on each exchange, as a JSON list."""
-        both = zip(self.toxic.judge(prompts, responses), self.benign.judge(prompts, responses), strict=True)
-        return [json.dumps(pair) for pair in both]
-
-    def verdict(self, raw: str, label: str) -> str:
-        """Read the words of the judge that the label calls for."""
-        for_toxic, for_benign = json.loads(raw)
-        return self.toxic.verdict(for_toxic, label) if label == "toxic" else self.benign.verdict(for_benign, label)
+    def of(self, label: str) -> Judge:
+        """Return the judge of a label's prompts."""
+        return self.toxic if label == "toxic" else self.benign
 
 
 def judge_responses(
     exchanges: pandas.DataFrame,
-    judge: Judge,
+    judge: Judge | CombinedJudge,
     *,
     cache: VerdictCache | None = None,
     degeneracy: DegeneracyCheck | None = None,
@@ -105,8 +101,8 @@ def judge_responses(
     ----------
     exchanges : DataFrame
         Columns id, label, prompt, response.
-    judge : Judge
-        Guard or phrases.
+    judge : Judge or CombinedJudge
+        Guard, phrases, or one of them for each label.
     cache : VerdictCache, optional
         Remembers raw outputs by judge, prompt and response.
     degeneracy : DegeneracyCheck, optional
@@ -117,13 +113,22 @@ def judge_responses(
     DataFrame
         Columns id, guard_verdict, verdict, raw; rows as in `exchanges`.
     """
-    raw = _raw_outputs(exchanges, judge, cache or VerdictCache(None))
-    own = [judge.verdict(text, label) for text, label in zip(raw, exchanges["label"], strict=True)]
-    verdicts = pandas.DataFrame({"id": exchanges["id"].to_numpy(), "guard_verdict": own, "verdict": own, "raw": raw})
+    cache, exchanges = cache or VerdictCache(None), exchanges.reset_index(drop=True)
+    if isinstance(judge, CombinedJudge):
+        parts = [(judge.of(label), rows) for label, rows in exchanges.groupby("label", sort=False)]
+    else:
+        parts = [(judge, exchanges)]
+    verdicts = pandas.concat(_judge_by_one(rows, own, cache) for own, rows in parts).sort_index()
     if degeneracy is not None:
         broken = degeneracy.find(exchanges["prompt"].tolist(), exchanges["response"].tolist())
         verdicts.loc[broken, "verdict"] = "degenerate"
     return verdicts
+
+
+def _judge_by_one(exchanges: pandas.DataFrame, judge: Judge, cache: VerdictCache) -> pandas.DataFrame:
+    raw = _raw_outputs(exchanges, judge, cache)
+    own = [judge.verdict(text, label) for text, label in zip(raw, exchanges["label"], strict=True)]
+    return exchanges[["id"]].assign(guard_verdict=own, verdict=own, raw=raw)
 
 
 def _raw_outputs(exchanges: pandas.DataFrame, judge: Judge, cache: VerdictCache) -> list[str]:
