@@ -2,6 +2,7 @@
 
 import numpy
 import pytest
+import torch
 
 from llmva.ridge import ridge_input_vector
 
@@ -32,6 +33,15 @@ def test_narrow_and_wide_modules_have_the_formulas_solution(rows, count):
     inputs, neutral, target = rows[0][:count], rows[1][: 200 if count > 5 else 5], rows[2]
     found = ridge_input_vector(target, inputs, neutral, neutral_weight=1.0, damping=1e-3)
     numpy.testing.assert_allclose(found, explicit(target, inputs, neutral, 1.0, 1e-3), rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("count", [60, 5])
+def test_torch_finds_the_same_as_numpy(rows, count):
+    inputs, neutral, target = rows[0][:count], rows[1][: 200 if count > 5 else 5], rows[2]
+    options = {"neutral_weight": 1.0, "damping": 1e-3}
+    found = ridge_input_vector(target, inputs, neutral, **options, device=torch.device("cpu"))
+    assert found.dtype == numpy.float64
+    numpy.testing.assert_allclose(found, ridge_input_vector(target, inputs, neutral, **options), rtol=1e-10)
 
 
 def test_a_wide_module_never_holds_a_square_matrix_of_its_width():

@@ -218,6 +218,7 @@ def _ridge_inputs(
 ) -> dict[str, numpy.ndarray]:
     train = (examined.rows["split"] == "train").to_numpy()
     quiet = {} if neutral is None else _neutral_inputs(examiner, neutral, settings.neutral_left_out)
+    device = examiner.chat_model.device
 
     def solve(name: str) -> numpy.ndarray:
         found = vectors[name]
@@ -228,6 +229,7 @@ def _ridge_inputs(
             quiet.get(name),
             neutral_weight=settings.neutral_weight,
             damping=settings.damping,
+            device=device if device.type == "cuda" else None,
         ).astype(numpy.float32)
 
     usable = [
@@ -235,7 +237,8 @@ def _ridge_inputs(
         for name in examined.activations.inputs
         if vectors[name].answer.any() and vectors[name].benign.any() and numpy.isfinite(scales[name])
     ]
-    solved = map_in_threads(solve, usable, torch.get_num_threads())
+    # A GPU solves one after the other: each needs a gigabyte of its memory.
+    solved = map_in_threads(solve, usable, 1 if device.type == "cuda" else torch.get_num_threads())
     return {f"{name}/input": vector for name, vector in solved.items()}
 
 

@@ -9,7 +9,10 @@ safety prompts, and for none on those of neutral text: with target w = W^T (s v_
 with C_s and C_n the second moments of the module's inputs. lambda = mu = 0 gives u = w, the paper's update.
 """
 
+from collections.abc import Callable
+
 import numpy
+import torch
 
 
 def ridge_input_vector(
@@ -19,6 +22,7 @@ def ridge_input_vector(
     *,
     neutral_weight: float,
     damping: float,
+    device: torch.device | None = None,
 ) -> numpy.ndarray:
     """Solve for the input vector of a ridge edit.
 
@@ -32,6 +36,9 @@ def ridge_input_vector(
         Its inputs at any tokens of neutral text.
     neutral_weight, damping : float
         lambda and mu, not negative.
+    device : torch.device, optional
+        Where a damped edit is solved, in float64 as well; by default by numpy. At the width of 8 billion
+        parameters it is about ten seconds' work of a CPU core for each sublayer.
 
     Returns
     -------
@@ -49,9 +56,10 @@ def ridge_input_vector(
     ridge = damping * float(numpy.mean(numpy.asarray(inputs, dtype=numpy.float64) ** 2))
     if not ridge:
         return numpy.linalg.lstsq(rows, wanted, rcond=None)[0]
-    if rows.shape[1] <= rows.shape[0]:
-        return _solve(rows.T @ rows, ridge, rows.T @ wanted)
-    return rows.T @ _solve(rows @ rows.T, ridge, wanted)
+    if device is None:
+        return _solve_damped(rows, wanted, ridge, numpy.linalg.solve)
+    there = (torch.from_numpy(array).to(device) for array in (rows, wanted))
+    return _solve_damped(*there, ridge, torch.linalg.solve).cpu().numpy()
 
 
 def _scaled_rows(inputs, neutral, neutral_weight, target) -> tuple[numpy.ndarray, numpy.ndarray]:
@@ -63,6 +71,10 @@ def _scaled_rows(inputs, neutral, neutral_weight, target) -> tuple[numpy.ndarray
     return numpy.concatenate([safety, quiet]), numpy.concatenate([wanted, numpy.zeros(len(quiet))])
 
 
-def _solve(square: numpy.ndarray, ridge: float, right: numpy.ndarray) -> numpy.ndarray:
-    square[numpy.diag_indices_from(square)] += ridge
-    return numpy.linalg.solve(square, right)
+def _solve_damped(rows, wanted, ridge: float, solve: Callable):
+    # All other operations have the same names in numpy and in torch.
+    wide = rows.shape[1] > rows.shape[0]
+    square = rows @ rows.T if wide else rows.T @ rows
+    diagonal = list(range(len(square)))
+    square[diagonal, diagonal] += ridge
+    return rows.T @ solve(square, wanted) if wide else solve(square, rows.T @ wanted)
