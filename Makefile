@@ -32,7 +32,7 @@ BASE_PYTHON ?= $(shell command -v python3.11 || command -v python3)
 
 # What each stage imports; touching figures or tables never runs a model again.
 FLOOR0 := $(addprefix src/llmva/,errors.py parallel.py paths.py params.py store.py provenance.py)
-FLOOR2 := $(FLOOR0) $(addprefix src/llmva/,activations.py sublayers.py offloading.py sources.py models.py prompts.py generation.py degeneracy.py guard_lines.py guard_judge.py verdict_cache.py judges.py examination.py metrics.py study.py stages.py readers.py results.py records.py)
+FLOOR2 := $(FLOOR0) $(addprefix src/llmva/,progress.py activations.py sublayers.py offloading.py sources.py models.py prompts.py batches.py generation.py likelihood.py degeneracy.py guard_lines.py guard_judge.py verdict_cache.py judges.py examination.py metrics.py study.py stages.py readers.py results.py records.py)
 FLOOR3 := $(FLOOR2) $(addprefix src/llmva/,newton.py svm.py vectors.py layers.py edit_log.py edited_model.py edits.py divergence.py ridge.py observation.py alignment.py loops.py)
 FLOOR5 := $(FLOOR3) $(wildcard src/llmva/steering/*.py) $(addprefix src/llmva/,evaluation.py harness.py utility.py statistics.py)
 ABLATIONS := $(FLOOR3) $(addprefix src/llmva/,noise.py ablations.py ablation_records.py harness.py utility.py)

@@ -10,7 +10,8 @@ from conftest import prompt_table
 from test_alignment import weights_of
 from test_steering import replies_of, training_of
 
-from llmva.generation import reply_surprise, respond
+from llmva.generation import respond
+from llmva.likelihood import reply_surprise
 from llmva.models import ChatModel, load_model
 from llmva.steering import fine_tuning
 from llmva.steering.base import TrainingData

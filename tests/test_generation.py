@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from llmva.activations import FINAL, Capture, recording
-from llmva.generation import read_activations, reply_surprise, respond
+from llmva.generation import read_activations, respond
+from llmva.likelihood import exchange_logits, reply_surprise
 from llmva.models import encode_chats, user_chats
 
 EVERYTHING = Capture(outputs=True, inputs=True, final=True, blocks=True)
@@ -96,6 +97,23 @@ def test_a_batch_that_does_not_fit_is_halved_and_nothing_is_lost(llama, prompts,
     assert halved.texts == expected.texts and sizes == [5, 3, 2, 2, 1]
     for name, values in expected.activations.outputs.items():
         numpy.testing.assert_allclose(halved.activations.outputs[name], values, atol=2e-5)
+
+
+def test_logits_that_do_not_fit_are_computed_in_halves_of_the_same_batch(llama, prompts, monkeypatch):
+    replies = ["sure, here is what you asked for.", "no", "", "i am sorry, but no.", "sure"]
+    expected = list(exchange_logits(llama, prompts, replies, batch_size=5))
+    forward, sizes = llama.model.forward, []
+
+    def small_memory(*, input_ids, **options):
+        sizes.append(len(input_ids))
+        if sizes[-1] > 2:
+            raise torch.OutOfMemoryError("too large")
+        return forward(input_ids=input_ids, **options)
+
+    monkeypatch.setattr(llama.model, "forward", small_memory)
+    (halved,) = exchange_logits(llama, prompts, replies, batch_size=5)
+    assert sizes == [5, 3, 2, 1, 2]
+    torch.testing.assert_close(halved, expected[0], atol=2e-5, rtol=0)
 
 
 def test_a_shipped_repetition_penalty_is_not_used(llama, prompts):

@@ -11,7 +11,7 @@ from llmva.checkpoints import export_checkpoint
 from llmva.edits import EditedModel, EditLog
 from llmva.errors import InputError
 from llmva.evaluation import evaluate_loop, evaluate_method
-from llmva.generation import reply_surprise
+from llmva.likelihood import reply_surprise
 from llmva.loops import LLM_VA_R, align_r, read_loop
 from llmva.params import StudyParams
 from llmva.paths import anchored

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy
 
-from llmva.generation import reply_surprise
+from llmva.likelihood import reply_surprise
 from llmva.models import ChatModel
 
 LOOP_LENGTHS = range(1, 9)

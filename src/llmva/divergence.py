@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from llmva.generation import MOST_LOGITS, exchange_logits
+from llmva.likelihood import MOST_LOGITS, exchange_logits
 from llmva.models import ChatModel
 
 # Logits of the reference that are kept between measurements; above it they are computed each time.

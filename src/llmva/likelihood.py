@@ -1,0 +1,92 @@
+"""How likely a model finds given replies, token by token or as a whole."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy
+import torch
+
+from llmva.batches import by_length, encode_replies, half_of, pad_left, run_batches, token_positions
+from llmva.models import ChatModel, encode_chats, user_chats
+
+# Entries of logits that are taken into float32 at once: a quarter of a gigabyte.
+MOST_LOGITS = 2**26
+
+
+@torch.inference_mode()
+def exchange_logits(
+    chat_model: ChatModel, prompts: Sequence[str], replies: Sequence[str], *, batch_size: int
+) -> Iterator[torch.Tensor]:
+    """Yield, batch by batch, the logits (tokens, vocabulary) that predict the replies' tokens and their ends.
+
+    The order of batches and rows depends on the lengths alone, so two models' logits can be compared.
+    """
+    heads = encode_chats(chat_model.tokenizer, user_chats(prompts))
+    tails = encode_replies(chat_model, replies)
+    sequences = [head + tail for head, tail in zip(heads, tails, strict=True)]
+    order = by_length(sequences)
+    for start in range(0, len(order), batch_size):
+        yield _reply_logits(chat_model, sequences, tails, order[start : start + batch_size])
+
+
+def _reply_logits(
+    chat_model: ChatModel, sequences: list[list[int]], tails: list[list[int]], indices: list[int]
+) -> torch.Tensor:
+    batch = pad_left(chat_model, [sequences[index] for index in indices])
+    longest = max(len(tails[index]) for index in indices) + 1
+    positions = token_positions(batch["attention_mask"])
+    try:
+        logits = chat_model.model(**batch, position_ids=positions, use_cache=False, logits_to_keep=longest).logits
+    except torch.OutOfMemoryError:
+        half = half_of(len(indices))
+        # What is yielded stays one batch: another model's must still match it.
+        parts = [_reply_logits(chat_model, sequences, tails, part) for part in (indices[:half], indices[half:])]
+        return torch.cat(parts)
+    return torch.cat([logits[row, longest - len(tails[index]) - 1 :] for row, index in enumerate(indices)])
+
+
+@torch.inference_mode()
+def reply_surprise(
+    chat_model: ChatModel, prompts: Sequence[str], replies: Sequence[str], *, batch_size: int
+) -> numpy.ndarray:
+    """Return how unlikely a model finds given replies.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+        Mean negative log-likelihood, in nats per token, of the reply after its first token; 0 for a
+        reply of one token or none. The first token carries the decision to answer, and a changed
+        decision is no sign of broken language.
+    """
+    prompts_ids = encode_chats(chat_model.tokenizer, user_chats(prompts))
+    replies_ids = encode_replies(chat_model, replies)
+    surprise = numpy.zeros(len(prompts_ids))
+    sequences = [prompt + reply for prompt, reply in zip(prompts_ids, replies_ids, strict=True)]
+
+    def score(batch: dict, indices: list[int]) -> None:
+        longest = max(len(replies_ids[index]) for index in indices)
+        logits = chat_model.model(
+            **batch,
+            position_ids=token_positions(batch["attention_mask"]),
+            use_cache=False,
+            logits_to_keep=longest + 1,
+        ).logits
+        targets = batch["input_ids"][:, -longest:] if longest else batch["input_ids"][:, :0]
+        predicting = logits[:, :-1][:, -longest:] if longest else logits[:, :0]
+        loss = _cross_entropy(predicting, targets)
+        for row, index in enumerate(indices):
+            later = len(replies_ids[index]) - 1
+            if later > 0:
+                surprise[index] = float(loss[row, -later:].mean())
+
+    run_batches(chat_model, sequences, score, batch_size, None, None)
+    return surprise
+
+
+def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the loss of each token, (batch, positions), in float32, a few rows at a time where logits are large."""
+    rows = max(1, MOST_LOGITS // max(1, logits[0].numel()))
+    parts = [
+        torch.nn.functional.cross_entropy(part.float().transpose(1, 2), aims, reduction="none")
+        for part, aims in zip(logits.split(rows), targets.split(rows), strict=True)
+    ]
+    return torch.cat(parts)
