@@ -34,6 +34,9 @@ class Variant:
 # On features of unit length, C = 0.1 leaves margins soft: one direction then carries most of the decision.
 SOFT = {"feature_scale": "length", "penalty": 0.1}
 SOFT_SVM = Variant("soft SVM", SOFT)
+RMS = Variant("RMS", {"feature_scale": "rms"})
+# The paper's loop with each candidate for L_select run in full, as LLM-VA-R's are; and as many trials.
+IN_FULL = Variant("LLM-VA, L_select in full", {})
 RIDGE = Variant("ridge edit", {"update": "ridge"})
 RMS_RIDGE = Variant("RMS and ridge", {"feature_scale": "rms", "update": "ridge"})
 LLM_VA_R = Variant("LLM-VA-R", {**SOFT, "update": "ridge"})

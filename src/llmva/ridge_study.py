@@ -4,8 +4,10 @@ import pandas
 
 from llmva.evaluation import evaluate_loop, evaluate_method, stage_name
 from llmva.loops import (
+    IN_FULL,
     LLM_VA_R,
     RIDGE,
+    RMS,
     RMS_RIDGE,
     SOFT_SVM,
     Variant,
@@ -40,13 +42,13 @@ CONTROLS = (
 
 
 def run_parts(study: Study) -> dict[str, Stage]:
-    """Run each half of LLM-VA-R alone, the first design of it, and both halves together, all in the same way."""
+    """Run LLM-VA, each half of LLM-VA-R and of the first design of it alone, and both together, all in the same way."""
     params = study.params
     parts = {
         variant.name: run_variant(
             study, variant, params.probe.l_select, params.ridge.iterations, f"13_parts/{stage_name(variant.name)}"
         )
-        for variant in (SOFT_SVM, RIDGE, RMS_RIDGE)
+        for variant in (IN_FULL, RMS, SOFT_SVM, RIDGE, RMS_RIDGE)
     }
     return {**parts, LLM_VA_R.name: align_r(study)}
 

@@ -43,7 +43,7 @@ FINALS = {
 # stands behind them.
 VARIANTS = (
     "Original", "AlphaSteer", "AlphaSteer+", "Fine-tuning",
-    "LLM-VA", "soft SVM", "ridge edit", "RMS and ridge", "LLM-VA-R",
+    "LLM-VA", "LLM-VA, L_select in full", "RMS", "soft SVM", "ridge edit", "RMS and ridge", "LLM-VA-R",
 )  # fmt: skip
 
 
