@@ -8,6 +8,8 @@ SHELL := /bin/bash
 MODELS ?= tiny-llama tiny-gemma2 tiny-mistral tiny-phi3 tiny-qwen2 tiny-qwen3
 # SEEDS=3 adds each organism's seeds 1 and 2 to Tables 1 to 4 and Figures 1, 5 and 9.
 SEEDS ?= 1
+# The tracked results hold three seeds, and what is rebuilt from them shows all, unless SEEDS says otherwise.
+shown = $(if $(filter file,$(origin SEEDS)),3,$(SEEDS))
 # Studies of two organisms with other seeds of the study: other prompts, splits and samples.
 DRAWS ?= $(foreach draw,1 2,$(addsuffix -draw$(draw),tiny-llama tiny-qwen2))
 # The organisms that took no part in the design of LLM-VA-R.
@@ -148,11 +150,11 @@ fresh: $(FRESH:%=runs/%/13_ridge_edit/manifest.json) ## notebook 13 on FRESH, se
 any_fresh = $(wildcard $(FRESH:%=results/%/ridge.csv))
 any_drawn = $(wildcard $(DRAWS:%=results/%/table2.csv))
 tables: $(ENV) ## all tables from the tracked results/ alone (30 s)
-	$(PYTHON) -m llmva.tables all --models $(MODELS) --seeds $(SEEDS)
+	$(PYTHON) -m llmva.tables all --models $(MODELS) --seeds $(shown)
 	$(if $(any_drawn),$(PYTHON) -m llmva.tables draws --present --models $(STUDIES))
 	$(if $(any_fresh),$(PYTHON) -m llmva.tables ridge --present --models $(FRESH))
 figures: $(ENV) ## all figures from the tracked results/ alone (60 s)
-	$(PYTHON) -m llmva.figures all --models $(MODELS) --seeds $(SEEDS)
+	$(PYTHON) -m llmva.figures all --models $(MODELS) --seeds $(shown)
 	$(if $(any_fresh),$(PYTHON) -m llmva.figures figure13 --present --models $(FRESH))
 
 STAGES := 02_svm_identification 06_utility 07_ablation_angle 08_ablation_iterations 09_ablation_layers 10_transferability 11_judges

@@ -44,6 +44,14 @@ def slugs_of(item, committed):
     return slugs
 
 
+def studies_of(folder):
+    """Return the studies of the table `draws`, in the Makefile's order; none before there is a second one."""
+    bases = ("tiny-llama", "tiny-qwen2")
+    slugs = sorted([*bases, *(f"{base}-draw{draw}" for draw in (1, 2) for base in bases)])
+    present = [slug for slug in slugs if (folder / slug / "table2.csv").is_file()]
+    return present if len(present) > len(bases) else []
+
+
 def fresh_of(folder):
     """Return the organisms of notebook 13 that are no part of the other tables, in the Makefile's order."""
     slugs = [f"{base}-s{seed}" for seed in (10, 11) for base in BASES]
@@ -83,12 +91,30 @@ def test_figures_are_rebuilt_from_results(committed, item):
     require_same(figures.save_figures(item, slugs), committed)
 
 
+def test_make_rebuilds_what_is_committed(committed):
+    def planned(*arguments):
+        command = ["make", "--dry-run", "PYTHON=python", *arguments]
+        return subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True, check=True).stdout
+
+    for target in ("tables", "figures"):
+        assert f"--seeds {seeds_of(committed / 'results')}\n" in planned(target)
+        assert "--seeds 1\n" in planned(target, "SEEDS=1")
+
+
 def test_what_rests_on_fresh_organisms_is_rebuilt_from_results(committed):
     fresh = fresh_of(committed / "results")
     assert len(fresh) >= len(BASES)
     for path in tables.save_table("ridge", fresh):
         assert path.read_bytes() == (committed / "tables" / path.name).read_bytes(), path.name
     require_same(figures.save_figures("figure13", fresh), committed)
+
+
+def test_what_rests_on_other_seeds_of_the_study_is_rebuilt_from_results(committed):
+    studies = studies_of(committed / "results")
+    if not studies:
+        pytest.skip("no study with another seed of its own is committed yet")
+    for path in tables.save_table("draws", studies):
+        assert path.read_bytes() == (committed / "tables" / path.name).read_bytes(), path.name
 
 
 def require_same(files, committed):
@@ -114,6 +140,7 @@ def test_no_table_or_figure_is_left_over(committed):
     for item in tables.TABLES:
         if item not in tables.APART:
             made |= {path.name for path in tables.save_table(item, slugs_of(item, committed))}
-    if fresh := fresh_of(committed / "results"):
-        made |= {path.name for path in tables.save_table("ridge", fresh)}
+    for item, slugs in (("ridge", fresh_of(committed / "results")), ("draws", studies_of(committed / "results"))):
+        if slugs:
+            made |= {path.name for path in tables.save_table(item, slugs)}
     assert {path.name for path in (committed / "tables").iterdir()} == made
