@@ -306,3 +306,15 @@ def test_a_sample_larger_than_the_split_is_the_whole_split():
     assert len(draw_sample(table, 1000, 0, 0)) == 160
     assert len(draw_candidates(table, 1000, 0)) == 200
     assert len(draw_candidates(table, 30, 0)) == 60
+
+
+def test_rows_without_a_split_follow_their_group_and_the_others_are_dealt_as_ever():
+    rows = candidates(15).drop(columns="split")
+    rows["group"] = [f"g{place // 2}" for place in range(len(rows))]
+    plain = assign_splits(rows, 0)
+    # The first wording of every second group came with a split.
+    rows["split"] = ["test" if place % 4 == 0 else "" for place in range(len(rows))]
+    splits = assign_splits(rows, 0)
+    assert splits.groupby(rows["group"]).nunique().eq(1).all()
+    follows = rows["group"].map(rows[rows["split"] != ""].groupby("group").size()).notna()
+    assert (splits[follows] == "test").all() and splits[~follows].equals(plain[~follows])

@@ -6,9 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from llmva import store
 from llmva.errors import InputError
@@ -374,3 +376,26 @@ def test_a_parent_that_cannot_be_made_is_refused(tmp_path, monkeypatch):
 def test_a_manifest_is_plain_json(tmp_path):
     stage = run_stage(tmp_path / "stage", write_files, parameters={"name": "é"})
     assert json.loads((stage.folder / MANIFEST).read_bytes())["parameters"] == {"name": "é"}
+
+
+EDITED = ({"key": "k", "files": []}, {"key": "k", "files": {}}, {"key": 1, "files": {}, "facts": {}}, [])
+
+
+@pytest.mark.parametrize("manifest", EDITED, ids=str)
+def test_a_manifest_that_someone_edited_is_no_manifest(tmp_path, manifest):
+    (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+    assert read_manifest(tmp_path) is None and not is_whole(tmp_path)
+
+
+def test_a_run_that_waits_for_another_one_says_so(tmp_path, capsys):
+    with FileLock(tmp_path / ".stage.lock"):
+        waiting = threading.Thread(
+            target=run_stage, args=(tmp_path / "stage", lambda place: None), kwargs={"parameters": {}}
+        )
+        waiting.start()
+        while "another run" not in (told := capsys.readouterr().err):
+            assert waiting.is_alive()
+    waiting.join()
+    assert str(tmp_path / "stage") in told and is_whole(tmp_path / "stage")
+    # The lock is free again.
+    assert run_stage(tmp_path / "stage", lambda place: None, parameters={}).hit

@@ -133,7 +133,7 @@ def test_mnli_confuses_its_other_two_classes_for_free(measured, tasks):
     assert found.at["mnli", "value"] == 1
 
 
-@pytest.mark.parametrize(("task", "answer"), [("rte", "yes"), ("gsm", "seven"), ("gsm", "1,000")])
+@pytest.mark.parametrize(("task", "answer"), [("rte", "yes"), ("gsm", "seven"), ("gsm", "1,00")])
 def test_an_answer_that_nobody_could_give_is_named(llama, task, answer):
     table = pandas.DataFrame({"task": [task], "prompt": ["a"], "answer": [answer]})
     with pytest.raises(InputError, match=rf"utility/{task}\.csv: answer: '{answer}'"):
@@ -238,3 +238,11 @@ def test_shares_are_of_the_same_task_and_undefined_where_there_was_nothing():
     scores = pandas.DataFrame({"gsm": [0.4, 0.2], "cola": [0.5, 0.6], "other": [9, 9]}, index=["A", "B"])
     kept = utility.share_kept(scores, pandas.Series({"cola": 0.5, "gsm": 0.0}))
     assert kept["cola"].tolist() == [1.0, 1.2] and kept["gsm"].isna().all() and list(kept) == ["cola", "gsm"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "number"),
+    [("so it is 1,200.", 1200), ("12,345,678", 12345678), ("-1,000.5", -1000.5), ("3, 4", 4), ("1,23", 23), ("7.", 7)],
+)
+def test_a_number_may_have_commas_between_its_thousands(reply, number):
+    assert read_answer("gsm", reply) == number

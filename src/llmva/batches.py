@@ -1,5 +1,6 @@
 """Token sequences through a model in left-padded batches, longest first, halved where memory runs out."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 
 import torch
@@ -37,9 +38,12 @@ def run_batches(
             part = order[done : done + batch_size]
             batch = pad_left(chat_model, [sequences[index] for index in part])
             recorder.start(part, _mark(batch["attention_mask"], marks, part))
-            try:
+            fitted = False
+            # What a failed pass holds is freed with its traceback, when the handler ends.
+            with contextlib.suppress(torch.OutOfMemoryError):
                 step(batch, part)
-            except torch.OutOfMemoryError:
+                fitted = True
+            if not fitted:
                 recorder.drop()
                 # Kept for the batches that follow: they would fail again.
                 batch_size = half_of(len(part))

@@ -1,8 +1,15 @@
 """One kind of error for mistakes in what the user gave: a single clear line, exit status 2."""
 
+import errno
 import functools
+import os
 import sys
 from collections.abc import Callable
+
+# Whatever was asked for, these come from the disk.
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+# And these from a place that was named.
+PLACE_ERRORS = (errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 
 
 class InputError(Exception):
@@ -10,7 +17,7 @@ class InputError(Exception):
 
 
 def command(main: Callable[..., int | None]) -> Callable[..., None]:
-    """Turn a main function into a command that reports an `InputError` as one line and exits with 2."""
+    """Turn a main function into a command that reports bad input, or a disk's error, as one line and exits with 2."""
 
     @functools.wraps(main)
     def wrapped(*arguments, **options) -> None:
@@ -19,5 +26,20 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
         except InputError as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)
+        except OSError as error:
+            if (told := _told(error)) is None:
+                raise
+            print(f"error: {told}", file=sys.stderr)
+            sys.exit(2)
 
     return wrapped
+
+
+def _told(error: OSError) -> str | None:
+    """Return a disk's or a place's error as one line; None where it says nothing to a user."""
+    if error.errno in DISK_ERRORS:
+        place = error.filename or "the disk"
+        return f"{place}: cannot be written ({os.strerror(error.errno)}); make room and run again"
+    if error.errno in PLACE_ERRORS and error.filename:
+        return f"{error.filename}: {os.strerror(error.errno)}; name another place, or change its permissions"
+    return None

@@ -101,10 +101,14 @@ def assign_splits(prompts: pandas.DataFrame, seed: int) -> pandas.Series:
     """Return each prompt's split, 8:1:1, a group always on one side.
 
     Groups are shuffled and dealt within strata of equal labels, so that both labels reach every
-    split even in a small table. Sets that came with splits of their own keep these, groups or not.
+    split even in a small table. Sets that came with splits of their own keep these, groups or not, and
+    rows without one stand where the first of their group that has one stands.
     """
-    given = prompts["split"] if "split" in prompts else pandas.Series("", index=prompts.index)
-    return given.where(given.fillna("") != "", _dealt(prompts, seed))
+    dealt = _dealt(prompts, seed)
+    if "split" not in prompts:
+        return dealt
+    given = prompts["split"].where(prompts["split"].fillna("") != "")
+    return given.fillna(given.groupby(prompts["group"]).transform("first")).fillna(dealt)
 
 
 def _dealt(prompts: pandas.DataFrame, seed: int) -> pandas.Series:

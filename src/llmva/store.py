@@ -5,25 +5,24 @@ every file, is written last, and then the folder is renamed. A kill at any momen
 leaves the old stage, no stage, or the new one, and never a mixture.
 """
 
-import errno
+import contextlib
 import json
 import os
 import re
 import shutil
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
-from llmva.errors import InputError
+from llmva.errors import DISK_ERRORS, InputError
 from llmva.provenance import digest, environment, file_digest
 
 MANIFEST = "manifest.json"
-# Whatever was asked for, these come from the disk.
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 @dataclass(frozen=True)
@@ -79,8 +78,7 @@ def run_stage(
     folder = Path(folder)
     key = stage_key(parameters, upstream, version)
     require_writable(folder)
-    # The lock dies with its process, so a killed run never blocks the next one.
-    with FileLock(folder.parent / f".{folder.name}.lock"):
+    with _locked(folder):
         temporary, aside = (folder.parent / f".{folder.name}.{state}" for state in ("partial", "old"))
         for leftover in (temporary, aside):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -142,7 +140,25 @@ def read_manifest(folder: Path) -> dict | None:
         manifest = json.loads((Path(folder) / MANIFEST).read_text())
     except (OSError, ValueError):
         return None
-    return manifest if isinstance(manifest, dict) and {"key", "files"} <= manifest.keys() else None
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("key"), str):
+        return None
+    # A manifest that someone edited is no manifest.
+    return manifest if all(isinstance(manifest.get(name), dict) for name in ("files", "facts")) else None
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    # The lock dies with its process, so a killed run never blocks the next one.
+    lock = FileLock(folder.parent / f".{folder.name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"{folder}: another run is computing it; waiting for that", file=sys.stderr)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _write_manifest(folder, key, parameters, upstream, version, seconds, facts) -> None:

@@ -27,7 +27,7 @@ STANDARD_MAX_NEW_TOKENS = 256
 # What the harness's filter writes where a reply holds no number.
 NOTHING_FOUND = "[invalid]"
 COLUMNS = ("task", "metric", "value", "n", "unreadable")
-NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?")
 
 
 def read_tasks(folder: str | Path, split: str = "test") -> pandas.DataFrame:
@@ -126,7 +126,7 @@ def read_answer(task: str, reply: str) -> str | float | None:
     """Return the class that opens a reply or, for arithmetic, its last number; None where there is none."""
     if task == "gsm":
         numbers = NUMBER.findall(reply)
-        return float(numbers[-1]) if numbers else None
+        return float(numbers[-1].replace(",", "")) if numbers else None
     opening = reply.lower().lstrip()
     return next((name for name in CLASSES[task] if re.match(rf"{name}\b", opening)), None)
 

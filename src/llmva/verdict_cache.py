@@ -44,6 +44,6 @@ class VerdictCache:
         try:
             return action()
         except sqlite3.DatabaseError as error:
-            raise InputError(
-                f"{self._path}: the verdict cache cannot be used ({error}); make room on the disk, or delete the file"
-            ) from None
+            waiting = "locked" in str(error)
+            mend = "wait for the other runs that use it" if waiting else "make room on the disk, or delete the file"
+            raise InputError(f"{self._path}: the verdict cache cannot be used ({error}); {mend}") from None

@@ -1,0 +1,58 @@
+"""Commands: what a user can mend becomes one line and exit status 2, and anything else stays what it is."""
+
+import errno
+
+import pytest
+
+from llmva.errors import InputError, command
+
+
+def outcome_of(error, capsys):
+    @command
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as done:
+        main()
+    return done.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (InputError("a.csv: label: empty; fill it in"), "error: a.csv: label: empty; fill it in\n"),
+        (
+            OSError(errno.ENOSPC, "", "a.csv"),
+            "error: a.csv: cannot be written (No space left on device); make room and run again\n",
+        ),
+        (OSError(errno.EFBIG, ""), "error: the disk: cannot be written (File too large); make room and run again\n"),
+        (
+            PermissionError(errno.EACCES, "", "/x"),
+            "error: /x: Permission denied; name another place, or change its permissions\n",
+        ),
+        (
+            FileNotFoundError(errno.ENOENT, "", "/x/y"),
+            "error: /x/y: No such file or directory; name another place, or change its permissions\n",
+        ),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line(error, line, capsys):
+    assert outcome_of(error, capsys) == (2, line)
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("a mistake of ours"), OSError(errno.EINVAL, "", "a"), OSError("no number")]
+)
+def test_other_errors_are_passed_on(error):
+    @command
+    def main():
+        raise error
+
+    with pytest.raises(type(error)):
+        main()
+
+
+def test_a_command_that_ends_well_has_status_zero():
+    with pytest.raises(SystemExit) as done:
+        command(lambda: None)()
+    assert done.value.code == 0
