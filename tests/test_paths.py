@@ -3,10 +3,11 @@
 import os
 from pathlib import Path
 
+import pandas
 import pytest
 
 from llmva import paths
-from llmva.paths import write_atomically
+from llmva.paths import write_atomically, write_texts
 
 
 class Killed(BaseException):
@@ -63,3 +64,15 @@ def test_relative_paths_are_anchored_at_the_root_and_absolute_ones_stay(tmp_path
     assert all(
         isinstance(folder, Path) and folder.is_absolute() for folder in (paths.RUNS, paths.RESULTS, paths.TABLES)
     )
+
+
+def test_texts_come_back_whatever_characters_they_hold(tmp_path):
+    texts = ["a\rb", "a\r\nb\n", 'say "no", please', "", "NA", "\ufeffx\u2028y", " 7 "]
+    table = pandas.DataFrame({"id": [f"p{n}" for n in range(len(texts))], "n": range(len(texts)), "text": texts})
+    path = tmp_path / "rows.csv"
+    write_texts(path, table[:3], mode="a")
+    write_texts(path, table[3:], mode="a")
+    read = pandas.read_csv(path, keep_default_na=False)
+    assert read.to_dict("list") == table.to_dict("list")
+    write_texts(path, table[:1])
+    assert len(pandas.read_csv(path)) == 1

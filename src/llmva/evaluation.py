@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas
 
 from llmva.loops import LLM_VA_R, RELEASED, RELEASED_STRICT, align_r, read_loop, run_released, selected_iteration
+from llmva.paths import write_texts
 from llmva.provenance import digest
 from llmva.readers import chosen_l_select
 from llmva.stages import probe_layers, run_alignment
@@ -141,7 +142,7 @@ def finish_results(study: Study, evaluated: dict[str, Stage], name: str) -> Stag
 
     def compute(place: Path) -> None:
         tables = [pandas.read_csv(stage / "outcomes.csv", keep_default_na=False) for stage in evaluated.values()]
-        pandas.concat(tables)[OUTCOMES].to_csv(place / "outcomes.csv", index=False)
+        write_texts(place / "outcomes.csv", pandas.concat(tables)[OUTCOMES])
 
     return run_stage(
         study.folder / name,
@@ -184,4 +185,4 @@ def _prompts(study: Study) -> pandas.DataFrame:
 
 
 def _append(path: Path, table: pandas.DataFrame) -> None:
-    table.to_csv(path, mode="a", header=not path.exists(), index=False)
+    write_texts(path, table, mode="a")

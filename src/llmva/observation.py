@@ -17,6 +17,7 @@ from llmva.generation import read_exchange_activations
 from llmva.layers import score_sublayers
 from llmva.metrics import measure
 from llmva.parallel import map_in_threads
+from llmva.paths import write_texts
 from llmva.provenance import random_generator
 from llmva.ridge import ridge_input_vector
 from llmva.store import Stage
@@ -120,8 +121,8 @@ def save_observation(
     for name in ("answer_outcome", "benign_outcome", "angle"):
         table[name] = [getattr(vectors[sublayer], name) for sublayer in table.index]
     rows = examined.rows
-    rows[["id", "split", "response"]].to_csv(place / "responses.csv", index=False)
-    rows[["id", "split", "guard_verdict", "verdict", "raw"]].to_csv(place / "verdicts.csv", index=False)
+    write_texts(place / "responses.csv", rows[["id", "split", "response"]])
+    write_texts(place / "verdicts.csv", rows[["id", "split", "guard_verdict", "verdict", "raw"]])
     table.to_csv(place / "sublayers.csv", index_label="sublayer")
     metrics = measure(rows[rows["split"] == "validation"])
     arrays = {

@@ -4,9 +4,14 @@
 check never rewrites what is committed.
 """
 
+import csv
 import os
 import uuid
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas
 
 ROOT = Path(os.environ.get("LLMVA_ROOT", Path(__file__).resolve().parents[2]))
 OUT = Path(os.environ.get("LLMVA_OUT", ROOT)).absolute()
@@ -41,3 +46,12 @@ def write_atomically(path: str | Path, content: str | bytes) -> bool:
     temporary.write_bytes(data)
     os.replace(temporary, path)
     return True
+
+
+def write_texts(path: Path, table: "pandas.DataFrame", mode: str = "w") -> None:
+    """Write a table with prompts or replies as CSV, or append it to one.
+
+    All text is quoted: unquoted, a lone carriage return in a reply would end its row.
+    """
+    header = mode == "w" or not path.exists()
+    table.to_csv(path, mode=mode, header=header, index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)

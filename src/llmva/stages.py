@@ -17,6 +17,7 @@ from llmva.generation import respond
 from llmva.judges import judge_responses
 from llmva.loops import run_loop
 from llmva.observation import save_observation
+from llmva.paths import write_texts
 from llmva.prompts import (
     assign_splits,
     describe_pool,
@@ -66,10 +67,10 @@ def collect_prompts(study: Study) -> Stage:
         verdicts = judge_responses(exchanges, study.judge, cache=study.plain_examiner.cache, degeneracy=check)
         wrong = is_wrong(drawn.merge(verdicts, on="id", validate="one_to_one"))
         pool = errors_first_pool(drawn, wrong, size=params.pool_size, error_share=params.error_share, seed=params.seed)
-        _neutral(study, pool, exchanges, verdicts).to_csv(place / "neutral.csv", index=False)
-        exchanges[["id", "response"]].to_csv(place / "responses.csv", index=False)
-        verdicts.to_csv(place / "verdicts.csv", index=False)
-        pool.to_csv(place / "prompts.csv", index=False)
+        write_texts(place / "neutral.csv", _neutral(study, pool, exchanges, verdicts))
+        write_texts(place / "responses.csv", exchanges[["id", "response"]])
+        write_texts(place / "verdicts.csv", verdicts)
+        write_texts(place / "prompts.csv", pool)
         return {"surprise_limit": check.limit, **describe_pool(pool)}
 
     parameters = study.identity("seed", "candidates", "pool_size", "error_share")

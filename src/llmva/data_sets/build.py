@@ -13,6 +13,7 @@ from llmva.data_sets.fetching import Fetched, fetch
 from llmva.data_sets.grouping import find_bases
 from llmva.data_sets.released import read_released
 from llmva.errors import InputError
+from llmva.paths import write_texts
 from llmva.provenance import random_generator
 
 MANIFEST = "manifest.json"
@@ -135,7 +136,7 @@ def _write(target: Path, tables: dict[str, pandas.DataFrame], manifest: dict) ->
         for name, table in tables.items():
             path = place / SETS[name].part / f"{name}.csv"
             path.parent.mkdir(parents=True, exist_ok=True)
-            table.to_csv(path, index=False, lineterminator="\n")
+            write_texts(path, table)
         (place / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         place.rename(target)
     finally:
