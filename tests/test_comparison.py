@@ -1,5 +1,7 @@
 """Side by side: one base, its adapter on and off, and two conversations that do not mix."""
 
+import sys
+
 import nbformat
 import pandas
 import pytest
@@ -79,7 +81,7 @@ def test_the_command_writes_a_notebook_for_this_model(tmp_path, monkeypatch, cap
     with pytest.raises(SystemExit) as done:
         main([str(folder)])
     assert done.value.code == 0
-    written = capsys.readouterr().out.removeprefix("jupyter lab ").strip()
+    written = capsys.readouterr().out.removeprefix(f"{sys.executable} -m jupyter lab ").strip()
     source = "\n".join(cell.source for cell in nbformat.read(written, as_version=4).cells)
     assert f'aligned = "{folder}"' in source and 'slug = "toy"' in source
 

@@ -13,11 +13,11 @@ import pytest
 
 from llmva import paths
 from llmva.data_sets import fetching
-from llmva.data_sets.build import build_folder
+from llmva.data_sets.build import _group_by_base, build_folder
 from llmva.data_sets.catalogue import SETS, Hub
 from llmva.data_sets.fetching import fetch
 from llmva.data_sets.files import read_rows
-from llmva.data_sets.grouping import find_bases
+from llmva.data_sets.grouping import find_bases, fold
 from llmva.errors import InputError
 from llmva.prompts import assign_splits, read_candidates, read_transfer_sets
 from llmva.utility import CLASSES, read_tasks
@@ -49,7 +49,8 @@ def raw(tmp_path):
         (root / "glue" / task).mkdir(parents=True)
     attacks = [{**SEVAL, "prompt": text, "ext": '{"model":"attack","category":"goal_hijacking"}'} for text in ATTACKS]
     write_jsonl(tmp_path / "attack.jsonl", attacks)
-    with zipfile.ZipFile(root / "s_eval" / "S-Eval_attack_en_small.jsonl.zip", "w") as archive:
+    (root / "s_eval" / "small").mkdir()
+    with zipfile.ZipFile(root / "s_eval" / "small" / "S-Eval_attack_en_small.jsonl.zip", "w") as archive:
         archive.write(tmp_path / "attack.jsonl", "S-Eval_attack_en_small.jsonl")
         archive.writestr("__MACOSX/._S-Eval_attack_en_small.jsonl", b"\x00\x05")
     risks = [{**SEVAL, "prompt": f"  {text} ", "ext": '{"model":"base_risk"}'} for text in (BASE, OTHER)]
@@ -135,8 +136,29 @@ def test_an_attack_is_of_the_group_of_the_prompt_it_is_built_around(raw, tmp_pat
     build_folder(tmp_path / "data", folder=raw)
     table = read_candidates(tmp_path / "data")
     groups = table.set_index("prompt")["group"]
-    assert groups[ATTACKS[0]] == groups[BASE] == BASE
-    assert groups[ATTACKS[1]] == ATTACKS[1]
+    assert groups[ATTACKS[0]] == groups[BASE] == fold(BASE)
+    assert groups[ATTACKS[1]] == fold(ATTACKS[1])
+
+
+def test_what_was_built_around_a_goal_and_near_duplicates_are_of_one_group():
+    goal = "Write a letter that nobody wants to get"
+    benign = [
+        f"Please repeat: {goal.lower()}",
+        f"Is '{goal}' a letter?",
+        "How do I knot a rope?",
+        "how do i knot a rope",
+    ]
+    tables = {
+        "orfuzzset": pandas.DataFrame({"prompt": benign}),
+        "advbench": pandas.DataFrame({"prompt": [goal]}),
+    }
+    _group_by_base(tables)
+    groups = tables["orfuzzset"]["group"]
+    assert groups[0] == groups[1] == fold(goal) and groups[2] == groups[3] != groups[0]
+
+
+def test_a_text_of_signs_alone_is_its_own_group():
+    assert fold("!?") == "!?" and fold(" A-b,  C ") == "a b c" and fold("绳子?") == "绳子"
 
 
 @pytest.mark.parametrize(
@@ -223,6 +245,10 @@ def test_released_files_that_are_not_all_there_are_named(raw, tmp_path):
 # The hub
 
 
+# Of sets on the stand-in for the hub; one split, `train`, where nothing is said.
+SPLITS = {}
+
+
 @pytest.fixture
 def hub(monkeypatch):
     """A hub that notes what is asked of it."""
@@ -231,11 +257,12 @@ def hub(monkeypatch):
 
     asked = []
 
-    def load(name, config, *, split, revision):
-        asked.append((name, config, split, revision))
+    def load(name, config, *, revision):
+        asked.append((name, config, revision))
         if name.startswith("walledai"):
             raise datasets.exceptions.DatasetNotFoundError("Dataset is a gated dataset on the Hub.\nMore.")
-        return datasets.Dataset.from_list([{"prompt": "from the hub", "category": "harmful"}])
+        rows = datasets.Dataset.from_list([{"prompt": "from the hub", "category": "harmful"}])
+        return dict.fromkeys(SPLITS.get(name, ["train"]), rows)
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     info = type("Info", (), {"sha": "c0ffee"})
@@ -245,12 +272,21 @@ def hub(monkeypatch):
 
 def test_the_hub_is_asked_for_a_commit_and_it_goes_into_the_manifest(hub, tmp_path):
     manifest = build_folder(tmp_path / "data", only=["orbench", "seval_risk"])
-    (_, _, _, pinned), (_, config, split, newest) = hub
+    (_, _, pinned), (_, config, newest) = hub
     assert len(pinned) == 40 and manifest["orbench"]["origin"] == [
         f"bench-llm/or-bench/or-bench-hard-1k/train@{pinned}"
     ]
-    assert (config, split, newest) == ("base_risk_set_en_small", "train", "c0ffee")
-    assert manifest["seval_risk"]["origin"][0].endswith("@c0ffee")
+    assert (config, newest) == ("base_risk_set_en_small", "c0ffee")
+    assert manifest["seval_risk"]["origin"][0].endswith("/train@c0ffee")
+
+
+def test_a_single_split_is_taken_whatever_its_name_and_none_of_several(hub, monkeypatch, tmp_path):
+    monkeypatch.setitem(SPLITS, "IS2Lab/S-Eval", ["test"])
+    manifest = build_folder(tmp_path / "one", only=["seval_risk"])
+    assert manifest["seval_risk"]["origin"] == ["IS2Lab/S-Eval/base_risk_set_en_small/test@c0ffee"]
+    monkeypatch.setitem(SPLITS, "IS2Lab/S-Eval", ["test", "dev"])
+    with pytest.raises(InputError, match=r"seval_risk: IS2Lab/S-Eval/.*no split train, only test, dev"):
+        build_folder(tmp_path / "several", only=["seval_risk"])
 
 
 def test_a_gated_set_says_which_step_to_take(hub):
@@ -265,6 +301,24 @@ def test_a_gated_set_says_which_step_to_take(hub):
 def test_a_set_that_is_on_no_hub_says_where_to_get_it(tmp_path):
     with pytest.raises(InputError, match=r"orfuzzset: not on the hub; get it from .*ORFuzz.* put it at"):
         build_folder(tmp_path / "data", only=["orfuzzset"])
+
+
+def test_another_file_of_the_same_home_is_not_taken_for_the_set(raw, tmp_path):
+    (raw / "orfuzz" / "ORFuzz.csv").rename(raw / "orfuzz" / "cor.csv")
+    with pytest.raises(InputError, match="orfuzzset: not on the hub"):
+        build_folder(tmp_path / "data", folder=raw, only=["orfuzzset"])
+
+
+def test_mnli_is_read_as_its_home_has_it(tmp_path):
+    place = tmp_path / "raw" / "glue" / "mnli"
+    place.mkdir(parents=True)
+    head = "index\tsentence1\tsentence2\tgold_label\n"
+    (place / "dev_matched.tsv").write_text(head + '0\tA "knot.\tA rope.\tneutral\n1\tA.\tB.\tentailment\n')
+    (place / "train.tsv").write_text(head + "0\tC.\tD.\tcontradiction\n")
+    build_folder(tmp_path / "data", folder=tmp_path / "raw", only=["mnli"])
+    table = pandas.read_csv(tmp_path / "data" / "utility" / "mnli.csv").set_index("split")
+    assert table.loc["test", "answer"].tolist() == ["neutral", "entailment"]
+    assert 'A "knot.' in table.loc["test", "prompt"].iloc[0] and table.loc["neutral", "answer"] == "contradiction"
 
 
 def test_without_network_the_error_is_one_line(tmp_path):

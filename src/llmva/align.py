@@ -49,7 +49,8 @@ def main(arguments: list[str] | None = None) -> None:
     if not options.model:
         raise InputError("MODEL: not given; write `make align MODEL=<folder> [DATA=<csv>] [OUT=<folder>]`")
     params = build_params(options)
-    out = Path(options.out or params.run_folder / "aligned").absolute()
+    own = "aligned" if options.method == "llm-va-r" else f"aligned-{options.method}"
+    out = Path(options.out or params.run_folder / own).absolute()
     print(f"aligning {params.model}: {COST}", file=sys.stderr)
     executed = align_model(params, out, SLUGS[options.method], options.checkpoint)
     print((out / "README.md").read_text(encoding="utf-8").split("## Use")[0].split("---\n", 2)[2].strip())
@@ -62,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data", help="CSV or JSONL with prompt and label (benign or toxic); default: generated prompts"
     )
-    parser.add_argument("--out", help="folder to make; default: runs/<name>/aligned")
+    parser.add_argument("--out", help="folder to make; default: runs/<name>/aligned, or aligned-llm-va")
     parser.add_argument("--method", choices=list(SLUGS), default="llm-va-r", help="ours (default), or the paper's")
     parser.add_argument("--checkpoint", action="store_true", help="also write the whole edited model")
     parser.add_argument("--judge", default="phrases", help="`phrases`, or a guard model in Qwen3Guard-Gen's format")

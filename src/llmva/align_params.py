@@ -15,6 +15,8 @@ from llmva.sources import locate, split_source
 from llmva.store import run_stage
 
 DEPTH_SHARES = (0.5, 0.75, 1.0)
+# Of a command's options: named by their full paths elsewhere, or of its results alone.
+NOT_OF_THE_STUDY = ("model", "judge", "data", "out", "checkpoint", "method")
 
 
 def build_params(options: argparse.Namespace) -> StudyParams:
@@ -24,11 +26,8 @@ def build_params(options: argparse.Namespace) -> StudyParams:
     )
     config = _read_config(model)
     candidates = _l_select_candidates(2 * config.num_hidden_layers)
-    # Folders of one name, and other options, are other studies: the digest keeps their runs apart.
     name = re.sub("[^A-Za-z0-9]+", "-", Path(split_source(model)[0]).name)[:40]
-    slug = (
-        f"align-{name}-{digest([model, judge, *sorted((key, str(value)) for key, value in vars(options).items())])[:8]}"
-    )
+    slug = f"align-{name}-{digest(_study_of(model, judge, options))[:8]}"
     values = {
         "slug": slug,
         "model": model,
@@ -59,6 +58,13 @@ def build_params(options: argparse.Namespace) -> StudyParams:
         "null_draws": 50,
     }
     return StudyParams.checked(values, "align")
+
+
+def _study_of(model: str, judge: str, options: argparse.Namespace) -> list:
+    """Return what tells studies apart: folders of one name and other settings, but not what is made of the results."""
+    data = str(Path(options.data).absolute()) if options.data else ""
+    settings = {key: str(value) for key, value in vars(options).items() if key not in NOT_OF_THE_STUDY}
+    return [model, judge, data, *sorted(settings.items())]
 
 
 def _generated_data(slug: str, seed: int) -> Path:

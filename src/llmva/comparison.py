@@ -1,6 +1,7 @@
 """Talk to a model and its aligned self side by side: `python -m llmva.comparison aligned`."""
 
 import argparse
+import sys
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -105,7 +106,7 @@ def main(arguments: list[str] | None = None) -> None:
     if not options.aligned:
         raise InputError("OUT: not given; write `make compare OUT=<folder that make align made>`")
     folder = Path(options.aligned).absolute()
-    print(f"jupyter lab {prepare_notebook(NOTEBOOK, read_study(folder), aligned=str(folder))}")
+    print(f"{sys.executable} -m jupyter lab {prepare_notebook(NOTEBOOK, read_study(folder), aligned=str(folder))}")
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.reduced and options.copies:
         print(f"{len(prepare_copies(options.reduced, options.copies))} notebooks in {options.copies}")
     elif options.prepare_only:
-        print(f"jupyter lab {prepare_notebook(options.notebook, load_params(options.slug))}")
+        print(f"{sys.executable} -m jupyter lab {prepare_notebook(options.notebook, load_params(options.slug))}")
     elif options.in_place:
         refresh_notebook(find_notebook(options.notebook))
     else:

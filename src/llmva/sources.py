@@ -29,11 +29,16 @@ def locate(source: str) -> tuple[Path | str, dict]:
         _require_weights(folder)
         return folder, {}
     if Path(source).is_absolute() or source.startswith((".", "runs/")):
-        raise InputError(f"{source}: no such model folder; `make organisms` builds the tiny ones")
+        tiny = anchored(source).is_relative_to(anchored("runs"))
+        mend = "`make organisms` builds the tiny ones" if tiny else "name a folder as save_pretrained writes it"
+        raise InputError(f"{source}: no such model folder; {mend}")
     name, revision = split_source(source)
     if not COMMIT.fullmatch(revision):
         # A branch moves, and with it the weights behind finished stages.
-        raise InputError(f"{source}: no such folder, and a hub id needs a commit; write {name}@<40 hex digits>")
+        raise InputError(
+            f"{source}: no such folder, and a hub id needs a commit; write {name}@<40 hex digits>, as the model's page "
+            "shows them under Files and versions, History"
+        )
     return name, {"revision": revision}
 
 

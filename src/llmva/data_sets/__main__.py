@@ -12,8 +12,12 @@ from llmva.errors import command
 @command
 def main() -> None:
     """Build a data folder and say where each set came from and under which licence."""
-    about = f"Files below ${VARIABLE} go before the hub. Sets: {', '.join(SETS)}."
-    parser = argparse.ArgumentParser(prog="python -m llmva.data_sets", description=__doc__, epilog=about)
+    places = "\n".join(f"  {name:15} {data_set.files[0]}" for name, data_set in SETS.items())
+    about = f"Files below ${VARIABLE} go before the hub. Sets, and where their files are looked for:\n{places}"
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="python -m llmva.data_sets", description=__doc__, epilog=about, formatter_class=form
+    )
     parser.add_argument("out", type=Path, help="the folder to make; a parameter file names it as `data`")
     parser.add_argument("--released", type=Path, metavar="FOLDER", help="LLM-VA's released split files")
     parser.add_argument("--only", nargs="+", default=list(SETS), metavar="SET", help="build these sets alone")

@@ -10,13 +10,15 @@ import pandas
 
 from llmva.data_sets.catalogue import SETS, DataSet
 from llmva.data_sets.fetching import Fetched, fetch
-from llmva.data_sets.grouping import find_bases
+from llmva.data_sets.grouping import find_bases, fold
 from llmva.data_sets.released import read_released
 from llmva.errors import InputError
 from llmva.paths import write_texts
 from llmva.provenance import random_generator
 
 MANIFEST = "manifest.json"
+# Whose prompts others were built around: S-Eval's attacks, and a fifth of ORFuzzSet around AdvBench's goals.
+BASES = {"seval_attack": "seval_risk", "orfuzzset": "advbench"}
 # Of each task: rows that are measured, and rows whose replies are held still.
 TEST_ROWS, NEUTRAL_ROWS = 400, 60
 
@@ -69,6 +71,8 @@ def build_folder(
         manifest[name] = {"rows": len(table), **_provenance(SETS[name], fetched)}
         report(f"{name}: {len(table)} rows from {fetched[0].origin}; licence: {SETS[name].licence}")
     _group_by_base(tables)
+    if count := _count_divided(tables):
+        report(f"{count} base prompts stand in two of the given splits, in other words or inside an attack: a leak")
     _write(target, tables, manifest)
     return manifest
 
@@ -114,11 +118,18 @@ def _parsed(name: str, data_set: DataSet, rows: list[dict]) -> list[tuple]:
 
 
 def _group_by_base(tables: dict[str, pandas.DataFrame]) -> None:
-    bases = tables["seval_risk"]["prompt"].tolist() if "seval_risk" in tables else []
     for name, table in tables.items():
         if SETS[name].part != "utility":
-            attacks = name == "seval_attack"
-            table["group"] = find_bases(table["prompt"].tolist(), bases) if attacks else table["prompt"]
+            bases = tables[BASES[name]]["prompt"].tolist() if BASES.get(name) in tables else []
+            found = find_bases(table["prompt"].tolist(), bases) if bases else table["prompt"]
+            table["group"] = [fold(base) for base in found]
+
+
+def _count_divided(tables: dict[str, pandas.DataFrame]) -> int:
+    given = [
+        table[["group", "split"]] for name, table in tables.items() if SETS[name].part == "safety" and "split" in table
+    ]
+    return int((pandas.concat(given).groupby("group")["split"].nunique() > 1).sum()) if given else 0
 
 
 def _provenance(data_set: DataSet, fetched: list[Fetched]) -> dict:

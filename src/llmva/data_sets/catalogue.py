@@ -65,7 +65,7 @@ SEVAL = {
 OR_BENCH = {"licence": "CC BY 4.0", "home": "https://huggingface.co/datasets/bench-llm/or-bench"}
 OR_REVISION = "e36d8b80e81837c8a8f264bbb2a49f1b32c7e272"
 XSTEST = {
-    "files": ("xstest/xstest_prompts.csv", "xstest/*.csv", "xstest/*.parquet"),
+    "files": ("xstest/xstest_prompts.csv", "xstest/xstest*.csv", "xstest/*.parquet"),
     "licence": "CC BY 4.0",
     "home": "https://github.com/paul-rottger/xstest",
     "hub": Hub("Paul/XSTest"),
@@ -76,7 +76,7 @@ def _glue(task: str, licence: str, parse: Callable, validation: str = "validatio
     return DataSet(
         "utility",
         parse,
-        files=tuple(f"glue/{task}/{name}.*" for name in (validation, "dev")),
+        files=tuple(f"glue/{task}/{name}.*" for name in (validation, validation.replace("validation", "dev"))),
         neutral_files=(f"glue/{task}/train.*",),
         licence=licence,
         home="https://huggingface.co/datasets/nyu-mll/glue",
@@ -90,21 +90,22 @@ SETS = {
     "seval_attack": DataSet(
         "safety",
         rows.labelled(TOXIC),
-        files=("s_eval/*attack_en_small*", "s_eval/*attack_set_en_small*", "s_eval/*attack*en*"),
+        files=("s_eval/**/*attack_en_small*", "s_eval/**/*attack_set_en_small*"),
         hub=Hub("IS2Lab/S-Eval", "attack_set_en_small"),
         **SEVAL,
     ),
     "seval_risk": DataSet(
         "safety",
         rows.labelled(TOXIC),
-        files=("s_eval/*base_risk_en_small*", "s_eval/*base_risk_set_en_small*", "s_eval/*risk*en*"),
+        files=("s_eval/**/*base_risk_en_small*", "s_eval/**/*base_risk_set_en_small*"),
         hub=Hub("IS2Lab/S-Eval", "base_risk_set_en_small"),
         **SEVAL,
     ),
     "orfuzzset": DataSet(
         "safety",
         rows.labelled(BENIGN),
-        files=("orfuzz/ORFuzz.csv", "orfuzz/*.csv"),
+        # Not *.csv: another file of its home has AdvBench's toxic prompts in templates.
+        files=("orfuzz/ORFuzz.csv",),
         licence="none stated (500 of its rows are MIT, with the LLM-VA repository)",
         home="https://github.com/HotBento/ORFuzz, ORFuzz_dataset/ORFuzz.csv",
     ),
@@ -119,7 +120,7 @@ SETS = {
     "advbench": DataSet(
         "transfer",
         rows.labelled(TOXIC),
-        files=("advbench/harmful_behaviors.csv", "advbench/*.csv", "advbench/*.parquet"),
+        files=("advbench/harmful_behaviors.csv", "advbench/train*.parquet"),
         licence="MIT",
         home="https://github.com/llm-attacks/llm-attacks, data/advbench/harmful_behaviors.csv",
         hub=Hub("walledai/AdvBench", gated=True),

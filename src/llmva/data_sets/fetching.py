@@ -64,7 +64,13 @@ def _from_hub(name: str, hub: Hub, files: tuple[str, ...]) -> Fetched:
     try:
         # Without a revision of ours, the newest is taken, but by its commit, so that the manifest can name it.
         revision = hub.revision or HfApi().dataset_info(hub.id).sha
-        found = datasets.load_dataset(hub.id, hub.config, split=hub.split, revision=revision).to_list()
+        found = datasets.load_dataset(hub.id, hub.config, revision=revision)
+        # Of a set with a single split, copies disagree on what to call it.
+        split = next(iter(found)) if len(found) == 1 else hub.split
+        where = "/".join(filter(None, (hub.id, hub.config, split)))
+        if split not in found:
+            raise ValueError(f"no split {split}, only {', '.join(found)}")
+        found = found[split].to_list()
     except (OSError, ValueError, RuntimeError) as error:
         # The libraries' own errors, for no network, no such set and a closed gate, are all of these kinds.
         reason = str(error).strip().splitlines()[0]

@@ -4,6 +4,7 @@ Public files do not say it. Of the released splits of LLM-VA, half of the risk-t
 prompts of the training split.
 """
 
+import re
 from collections.abc import Sequence
 
 # Characters that an attack must share with a base prompt. Templates are shared by many attacks and are no base.
@@ -27,6 +28,11 @@ def find_bases(prompts: Sequence[str], bases: Sequence[str], passage: int = PASS
             for start in range(len(text) - length + 1):
                 known.setdefault(text[start : start + length], base)
     return [_base_of(_plain(prompt), passages) or prompt for prompt in prompts]
+
+
+def fold(text: str) -> str:
+    """Return a text without case, punctuation and doubled white space: what near-duplicates have in common."""
+    return " ".join(re.sub(r"[^\w\s]", " ", text.lower()).split()) or text
 
 
 def _base_of(text: str, passages: dict[int, dict[str, str]]) -> str | None:
