@@ -1,6 +1,9 @@
 """Plans: sizes that are published, floors computed by hand, and all real models without network."""
 
+import json
+
 import pytest
+from conftest import save_random_model
 
 from llmva import paths, plan
 from llmva.machines import EFFICIENCY, Machine, known_efficiency, measure_machine
@@ -47,7 +50,7 @@ def test_the_share_of_the_roofline_is_measured_here_and_kept_for_other_plans(tmp
     here = measure_machine(small)
     assert 0 < here.efficiency <= 1 and here.flops > 1e9 and here.bandwidth > 1e8
     efficiency, source = known_efficiency()
-    assert (efficiency, source) == (here.efficiency, f"measured on {here.name}")
+    assert (efficiency, source) == (here.efficiency, f"measured on {here.name}, so a guess for a GPU")
     with pytest.raises(SystemExit):
         plan.main(["qwen3-4b", "--gpu", "H200"])
     assert (
@@ -73,11 +76,43 @@ def test_more_iterations_cost_more_and_a_model_too_large_is_told():
     short = plan.plan_stages(params.model_copy(update={"iterations": 10}), model, judge, machine)
     whole = plan.plan_stages(params, model, judge, machine)
     longer = whole["hours"] / short["hours"]
-    assert longer["04 alignment loop"] == pytest.approx(29 / 9) and longer["00 prompts"] == 1
+    assert longer["04 alignment loop"] == pytest.approx(25 / 5) and longer["00 prompts"] == 1
     assert longer["05 tuning of the baselines"] == pytest.approx(31 / 11)
-    assert whole.loc["04 alignment loop", "replies"] == 29 * (512 + 200)
+    assert whole.loc["04 alignment loop", "replies"] == 25 * (512 + 200)
     small = Machine("RTX4090", *plan.GPUS["RTX4090"], 0.35)
     assert "use several devices" in "\n".join(plan._lines(params, model, judge, small))
+
+
+def test_a_folder_of_your_own_has_a_plan_and_nothing_is_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(paths, "RUNS", tmp_path / "runs")
+    folder = save_random_model(tmp_path / "model")
+    with pytest.raises(SystemExit) as stop:
+        plan.main([str(folder)])
+    printed = capsys.readouterr().out
+    assert stop.value.code == 0 and "judged by phrases" in printed and f"weights here already: {folder}" in printed
+    assert not (tmp_path / "runs").exists()
+
+
+def test_weights_are_here_when_every_shard_is(tmp_path, monkeypatch):
+    name, files = f"owner/name@{'0' * 40}", {}
+    monkeypatch.setattr(plan, "try_to_load_from_cache", lambda _, file, revision: files.get(file))
+    files["config.json"] = "config.json"
+    assert not plan._is_here(name)
+    index = tmp_path / "index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}))
+    files |= {"model.safetensors.index.json": str(index), "one.safetensors": "one"}
+    assert not plan._is_here(name)
+    files["two.safetensors"] = "two"
+    assert plan._is_here(name)
+    assert not plan._is_here("owner/name")
+
+
+def test_weights_that_one_device_cannot_hold_are_told():
+    params = load_params("phi-4")
+    model, judge = (Shape(**value) for value in load_shapes("phi-4").values())
+    lines = "\n".join(plan._lines(params, model, judge, Machine("H100", *plan.GPUS["H100"], 0.35)))
+    # Two copies of 29.3 GB and a judge of 16.4 are more than 80 % of 80.
+    assert "of the weights 64 GB stay on one device" in lines
 
 
 @pytest.mark.parametrize(

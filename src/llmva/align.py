@@ -45,7 +45,7 @@ def align_model(params: StudyParams, out: Path, method: str, checkpoint: bool) -
 @command
 def main(arguments: list[str] | None = None) -> None:
     """Align the model named on the command line."""
-    options = _parser().parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     if not options.model:
         raise InputError("MODEL: not given; write `make align MODEL=<folder> [DATA=<csv>] [OUT=<folder>]`")
     params = build_params(options)
@@ -57,7 +57,8 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"\nwritten to {out}; begin with {out / 'report.html'} (how it was made: {executed})")
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command's options, with their defaults."""
     parser = argparse.ArgumentParser(prog="python -m llmva.align", description=__doc__)
     parser.add_argument("--model", help="a checkpoint folder with a chat template, or <hub id>@<revision>")
     parser.add_argument(

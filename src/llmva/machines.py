@@ -81,7 +81,8 @@ def known_efficiency() -> tuple[float, str]:
         return EFFICIENCY, "assumed; `GPU=here` measures it"
     if not (math.isfinite(known.efficiency) and 0 < known.efficiency <= 1):
         return EFFICIENCY, "assumed; `GPU=here` measures it"
-    return known.efficiency, f"measured on {known.name}"
+    a_guess = ", so a guess for a GPU" if "CPU" in known.name else ""
+    return known.efficiency, f"measured on {known.name}{a_guess}"
 
 
 def _kept() -> Path:

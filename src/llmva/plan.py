@@ -1,26 +1,35 @@
 """What a study will cost, from configurations alone: `python -m llmva.plan llama-3.1-8b [--gpu H100]`."""
 
 import argparse
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pandas
 from huggingface_hub import try_to_load_from_cache
 
+from llmva.align import make_parser
+from llmva.align_params import build_params
 from llmva.data_sets.build import TEST_ROWS
 from llmva.data_sets.catalogue import SETS
 from llmva.errors import InputError, command
 from llmva.loops import LOOPS
 from llmva.machines import GPUS, Machine, known_efficiency, measure_machine
+from llmva.models import SHARE_FOR_WEIGHTS
+from llmva.observation import NEUTRAL_TOKENS
 from llmva.params import StudyParams, load_params, load_shapes
 from llmva.paths import anchored
 from llmva.prompts import SAFETY_SETS, TRANSFER_SETS
+from llmva.ridge_study import CONTROLS, PARTS
 from llmva.shapes import BYTES, Shape, read_shape
 from llmva.sources import locate, split_source
 from llmva.steering import METHODS
+from llmva.steering.fine_tuning import EPOCHS
 
 # Tokens: a prompt with its template, and what a guard reads (its own instructions, prompt and reply) and writes.
 PROMPT, GUARD_READS, GUARD_WRITES = 110, 450, 18
+# What `make all` does not run.
+APART = "13 parts of LLM-VA-R"
 # Further variants of three methods are measured at the end as well.
 VARIANTS = 3
 
@@ -39,6 +48,9 @@ def plan_stages(params: StudyParams, model: Shape, judge: Shape | None, machine:
     probes = len(params.probe.l_select) * params.probe.iterations
     own = len(params.probe.l_select) * params.ridge.iterations
     tasks = TEST_ROWS * sum(data_set.part == "utility" for data_set in SETS.values())
+    turned = sum(degrees > 0 for degrees in params.ablations.degrees)
+    others = set(params.ablations.l_select) - set(params.probe.l_select)
+    parts = len(PARTS) * len(params.probe.l_select) + len(CONTROLS)
     # The unseen sets are smaller than the most that is asked for: half of it, by rule of thumb.
     final = test + len(TRANSFER_SETS) * params.transfer_size // 2 + tasks
     looks = {
@@ -50,23 +62,33 @@ def plan_stages(params: StudyParams, model: Shape, judge: Shape | None, machine:
         "05 released code's loop": (params.iterations, sample + validation),
         "05 tuning of the baselines": ((len(METHODS) - 1) * params.trials, validation),
         "05, 06, 10 test, unseen sets, tasks": (len(METHODS) + len(LOOPS) + VARIANTS, final),
+        "07 distorted vectors": (turned * params.ablations.draws * params.probe.iterations, sample + validation),
+        "08 further iterations": (max(0, params.ablations.iterations - params.iterations), sample + validation),
+        "09 numbers of sublayers": (len(others) * params.probe.iterations, sample + validation),
+        "11 two judges": (params.probe.iterations, sample + validation),
+        APART: (parts * params.ridge.iterations, sample + validation),
     }
     rows = {}
     for stage, (count, prompts) in looks.items():
         seconds = count * _seconds(params, model, judge, machine, prompts)
         tokens = count * prompts * (PROMPT + params.generation.max_new_tokens)
         rows[stage] = {"looks": count, "replies": count * prompts, "tokens": tokens, "hours": seconds / 3600}
-    return pandas.DataFrame.from_dict(rows, orient="index").rename_axis("stage")
+    tokens = EPOCHS * len(SAFETY_SETS) * params.pool_size * 8 // 10 * (PROMPT + params.generation.max_new_tokens)
+    # Three passes' work: one forwards, and backwards at most two more.
+    seconds = machine.seconds(6 * model.matrices * tokens, 0)
+    rows["05 fine-tuning"] = {"looks": 0, "replies": 0, "tokens": tokens, "hours": seconds / 3600}
+    return pandas.DataFrame.from_dict(rows, orient="index").rename_axis("stage").sort_index()
 
 
 def plan_memory(params: StudyParams, model: Shape, judge: Shape | None) -> dict[str, float]:
-    """Return the bytes that must be there at once: both copies of the model, the judge, and a batch's cache."""
+    """Return the bytes that must be there at once: the copies of the model, the judge, and a batch's cache."""
     size = BYTES[params.dtype]
     length = PROMPT + params.generation.max_new_tokens
     return {
         "model": model.parameters * size,
         "unedited copy, which judges the language": model.parameters * size,
         "judge": judge.parameters * size if judge else 0,
+        "copy that is fine-tuned (notebook 05 alone)": model.parameters * size,
         "keys and values of a batch": params.generation.batch_size * length * model.cache_bytes(params.dtype),
         # Of every token of a batch's replies, twice: the edited model's and the unedited one's.
         "logits of a batch": 2
@@ -75,6 +97,14 @@ def plan_memory(params: StudyParams, model: Shape, judge: Shape | None) -> dict[
         * model.vocabulary
         * size,
     }
+
+
+def plan_host_memory(params: StudyParams, model: Shape) -> float:
+    """Return the bytes of the CPU's memory in a round of LLM-VA-R: activations, and the edited weights' originals."""
+    read, written = model.heads * model.head_width + model.inner_width, 2 * model.width
+    rows = len(SAFETY_SETS) * (params.sample_per_dataset + params.pool_size // 10)
+    activations = 4 * model.blocks * (rows * (read + written) + NEUTRAL_TOKENS * read)
+    return activations + model.blocks * model.width * read * BYTES[params.dtype]
 
 
 def plan_disk(params: StudyParams, model: Shape, judge: Shape | None) -> dict[str, float]:
@@ -93,7 +123,7 @@ def plan_disk(params: StudyParams, model: Shape, judge: Shape | None) -> dict[st
 def main(arguments: list[str] | None = None) -> None:
     """Print the plan of a study."""
     parser = argparse.ArgumentParser(prog="python -m llmva.plan", description=__doc__)
-    parser.add_argument("slug", help="a model: the name of a file in papermill_params/")
+    parser.add_argument("slug", help="a model: the name of a file in papermill_params/, or a checkpoint folder")
     parser.add_argument("--gpu", default="H100", help=f"{', '.join(GPUS)}, or here: this machine, measured anew")
     parser.add_argument("--efficiency", type=float, help="share of the roofline; default: as `--gpu here` measured it")
     options = parser.parse_args(arguments)
@@ -101,7 +131,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise InputError(f"GPU: {options.gpu}: not known; choose {', '.join(GPUS)}, or here")
     if options.efficiency is not None and not 0 < options.efficiency <= 1:
         raise InputError(f"efficiency: is {options.efficiency}; it must be above 0 and at most 1")
-    params = load_params(options.slug)
+    params = _params_of(options.slug)
     model, judge = _shapes(params)
     if options.gpu == "here":
         machine = measure_machine(model)
@@ -109,6 +139,13 @@ def main(arguments: list[str] | None = None) -> None:
     if options.gpu != "here":
         machine = Machine(options.gpu, *GPUS[options.gpu], efficiency)
     print("\n".join(_lines(params, model, judge, replace(machine, efficiency=efficiency), source)))
+
+
+def _params_of(slug: str) -> StudyParams:
+    if not anchored(slug).is_dir():
+        return load_params(slug)
+    # Of a model of your own, as `make align` has them by default; the prompts are not read.
+    return build_params(make_parser().parse_args(["--model", str(anchored(slug)), "--data", "prompts.csv"]))
 
 
 def _seconds(params: StudyParams, model: Shape, judge: Shape | None, machine: Machine, prompts: int) -> float:
@@ -141,6 +178,7 @@ def _lines(
     stages = plan_stages(params, model, judge, machine)
     memory, disk = plan_memory(params, model, judge), plan_disk(params, model, judge)
     needed = sum(memory.values())
+    weights = memory["model"] + memory["unedited copy, which judges the language"] + memory["judge"]
     lines = [
         f"{params.slug}: {params.model}",
         f"{model.parameters / 1e9:.2f} billion parameters, {model.sublayers} sublayers, {params.dtype}"
@@ -150,12 +188,21 @@ def _lines(
         "",
         f"{'stage':38}{'looks':>7}{'replies':>10}{'M tokens':>10}{'time':>10}",
     ]
+    apart = stages.loc[APART]
+    stages = stages.drop(APART)
     for stage, row in stages.iterrows():
         lines.append(f"{stage:38}{row.looks:7.0f}{row.replies:10,.0f}{row.tokens / 1e6:10.1f}{_time(row.hours):>10}")
     total = stages[["replies", "tokens", "hours"]].sum()
     lines.append(f"{'in all':45}{total.replies:10,.0f}{total.tokens / 1e6:10.1f}{_time(total.hours):>10}")
-    lines += ["", f"memory {needed / 1e9:.1f} GB" + _verdict(needed, machine)]
+    lines += [
+        f"{'besides, ' + APART:38}{apart.looks:7.0f}{apart.replies:10,.0f}{apart.tokens / 1e6:10.1f}"
+        f"{_time(apart.hours):>10}",
+        f"A prompt counts as {PROMPT} tokens, a judgement as {GUARD_READS} and {GUARD_WRITES}; loading is left out.",
+        "",
+        f"memory {needed / 1e9:.1f} GB" + _verdict(needed, weights, machine),
+    ]
     lines += [f"  {name}: {value / 1e9:.1f} GB" for name, value in memory.items() if value]
+    lines += ["", f"memory of the CPU {plan_host_memory(params, model) / 1e9:.1f} GB, for activations and originals"]
     lines += ["", f"disk {sum(disk.values()) / 1e9:.1f} GB"]
     lines += [f"  {name}: {value / 1e9:.2f} GB" for name, value in disk.items()]
     done = sorted(path.parent.name for path in params.run_folder.glob("*/manifest.json"))
@@ -168,10 +215,27 @@ def _is_here(source: str) -> bool:
     if anchored(source).is_dir():
         return True
     name, revision = split_source(source)
-    return bool(revision) and isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str)
+    if not revision:
+        return False
+
+    def cached(file: str) -> Path | None:
+        found = try_to_load_from_cache(name, file, revision=revision)
+        return Path(found) if isinstance(found, str) else None
+
+    # An interrupted download leaves some of the shards.
+    if (index := cached("model.safetensors.index.json")) is None:
+        return cached("model.safetensors") is not None
+    shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    return all(cached(shard) is not None for shard in shards)
 
 
-def _verdict(needed: float, machine: Machine) -> str:
+def _verdict(needed: float, weights: float, machine: Machine) -> str:
+    room = SHARE_FOR_WEIGHTS * machine.memory
+    if weights > room:
+        return (
+            f" of {machine.memory / 1e9:.0f}; of the weights {room / 1e9:.0f} GB stay on one device, and the rest goes "
+            "to the next one or, far slower, to the CPU: use several devices, or a smaller judge"
+        )
     if needed <= machine.memory:
         return f" of {machine.memory / 1e9:.0f}"
     return f", more than the {machine.memory / 1e9:.0f} there: use several devices, or a smaller judge or batch"

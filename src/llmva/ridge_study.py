@@ -30,6 +30,8 @@ R = LLM_VA_R.changes
 LOGGED = ("LLM-VA", LLM_VA_R.name)
 # Those that a first look at other organisms' validation prompts left in the running.
 BASELINES = ("AlphaSteer", "AlphaSteer+", "Fine-tuning")
+# Run for each candidate number of sublayers, as LLM-VA-R is.
+PARTS = (IN_FULL, RMS, SOFT_SVM, RIDGE, RMS_RIDGE)
 # Run with the number of sublayers that LLM-VA-R chose.
 CONTROLS = (
     Variant("without arithmetic in the neutral text", {**R, "neutral_left_out": ("gsm",)}),
@@ -48,7 +50,7 @@ def run_parts(study: Study) -> dict[str, Stage]:
         variant.name: run_variant(
             study, variant, params.probe.l_select, params.ridge.iterations, f"13_parts/{stage_name(variant.name)}"
         )
-        for variant in (IN_FULL, RMS, SOFT_SVM, RIDGE, RMS_RIDGE)
+        for variant in PARTS
     }
     return {**parts, LLM_VA_R.name: align_r(study)}
 
