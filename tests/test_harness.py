@@ -12,7 +12,7 @@ from tqdm import tqdm
 from llmva import harness
 from llmva.errors import InputError
 from llmva.generation import respond
-from llmva.harness import HarnessModel, LocalTask, log_samples
+from llmva.harness import HarnessModel, LocalTask, load_standard_tasks, log_samples
 from llmva.models import encode_chats, user_chats
 from llmva.steering.residual import changed_residuals
 
@@ -115,3 +115,30 @@ def test_local_tasks_need_no_network_leave_no_cache_and_show_nothing(llama, monk
     assert len(log_samples(wrap(llama), {"local": task})["local"]) == 2
     assert task.dataset["test"].cache_files == []
     assert capfd.readouterr() == ("", "")
+
+
+def test_scores_that_do_not_fit_into_memory_are_computed_in_halves(llama, prompts, monkeypatch):
+    requests = ask("loglikelihood", prompts[:4], CONTINUATIONS[:4])
+    expected, score, sizes = wrap(llama, batch_size=4).loglikelihood(requests), HarnessModel._score, []
+
+    def small_memory(self, heads, tails):
+        sizes.append(len(heads))
+        if len(heads) > 2:
+            raise torch.OutOfMemoryError("too large")
+        return score(self, heads, tails)
+
+    monkeypatch.setattr(HarnessModel, "_score", small_memory)
+    found = wrap(llama, batch_size=4).loglikelihood(requests)
+    assert sizes[0] == 4 and set(sizes[1:]) <= {1, 2}
+    assert [one for one, _ in found] == pytest.approx([one for one, _ in expected], abs=1e-4)
+
+
+def test_standard_tasks_without_a_network_get_one_line(monkeypatch):
+    def load(*_, **__):
+        raise ConnectionError("Couldn't reach the hub\nmore")
+
+    monkeypatch.setattr("lm_eval.api.task.datasets.load_dataset", load)
+    with pytest.raises(
+        InputError, match="standard tasks: cannot be fetched .Couldn't reach the hub.; check the network"
+    ):
+        load_standard_tasks()

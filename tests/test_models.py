@@ -1,5 +1,6 @@
 """Loading: one path for every family, one tokenisation path, one clear line for a bad folder."""
 
+import copy
 import json
 import shutil
 
@@ -81,6 +82,11 @@ def _with_a_shard_missing(folder):
     sorted(folder.glob("model-*.safetensors"))[1].unlink()
 
 
+def _cut_off(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
 def _with_nan(folder):
     weights = load_file(folder / "model.safetensors")
     weights["model.layers.1.mlp.down_proj.weight"][0, 0] = torch.nan
@@ -93,6 +99,7 @@ def _with_nan(folder):
         (lambda folder: (folder / "model.safetensors").unlink(), "no weights", "safe serialisation"),
         (lambda folder: (folder / "config.json").unlink(), "no config.json", "save_pretrained"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"broken"), "cannot be loaded", "mend"),
+        (_cut_off, "cannot be loaded", "mend"),
         (_with_a_tensor_missing, "o_proj.weight", "mend"),
         # As a download leaves it that broke off.
         (_with_a_shard_missing, "cannot be loaded", "mend"),
@@ -167,3 +174,11 @@ def test_a_folder_may_have_any_sign_in_its_name(tmp_path):
     folder = str(save_random_model(tmp_path / "tuned@v2"))
     assert split_source(folder) == (folder, "") and split_source("owner/name@abc") == ("owner/name", "abc")
     assert load_model(folder).source == folder
+
+
+def test_a_template_that_can_think_is_told_not_to(llama):
+    tokenizer = copy.deepcopy(llama.tokenizer)
+    switch = "{% if enable_thinking is defined and enable_thinking is false %} at once{% endif %}"
+    tokenizer.chat_template = "{{ messages[0]['content'] }}" + switch
+    (ids,) = encode_chats(tokenizer, [[{"role": "user", "content": "hi"}]])
+    assert ids == tokenizer("hi at once", add_special_tokens=False)["input_ids"]

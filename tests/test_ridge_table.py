@@ -8,7 +8,8 @@ from scipy.stats import wilcoxon
 from llmva import paths, tables
 from llmva.errors import InputError
 from llmva.results import write_results
-from llmva.tables.ridge import METRICS, paired_p
+from llmva.tables.resampling import paired_p
+from llmva.tables.ridge import METRICS
 
 SLUGS = [f"tiny-llama-s{seed}" for seed in range(10, 16)]
 VALUES = {"LLM-VA": [0.5, 0.6, 0.9, 0.7, 0.8, 0.55], "LLM-VA-R": [0.9, 0.95, 0.95, 0.94, 0.93, 0.96]}

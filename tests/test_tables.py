@@ -19,7 +19,7 @@ from llmva.tables.rows import BASELINES, OURS, add_seeds, is_variant, name_model
 METRICS = ["seval_attack_asr", "seval_risk_asr", "orfuzzset_orr", "nq_orr"]
 METRICS += ["f1", "balanced_accuracy", "degenerate", "strict_f1"]
 BOUNDS = [f"{metric}_{end}" for metric in METRICS for end in ("low", "high")]
-SPREADS = ["seeds", "f1_sd", "f1_worst", "strict_f1_sd", "strict_f1_worst"]
+SPREADS = ["seeds", "f1_sd", "f1_worst", "strict_f1_sd", "strict_f1_worst", "run_p"]
 VALUES = {
     "Original": (0.8, 0.2, 0.62, 0.14, 0.5741, 0.56, 0.0, 0.5741),
     "VectorSteer": (0.2, 0.02, 0.9, 0.3, 0.51, 0.645, 0.02, 0.50),
@@ -181,6 +181,10 @@ def test_the_mean_gives_every_model_the_same_weight():
         write_results(slug, "table2", long_results(shift=shift))
     frame = tables.build_table("table2", ["tiny-llama", "tiny-llama-s1", "tiny-qwen2"])
     assert list(frame["model"].unique()) == ["tiny-llama", "tiny-qwen2", "mean"]
+    # Three runs, each better than its original: the least that an exact paired test of three can give.
+    by_run = frame.set_index(["model", "method"])["run_p"]
+    assert by_run[("mean", "Original")] == 0.25 and numpy.isnan(by_run[("tiny-qwen2", "Original")])
+    assert numpy.isnan(by_run[("mean", "LLM-VA")])
     rows = frame[frame["method"] == "LLM-VA"].set_index("model")
     assert rows.loc["mean", "f1"] == pytest.approx(0.8172 + (0.03 - 0.04) / 2)
     assert rows.loc["mean", "f1_worst"] == pytest.approx(0.7772)

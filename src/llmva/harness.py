@@ -20,6 +20,7 @@ from lm_eval.evaluator import evaluate
 from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
 from torch.nn.utils.rnn import pad_sequence
 
+from llmva.batches import half_of
 from llmva.errors import InputError
 from llmva.generation import respond
 from llmva.models import ChatModel, encode_chats, user_chats
@@ -77,11 +78,18 @@ class HarnessModel(LM):
         scores = [(0.0, True)] * len(requests)
         # Longest first, as for replies: padding is least.
         order = sorted((row for row, tail in enumerate(tails) if tail), key=lambda row: -len(heads[row] + tails[row]))
-        for start in range(0, len(order), self.batch_size):
-            rows = order[start : start + self.batch_size]
-            found = self._score([heads[row] for row in rows], [tails[row] for row in rows])
+        done, size = 0, self.batch_size
+        while done < len(order):
+            rows, found = order[done : done + size], None
+            # What a failed pass holds is freed with its traceback, when the handler ends.
+            with contextlib.suppress(torch.OutOfMemoryError):
+                found = self._score([heads[row] for row in rows], [tails[row] for row in rows])
+            if found is None:
+                size = half_of(len(rows))
+                continue
             for row, score in zip(rows, found, strict=True):
                 scores[row] = score
+            done += len(rows)
         return scores
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
@@ -162,11 +170,22 @@ class LocalTask(ConfigurableTask):
 
 
 def load_standard_tasks() -> dict[str, Task]:
-    """Load the harness's own definitions of the six tasks, by our names; their data come from the hub."""
+    """Load the harness's own definitions of the six tasks, by our names; their data come from the hub.
+
+    Raises
+    ------
+    InputError
+        When the data cannot be fetched.
+    """
     shipped = Path(lm_eval.tasks.__file__).parent
     # An index of all fourteen thousand tasks would take many seconds.
     manager = lm_eval.tasks.TaskManager(include_defaults=False, include_path=[shipped / "glue", shipped / "gsm8k"])
-    tasks = {task: manager.load([name])["tasks"][name] for task, name in STANDARD.items()}
+    try:
+        tasks = {task: manager.load([name])["tasks"][name] for task, name in STANDARD.items()}
+    except (OSError, ValueError, RuntimeError) as error:
+        # The libraries' errors for no network and no such set are of these kinds.
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"standard tasks: cannot be fetched ({reason}); check the network and run again") from None
     for task in tasks.values():
         task.set_fewshot_seed(DEFAULT_OTHER_SEED)
     return tasks

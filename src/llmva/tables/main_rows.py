@@ -44,10 +44,11 @@ def build_rows(results: pandas.DataFrame, item: str) -> dict[str, pandas.DataFra
             # Not by the model, so that the mean of a single model is its own row.
             generator = random_generator(SEED, "hierarchical bootstrap", item, method)
             row = average_runs(own.loc[members], slugs[members], generator, item)
+            row["run_p"] = _test_by_run(by_method, method, members)
             rows.append({"model": model, "method": method, **row})
     columns = columns_of(item)
     return {
-        "": pandas.DataFrame(rows)[[*columns, "seeds", *SPREADS]],
+        "": pandas.DataFrame(rows)[[*columns, "seeds", *SPREADS, "run_p"]],
         "seeds": runs.astype({"n": int}).reset_index()[list(columns)],
     }
 
@@ -58,7 +59,7 @@ def metrics_of(item: str) -> tuple[str, ...]:
 
 
 def columns_of(item: str) -> tuple[str, ...]:
-    """Return the columns of one run's row; the rows of a model have `seeds` and `SPREADS` behind them."""
+    """Return the columns of one run's row; a model's have `seeds`, `SPREADS` and `run_p` behind them."""
     bounds = (f"{metric}_{end}" for metric in metrics_of(item) for end in ("low", "high"))
     return ("model", "method", *metrics_of(item), "n", *bounds, "mcnemar_p")
 
@@ -145,6 +146,14 @@ def _resampled_bounds(
 def _pooled_test(runs: pandas.DataFrame) -> float:
     counts = runs[["reference_only", "method_only"]].sum(skipna=False)
     return numpy.nan if counts.isna().any() else exact_mcnemar(*counts.astype(int))
+
+
+def _test_by_run(by_method: dict[str, pandas.DataFrame], method: str, members: pandas.Index) -> float:
+    """Return the Wilcoxon p of the reference against a method, each run one pair of strict F1."""
+    if method == REFERENCE or REFERENCE not in by_method:
+        return numpy.nan
+    pair = (by_method[name].loc[members, "strict_f1"] for name in (REFERENCE, method))
+    return resampling.paired_p(*pair)
 
 
 def _dataset_of(rate: str) -> str:

@@ -47,9 +47,10 @@ def _mean_block(frame: pandas.DataFrame, item: str, models: pandas.DataFrame) ->
     caption = (
         f"Means over {models['model'].nunique()} models. {SETS[item]}, {SCORES}. In brackets 95 % intervals: "
         "hierarchical bootstrap over models, seeds and prompts. SD and worst: over the runs. "
-        f"{TEST}, all runs' prompts pooled."
+        f"{TEST}, all runs' prompts pooled; p by run: exact Wilcoxon test of strict F1, paired by run."
     )
-    columns = {"method": METHOD, **_number_columns(item, several=True), **RUNS}
+    by_run = {"run_p": Column("p by run", printing.as_p_value)}
+    columns = {"method": METHOD, **_number_columns(item, several=True), **by_run, **RUNS}
     return Block(frame, columns, ("method",), caption, name="mean", unmarked=CONSTANT)
 
 
@@ -103,7 +104,8 @@ def _notes(frame: pandas.DataFrame) -> list[str]:
     if (frame["seeds"] > 1).any():
         notes.append(
             "A p over several runs pools their prompts as if all were different ones. Where runs share prompts, or "
-            "seeds of a model behave alike, it is too small. A bootstrap over few models or seeds is too narrow."
+            "seeds of a model behave alike, it is too small; the p by run takes each run as one pair. A bootstrap over "
+            "few models or seeds is too narrow."
         )
     if (frame[["f1_low", "strict_f1_low"]].to_numpy() == frame[["f1_high", "strict_f1_high"]].to_numpy()).any():
         notes.append("An interval of width zero comes from constant data and is no certainty.")

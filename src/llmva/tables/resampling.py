@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy
 import pandas
+from scipy.stats import wilcoxon
 
 from llmva.statistics import CONFIDENCE, Interval
 
@@ -99,3 +100,10 @@ def balanced_accuracy_of_counts(wrong: numpy.ndarray, counts: numpy.ndarray, tox
 def error_rate(wrong: numpy.ndarray, counts: numpy.ndarray, sets: numpy.ndarray) -> numpy.ndarray:
     """Return the share of wrong prompts over some of the sets (a bool array), pooled: ASR or ORR of a label."""
     return wrong[..., sets].sum(axis=-1) / counts[..., sets].sum(axis=-1)
+
+
+def paired_p(first: pandas.Series, second: pandas.Series) -> float:
+    """Return the exact two-sided Wilcoxon p-value of values paired by run; nan where fewer than two pairs differ."""
+    differences = (first - second).to_numpy()
+    differences = differences[numpy.abs(differences) > 1e-12]
+    return float(wilcoxon(differences, method="exact").pvalue) if len(differences) > 1 else float("nan")

@@ -1,8 +1,6 @@
 """LLM-VA-R beside its parts, LLM-VA and baselines, over organisms: means, worst cases and paired tests."""
 
-import numpy
 import pandas
-from scipy.stats import wilcoxon
 
 from llmva.errors import InputError
 from llmva.params import SEED_SUFFIX
@@ -54,17 +52,10 @@ def build_ridge(results: dict[str, pandas.DataFrame]) -> dict[str, pandas.DataFr
             own = values[method]
             drawn = resampling.average(own.to_numpy()[draws.runs], draws)
             low, high, _ = resampling.percentile_interval(drawn)
-            numbers = (own.mean(), low, high, own.std(ddof=1), own.min(), paired_p(values[REFERENCE], own))
+            numbers = (own.mean(), low, high, own.std(ddof=1), own.min(), resampling.paired_p(values[REFERENCE], own))
             row |= {f"{metric}_{name}": number for name, number in zip(PARTS, numbers, strict=True)}
         table.append(row)
     return {"": pandas.DataFrame(table)[list(COLUMNS)], "studies": _studies(wide)}
-
-
-def paired_p(first: pandas.Series, second: pandas.Series) -> float:
-    """Return the exact two-sided Wilcoxon p-value of paired values; nan where fewer than two pairs differ."""
-    differences = (first - second).to_numpy()
-    differences = differences[numpy.abs(differences) > 1e-12]
-    return float(wilcoxon(differences, method="exact").pvalue) if len(differences) > 1 else float("nan")
 
 
 def _wide(rows: pandas.DataFrame, metric: str) -> pandas.DataFrame:
