@@ -50,7 +50,7 @@ STUDIES := $(sort $(shell echo $(DRAWS) | sed -E 's/-draw[0-9]+//g') $(DRAWS))
 drawn = $(STUDIES:%=runs/%/$(1)/manifest.json)
 
 .PHONY: help env organisms tables figures all seeds fresh data plan step align compare standard bench test lint notebooks clean
-TABLES := table1 table2 table3 table4
+TABLES := table1 table2 table3 table4 headlines
 FIGURES := $(addprefix figure,1 2 3 4 5 6 7 8 9 10 11 12 13)
 .PHONY: $(TABLES) $(FIGURES) utility judges noise shortcuts draws ridge
 
@@ -119,6 +119,7 @@ papermill_params/%.yaml: | $(ENV)
 table1 table2: $(call seeded,05_main_results) ## Tables 1, 2: every method, both failures, intervals (half an hour per model)
 table3: $(call seeded,03_layer_selection) ## Table 3: L_select (6 min per model)
 table4: $(call seeded,10_transferability) ## Table 4: five unseen sets (with Table 2)
+headlines: $(call seeded,06_utility) $(call seeded,10_transferability) ## the paper's claims in numbers, and whether they hold here (with Table 2)
 figure1 figure9: $(call seeded,01_orthogonality) ## Figures 1, 9: angles and their nulls (4 min per model)
 figure2: $(call manifests,02_svm_identification) ## Figure 2: projections (4 min per model)
 figure3: $(call manifests,04_alignment_loop) ## Figure 3: the plane of both decisions (7 min per model)

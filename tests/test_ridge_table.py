@@ -38,6 +38,23 @@ def test_every_seed_is_a_study_of_its_own():
     # All six differences point one way: the exact two-sided p is 2 / 2^6.
     assert table.loc["LLM-VA", "kept_gsm_p"] == pytest.approx(2 / 64)
     assert numpy.isnan(table.loc["LLM-VA-R", "kept_p"])
+    assert table.loc["LLM-VA-R", "kept_p_paper"] == pytest.approx(2 / 64)
+    assert numpy.isnan(table.loc["LLM-VA", "kept_p_paper"])
+
+
+def test_the_stop_rule_is_judged_by_what_it_loses():
+    stopping = {"LLM-VA": ([0.9, 0.7], [0.8, 0.7], [3, None]), "LLM-VA-R": ([0.95, 0.9], [0.95, 0.9], [None, None])}
+    for number, slug in enumerate(SLUGS[:2]):
+        rows = [(method, metric, values[number]) for method, values in VALUES.items() for metric in METRICS]
+        for method, columns in stopping.items():
+            names = ("best_validation", "best_before_stop", "stop_rule")
+            rows += [(method, name, column[number]) for name, column in zip(names, columns, strict=True)]
+        frame = pandas.DataFrame(rows, columns=["method", "metric", "value"]).dropna()
+        write_results(slug, "ridge", frame.assign(dataset="all", n=200, seed=0))
+    tables.save_table("ridge", SLUGS[:2])
+    found = pandas.read_csv(paths.TABLES / "ridge_stop.csv").set_index("method")
+    assert found.loc["LLM-VA"].to_list() == pytest.approx([1, 2, 0.8, 0.75, 0.1])
+    assert found.loc["LLM-VA-R"].to_list() == pytest.approx([0, 2, 0.925, 0.925, 0])
 
 
 def test_the_test_is_scipys_and_leaves_out_ties():

@@ -14,7 +14,7 @@ from llmva import paths
 from llmva.errors import InputError, command
 from llmva.params import known_slugs
 from llmva.results import is_organism, read_results, result_path
-from llmva.tables import claims, controls, draws, main_tables, ridge, selection, utility
+from llmva.tables import claims, controls, draws, headlines, main_tables, ridge, selection, utility
 from llmva.tables.display import LATEX_HEAD, Block, Table, print_latex, print_markdown
 from llmva.tables.rows import add_seeds, leave_out
 
@@ -29,6 +29,7 @@ TABLES = {
     "table3": selection.make_table(),
     "table4": main_tables.make_table("table4", "Table 4"),
     "utility": utility.make_table(),
+    "headlines": headlines.make_table(),
     "judges": controls.make_table("judges"),
     "noise": controls.make_table("noise"),
     "shortcuts": controls.make_table("shortcuts"),

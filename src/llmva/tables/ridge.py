@@ -1,5 +1,6 @@
 """LLM-VA-R beside its parts, LLM-VA and baselines, over organisms: means, worst cases and paired tests."""
 
+import numpy
 import pandas
 
 from llmva.errors import InputError
@@ -8,17 +9,19 @@ from llmva.provenance import random_generator
 from llmva.tables import resampling
 from llmva.tables.display import Block, Table
 from llmva.tables.main_rows import SEED
-from llmva.tables.printing import Column, as_decimal, as_p_value, as_score, as_text
+from llmva.tables.printing import Column, as_count, as_decimal, as_p_value, as_score, as_text
 from llmva.tables.rows import order_methods
 
-REFERENCE = "LLM-VA-R"
+REFERENCE, PAPER = "LLM-VA-R", "LLM-VA"
 METRICS = {
     "test_strict_f1": "strict F1, test",
     "transfer_strict_f1": "strict F1, transfer",
     "kept": "utility kept",
     "kept_gsm": "arithmetic kept",
 }
-PARTS = ("mean", "mean_low", "mean_high", "sd", "worst", "p")
+PARTS = ("mean", "mean_low", "mean_high", "sd", "worst", "p", "p_paper")
+# On validation: the best strict F1 of the whole loop, and before the iteration at which the stop rule strikes.
+STOPPING = {"best": "best_validation", "before_stop": "best_before_stop"}
 COLUMNS = ("method", "studies", *(f"{metric}_{part}" for metric in METRICS for part in PARTS))
 
 
@@ -28,7 +31,7 @@ def make_table() -> Table:
 
 
 def build_ridge(results: dict[str, pandas.DataFrame]) -> dict[str, pandas.DataFrame]:
-    """Return one row per method: mean, SD (ddof 1), worst, and p of LLM-VA-R against it, over all studies.
+    """Return one row per method: mean, SD (ddof 1), worst, p of LLM-VA-R against it and of it against LLM-VA, over all.
 
     Each slug is a study of its own, seeds included. The interval of the mean is that of a bootstrap over families
     and, within them, seeds; the prompts are not drawn anew. p is from the exact two-sided Wilcoxon signed-rank test of
@@ -53,9 +56,26 @@ def build_ridge(results: dict[str, pandas.DataFrame]) -> dict[str, pandas.DataFr
             drawn = resampling.average(own.to_numpy()[draws.runs], draws)
             low, high, _ = resampling.percentile_interval(drawn)
             numbers = (own.mean(), low, high, own.std(ddof=1), own.min(), resampling.paired_p(values[REFERENCE], own))
+            numbers += (resampling.paired_p(own, values[PAPER]) if PAPER in values else numpy.nan,)
             row |= {f"{metric}_{name}": number for name, number in zip(PARTS, numbers, strict=True)}
         table.append(row)
-    return {"": pandas.DataFrame(table)[list(COLUMNS)], "studies": _studies(wide)}
+    frames = {"": pandas.DataFrame(table)[list(COLUMNS)], "studies": _studies(wide)}
+    stop = _stop_rule(rows, methods)
+    return frames if stop.empty else {**frames, "stop": stop}
+
+
+def _stop_rule(rows: pandas.DataFrame, methods: list[str]) -> pandas.DataFrame:
+    """Return how often the stop rule strikes, and what is lost by it: one row per loop."""
+    found = rows[rows["metric"].isin(["stop_rule", *STOPPING.values()])]
+    wide = found.pivot(index=["method", "model"], columns="metric", values="value")
+    wide = wide.reindex(columns=["stop_rule", *STOPPING.values()])
+    groups = wide.groupby("method")
+    table = groups["stop_rule"].agg(struck="count", studies="size")
+    for name, metric in STOPPING.items():
+        table[name] = groups[metric].mean()
+    lost = (wide[STOPPING["best"]] - wide[STOPPING["before_stop"]]).groupby("method").max()
+    table["most_lost"] = lost
+    return table.loc[[name for name in methods if name in table.index]].reset_index()
 
 
 def _wide(rows: pandas.DataFrame, metric: str) -> pandas.DataFrame:
@@ -78,11 +98,25 @@ def _blocks(frames: dict[str, pandas.DataFrame]) -> list[Block]:
             f"{metric}_worst": Column(f"{heading}: worst", as_decimal, "high"),
             f"{metric}_p": Column(f"{heading}: p", as_p_value),
         }
+    columns["test_strict_f1_p_paper"] = Column("strict F1, test: p against LLM-VA", as_p_value)
     caption = (
         "Means and worst cases over studies. In brackets 95 % intervals: bootstrap over families, then seeds. "
-        "p: exact Wilcoxon test of LLM-VA-R against the row, paired by study."
+        "p: exact Wilcoxon test of LLM-VA-R against the row, paired by study; the last one of the row against LLM-VA."
     )
-    return [Block(frames[""], columns, ("method",), caption)]
+    stop = {
+        "method": Column("Method", as_text),
+        "struck": Column("Stop rule struck", as_count),
+        "studies": Column("of", as_count),
+        "best": Column("Best strict F1", as_decimal),
+        "before_stop": Column("before it struck", as_decimal),
+        "most_lost": Column("Most lost by it", as_decimal),
+    }
+    told = (
+        "A stop rule: end where v_a's mean validation accuracy lies 0.1 below its start. How often it strikes, and the "
+        "best strict F1 on validation prompts without it and with it."
+    )
+    blocks = [Block(frames[""], columns, ("method",), caption)]
+    return [*blocks, Block(frames["stop"], stop, ("method",), told, name="stop")] if "stop" in frames else blocks
 
 
 def _notes(frames: dict[str, pandas.DataFrame]) -> list[str]:

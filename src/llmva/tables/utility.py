@@ -30,6 +30,8 @@ def make_table() -> Table:
 def build_utility(results: dict[str, pandas.DataFrame]) -> dict[str, pandas.DataFrame]:
     """Return value, original's value and share kept by model, method and task: means over seeds, then models.
 
+    The key `seeds` has the same of every single run.
+
     `kept` is a run's value / original, and undefined where the original has 0; such a run is left out of the mean.
     The rows of the task `mean` hold the mean of `kept` over the six tasks.
     """
@@ -41,12 +43,16 @@ def build_utility(results: dict[str, pandas.DataFrame]) -> dict[str, pandas.Data
     original = _of_original(value)
     parts = {"value": value, "original": original, "kept": (value / original).where(original > 0)}
     averaged = {name: _mean_rows(frame) for name, frame in parts.items()}
-    averaged["kept"][MEAN] = averaged["kept"].mean(axis=1)
-    table = pandas.concat({name: _by_task(frame) for name, frame in averaged.items()}, axis=1)
-    levels = [averaged["kept"].index.unique("model"), order_methods(value.index.unique("method")), [*TASKS, MEAN]]
-    index = pandas.MultiIndex.from_product(levels, names=["model", "method", "task"])
-    table = table.reindex(index).reset_index()
-    return {"": table.assign(metric=table["task"].map(metrics))[list(COLUMNS)]}
+    return {"": _long(averaged, metrics), "seeds": _long(parts, metrics)}
+
+
+def _long(parts: dict[str, pandas.DataFrame], metrics: dict[str, str]) -> pandas.DataFrame:
+    kept = parts["kept"]
+    parts = {**parts, "kept": kept.assign(**{MEAN: kept.mean(axis=1)})}
+    table = pandas.concat({name: _by_task(frame) for name, frame in parts.items()}, axis=1)
+    levels = [kept.index.unique("model"), order_methods(kept.index.unique("method")), [*TASKS, MEAN]]
+    table = table.reindex(pandas.MultiIndex.from_product(levels, names=["model", "method", "task"])).reset_index()
+    return table.assign(metric=table["task"].map(metrics))[list(COLUMNS)]
 
 
 def _metric_of_task(rows: pandas.DataFrame) -> dict[str, str]:
@@ -85,6 +91,9 @@ def _blocks(frames: dict[str, pandas.DataFrame]) -> list[Block]:
     kept = whole.pivot(index="method", columns="task", values="kept").loc[order_methods(whole["method"])].reset_index()
     columns = {"method": Column("Method", printing.as_text)}
     columns |= {task: Column(name, printing.as_percent) for task, name in {**TASKS, MEAN: "Mean"}.items()}
+    columns["worst"] = Column("Mean: worst run", printing.as_percent)
+    runs = frames["seeds"]
+    kept["worst"] = kept["method"].map(runs[runs["task"] == MEAN].groupby("method")["kept"].min())
     over = f"mean over {models} models" if models > 1 else "one model"
     caption = f"Share of the original's score that each method keeps on six tasks, in %, {over}."
     return [
