@@ -234,10 +234,15 @@ def test_figure9_draws_every_angle_by_layer(folders):
     figure, data = drawn("figure9", SLUGS)
     assert list(data.columns) == [
         "model", "kind", "layer", "angle", "angle_null_low", "angle_null_mean", "angle_null_high",
-        "angle_random_low", "angle_random_high", "seeds"
+        "angle_random_low", "angle_random_high", "outside", "runs", "seeds"
     ]  # fmt: skip
     assert len(data) == len(SLUGS) * 2 * LAYERS
-    assert [axis.get_title() for axis in visible(figure)] == [f"{slug} (organism)" for slug in SLUGS]
+    assert [axis.get_title().splitlines()[0] for axis in visible(figure)] == [f"{slug} (organism)" for slug in SLUGS]
+    data = figures.figure_data("figure9", SLUGS)
+    for axis, slug in zip(visible(figure), SLUGS, strict=True):
+        rows = data[data["model"] == slug]
+        outside = (rows["angle"] < rows["angle_null_low"]) | (rows["angle"] > rows["angle_null_high"])
+        assert f"{outside.sum()} of {len(rows)} angles outside" in axis.get_title()
     rows = data[(data["model"] == "tiny-llama") & (data["kind"] == "mlp")]
     lines = drawn_lines(visible(figure)[1])
     assert numpy.array_equal(lines["MLP"], rows[["layer", "angle"]].to_numpy())
@@ -520,7 +525,8 @@ def test_the_files_of_a_figure_are_the_same_bytes_twice(folders, item):
 
 def test_models_stand_in_the_order_given(folders):
     figure, data = drawn("figure9", SLUGS[::-1])
-    assert [axis.get_title() for axis in visible(figure)] == [f"{slug} (organism)" for slug in SLUGS[::-1]]
+    titles = [axis.get_title().splitlines()[0] for axis in visible(figure)]
+    assert titles == [f"{slug} (organism)" for slug in SLUGS[::-1]]
     assert list(data["model"].unique()) == SLUGS[::-1]
 
 
@@ -561,7 +567,7 @@ def test_seeds_of_a_model_become_their_mean(folders):
         alone = [figures.figure_data(item, [slug])[value] for slug in slugs[:3]]
         assert numpy.allclose(data.loc[data["model"] == "tiny-llama", value], numpy.mean(alone, axis=0))
     figure = figures.draw_figure("figure9", slugs)
-    assert figure.axes[0].get_title() == "tiny-llama (organism, 3 seeds)"
+    assert figure.axes[0].get_title().splitlines()[0] == "tiny-llama (organism, 3 seeds)"
 
 
 def test_seeds_join_in_only_where_a_mean_makes_sense(folders):

@@ -9,6 +9,7 @@ from llmva.organisms import vocabulary
 from llmva.organisms.build import write_data_sets
 from llmva.organisms.corpus import SAFETY_SETS, TRANSFER_SETS, prompt_space
 from llmva.prompts import assign_splits, draw_candidates, errors_first_pool, read_candidates, read_transfer_sets
+from llmva.utility import read_tasks
 
 TRANSFER_WORDS = (
     *vocabulary.TRANSFER_TRIGGER_VERBS, *vocabulary.TRANSFER_CALM_VERBS, *vocabulary.TRANSFER_HARMLESS_THINGS,
@@ -56,6 +57,17 @@ def test_no_word_or_template_of_the_transfer_sets_occurs_in_what_methods_learn_f
     prompts = [item.prompt for item in prompt_space(dataset)]
     assert not [prompt for prompt in prompts if words.search(prompt)]
     assert not [prompt for prompt in prompts if templates.fullmatch(prompt)]
+
+
+def test_neither_neutral_text_nor_tasks_hold_what_the_transfer_sets_hold(data):
+    words = re.compile(rf"\b({'|'.join(map(re.escape, TRANSFER_WORDS))})s?\b")
+    transfer = set(read_transfer_sets(data, 100, seed=0)["prompt"])
+    tasks = {split: read_tasks(data, split=split) for split in ("test", "neutral")}
+    for table in tasks.values():
+        assert len(table) and not [prompt for prompt in table["prompt"] if words.search(prompt)]
+        assert not transfer & set(table["prompt"])
+    # What an edit leaves alone is not what its utility is measured on.
+    assert not set(tasks["test"]["prompt"]) & set(tasks["neutral"]["prompt"])
 
 
 def test_the_check_would_see_transfer_words():

@@ -1,9 +1,13 @@
 """The README's numbers are those of the committed tables."""
 
+import re
+
+import nbformat
 import pandas
 from test_committed import committed  # noqa: F401
 
 from llmva import paths
+from llmva.paths import ROOT
 from llmva.tables import TABLES
 
 TASKS = ("cola", "mnli", "rte", "mrpc", "sst", "gsm", "mean")
@@ -70,3 +74,12 @@ def test_the_fresh_organisms_are_on_record(committed):  # noqa: F811
 def test_every_table_is_named_in_the_readme():
     text = (paths.ROOT / "README.md").read_text(encoding="utf-8")
     assert all(f"`{item}`" in text for item in TABLES)
+
+
+def test_the_first_notebook_has_the_same_map_as_the_readme():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = readme[readme.index("| Item of the paper |") :].split("\n\n")[0]
+    first = nbformat.read(ROOT / "notebooks" / "00_start_here.ipynb", as_version=4)
+    assert any(table in cell.source for cell in first.cells if cell.cell_type == "markdown")
+    named = set(re.findall(r"`(\d\d_\w+)`", table))
+    assert named == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}

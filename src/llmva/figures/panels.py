@@ -40,8 +40,18 @@ def tidy_layers(results: pandas.DataFrame, names: tuple[str, ...]) -> pandas.Dat
 
 
 def tidy_angles(results: pandas.DataFrame) -> pandas.DataFrame:
-    """Return model, kind, layer, the angle, its permuted-label null and that of random vectors, in degrees."""
-    return tidy_layers(results, ("angle", *(f"angle_{name}" for name in REFERENCES)))
+    """Return model, kind, layer, the angle, its permuted-label null and that of random vectors, in degrees.
+
+    `outside` counts the runs whose angle lies outside their own band of permuted labels: a mean over seeds has less
+    spread than one run, and the bands are those of one run.
+    """
+    names = ("angle", *(f"angle_{name}" for name in REFERENCES))
+    parts = parse_metrics(results, "<name>.<kind>.<layer>", names)
+    keys = ["model", "kind", "layer"]
+    runs = parts.pivot(index=[*keys, "slug"], columns="name", values="value")
+    outside = ~runs["angle"].between(runs["angle_null_low"], runs["angle_null_high"])
+    counts = outside.groupby(keys).agg(outside="sum", runs="size").reset_index().astype({"layer": int})
+    return widen(parts, "<name>.<kind>.<layer>", names).merge(counts, on=keys, validate="one_to_one")
 
 
 def tidy_scores(results: pandas.DataFrame) -> pandas.DataFrame:
@@ -86,6 +96,8 @@ def draw_angles(axes: list, data: pandas.DataFrame) -> None:
             # Below everything else: the weaker of the two references.
             axis.plot(rows["layer"], rows[f"angle_random_{side}"], label="Random vectors (95 %)", **RANDOM_STYLE)
     _finish_layers(axis, data)
+    told = f"{data['outside'].sum()} of {data['runs'].sum()} angles outside their run's own band"
+    axis.set_title(f"{axis.get_title()}\n{told}", fontsize=6.5)
 
 
 def draw_scores(axes: list, data: pandas.DataFrame) -> None:
