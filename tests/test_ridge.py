@@ -4,7 +4,10 @@ import numpy
 import pytest
 import torch
 
+from llmva.edits import edit_target, projection_scale
+from llmva.observation import feature_size
 from llmva.ridge import ridge_input_vector
+from llmva.vectors import find_control_vectors
 
 
 @pytest.fixture
@@ -67,3 +70,33 @@ def test_fewer_rows_than_width_and_no_damping_give_the_shortest_solution(rows):
     found = ridge_input_vector(target, inputs[:4], None, neutral_weight=1.0, damping=0.0)
     numpy.testing.assert_allclose(inputs[:4] @ found, inputs[:4] @ target, atol=1e-10)
     assert numpy.linalg.norm(found) < numpy.linalg.norm(target)
+
+
+def test_soft_margins_and_the_ridge_edit_align_a_planted_geometry_and_leave_neutral_inputs_alone():
+    draws = numpy.random.default_rng(4)
+    d_in, d_out = 24, 40
+    # Input 0 carries safety and input 1 a cue that decides on answering; neutral text uses inputs 2 and on.
+    directions = numpy.linalg.qr(draws.normal(size=(d_out, d_in)))[0]
+    weight = directions * numpy.array([2.0, 3.0, *[1.0] * (d_in - 2)])
+    signs = draws.choice([-1, 1], size=(400, 2))
+    inputs = draws.normal(size=(400, d_in)) * 0.3
+    inputs[:, :2] = signs * draws.uniform(0.7, 1.3, size=(400, 2))
+    neutral = draws.normal(size=(600, d_in)) * ([0.02] * 2 + [1.0] * (d_in - 2))
+    labels = numpy.where(draws.random((400, 2)) < 0.05, -signs, signs)
+    train, test, outputs = slice(0, 300), slice(300, 400), inputs @ weight.T
+    size = feature_size(outputs[train], "length")
+    found = find_control_vectors(
+        outputs[train] / size, *labels[train].T, validation=(outputs[test] / size, *labels[test].T), penalty=0.1
+    )
+    assert abs(found.benign @ directions[:, 0]) > 0.95 and abs(found.answer @ directions[:, 1]) > 0.95
+    scale = projection_scale(outputs[train], found.answer, found.benign)
+    target, _ = edit_target(torch.from_numpy(weight), None, answer=found.answer, benign=found.benign, scale=scale)
+    step = ridge_input_vector(target, inputs[train], neutral[:300], neutral_weight=1.0, damping=1e-3)
+    aligned = weight + numpy.outer(found.answer, step)
+    before, after = outputs[test] @ found.answer, inputs[test] @ aligned.T @ found.answer
+    # Before, answering follows its cue and not safety; afterwards safety, on inputs that no fit has seen.
+    assert abs(numpy.corrcoef(before, signs[test, 0])[0, 1]) < 0.3
+    assert (numpy.sign(after) == signs[test, 0]).mean() > 0.97
+    moved = (neutral[300:] @ (aligned - weight).T).std() / (neutral[300:] @ weight.T).std()
+    exact = numpy.outer(found.answer, target)
+    assert moved < 0.05 and moved < 0.3 * (neutral[300:] @ exact.T).std() / (neutral[300:] @ weight.T).std()
