@@ -1,15 +1,18 @@
 """Benchmarks: both ways do the same work, take turns, and leave the model as it was; no test asserts a time."""
 
+import numpy
 import pandas
 import pytest
 import torch
 from test_export import log_of
 
 from llmva import paths
-from llmva.benchmarks import generation, table, timing
+from llmva.benchmarks import generation, gpu, table, timing
 from llmva.benchmarks.memory import benchmark_memory
 from llmva.benchmarks.solver import benchmark_solver, draw_features
+from llmva.machines import Machine
 from llmva.provenance import random_generator
+from llmva.shapes import Shape
 
 RUNS = {"runs": 2}
 
@@ -79,6 +82,29 @@ def test_memory_is_measured_over_a_whole_iteration(family_folders):
     assert benchmark_memory(str(family_folders["llama"]), blocks=1) > 1
 
 
+def test_an_iteration_at_the_size_of_a_real_model_is_set_against_its_floor():
+    shape = Shape(
+        blocks=2, width=64, heads=4, key_value_heads=2, head_width=16, inner_width=96, vocabulary=128, tied=False
+    )
+    machine = Machine("slow", 1e9, 1e9, 1e9, 0.5)
+    found = gpu.benchmark_gpu(shape, machine, device="cpu", scale=0.05)
+    stages = [found[name] for name in ("replies", "verdicts", "vectors", "edits")]
+    assert min(stages) > 0 and found["ratio"] == pytest.approx(sum(stages) / found["floor"])
+    # 36 prompts: 6 tokens and 6 new ones, and 22 and 2 for the guard, at the peak itself.
+    ideal = Machine("slow", 1e9, 1e9, 1e9, 1.0)
+    floor = sum(ideal.answering_seconds(shape, 36, *tokens, 36, "bfloat16") for tokens in ((6, 6), (22, 2)))
+    assert found["floor"] == pytest.approx(floor)
+    rows = list(gpu.rows_of(found, "toy"))
+    assert rows[0][2:4] == (found["ratio"], "<=4") and len(rows) == 5
+
+
+def test_without_a_gpu_the_table_says_so(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    ((name, setting, ratio, goal, runs),) = table._gpu(None, 3)
+    assert name.startswith("GPU") and setting.endswith("no GPU was to be had") and numpy.isnan(ratio)
+    assert table._met(ratio, goal) == "" and runs == 0
+
+
 GOALS = [(10, ">=10", "True"), (9, ">=10", "False"), (1.04, "<=1.03", "False"), (0.009, "<0.01", "True")]
 
 
@@ -90,7 +116,7 @@ def test_goals_are_read_as_they_are_written(value, goal, met):
 def test_the_table_has_its_columns_and_three_digits(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "TABLES", tmp_path)
     rows = {"_solvers": [("a", "b, c", 12.3456, ">=10", 3)], "_loop": [("d", "e", 2.0, "", 9)]}
-    for name in ("_solvers", "_capture", "_loop", "_serving", "_memory"):
+    for name in ("_solvers", "_capture", "_loop", "_serving", "_memory", "_gpu"):
         monkeypatch.setattr(table, name, lambda study, runs, name=name: iter(rows.get(name, [])))
     table.write_performance(table.run_benchmarks(None, runs=3))
     written = pandas.read_csv(tmp_path / "performance.csv", keep_default_na=False)

@@ -1,5 +1,6 @@
 """All benchmarks in one table, `tables/performance.csv`."""
 
+import math
 import platform
 from collections.abc import Callable, Iterator
 
@@ -8,11 +9,14 @@ import torch
 
 from llmva import paths
 from llmva.benchmarks.generation import benchmark_capture, benchmark_edited, benchmark_hooks
+from llmva.benchmarks.gpu import benchmark_gpu, machine_here, rows_of
 from llmva.benchmarks.loop import benchmark_loop
 from llmva.benchmarks.memory import benchmark_memory
 from llmva.benchmarks.solver import benchmark_solver
 from llmva.loops import align_r, read_loop
+from llmva.params import load_shapes
 from llmva.progress import progress_bar
+from llmva.shapes import Shape
 from llmva.study import Study
 
 DIMENSION = 4096
@@ -41,7 +45,7 @@ def run_benchmarks(study: Study, runs: int) -> pandas.DataFrame:
     machine = _machine()
     rows = [
         dict(zip(COLUMNS, (name, setting, value, goal, _met(value, goal), counted), strict=False))
-        for benchmark in progress_bar("benchmarks", (_solvers, _capture, _loop, _serving, _memory))
+        for benchmark in progress_bar("benchmarks", (_solvers, _capture, _loop, _serving, _memory, _gpu))
         for name, setting, value, goal, counted in benchmark(study, runs)
     ]
     return pandas.DataFrame(rows).assign(machine=machine)[COLUMNS]
@@ -101,8 +105,17 @@ def _memory(study: Study, runs: int) -> Iterator[Row]:
     yield "memory, peak over weights", setting, benchmark_memory(study.params.model), "", 1
 
 
+def _gpu(study: Study, runs: int) -> Iterator[Row]:
+    setting = "8B-shaped model and guard of random weights, bfloat16, 512 + 200 prompts of 110 tokens, 128 new ones"
+    if not torch.cuda.is_available():
+        yield "GPU, iteration over the roofline's floor", f"{setting}: no GPU was to be had", float("nan"), "<=4", 0
+        return
+    shape = Shape(**load_shapes("llama-3.1-8b")["shape"])
+    yield from rows_of(benchmark_gpu(shape, machine_here(shape)), setting)
+
+
 def _met(value: float, goal: str) -> str:
-    if not goal:
+    if not goal or math.isnan(value):
         return ""
     within: dict[str, Callable[[float], bool]] = {
         ">=": lambda limit: value >= limit,
