@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import nbformat
 import pytest
 from conftest import prompt_table, save_random_model
 
@@ -90,3 +91,31 @@ def test_two_runs_at_once_share_the_work_and_agree(world):
     assert [process.wait(timeout=300) for process in both] == [0, 0]
     assert results(folder, "both") == results(folder, "whole")
     assert iterations(folder, "both") == iterations(folder, "whole")
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from llmva.errors import command
+from llmva.execute import run_notebook
+
+@command
+def main():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, resource.RLIM_INFINITY))
+    run_notebook(Path(sys.argv[1]), Path(sys.argv[2]), {"slug": "toy"})
+
+main()
+"""
+
+
+def test_a_disk_that_is_full_when_a_notebook_is_written_gets_one_line(tmp_path):
+    cells = [nbformat.v4.new_code_cell('slug = ""'), nbformat.v4.new_code_cell('print("x" * 100_000)')]
+    cells[0].metadata["tags"] = ["parameters"]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), tmp_path / "toy.ipynb")
+    environment = {**os.environ, "PYTHONPATH": str(paths.ROOT / "src")}
+    command = [sys.executable, "-c", FULL, str(tmp_path / "toy.ipynb"), str(tmp_path / "out.ipynb")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: ") and "make room and run again" in done.stderr
+    assert "Traceback" not in done.stderr
