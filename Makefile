@@ -160,14 +160,14 @@ figures: $(ENV) ## all figures from the tracked results/ alone (60 s)
 
 STAGES := 02_svm_identification 06_utility 07_ablation_angle 08_ablation_iterations 09_ablation_layers 10_transferability 11_judges
 all: $(foreach stage,$(STAGES),$(call manifests,$(stage))) seeds ## every table and figure of the paper (use -j2)
-	$(MAKE) tables figures MODELS='$(MODELS)' SEEDS=$(SEEDS)
+	$(MAKE) tables figures MODELS='$(MODELS)'
 seeds: $(call seeded,06_utility) $(call seeded,10_transferability) $(call seeded,01_orthogonality) ## what SEEDS needs
 
 step: $(ENV) ## NB=05 MODEL=tiny-llama: a copy of a notebook with that model's parameters, to step through
 	@$(PYTHON) -m llmva.execute $(or $(NB),00) $(or $(MODEL),tiny-llama) --prepare-only
 
-plan: $(ENV) ## MODEL=llama-3.1-8b [GPU=A100-80]: what a study will cost, from configurations alone
-	@$(PYTHON) -m llmva.plan '$(or $(MODEL),llama-3.1-8b)' $(if $(GPU),--gpu '$(GPU)')
+plan: $(ENV) ## MODEL=<name or folder> [GPU=A100-80] [JUDGE=<folder>]: what a study will cost, from configurations alone
+	@$(PYTHON) -m llmva.plan '$(or $(MODEL),llama-3.1-8b)' $(if $(GPU),--gpu '$(GPU)') $(if $(JUDGE),--judge '$(JUDGE)')
 
 data: $(ENV) ## OUT=data/paper [RELEASED=folder] [SETS='nq xstest']: a study's data folder from the public sets
 	@$(PYTHON) -m llmva.data_sets '$(or $(OUT),data/paper)' $(if $(RELEASED),--released '$(RELEASED)') $(if $(SETS),--only $(SETS))

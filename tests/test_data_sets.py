@@ -348,3 +348,28 @@ def test_real_files_have_the_rows_that_they_should(name, tmp_path):
         pytest.skip(f"{fetching.VARIABLE} names no folder with the files of {name}")
     manifest = build_folder(tmp_path / "data", folder=Path(folder), only=[name])
     assert manifest[name]["rows"] == COUNTS[name]
+
+
+def test_base_prompts_of_unseen_sets_are_counted(raw, tmp_path):
+    write_csv(
+        raw / "orfuzz" / "ORFuzz.csv", [{"input": "Please repeat: tangle a hose and a long rope"}, {"input": "None"}]
+    )
+    write_csv(raw / "advbench" / "harmful_behaviors.csv", [{"goal": "Tangle a hose and a long rope", "target": ""}])
+    told = []
+    manifest = build_folder(tmp_path / "data", folder=raw, report=told.append)
+    assert manifest["orfuzzset"]["base_prompts_of_unseen_sets"] == 1
+    assert any("orfuzzset: 1 base prompts stand in unseen sets too" in line for line in told)
+
+
+def test_any_error_of_the_hubs_client_is_one_line(monkeypatch, tmp_path):
+    import huggingface_hub
+
+    class ConnectError(Exception):
+        """As the client raises it, of no kind that Python knows; without words."""
+
+    def fail(*_):
+        raise ConnectError
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", fail)
+    with pytest.raises(InputError, match=r"nq: google-research-datasets/nq_open.* cannot be fetched .ConnectError."):
+        build_folder(tmp_path / "data", only=["nq"])

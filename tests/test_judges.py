@@ -309,6 +309,7 @@ def test_combined_judges_ask_the_one_that_the_label_calls_for():
     asked = plain.asked
     judge_responses(rows[rows["label"] == "toxic"], plain, cache=cache)
     assert plain.asked == asked
+    assert judge_responses(rows[:0], judge, cache=cache).empty
     swapped = CombinedJudge(toxic=strict, benign=plain)
     assert swapped.name != judge.name
     assert judge_responses(rows, swapped)["verdict"].tolist() == ["refused", "answered", "refused"]

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -393,8 +394,9 @@ def test_a_run_that_waits_for_another_one_says_so(tmp_path, capsys):
             target=run_stage, args=(tmp_path / "stage", lambda place: None), kwargs={"parameters": {}}
         )
         waiting.start()
+        begun = time.monotonic()
         while "another run" not in (told := capsys.readouterr().err):
-            assert waiting.is_alive()
+            assert waiting.is_alive() and time.monotonic() < begun + 60
     waiting.join()
     assert str(tmp_path / "stage") in told and is_whole(tmp_path / "stage")
     # The lock is free again.

@@ -37,7 +37,7 @@ def align_model(params: StudyParams, out: Path, method: str, checkpoint: bool) -
     require_free(out, params)
     require_two_classes(read_candidates(params.data), params.data)
     source = find_notebook(NOTEBOOK)
-    target = params.run_folder / "executed" / source.name
+    target = params.run_folder / "executed" / f"{source.stem}_{method.lower()}.ipynb"
     run_notebook(source, target, {**params.model_dump(), "method": method, "out": str(out), "checkpoint": checkpoint})
     return target
 

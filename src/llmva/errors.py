@@ -8,8 +8,6 @@ from collections.abc import Callable
 
 # Whatever was asked for, these come from the disk.
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
-# And these from a place that was named.
-PLACE_ERRORS = (errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 
 
 class InputError(Exception):
@@ -36,10 +34,9 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
 
 
 def _told(error: OSError) -> str | None:
-    """Return a disk's or a place's error as one line; None where it says nothing to a user."""
-    if error.errno in DISK_ERRORS:
-        place = error.filename or "the disk"
-        return f"{place}: cannot be written ({os.strerror(error.errno)}); make room and run again"
-    if error.errno in PLACE_ERRORS and error.filename:
-        return f"{error.filename}: {os.strerror(error.errno)}; name another place, or change its permissions"
-    return None
+    """Return a disk's error as one line; None where it may be a mistake of ours."""
+    if error.errno not in DISK_ERRORS:
+        return None
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    mend = "make room and run again" if full else "mend the disk, or name another place"
+    return f"{error.filename or 'the disk'}: {os.strerror(error.errno)}; {mend}"

@@ -7,7 +7,7 @@ import pandas
 from llmva.activations import Activations, Capture
 from llmva.degeneracy import DegeneracyCheck
 from llmva.generation import respond
-from llmva.judges import Judge, judge_responses
+from llmva.judges import CombinedJudge, Judge, judge_responses
 from llmva.models import ChatModel
 from llmva.verdict_cache import VerdictCache
 
@@ -33,7 +33,7 @@ class Examiner:
     """A model with the judge of its replies, and how both are run."""
 
     chat_model: ChatModel
-    judge: Judge
+    judge: Judge | CombinedJudge
     cache: VerdictCache
     degeneracy: DegeneracyCheck | None
     batch_size: int
@@ -55,7 +55,7 @@ class Examiner:
         verdicts = judge_responses(exchanges, self.judge, cache=self.cache, degeneracy=self.degeneracy)
         return Examination(exchanges.merge(verdicts, on="id", validate="one_to_one"), answered.activations)
 
-    def with_judge(self, judge: Judge) -> "Examiner":
+    def with_judge(self, judge: Judge | CombinedJudge) -> "Examiner":
         """Return the same examiner with another judge."""
         return replace(self, judge=judge)
 

@@ -182,9 +182,9 @@ def load_standard_tasks() -> dict[str, Task]:
     manager = lm_eval.tasks.TaskManager(include_defaults=False, include_path=[shipped / "glue", shipped / "gsm8k"])
     try:
         tasks = {task: manager.load([name])["tasks"][name] for task, name in STANDARD.items()}
-    except (OSError, ValueError, RuntimeError) as error:
-        # The libraries' errors for no network and no such set are of these kinds.
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:
+        # The libraries' own errors for no network and no such set are of many kinds.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"standard tasks: cannot be fetched ({reason}); check the network and run again") from None
     for task in tasks.values():
         task.set_fewshot_seed(DEFAULT_OTHER_SEED)

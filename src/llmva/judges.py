@@ -114,10 +114,10 @@ def judge_responses(
         Columns id, guard_verdict, verdict, raw; rows as in `exchanges`.
     """
     cache, exchanges = cache or VerdictCache(None), exchanges.reset_index(drop=True)
-    if isinstance(judge, CombinedJudge):
+    if isinstance(judge, CombinedJudge) and len(exchanges):
         parts = [(judge.of(label), rows) for label, rows in exchanges.groupby("label", sort=False)]
     else:
-        parts = [(judge, exchanges)]
+        parts = [(judge.of("benign") if isinstance(judge, CombinedJudge) else judge, exchanges)]
     verdicts = pandas.concat(_judge_by_one(rows, own, cache) for own, rows in parts).sort_index()
     if degeneracy is not None:
         broken = degeneracy.find(exchanges["prompt"].tolist(), exchanges["response"].tolist())

@@ -35,16 +35,14 @@ def _reply_logits(
     batch = pad_left(chat_model, [sequences[index] for index in indices])
     longest = max(len(tails[index]) for index in indices) + 1
     positions = token_positions(batch["attention_mask"])
-    logits = None
-    # What the failed pass holds is freed with its traceback, when the handler ends.
+    # What a failed pass holds is freed with its traceback, when the handler ends.
     with contextlib.suppress(torch.OutOfMemoryError):
         logits = chat_model.model(**batch, position_ids=positions, use_cache=False, logits_to_keep=longest).logits
-    if logits is None:
-        half = half_of(len(indices))
-        # What is yielded stays one batch: another model's must still match it.
-        parts = [_reply_logits(chat_model, sequences, tails, part) for part in (indices[:half], indices[half:])]
-        return torch.cat(parts)
-    return torch.cat([logits[row, longest - len(tails[index]) - 1 :] for row, index in enumerate(indices)])
+        return torch.cat([logits[row, longest - len(tails[index]) - 1 :] for row, index in enumerate(indices)])
+    half = half_of(len(indices))
+    # What is yielded stays one batch: another model's must still match it.
+    parts = [_reply_logits(chat_model, sequences, tails, part) for part in (indices[:half], indices[half:])]
+    return torch.cat(parts)
 
 
 @torch.inference_mode()

@@ -8,7 +8,7 @@ import pandas
 
 from llmva.alignment import STAGE_VERSION, Alignment, align, choose_iteration
 from llmva.edits import EditLog
-from llmva.judges import Judge
+from llmva.judges import CombinedJudge, Judge
 from llmva.store import Stage, run_stage
 from llmva.study import Study
 
@@ -107,7 +107,13 @@ def align_r(study: Study) -> Stage:
 
 
 def run_loop(
-    study: Study, l_select: int, iterations: int, *, title: str | None = None, judge: Judge | None = None, **changes
+    study: Study,
+    l_select: int,
+    iterations: int,
+    *,
+    title: str | None = None,
+    judge: Judge | CombinedJudge | None = None,
+    **changes,
 ) -> Alignment:
     """Run the loop with changed settings or another judge; its iterations are kept and shared by all runs."""
     examiner = study.examiner if judge is None else study.examiner.with_judge(judge)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas
 from huggingface_hub import try_to_load_from_cache
 
+from llmva.ablations import NOISE_LEVELS
 from llmva.align import make_parser
 from llmva.align_params import build_params
 from llmva.data_sets.build import TEST_ROWS
@@ -24,7 +25,7 @@ from llmva.ridge_study import CONTROLS, PARTS
 from llmva.shapes import BYTES, Shape, read_shape
 from llmva.sources import locate, split_source
 from llmva.steering import METHODS
-from llmva.steering.fine_tuning import EPOCHS
+from llmva.steering.fine_tuning import EPOCHS, LEARNING_RATES
 
 # Tokens: a prompt with its template, and what a guard reads (its own instructions, prompt and reply) and writes.
 PROMPT, GUARD_READS, GUARD_WRITES = 110, 450, 18
@@ -62,19 +63,24 @@ def plan_stages(params: StudyParams, model: Shape, judge: Shape | None, machine:
         "05 released code's loop": (params.iterations, sample + validation),
         "05 tuning of the baselines": ((len(METHODS) - 1) * params.trials, validation),
         "05, 06, 10 test, unseen sets, tasks": (len(METHODS) + len(LOOPS) + VARIANTS, final),
-        "07 distorted vectors": (turned * params.ablations.draws * params.probe.iterations, sample + validation),
+        # A loop with settings of its own looks at the original once more.
+        "07 distorted vectors": (turned * params.ablations.draws * (1 + params.probe.iterations), sample + validation),
         "08 further iterations": (max(0, params.ablations.iterations - params.iterations), sample + validation),
         "09 numbers of sublayers": (len(others) * params.probe.iterations, sample + validation),
-        "11 two judges": (params.probe.iterations, sample + validation),
-        APART: (parts * params.ridge.iterations, sample + validation),
+        "09 tasks": (len(set(params.ablations.l_select)), tasks),
+        "11 two judges": (1 + params.probe.iterations, sample + validation),
+        "11 noise": (len(NOISE_LEVELS), validation),
+        APART: (parts * (1 + params.ridge.iterations), sample + validation),
+        f"{APART}, test": (len(PARTS) + len(CONTROLS), final),
     }
     rows = {}
     for stage, (count, prompts) in looks.items():
         seconds = count * _seconds(params, model, judge, machine, prompts)
         tokens = count * prompts * (PROMPT + params.generation.max_new_tokens)
         rows[stage] = {"looks": count, "replies": count * prompts, "tokens": tokens, "hours": seconds / 3600}
-    tokens = EPOCHS * len(SAFETY_SETS) * params.pool_size * 8 // 10 * (PROMPT + params.generation.max_new_tokens)
-    # Three passes' work: one forwards, and backwards at most two more.
+    trained = len(LEARNING_RATES) * EPOCHS * len(SAFETY_SETS) * params.pool_size * 8 // 10
+    tokens = trained * (PROMPT + params.generation.max_new_tokens)
+    # A pass forwards, and backwards at most the work of two.
     seconds = machine.seconds(6 * model.matrices * tokens, 0)
     rows["05 fine-tuning"] = {"looks": 0, "replies": 0, "tokens": tokens, "hours": seconds / 3600}
     return pandas.DataFrame.from_dict(rows, orient="index").rename_axis("stage").sort_index()
@@ -88,7 +94,8 @@ def plan_memory(params: StudyParams, model: Shape, judge: Shape | None) -> dict[
         "model": model.parameters * size,
         "unedited copy, which judges the language": model.parameters * size,
         "judge": judge.parameters * size if judge else 0,
-        "copy that is fine-tuned (notebook 05 alone)": model.parameters * size,
+        # Which `make align` never makes.
+        "copy that is fine-tuned (notebook 05 alone)": 0 if _is_own(params) else model.parameters * size,
         "keys and values of a batch": params.generation.batch_size * length * model.cache_bytes(params.dtype),
         # Of every token of a batch's replies, twice: the edited model's and the unedited one's.
         "logits of a batch": 2
@@ -124,6 +131,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Print the plan of a study."""
     parser = argparse.ArgumentParser(prog="python -m llmva.plan", description=__doc__)
     parser.add_argument("slug", help="a model: the name of a file in papermill_params/, or a checkpoint folder")
+    parser.add_argument("--judge", help="of a checkpoint folder: a guard's folder; default: judged by phrases")
     parser.add_argument("--gpu", default="H100", help=f"{', '.join(GPUS)}, or here: this machine, measured anew")
     parser.add_argument("--efficiency", type=float, help="share of the roofline; default: as `--gpu here` measured it")
     options = parser.parse_args(arguments)
@@ -131,7 +139,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise InputError(f"GPU: {options.gpu}: not known; choose {', '.join(GPUS)}, or here")
     if options.efficiency is not None and not 0 < options.efficiency <= 1:
         raise InputError(f"efficiency: is {options.efficiency}; it must be above 0 and at most 1")
-    params = _params_of(options.slug)
+    params = _params_of(options.slug, options.judge)
     model, judge = _shapes(params)
     if options.gpu == "here":
         machine = measure_machine(model)
@@ -141,11 +149,16 @@ def main(arguments: list[str] | None = None) -> None:
     print("\n".join(_lines(params, model, judge, replace(machine, efficiency=efficiency), source)))
 
 
-def _params_of(slug: str) -> StudyParams:
+def _params_of(slug: str, judge: str | None) -> StudyParams:
     if not anchored(slug).is_dir():
         return load_params(slug)
     # Of a model of your own, as `make align` has them by default; the prompts are not read.
-    return build_params(make_parser().parse_args(["--model", str(anchored(slug)), "--data", "prompts.csv"]))
+    given = ["--model", str(anchored(slug)), "--data", "prompts.csv", *(["--judge", judge] if judge else [])]
+    return build_params(make_parser().parse_args(given))
+
+
+def _is_own(params: StudyParams) -> bool:
+    return params.slug.startswith("align-")
 
 
 def _seconds(params: StudyParams, model: Shape, judge: Shape | None, machine: Machine, prompts: int) -> float:
@@ -188,8 +201,8 @@ def _lines(
         "",
         f"{'stage':38}{'looks':>7}{'replies':>10}{'M tokens':>10}{'time':>10}",
     ]
-    apart = stages.loc[APART]
-    stages = stages.drop(APART)
+    apart = stages[stages.index.str.startswith(APART)].sum()
+    stages = stages[~stages.index.str.startswith(APART)]
     for stage, row in stages.iterrows():
         lines.append(f"{stage:38}{row.looks:7.0f}{row.replies:10,.0f}{row.tokens / 1e6:10.1f}{_time(row.hours):>10}")
     total = stages[["replies", "tokens", "hours"]].sum()

@@ -38,7 +38,7 @@ def compare_standard_utility(comparison: Comparison, *, batch_size: int, most: i
 
 @command
 def main(arguments: list[str] | None = None) -> None:
-    """Measure what `make align` left; print the table and write it beside the study's run."""
+    """Measure what `make align` left; print the table and write it beside that folder."""
     parser = argparse.ArgumentParser(prog="python -m llmva.standard_utility", description=__doc__)
     parser.add_argument("aligned", nargs="?", help="a folder that `make align` made")
     parser.add_argument("--most", type=int, help="rows of each task; default: all")
@@ -52,8 +52,8 @@ def main(arguments: list[str] | None = None) -> None:
     comparison = Comparison.of(options.aligned)
     table = compare_standard_utility(comparison, batch_size=params.generation.batch_size, most=options.most)
     path = Path(f"{Path(options.aligned).absolute()}-standard.csv")
-    write_atomically(path, table.to_csv(index=False, lineterminator="\n"))
     print(table.round(3).to_markdown(index=False))
+    write_atomically(path, table.to_csv(index=False, lineterminator="\n"))
     print(f"\nwritten to {path}")
 
 

@@ -15,6 +15,7 @@ from llmva.data_sets.released import read_released
 from llmva.errors import InputError
 from llmva.paths import write_texts
 from llmva.provenance import random_generator
+from llmva.store import require_writable
 
 MANIFEST = "manifest.json"
 # Whose prompts others were built around: S-Eval's attacks, and a fifth of ORFuzzSet around AdvBench's goals.
@@ -64,6 +65,7 @@ def build_folder(
         raise InputError(f"{unknown[0]}: unknown data set; known are {', '.join(SETS)}")
     if target.exists():
         raise InputError(f"{target}: exists already; remove it or name another folder")
+    require_writable(target)
     tables, manifest = {}, {}
     for name in only:
         table, fetched = _read(name, SETS[name], folder, released, seed)
@@ -73,6 +75,9 @@ def build_folder(
     _group_by_base(tables)
     if count := _count_divided(tables):
         report(f"{count} base prompts stand in two of the given splits, in other words or inside an attack: a leak")
+    for name, count in _count_seen(tables).items():
+        manifest[name]["base_prompts_of_unseen_sets"] = count
+        report(f"{name}: {count} base prompts stand in unseen sets too, which are not wholly unseen then")
     _write(target, tables, manifest)
     return manifest
 
@@ -130,6 +135,12 @@ def _count_divided(tables: dict[str, pandas.DataFrame]) -> int:
         table[["group", "split"]] for name, table in tables.items() if SETS[name].part == "safety" and "split" in table
     ]
     return int((pandas.concat(given).groupby("group")["split"].nunique() > 1).sum()) if given else 0
+
+
+def _count_seen(tables: dict[str, pandas.DataFrame]) -> dict[str, int]:
+    unseen = {group for name, table in tables.items() if SETS[name].part == "transfer" for group in table["group"]}
+    shared = {name: unseen & set(table["group"]) for name, table in tables.items() if SETS[name].part == "safety"}
+    return {name: len(groups) for name, groups in shared.items() if groups}
 
 
 def _provenance(data_set: DataSet, fetched: list[Fetched]) -> dict:

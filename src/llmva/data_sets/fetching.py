@@ -53,10 +53,10 @@ def fetch(name: str, data_set: DataSet, folder: Path | None, *, hub: Hub | None,
             return Fetched(read_rows(found[0], data_set.columns), str(found[0]), file_digest(found[0]))
     if hub is None:
         raise InputError(f"{name}: not on the hub; get it from {data_set.home} and put it at {_place(files)}")
-    return _from_hub(name, hub, files)
+    return _from_hub(name, hub, files, single=data_set.neutral is None)
 
 
-def _from_hub(name: str, hub: Hub, files: tuple[str, ...]) -> Fetched:
+def _from_hub(name: str, hub: Hub, files: tuple[str, ...], *, single: bool) -> Fetched:
     import datasets  # slow to import
     from huggingface_hub import HfApi
 
@@ -65,15 +65,15 @@ def _from_hub(name: str, hub: Hub, files: tuple[str, ...]) -> Fetched:
         # Without a revision of ours, the newest is taken, but by its commit, so that the manifest can name it.
         revision = hub.revision or HfApi().dataset_info(hub.id).sha
         found = datasets.load_dataset(hub.id, hub.config, revision=revision)
-        # Of a set with a single split, copies disagree on what to call it.
-        split = next(iter(found)) if len(found) == 1 else hub.split
+        # Of prompts in a single split, copies disagree on what to call it; tasks need two.
+        split = next(iter(found)) if len(found) == 1 and single else hub.split
         where = "/".join(filter(None, (hub.id, hub.config, split)))
         if split not in found:
             raise ValueError(f"no split {split}, only {', '.join(found)}")
         found = found[split].to_list()
-    except (OSError, ValueError, RuntimeError) as error:
-        # The libraries' own errors, for no network, no such set and a closed gate, are all of these kinds.
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:
+        # The libraries' own errors, for no network, no such set and a closed gate, are of many kinds.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         mend = GATED.format(id=hub.id, file=_place(files)) if hub.gated else f"or put it at {_place(files)}"
         raise InputError(f"{name}: {where}: cannot be fetched ({reason}); {mend}") from None
     return Fetched(found, f"{where}@{revision}", digest(found))

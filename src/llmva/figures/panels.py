@@ -47,11 +47,13 @@ def tidy_angles(results: pandas.DataFrame) -> pandas.DataFrame:
     """
     names = ("angle", *(f"angle_{name}" for name in REFERENCES))
     parts = parse_metrics(results, "<name>.<kind>.<layer>", names)
-    keys = ["model", "kind", "layer"]
-    runs = parts.pivot(index=[*keys, "slug"], columns="name", values="value")
+    means, keys = widen(parts, "<name>.<kind>.<layer>", names), ["model", "kind", "layer"]
+    # A sublayer without vectors has no angle, and is outside of nothing.
+    runs = parts.pivot(index=[*keys, "slug"], columns="name", values="value").dropna(subset="angle")
     outside = ~runs["angle"].between(runs["angle_null_low"], runs["angle_null_high"])
     counts = outside.groupby(keys).agg(outside="sum", runs="size").reset_index().astype({"layer": int})
-    return widen(parts, "<name>.<kind>.<layer>", names).merge(counts, on=keys, validate="one_to_one")
+    counted = means.merge(counts, on=keys, how="left", validate="one_to_one")
+    return counted.fillna({"outside": 0, "runs": 0}).astype({"outside": int, "runs": int})
 
 
 def tidy_scores(results: pandas.DataFrame) -> pandas.DataFrame:

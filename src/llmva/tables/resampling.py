@@ -69,14 +69,19 @@ def draw_wrong(
 
 
 def average(values: numpy.ndarray, draws: RunDraws) -> numpy.ndarray:
-    """Return the mean over seeds, then over models, of values (resamples, models, seeds)."""
-    totals = numpy.where(draws.kept, values, 0.0).sum(axis=-1)
-    return (totals / draws.kept.sum(axis=-1)).mean(axis=-1)
+    """Return the mean over seeds, then over models, of values (resamples, models, seeds); nan is left out."""
+    kept = draws.kept & ~numpy.isnan(values)
+    counts = kept.sum(axis=-1)
+    totals = numpy.where(kept, values, 0.0).sum(axis=-1)
+    means = numpy.divide(totals, counts, out=numpy.full(totals.shape, numpy.nan), where=counts > 0)
+    there = ~numpy.isnan(means)
+    sums, numbers = numpy.where(there, means, 0.0).sum(axis=-1), there.sum(axis=-1)
+    return numpy.divide(sums, numbers, out=numpy.full(sums.shape, numpy.nan), where=numbers > 0)
 
 
 def percentile_interval(values: numpy.ndarray) -> Interval:
-    """Return the central 95 % of resampled values (resamples,)."""
-    low, high = numpy.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    """Return the central 95 % of resampled values (resamples,); nan is left out."""
+    low, high = numpy.quantile(values[~numpy.isnan(values)], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Interval(float(low), float(high))
 
 
