@@ -98,9 +98,12 @@ def test_other_folders_are_refused(tmp_path, capsys):
 
 def test_the_standard_tasks_are_measured_with_and_without_the_adapter(tmp_path, monkeypatch, capsys):
     folder, chat_model, log = align_folder(tmp_path)
-    asked = []
+    asked, loaded = [], []
 
-    def measured(speaker, *, batch_size, most):
+    monkeypatch.setattr("llmva.harness.load_standard_tasks", lambda: loaded.append("once") or "tasks")
+
+    def measured(speaker, tasks, *, batch_size, most):
+        assert tasks == "tasks"
         # Half as good with the adapter; one task that the original cannot do.
         replies = respond(speaker, ASKED, max_new_tokens=8, batch_size=2).texts
         asked.append((replies, batch_size, most))
@@ -115,7 +118,7 @@ def test_the_standard_tasks_are_measured_with_and_without_the_adapter(tmp_path, 
     with EditedModel(chat_model.writers) as edited:
         edited.apply(log)
         after = respond(chat_model, ASKED, max_new_tokens=8, batch_size=2).texts
-    assert asked == [(before, 4, 7), (after, 4, 7)]
+    assert asked == [(before, 4, 7), (after, 4, 7)] and loaded == ["once"]
     written = pandas.read_csv(f"{folder}-standard.csv").set_index("task")
     assert written.loc["cola", ["original", "aligned", "kept"]].tolist() == [0.8, 0.4, 0.5]
     assert written["kept"].isna().tolist() == [False, True]

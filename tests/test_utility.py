@@ -220,7 +220,7 @@ def test_planted_choices_and_sums_are_scored_on_the_standard_tasks(monkeypatch, 
 
     monkeypatch.setattr(HarnessModel, "loglikelihood", choose)
     monkeypatch.setattr(HarnessModel, "generate_until", answer)
-    found = measure_standard_utility(llama, batch_size=4).set_index("task")
+    found = measure_standard_utility(llama, load_standard_tasks(), batch_size=4).set_index("task")
     assert found.index.tolist() == list(TASKS)
     assert found["value"].tolist() == [value] * 6
     assert (found["n"] == 8).all() and (found["unreadable"] == 0).all()
@@ -228,8 +228,11 @@ def test_planted_choices_and_sums_are_scored_on_the_standard_tasks(monkeypatch, 
 
 def test_a_chat_model_runs_the_standard_tasks(monkeypatch, hub, llama):
     monkeypatch.setattr(utility, "STANDARD_MAX_NEW_TOKENS", 2)
-    assert measure_standard_utility(llama, batch_size=8, most=3)["n"].tolist() == [3] * 6
-    found = measure_standard_utility(llama, batch_size=8)
+    tasks = load_standard_tasks()
+    assert measure_standard_utility(llama, tasks, batch_size=8, most=3)["n"].tolist() == [3] * 6
+    # Loaded once, they serve again: nothing of the first run is left in them.
+    found = measure_standard_utility(llama, tasks, batch_size=8)
+    assert found.equals(measure_standard_utility(llama, load_standard_tasks(), batch_size=8))
     assert found["n"].tolist() == [8] * 6
     assert found["value"].between(0, 1).all()
 

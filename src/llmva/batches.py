@@ -33,45 +33,49 @@ def run_batches(
     """
     bar = progress_bar(progress, total=len(sequences))
     with recording(chat_model, capture or Capture(outputs=False, final=False)) as recorder:
-        order, done = by_length(sequences), 0
-        while done < len(order):
-            part = order[done : done + batch_size]
+
+        def run(part: list[int]) -> None:
             batch = pad_left(chat_model, [sequences[index] for index in part])
             recorder.start(part, _mark(batch["attention_mask"], marks, part))
-            fitted = False
-            # What a failed pass holds is freed with its traceback, when the handler ends.
-            with contextlib.suppress(torch.OutOfMemoryError):
+            try:
                 step(batch, part)
-                fitted = True
-            if not fitted:
+            except torch.OutOfMemoryError:
                 recorder.drop()
-                # Kept for the batches that follow: they would fail again.
-                batch_size = half_of(len(part))
-                continue
-            done += len(part)
+                raise
             bar.update(len(part))
+
+        for_each_batch(by_length(sequences), batch_size, run)
     bar.close()
     return recorder.collected() if capture and sequences else None
+
+
+def for_each_batch(order: Sequence[int], batch_size: int, run: Callable[[Sequence[int]], None]) -> None:
+    """Run something on one batch of places after the other; one that does not fit into memory is halved.
+
+    The smaller size is kept for the batches that follow, since they would fail again.
+
+    Raises
+    ------
+    torch.OutOfMemoryError
+        When one place alone does not fit.
+    """
+    done = 0
+    while done < len(order):
+        part, fitted = order[done : done + batch_size], False
+        # What a failed batch holds is freed with its traceback, when the handler ends.
+        with contextlib.suppress(torch.OutOfMemoryError):
+            run(part)
+            fitted = True
+        if fitted:
+            done += len(part)
+        else:
+            batch_size = _half(len(part))
 
 
 def by_length(sequences: list[list[int]]) -> list[int]:
     """Return the places of sequences in the order in which they are batched."""
     # Longest first: memory runs out at once or never, and padding is least.
     return sorted(range(len(sequences)), key=lambda index: -len(sequences[index]))
-
-
-def half_of(size: int) -> int:
-    """Free what a GPU holds in reserve, and return half of a batch size that did not fit, at least 1.
-
-    Raises
-    ------
-    torch.OutOfMemoryError
-        When it was 1 already.
-    """
-    if size == 1:
-        raise torch.OutOfMemoryError("one prompt alone does not fit into memory; use a smaller model or a CPU")
-    torch.cuda.empty_cache()
-    return (size + 1) // 2
 
 
 def pad_left(chat_model: ChatModel, sequences: list[list[int]]) -> dict[str, torch.Tensor]:
@@ -100,3 +104,10 @@ def _mark(attention_mask: torch.Tensor, marks: list[list[int]] | None, part: lis
     width = attention_mask.shape[1]
     rows = [[0] * (width - len(marks[index])) + marks[index] for index in part]
     return torch.tensor(rows, device=attention_mask.device)
+
+
+def _half(size: int) -> int:
+    if size == 1:
+        raise torch.OutOfMemoryError("one prompt alone does not fit into memory; use a smaller model or a CPU")
+    torch.cuda.empty_cache()
+    return (size + 1) // 2

@@ -93,9 +93,11 @@ def evaluate_method(
             if key not in measured:
                 measured[key] = _measure(study, method, chosen, tasks)
             outcomes, utility = measured[key]
-            _append(place / "outcomes.csv", outcomes.assign(method=name)[OUTCOMES])
-            _append(place / "responses.csv", outcomes.assign(method=name)[["method", "part", "id", "response"]])
-            _append(place / "utility.csv", utility.assign(method=name)[["method", *utility.columns]])
+            write_texts(place / "outcomes.csv", outcomes.assign(method=name)[OUTCOMES], mode="a")
+            write_texts(
+                place / "responses.csv", outcomes.assign(method=name)[["method", "part", "id", "response"]], mode="a"
+            )
+            write_texts(place / "utility.csv", utility.assign(method=name)[["method", *utility.columns]], mode="a")
         return {"outcome": getattr(method, "outcome", "nothing to fit")}
 
     parameters = {
@@ -129,8 +131,8 @@ def evaluate_constants(study: Study) -> Stage:
     def compute(place: Path) -> None:
         for name, verdict in CONSTANTS.items():
             rows = prompts.assign(method=name, guard_verdict=verdict, verdict=verdict, raw="")
-            _append(place / "outcomes.csv", rows[OUTCOMES])
-            _append(place / "utility.csv", failed.assign(method=name)[["method", *failed.columns]])
+            write_texts(place / "outcomes.csv", rows[OUTCOMES], mode="a")
+            write_texts(place / "utility.csv", failed.assign(method=name)[["method", *failed.columns]], mode="a")
         (place / "settings.json").write_text(json.dumps(dict.fromkeys(CONSTANTS, {})) + "\n")
 
     parameters = {"tasks": digest(tasks.to_numpy().tolist()), "prompts": digest(prompts["id"].tolist())}
@@ -182,7 +184,3 @@ def _prompts(study: Study) -> pandas.DataFrame:
     parts = {"test": study.test, "transfer": study.transfer}
     columns = ["part", "id", "dataset", "label", "prompt"]
     return pandas.concat([rows.assign(part=name)[columns] for name, rows in parts.items()], ignore_index=True)
-
-
-def _append(path: Path, table: pandas.DataFrame) -> None:
-    write_texts(path, table, mode="a")

@@ -20,7 +20,7 @@ from lm_eval.evaluator import evaluate
 from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
 from torch.nn.utils.rnn import pad_sequence
 
-from llmva.batches import half_of
+from llmva.batches import for_each_batch
 from llmva.errors import InputError
 from llmva.generation import respond
 from llmva.models import ChatModel, encode_chats, user_chats
@@ -78,18 +78,13 @@ class HarnessModel(LM):
         scores = [(0.0, True)] * len(requests)
         # Longest first, as for replies: padding is least.
         order = sorted((row for row, tail in enumerate(tails) if tail), key=lambda row: -len(heads[row] + tails[row]))
-        done, size = 0, self.batch_size
-        while done < len(order):
-            rows, found = order[done : done + size], None
-            # What a failed pass holds is freed with its traceback, when the handler ends.
-            with contextlib.suppress(torch.OutOfMemoryError):
-                found = self._score([heads[row] for row in rows], [tails[row] for row in rows])
-            if found is None:
-                size = half_of(len(rows))
-                continue
+
+        def run(rows: list[int]) -> None:
+            found = self._score([heads[row] for row in rows], [tails[row] for row in rows])
             for row, score in zip(rows, found, strict=True):
                 scores[row] = score
-            done += len(rows)
+
+        for_each_batch(order, self.batch_size, run)
         return scores
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:

@@ -83,10 +83,6 @@ class CombinedJudge:
         """Identity in what was computed with it."""
         return f"combined:{digest([self.toxic.name, self.benign.name])[:12]}"
 
-    def of(self, label: str) -> Judge:
-        """Return the judge of a label's prompts."""
-        return self.toxic if label == "toxic" else self.benign
-
 
 def judge_responses(
     exchanges: pandas.DataFrame,
@@ -114,15 +110,20 @@ def judge_responses(
         Columns id, guard_verdict, verdict, raw; rows as in `exchanges`.
     """
     cache, exchanges = cache or VerdictCache(None), exchanges.reset_index(drop=True)
-    if isinstance(judge, CombinedJudge) and len(exchanges):
-        parts = [(judge.of(label), rows) for label, rows in exchanges.groupby("label", sort=False)]
-    else:
-        parts = [(judge.of("benign") if isinstance(judge, CombinedJudge) else judge, exchanges)]
-    verdicts = pandas.concat(_judge_by_one(rows, own, cache) for own, rows in parts).sort_index()
+    verdicts = pandas.concat(
+        _judge_by_one(rows, one, cache) for one, rows in _who_judges(judge, exchanges)
+    ).sort_index()
     if degeneracy is not None:
         broken = degeneracy.find(exchanges["prompt"].tolist(), exchanges["response"].tolist())
         verdicts.loc[broken, "verdict"] = "degenerate"
     return verdicts
+
+
+def _who_judges(judge: Judge | CombinedJudge, exchanges: pandas.DataFrame) -> list[tuple[Judge, pandas.DataFrame]]:
+    if not isinstance(judge, CombinedJudge):
+        return [(judge, exchanges)]
+    toxic = exchanges["label"] == "toxic"
+    return [(judge.toxic, exchanges[toxic]), (judge.benign, exchanges[~toxic])]
 
 
 def _judge_by_one(exchanges: pandas.DataFrame, judge: Judge, cache: VerdictCache) -> pandas.DataFrame:

@@ -1,12 +1,11 @@
 """How likely a model finds given replies, token by token or as a whole."""
 
-import contextlib
 from collections.abc import Iterator, Sequence
 
 import numpy
 import torch
 
-from llmva.batches import by_length, encode_replies, half_of, pad_left, run_batches, token_positions
+from llmva.batches import by_length, encode_replies, for_each_batch, pad_left, run_batches, token_positions
 from llmva.models import ChatModel, encode_chats, user_chats
 
 # Entries of logits that are taken into float32 at once: a quarter of a gigabyte.
@@ -32,17 +31,18 @@ def exchange_logits(
 def _reply_logits(
     chat_model: ChatModel, sequences: list[list[int]], tails: list[list[int]], indices: list[int]
 ) -> torch.Tensor:
-    batch = pad_left(chat_model, [sequences[index] for index in indices])
-    longest = max(len(tails[index]) for index in indices) + 1
-    positions = token_positions(batch["attention_mask"])
-    # What a failed pass holds is freed with its traceback, when the handler ends.
-    with contextlib.suppress(torch.OutOfMemoryError):
+    found = []
+
+    def run(part: list[int]) -> None:
+        batch = pad_left(chat_model, [sequences[index] for index in part])
+        longest = max(len(tails[index]) for index in part) + 1
+        positions = token_positions(batch["attention_mask"])
         logits = chat_model.model(**batch, position_ids=positions, use_cache=False, logits_to_keep=longest).logits
-        return torch.cat([logits[row, longest - len(tails[index]) - 1 :] for row, index in enumerate(indices)])
-    half = half_of(len(indices))
-    # What is yielded stays one batch: another model's must still match it.
-    parts = [_reply_logits(chat_model, sequences, tails, part) for part in (indices[:half], indices[half:])]
-    return torch.cat(parts)
+        found.append(torch.cat([logits[row, longest - len(tails[index]) - 1 :] for row, index in enumerate(part)]))
+
+    # What does not fit is computed in parts, and is one batch again: another model's must still match it.
+    for_each_batch(indices, len(indices), run)
+    return torch.cat(found)
 
 
 @torch.inference_mode()

@@ -94,8 +94,6 @@ def plan_memory(params: StudyParams, model: Shape, judge: Shape | None) -> dict[
         "model": model.parameters * size,
         "unedited copy, which judges the language": model.parameters * size,
         "judge": judge.parameters * size if judge else 0,
-        # Which `make align` never makes.
-        "copy that is fine-tuned (notebook 05 alone)": 0 if _is_own(params) else model.parameters * size,
         "keys and values of a batch": params.generation.batch_size * length * model.cache_bytes(params.dtype),
         # Of every token of a batch's replies, twice: the edited model's and the unedited one's.
         "logits of a batch": 2
@@ -157,10 +155,6 @@ def _params_of(slug: str, judge: str | None) -> StudyParams:
     return build_params(make_parser().parse_args(given))
 
 
-def _is_own(params: StudyParams) -> bool:
-    return params.slug.startswith("align-")
-
-
 def _seconds(params: StudyParams, model: Shape, judge: Shape | None, machine: Machine, prompts: int) -> float:
     new, batch = params.generation.max_new_tokens, params.generation.batch_size
     total = machine.answering_seconds(model, prompts, PROMPT, new, batch, params.dtype)
@@ -215,6 +209,7 @@ def _lines(
         f"memory {needed / 1e9:.1f} GB" + _verdict(needed, weights, machine),
     ]
     lines += [f"  {name}: {value / 1e9:.1f} GB" for name, value in memory.items() if value]
+    lines.append(f"  besides, a copy of the model while notebook 05 fine-tunes it: {memory['model'] / 1e9:.1f} GB")
     lines += ["", f"memory of the CPU {plan_host_memory(params, model) / 1e9:.1f} GB, for activations and originals"]
     lines += ["", f"disk {sum(disk.values()) / 1e9:.1f} GB"]
     lines += [f"  {name}: {value / 1e9:.2f} GB" for name, value in disk.items()]

@@ -15,22 +15,21 @@ COST = "fetches the public sets; two passes over as many rows of six tasks as MO
 
 
 def compare_standard_utility(comparison: Comparison, *, batch_size: int, most: int | None = None) -> pandas.DataFrame:
-    """Measure the harness's own tasks on a base model and with its adapter.
-
-    Parameters
-    ----------
-    most : int, optional
-        The first so many rows of each task; all of them by default.
+    """Measure the harness's own tasks on a base model and with its adapter; see `measure_standard_utility`.
 
     Returns
     -------
     DataFrame
         One row per task: task, metric, n, original, aligned, and kept, their ratio (nan where the original has 0).
     """
+    # The harness is slow to import, and the tasks to load.
+    from llmva.harness import load_standard_tasks
+
+    tasks = load_standard_tasks()
     scores = {}
     for name in ("original", "aligned"):
         with comparison.speaking(name):
-            scores[name] = measure_standard_utility(comparison.chat_model, batch_size=batch_size, most=most)
+            scores[name] = measure_standard_utility(comparison.chat_model, tasks, batch_size=batch_size, most=most)
     before, after = scores["original"]["value"], scores["aligned"]["value"]
     table = scores["original"][["task", "metric", "n"]]
     return table.assign(original=before, aligned=after, kept=after / before.where(before > 0))

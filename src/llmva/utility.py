@@ -1,6 +1,7 @@
 """Six utility tasks, run through lm-evaluation-harness: does the model still do what it could do before?"""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy
@@ -87,11 +88,15 @@ def measure_utility(
     return pandas.DataFrame(scores)
 
 
-def measure_standard_utility(chat_model: ChatModel, *, batch_size: int, most: int | None = None) -> pandas.DataFrame:
-    """Run the harness's own cola, mnli, rte, mrpc, sst2 and gsm8k, for real models; needs the hub.
+def measure_standard_utility(
+    chat_model: ChatModel, tasks: Mapping, *, batch_size: int, most: int | None = None
+) -> pandas.DataFrame:
+    """Run the harness's own cola, mnli, rte, mrpc, sst2 and gsm8k, for real models.
 
     Parameters
     ----------
+    tasks : mapping
+        As `harness.load_standard_tasks` returns them.
     most : int, optional
         The first so many rows of each task; all of them by default.
 
@@ -101,11 +106,11 @@ def measure_standard_utility(chat_model: ChatModel, *, batch_size: int, most: in
         As from `measure_utility`. The classes are chosen by likelihood; arithmetic is the harness's
         `flexible-extract`, five examples in the prompt, replies of up to 256 tokens.
     """
-    from llmva.harness import HarnessModel, load_standard_tasks, log_samples
+    from llmva.harness import HarnessModel, log_samples
 
     model = HarnessModel(chat_model, batch_size=batch_size, max_new_tokens=STANDARD_MAX_NEW_TOKENS)
     scores = []
-    for task, samples in log_samples(model, load_standard_tasks(), most).items():
+    for task, samples in log_samples(model, tasks, most).items():
         if task == "gsm":
             samples = [sample for sample in samples if sample["filter"] == "flexible-extract"]
             found = [sample["filtered_resps"][0] != NOTHING_FOUND for sample in samples]
