@@ -7,7 +7,7 @@ import torch
 from test_export import log_of
 
 from llmva import paths
-from llmva.benchmarks import generation, gpu, table, timing
+from llmva.benchmarks import generation, gpu, rows, table, timing
 from llmva.benchmarks.memory import benchmark_memory
 from llmva.benchmarks.solver import benchmark_solver, draw_features
 from llmva.machines import Machine
@@ -94,13 +94,13 @@ def test_an_iteration_at_the_size_of_a_real_model_is_set_against_its_floor():
     ideal = Machine("slow", 1e9, 1e9, 1e9, 1.0)
     floor = sum(ideal.answering_seconds(shape, 36, *tokens, 36, "bfloat16") for tokens in ((6, 6), (22, 2)))
     assert found["floor"] == pytest.approx(floor)
-    rows = list(gpu.rows_of(found, "toy"))
-    assert rows[0][2:4] == (found["ratio"], "<=4") and len(rows) == 5
+    shown = list(gpu.rows_of(found, "toy"))
+    assert shown[0][2:4] == (found["ratio"], "<=4") and len(shown) == 5
 
 
 def test_without_a_gpu_the_table_says_so(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    ((name, setting, ratio, goal, runs),) = table._gpu(None, 3)
+    ((name, setting, ratio, goal, runs),) = rows.gpu_rows(None, rows.SIZES)
     assert name.startswith("GPU") and setting.endswith("no GPU was to be had") and numpy.isnan(ratio)
     assert table._met(ratio, goal) == "" and runs == 0
 
@@ -113,12 +113,48 @@ def test_goals_are_read_as_they_are_written(value, goal, met):
     assert table._met(value, goal) == met
 
 
-def test_the_table_has_its_columns_and_three_digits(tmp_path, monkeypatch):
-    monkeypatch.setattr(paths, "TABLES", tmp_path)
-    rows = {"_solvers": [("a", "b, c", 12.3456, ">=10", 3)], "_loop": [("d", "e", 2.0, "", 9)]}
-    for name in ("_solvers", "_capture", "_loop", "_serving", "_memory", "_gpu"):
-        monkeypatch.setattr(table, name, lambda study, runs, name=name: iter(rows.get(name, [])))
-    table.write_performance(table.run_benchmarks(None, runs=3))
-    written = pandas.read_csv(tmp_path / "performance.csv", keep_default_na=False)
-    assert list(written) == table.COLUMNS and written["ratio"].tolist() == [12.3, 2.0]
-    assert written["met"].tolist() == ["True", ""] and written["runs"].tolist() == [3, 9]
+class Measured:
+    """A study that measures nothing; it counts how often it was asked."""
+
+    def __init__(self, folder):
+        self.folder, self.asked = folder, 0
+
+    def identity(self, *fields):
+        return {"fields": fields}
+
+    def rows(self, _, sizes):
+        self.asked += 1
+        yield "a", "b, c", 12.3456, ">=10", 3
+        yield "d", "e", float("nan"), "<=4", 0
+        yield "f", "g", 2.0, "", 9
+
+
+@pytest.fixture
+def measured(tmp_path, monkeypatch):
+    study = Measured(tmp_path / "runs" / "toy")
+    monkeypatch.setattr(paths, "TABLES", tmp_path / "tables")
+    monkeypatch.setitem(table.BENCHMARKS, "toy", study.rows)
+    return study
+
+
+def test_the_table_has_its_columns_and_three_digits(measured, tmp_path):
+    found = table.run_benchmark(measured, "toy")
+    assert found["ratio"].tolist()[::2] == [12.3, 2.0] and numpy.isnan(found["ratio"][1])
+    table.write_performance(measured, found)
+    written = pandas.read_csv(tmp_path / "tables" / "performance.csv", keep_default_na=False)
+    assert list(written) == table.COLUMNS and written["ratio"].tolist() == ["12.3", "", "2.0"]
+    assert written["met"].tolist() == ["True", "", ""] and written["runs"].tolist() == [3, 0, 9]
+    assert (measured.folder / table.STAGE / "performance.csv").read_text() == (
+        tmp_path / "tables" / "performance.csv"
+    ).read_text()
+
+
+def test_what_was_measured_is_measured_again_when_the_code_or_the_machine_changes(measured, monkeypatch):
+    first = table.run_benchmark(measured, "toy")
+    assert table.run_benchmark(measured, "toy").equals(first) and measured.asked == 1
+    monkeypatch.setattr(table, "code_digest", lambda: "other code")
+    table.run_benchmark(measured, "toy")
+    monkeypatch.setattr(table, "_machine", lambda: "another machine")
+    table.run_benchmark(measured, "toy")
+    table.run_benchmark(measured, "toy", {**table.SIZES, "runs": 1})
+    assert measured.asked == 4

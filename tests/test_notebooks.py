@@ -59,6 +59,7 @@ def test_the_story_is_complete():
         "13_ridge_edit",
         "14_align_your_model",
         "15_side_by_side",
+        "16_performance",
     ]
     assert stems[-1] == "20_paper"
     assert all(re.fullmatch(r"\d\d_[a-z0-9_]+", stem) for stem in stems)

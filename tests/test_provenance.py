@@ -5,7 +5,8 @@ import itertools
 
 import numpy
 
-from llmva.provenance import PACKAGES, digest, environment, file_digest, random_generator, seed_for
+from llmva import provenance
+from llmva.provenance import PACKAGES, code_digest, digest, environment, file_digest, random_generator, seed_for
 
 
 def test_a_digest_does_not_depend_on_the_order_of_keys():
@@ -25,6 +26,17 @@ def test_a_digest_is_the_same_in_every_version():
 def test_a_file_digest_is_that_of_its_bytes(tmp_path):
     (tmp_path / "file").write_bytes(b"abc")
     assert file_digest(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_the_code_s_digest_changes_with_any_module(tmp_path, monkeypatch):
+    for name in ("provenance.py", "steering/base.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x = 1\n")
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "provenance.py"))
+    before = code_digest()
+    assert code_digest() == before
+    (tmp_path / "steering" / "base.py").write_text("x = 2\n")
+    assert code_digest() != before
 
 
 def test_seeds_differ_by_seed_and_by_purpose():

@@ -146,6 +146,7 @@ def test_data_without_tasks_give_no_rows(tmp_path, llama):
     assert measure_utility(llama, table, batch_size=1, max_new_tokens=1).empty
 
 
+@pytest.mark.organism
 @pytest.mark.skipif(not (ORGANISM / "data" / "utility").is_dir(), reason="no organism has been built here")
 def test_an_organism_answers_most_of_its_tasks():
     chosen = read_tasks(ORGANISM / "data").groupby("task", sort=False).head(20)

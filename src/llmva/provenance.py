@@ -26,6 +26,12 @@ def file_digest(path: str | Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def code_digest() -> str:
+    """Return the digest of the package's own source: what a measured time depends on, beside the machine."""
+    folder = Path(__file__).parent
+    return digest({str(path.relative_to(folder)): file_digest(path) for path in folder.rglob("*.py")})
+
+
 def seed_for(seed: int, *purpose: object) -> int:
     """Derive a 63-bit seed from a study's seed and what the draw is for.
 

@@ -1,0 +1,96 @@
+"""The benchmarks by name: each yields rows of `tables/performance.csv`, without the columns that follow from others."""
+
+from collections.abc import Iterator
+
+import torch
+
+from llmva.benchmarks.generation import benchmark_capture, benchmark_edited, benchmark_hooks
+from llmva.benchmarks.gpu import benchmark_gpu, machine_here, rows_of
+from llmva.benchmarks.loop import benchmark_loop
+from llmva.benchmarks.memory import benchmark_memory
+from llmva.benchmarks.solver import benchmark_solver
+from llmva.loops import align_r, read_loop
+from llmva.params import load_shapes
+from llmva.shapes import Shape
+from llmva.study import Study
+
+# How the features' mean compares with their deviation, and whether two dimensions are massive.
+FEATURES = {"mean 2 times the deviation": (2, False), "mean 10 times": (10, False), "two massive dimensions": (2, True)}
+# Runs of each benchmark, the width of the SVMs' features, and the blocks of the model that fills the memory.
+SIZES = {"runs": 5, "dimension": 4096, "blocks": 12}
+# Where one run is short, it is repeated so many times as often.
+MORE = 3
+
+# Benchmark, setting, value, goal, runs.
+Row = tuple[str, str, float, str, int]
+
+
+def solver_rows(study: Study, sizes: dict[str, int]) -> Iterator[Row]:
+    """Compare the SVM solvers, on samples as large as one iteration's and as the whole training split."""
+    runs, width = sizes["runs"], sizes["dimension"]
+    goals = {len(study.pool["dataset"].unique()) * study.params.sample_per_dataset: ">=10"}
+    goals[int((study.pool["split"] == "train").sum())] = ">=5"
+    for samples, goal in goals.items():
+        for name, (ratio, massive) in FEATURES.items():
+            setting = f"n {samples}, d {width}, {name}, both labels, against LinearSVC"
+            found = benchmark_solver(samples, width, ratio=ratio, massive=massive, runs=runs)
+            yield "solver, time", setting, found["ratio"], goal, runs
+            yield "solver, LinearSVC converged", setting, found["liblinear_converged"], "", runs
+            yield "solver, degrees apart", setting, found["degrees_apart"], "", runs
+            if found["liblinear_converged"]:
+                yield "solver, degrees apart where it converged", setting, found["degrees_converged"], "<0.01", runs
+
+
+def capture_rows(study: Study, sizes: dict[str, int]) -> Iterator[Row]:
+    """Compare generation with capture and without."""
+    runs, prompts = MORE * sizes["runs"], study.validation["prompt"].tolist()
+    ratio, same = benchmark_capture(study.chat_model, prompts, runs=runs, **study.params.generation.model_dump())
+    setting = f"{study.params.slug}, {len(prompts)} prompts, generation with capture over without"
+    yield "capture, time", setting, ratio, "<=1.03", runs
+    yield "capture, same bits as a separate pass", setting, float(same), ">=1", 1
+
+
+def loop_rows(study: Study, sizes: dict[str, int]) -> Iterator[Row]:
+    """Compare two looks and the edit between them with the released procedure."""
+    runs = sizes["runs"]
+    setting = f"{study.params.slug}, 2 observations, against batch 8, separate capture, LinearSVC, no caches"
+    yield "loop, time", setting, benchmark_loop(study, iterations=1, runs=runs), ">=8", runs
+
+
+def serving_rows(study: Study, sizes: dict[str, int]) -> Iterator[Row]:
+    """Compare the edited model with the original, and a model without hooks with a steered one."""
+    log, choice, _ = read_loop(align_r(study))
+    prompts, tokens = study.validation["prompt"].tolist(), study.params.generation.max_new_tokens
+    setting = f"{study.params.slug}, {len(prompts)} replies of {tokens} tokens in one batch"
+    best, runs = log.at_iteration(choice["best_iteration"]), MORE * sizes["runs"]
+    edited = benchmark_edited(study.chat_model, best, prompts, runs=runs, max_new_tokens=tokens)
+    yield "edited over original, throughput", setting, edited, ">=0.99", runs
+    hooked = benchmark_hooks(study.chat_model, prompts, runs=runs, max_new_tokens=tokens)
+    yield "no hooks over hooks at every block, throughput", setting, hooked, "", runs
+
+
+def memory_rows(study: Study, sizes: dict[str, int]) -> Iterator[Row]:
+    """Measure the peak of memory in an iteration."""
+    blocks = sizes["blocks"]
+    setting = f"{blocks} random blocks of width 1024, float32, 512 + 128 prompts; two copies of the model"
+    yield "memory, peak over weights", setting, benchmark_memory(study.params.model, blocks), "", 1
+
+
+def gpu_rows(study: Study, sizes: dict[str, int]) -> Iterator[Row]:
+    """Set an iteration at the size of a real model against the GPU's roofline; without a GPU, say so."""
+    setting = "8B-shaped model and guard of random weights, bfloat16, 512 + 200 prompts of 110 tokens, 128 new ones"
+    if not torch.cuda.is_available():
+        yield "GPU, iteration over the roofline's floor", f"{setting}: no GPU was to be had", float("nan"), "<=4", 0
+        return
+    shape = Shape(**load_shapes("llama-3.1-8b")["shape"])
+    yield from rows_of(benchmark_gpu(shape, machine_here(shape)), setting)
+
+
+BENCHMARKS = {
+    "solver": solver_rows,
+    "capture": capture_rows,
+    "loop": loop_rows,
+    "serving": serving_rows,
+    "memory": memory_rows,
+    "gpu": gpu_rows,
+}
