@@ -160,7 +160,7 @@ figures: $(ENV) ## all figures from the tracked results/ alone (60 s)
 
 STAGES := 02_svm_identification 06_utility 07_ablation_angle 08_ablation_iterations 09_ablation_layers 10_transferability 11_judges
 all: $(foreach stage,$(STAGES),$(call manifests,$(stage))) seeds ## every table and figure of the paper (use -j2)
-	$(MAKE) tables figures MODELS='$(MODELS)'
+	$(MAKE) tables figures MODELS='$(MODELS)' SEEDS='$(SEEDS)'
 seeds: $(call seeded,06_utility) $(call seeded,10_transferability) $(call seeded,01_orthogonality) ## what SEEDS needs
 
 step: $(ENV) ## NB=05 MODEL=tiny-llama: a copy of a notebook with that model's parameters, to step through

@@ -1,5 +1,7 @@
 """Benchmarks: both ways do the same work, take turns, and leave the model as it was; no test asserts a time."""
 
+from types import SimpleNamespace
+
 import numpy
 import pandas
 import pytest
@@ -103,6 +105,16 @@ def test_without_a_gpu_the_table_says_so(monkeypatch):
     ((name, setting, ratio, goal, runs),) = rows.gpu_rows(None, rows.SIZES)
     assert name.startswith("GPU") and setting.endswith("no GPU was to be had") and numpy.isnan(ratio)
     assert table._met(ratio, goal) == "" and runs == 0
+
+
+def test_the_loop_is_measured_with_the_study_s_threads_and_with_all_of_them(monkeypatch):
+    used = []
+    monkeypatch.setattr(rows.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(rows, "benchmark_loop", lambda study, **sizes: used.append(torch.get_num_threads()) or 4.0)
+    study = SimpleNamespace(params=SimpleNamespace(slug="toy"))
+    found = list(rows.loop_rows(study, rows.SIZES))
+    assert used == [1, 2] and torch.get_num_threads() == 1
+    assert [row[1][-1] for row in found] == ["1", "2"] and [row[2:4] for row in found] == [(4.0, ">=8")] * 2
 
 
 GOALS = [(10, ">=10", "True"), (9, ">=10", "False"), (1.04, "<=1.03", "False"), (0.009, "<0.01", "True")]

@@ -99,6 +99,9 @@ def test_make_rebuilds_what_is_committed(committed):
     for target in ("tables", "figures"):
         assert f"--seeds {seeds_of(committed / 'results')}\n" in planned(target)
         assert "--seeds 1\n" in planned(target, "SEEDS=1")
+    # What a reader ran alone is not averaged with what is tracked of other seeds.
+    whole = planned("all", "MODELS=tiny-llama")
+    assert "llmva.tables all --models tiny-llama --seeds 1\n" in whole and "--seeds 3" not in whole
 
 
 def test_what_rests_on_fresh_organisms_is_rebuilt_from_results(committed):

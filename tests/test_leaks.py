@@ -1,4 +1,7 @@
-"""Nothing that a method is tested on was seen before: base prompts keep to one split, transfer words to their sets."""
+"""No method learns from what it is tested on: base prompts keep to one split, transfer words to their sets.
+
+The organisms themselves and their guard are trained on prompts of all kinds, as real models are.
+"""
 
 import re
 

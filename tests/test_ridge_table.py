@@ -1,12 +1,15 @@
 """The table of LLM-VA-R over organisms: hand-computed means, worst cases and paired tests."""
 
+import itertools
+
 import numpy
 import pandas
 import pytest
-from scipy.stats import wilcoxon
+from scipy.stats import rankdata, wilcoxon
 
 from llmva import paths, tables
 from llmva.errors import InputError
+from llmva.provenance import random_generator
 from llmva.results import write_results
 from llmva.tables.resampling import paired_p
 from llmva.tables.ridge import METRICS
@@ -57,10 +60,42 @@ def test_the_stop_rule_is_judged_by_what_it_loses():
     assert found.loc["LLM-VA-R"].to_list() == pytest.approx([0, 2, 0.925, 0.925, 0])
 
 
-def test_the_test_is_scipys_and_leaves_out_ties():
-    first, second = pandas.Series([0.9, 0.8, 0.7, 0.5]), pandas.Series([0.5, 0.9, 0.7, 0.1])
-    assert paired_p(first, second) == wilcoxon([0.4, -0.1, 0.4], method="exact").pvalue
-    assert numpy.isnan(paired_p(first, first))
+def test_the_test_is_scipys_where_no_ranks_are_tied():
+    differences = random_generator(0, "pairs").normal(0.3, 1, 12)
+    values = pandas.Series(numpy.zeros(12))
+    assert paired_p(values + differences, values) == pytest.approx(wilcoxon(differences, method="exact").pvalue)
+    assert numpy.isnan(paired_p(values, values))
+    # What does not differ is left out.
+    assert paired_p(pandas.Series([0.9, 0.8, 0.7]), pandas.Series([0.5, 0.9, 0.7])) == 1
+
+
+def test_with_ties_all_signs_are_counted():
+    differences = numpy.array([0.4, -0.1, 0.4, 0.2, 0.1, -0.2, 0.3, 0.4])
+    ranks = rankdata(numpy.abs(differences).round(12))
+    sums = [numpy.dot(ranks, signs) for signs in itertools.product((0, 1), repeat=8)]
+    found = ranks[differences > 0].sum()
+    expected = 2 * min(numpy.mean(sums >= found), numpy.mean(sums <= found))
+    base = pandas.Series(numpy.full(8, 0.5))
+    assert paired_p(base + differences, base) == pytest.approx(expected)
+    assert paired_p(base, base + differences) == pytest.approx(expected)
+
+
+def test_families_count_alike_however_many_seeds_they_have():
+    values = {"tiny-llama-s10": 0.5, "tiny-llama-s11": 0.7, "tiny-qwen2-s10": 0.9}
+    for slug, value in values.items():
+        rows = [(method, metric, value) for method in VALUES for metric in METRICS]
+        frame = pandas.DataFrame(rows, columns=["method", "metric", "value"])
+        write_results(slug, "ridge", frame.assign(dataset="all", n=200, seed=0))
+    table = tables.build_table("ridge", list(values)).set_index("method")
+    assert table.loc["LLM-VA", "kept_mean"] == pytest.approx((0.6 + 0.9) / 2)
+
+
+def test_three_comparisons_are_corrected_for_their_number(capsys):
+    # 2 / 2^6 each, and three times that after Holm's correction.
+    with pytest.raises(SystemExit):
+        tables.main(["ridge", "--models", *SLUGS])
+    told = "strict F1, test 0.094, strict F1, transfer 0.094, utility kept 0.094."
+    assert f"LLM-VA-R against LLM-VA, p corrected for three comparisons (Holm): {told}" in capsys.readouterr().out
 
 
 def test_a_study_without_a_method_is_named():

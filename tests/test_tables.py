@@ -380,9 +380,9 @@ def test_table1_tells_what_a_method_needs_and_mitigates():
     changes = [f"{failure}_change{end}" for failure in ("orr", "asr") for end in ("", "_low", "_high")]
     assert list(frame.columns) == [*claims, *changes]
     assert {method: list(row) for method, row in frame[claims].T.items()} == {
-        "Answer everything": ["yes", "no", "no", "no"],
+        "Answer everything": ["yes", "no", "unclear", "no"],
         "VectorSteer": ["yes", "no", "no", "yes"],
-        "Fine-tuning": ["no", "yes", "unclear", "no"],
+        "Fine-tuning": ["no", "yes", "unclear", "unclear"],
         "LLM-VA": ["yes", "yes", "yes", "yes"],
     }
     assert frame["orr_change"].to_list() == pytest.approx([0.0, 0.3, -0.04, -0.4])

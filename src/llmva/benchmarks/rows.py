@@ -1,5 +1,6 @@
 """The benchmarks by name: each yields rows of `tables/performance.csv`, without the columns that follow from others."""
 
+import os
 from collections.abc import Iterator
 
 import torch
@@ -51,10 +52,19 @@ def capture_rows(study: Study, sizes: dict[str, int]) -> Iterator[Row]:
 
 
 def loop_rows(study: Study, sizes: dict[str, int]) -> Iterator[Row]:
-    """Compare two looks and the edit between them with the released procedure."""
-    runs = sizes["runs"]
-    setting = f"{study.params.slug}, 2 observations, against batch 8, separate capture, LinearSVC, no caches"
-    yield "loop, time", setting, benchmark_loop(study, iterations=1, runs=runs), ">=8", runs
+    """Compare two looks and the edit between them with the released procedure, with the study's threads and with all.
+
+    More threads help large batches alone.
+    """
+    runs, own = sizes["runs"], torch.get_num_threads()
+    for threads in sorted({own, os.cpu_count() or own}):
+        torch.set_num_threads(threads)
+        try:
+            ratio = benchmark_loop(study, iterations=1, runs=runs)
+        finally:
+            torch.set_num_threads(own)
+        setting = f"{study.params.slug}, 2 observations, against batch 8, separate capture, LinearSVC, no caches"
+        yield "loop, time", f"{setting}; torch threads: {threads}", ratio, ">=8", runs
 
 
 def serving_rows(study: Study, sizes: dict[str, int]) -> Iterator[Row]:

@@ -42,7 +42,7 @@ def build_claims(results: dict[str, pandas.DataFrame]) -> dict[str, pandas.DataF
             row[column] = "no" if _agreed(needs[need].xs(method, level="method"), need, method) else "yes"
         for column, failure in FAILURES.items():
             change, interval = _measure_change(runs, method, failure)
-            row[column] = judge_change(change, interval)
+            row[column] = judge_change(interval)
             row |= {
                 f"{failure}_change": change,
                 f"{failure}_change_low": interval.low,
@@ -52,14 +52,14 @@ def build_claims(results: dict[str, pandas.DataFrame]) -> dict[str, pandas.DataF
     return {"": pandas.DataFrame(rows, columns=list(COLUMNS))}
 
 
-def judge_change(change: float, interval: Interval) -> str:
+def judge_change(interval: Interval) -> str:
     """Return whether a failure is mitigated: `yes` where the whole interval of its change lies below 0.
 
-    `no` where the change is 0 or more, and `unclear` where it is below 0 and its interval is not.
+    `no` where none of it does, and `unclear` where 0 is inside.
     """
-    if change >= 0:
-        return "no"
-    return "yes" if interval.high < 0 else "unclear"
+    if interval.high < 0:
+        return "yes"
+    return "no" if interval.low >= 0 else "unclear"
 
 
 def _measure_change(runs: pandas.DataFrame, method: str, failure: str) -> tuple[float, Interval]:
@@ -101,7 +101,7 @@ def _blocks(frames: dict[str, pandas.DataFrame]) -> list[Block]:
         "What each method needs, and whether it mitigates over-refusal and jailbreak: the change of ORR and ASR "
         "against the original, in points, broken replies counted as failures, mean over seeds and models, with its "
         "95 % interval (hierarchical bootstrap). "
-        "Check mark: the interval lies below 0. Cross: the change is 0 or more. Unclear: neither."
+        "Check mark: the whole interval lies below 0. Cross: none of it does. Unclear: 0 is inside."
     )
     frame, paper = printed_rows(frames[""]), read_paper_values("table1")
     return [

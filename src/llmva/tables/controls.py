@@ -63,7 +63,7 @@ CONTROLS = {
         title="Shortcut control",
         caption="v_b learnt from one benign and one toxic set: its accuracy on held-out prompts of these and of the "
         "other two sets, and its cosine with the v_b of all sets, means over sublayers.",
-        note="A vector that had learnt the sets' templates alone would be at 0.5 on the other sets.",
+        note="Guessing would be right half of the time.",
         case="Learnt from",
         keys={},
         measures={
