@@ -98,11 +98,11 @@ runs/%/07_ablation_angle/manifest.json: notebooks/07_ablation_angle.ipynb runs/%
 	$(call execute,07,$*)
 runs/%/08_ablation_iterations/manifest.json: notebooks/08_ablation_iterations.ipynb runs/%/04_alignment_loop/manifest.json $(ABLATIONS)
 	$(call execute,08,$*)
-runs/%/09_ablation_layers/manifest.json: notebooks/09_ablation_layers.ipynb runs/%/05_main_results/manifest.json $(ABLATIONS)
+runs/%/09_ablation_layers/manifest.json: notebooks/09_ablation_layers.ipynb runs/%/04_alignment_loop/manifest.json $(FLOOR5) $(ABLATIONS)
 	$(call execute,09,$*)
 runs/%/10_transferability/manifest.json: notebooks/10_transferability.ipynb runs/%/05_main_results/manifest.json
 	$(call execute,10,$*)
-runs/%/11_judges/manifest.json: notebooks/11_judges.ipynb runs/%/05_main_results/manifest.json $(ABLATIONS)
+runs/%/11_judges/manifest.json: notebooks/11_judges.ipynb runs/%/04_alignment_loop/manifest.json $(FLOOR5) $(ABLATIONS)
 	$(call execute,11,$*)
 runs/%/13_ridge_edit/manifest.json: notebooks/13_ridge_edit.ipynb runs/%/04_alignment_loop/manifest.json $(FLOOR5) src/llmva/ridge_study.py
 	$(call execute,13,$*)
@@ -127,7 +127,7 @@ figure4: $(ENV) ## Figure 4: the framework, drawn by code (5 s)
 figure5: $(call seeded,06_utility) ## Figure 5: utility kept (with Table 2)
 figure6: $(call manifests,07_ablation_angle) ## Figure 6: distorted vectors (10 min per model)
 figure7 figure12: $(call manifests,08_ablation_iterations) ## Figures 7, 12: iterations (7 min per model)
-figure8: $(call manifests,09_ablation_layers) ## Figure 8: number of sublayers (14 min per model)
+figure8: $(call manifests,09_ablation_layers) ## Figure 8: number of sublayers (13 min per model)
 figure10: $(call manifests,03_layer_selection) ## Figure 10: scores of the sublayers (6 min per model)
 figure11: $(call manifests,11_judges) ## Figure 11: two judges against one (13 min per model)
 utility: figure5 ## the table behind Figure 5

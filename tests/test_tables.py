@@ -314,6 +314,8 @@ def test_latex_has_rules_bold_and_nothing_unescaped():
         assert text.count(rf"\label{{tab:{label}}}") == 1
     assert text.count(r"\begin{longtable}") == text.count(r"\end{longtable}") == 1
     assert text.count(r"\caption") == 3
+    # What is wider than a line is shrunk; braces close.
+    assert text.count(r"\resizebox") == text.count(r"\end{tabular}}") == 2 and r"\end{longtable}" + "\n}\n" in text
     body = re.sub(r"\\label\{.*?\}", "", text.split("\n", 1)[1])
     assert not re.search(r"(?<!\\)[%_]", body)
     assert body.isascii()

@@ -18,7 +18,11 @@ LATEX_SIGNS = {
     "< ": "$<$ ",
     "…": r"\ldots{}",
 }
-LATEX_HEAD = "% Needs the packages amssymb, booktabs and longtable.\n"
+LATEX_HEAD = (
+    "% Needs the packages amssymb, booktabs, graphicx and longtable; the long tables, a wide page (A3, landscape).\n"
+)
+# Shrinks what is too wide, and leaves the rest as it is.
+FIT = "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{"
 
 
 @dataclass(frozen=True)
@@ -147,7 +151,10 @@ def to_latex(
     text = "".join(line for line in text.splitlines(keepends=True) if not line.startswith(r"\caption[]"))
     for sign, latex in LATEX_SIGNS.items():
         text = text.replace(sign, latex)
-    return f"{{\\scriptsize\n{text}}}\n" if long else text
+    if long:
+        # No box can hold a table that breaks over pages: small type and narrow gaps fit most on a landscape page.
+        return f"{{\\tiny\\setlength{{\\tabcolsep}}{{2pt}}\n{text}}}\n"
+    return text.replace(r"\begin{tabular}", FIT + r"\begin{tabular}").replace(r"\end{tabular}", r"\end{tabular}}")
 
 
 def _headings(block: Block) -> list[str]:
