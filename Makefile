@@ -166,8 +166,9 @@ seeds: $(call seeded,06_utility) $(call seeded,10_transferability) $(call seeded
 step: $(ENV) ## NB=05 MODEL=tiny-llama: a copy of a notebook with that model's parameters, to step through
 	@$(PYTHON) -m llmva.execute $(or $(NB),00) $(or $(MODEL),tiny-llama) --prepare-only
 
-plan: $(ENV) ## MODEL=<name or folder> [GPU=A100-80] [JUDGE=<folder>]: what a study will cost, from configurations alone
-	@$(PYTHON) -m llmva.plan '$(or $(MODEL),llama-3.1-8b)' $(if $(GPU),--gpu '$(GPU)') $(if $(JUDGE),--judge '$(JUDGE)')
+plan: $(ENV) ## MODEL=<name or folder> [GPU=A100-80] [DATA=<csv>] [JUDGE=<folder>] [METHOD=llm-va]: what a study, or aligning your own model, will cost
+	@$(PYTHON) -m llmva.plan '$(or $(MODEL),llama-3.1-8b)' $(if $(GPU),--gpu '$(GPU)') $(if $(DATA),--data '$(DATA)') $(if $(JUDGE),--judge '$(JUDGE)') \
+	  $(if $(MAPPING),--mapping '$(MAPPING)') $(if $(METHOD),--method '$(METHOD)') $(ALIGN_OPTIONS)
 
 data: $(ENV) ## OUT=data/paper [RELEASED=folder] [SETS='nq xstest']: a study's data folder from the public sets
 	@$(PYTHON) -m llmva.data_sets '$(or $(OUT),data/paper)' $(if $(RELEASED),--released '$(RELEASED)') $(if $(SETS),--only $(SETS))

@@ -7,10 +7,11 @@ import pandas
 import pytest
 from matplotlib import pyplot
 
-from llmva import figures, paths
+from llmva import alignment, figures, paths
 from llmva.errors import InputError
-from llmva.figures import tidying
-from llmva.results import read_results, write_results
+from llmva.figures import ablation_panels, comparison, panels, tidying
+from llmva.params import known_slugs, load_params
+from llmva.results import is_organism, read_results, write_results
 
 LAYERS = 6
 SLUGS = ["tiny-gemma2", "tiny-llama", "tiny-qwen2"]
@@ -237,26 +238,60 @@ def test_figure9_draws_every_angle_by_layer(folders):
         "angle_random_low", "angle_random_high", "outside", "runs", "seeds"
     ]  # fmt: skip
     assert len(data) == len(SLUGS) * 2 * LAYERS
-    assert [axis.get_title().splitlines()[0] for axis in visible(figure)] == [f"{slug} (organism)" for slug in SLUGS]
-    data = figures.figure_data("figure9", SLUGS)
-    for axis, slug in zip(visible(figure), SLUGS, strict=True):
-        rows = data[data["model"] == slug]
+    places = [(slug, kind) for slug in SLUGS for kind in ("Attention", "MLP")]
+    for axis, (slug, kind) in zip(visible(figure), places, strict=True):
+        rows = data[(data["model"] == slug) & (data["kind"] == kind.lower())]
         outside = (rows["angle"] < rows["angle_null_low"]) | (rows["angle"] > rows["angle_null_high"])
-        assert f"{outside.sum()} of {len(rows)} angles outside" in axis.get_title()
+        assert axis.get_title() == f"{slug} (organism)\n{kind}: {outside.sum()} of {len(rows)} outside"
     rows = data[(data["model"] == "tiny-llama") & (data["kind"] == "mlp")]
-    lines = drawn_lines(visible(figure)[1])
+    axis = visible(figure)[3]
+    lines = drawn_lines(axis)
     assert numpy.array_equal(lines["MLP"], rows[["layer", "angle"]].to_numpy())
-    assert any(set(line[:, 1]) == {90} for name, line in lines.items() if name not in ("MLP", "Attention"))
-    random = [line.get_ydata() for line in visible(figure)[1].get_lines() if line.get_label().startswith("Random")]
+    assert "Single runs" not in lines
+    assert any(set(line[:, 1]) == {90} for name, line in lines.items() if name != "MLP")
+    random = [line.get_ydata() for line in axis.get_lines() if line.get_label().endswith("random directions")]
     assert {value for line in random for value in line} == {80, 100}
     limits = {axis.get_ylim() for axis in visible(figure)}
     assert len(limits) == 1
 
 
+def test_figure9_draws_the_single_runs_that_a_mean_is_made_of(folders):
+    for seed in (1, 2):
+        write(f"tiny-llama-s{seed}", "figure9", angles(numpy.random.default_rng(seed + 50)))
+    slugs = ["tiny-llama", "tiny-llama-s1", "tiny-llama-s2", "tiny-qwen2"]
+    figure, data = drawn("figure9", slugs)
+    dots = [line.get_ydata() for line in visible(figure)[0].get_lines() if line.get_label() == "Single runs"]
+    for number, (slug, drawn_ones) in enumerate(zip(slugs, dots, strict=False), start=1):
+        results = read_results("figure9", [slug]).set_index("metric")["value"]
+        assert list(drawn_ones) == [results[f"angle.attention.{layer:02d}"] for layer in range(LAYERS)]
+        rows = data[(data["model"] == "tiny-llama") & (data["kind"] == "attention")]
+        assert list(rows[f"angle_run_{number}"]) == list(drawn_ones)
+    assert len(dots) == 3
+    alone = data[data["model"] == "tiny-qwen2"]
+    assert alone["angle_run_1"].equals(alone["angle"]) and alone["angle_run_2"].isna().all()
+
+
+def test_the_chance_of_lying_outside_is_that_of_one_more_permutation():
+    draws = numpy.random.default_rng(0).random((20_000, panels.PERMUTATIONS + 1))
+    low, high = numpy.quantile(draws[:, 1:], [0.025, 0.975], axis=1)
+    share = ((draws[:, 0] < low) | (draws[:, 0] > high)).mean()
+    assert panels.chance_outside() == pytest.approx(0.0873, abs=5e-5)
+    assert panels.chance_outside() == pytest.approx(share, abs=0.005)
+
+
+def test_labels_say_what_the_parameters_do():
+    for slug in known_slugs():
+        params = load_params(slug)
+        assert params.null_draws == panels.PERMUTATIONS
+        assert params.probe.iterations == ablation_panels.ITERATIONS
+        if is_organism(slug):
+            assert "8 and 12" in comparison.SELECTION_NOTE and params.probe.l_select == [8, 12]
+
+
 def test_figure1_is_the_first_model_of_figure9(folders):
     figure, data = drawn("figure1", ["tiny-llama", "tiny-qwen2"])
     assert set(data["model"]) == {"tiny-llama"}
-    assert len(visible(figure)) == 1
+    assert len(visible(figure)) == 2
     assert data["angle"].between(60, 110).all()
 
 
@@ -339,6 +374,22 @@ def test_figure5_draws_shares_of_the_original(folders):
     assert cells == [f"{value:.0f}" for row in expected.to_numpy() for value in (*row, row.mean())]
 
 
+def test_figure5_shows_the_worst_and_best_run(folders):
+    for seed in (1, 2):
+        write(f"tiny-llama-s{seed}", "utility", utility(numpy.random.default_rng(seed + 50)))
+    slugs = ["tiny-llama", "tiny-llama-s1", "tiny-llama-s2", "tiny-qwen2"]
+    single = {slug: figures.figure_data("figure5", [slug]) for slug in slugs}
+    for shown in (slugs, slugs[:3]):
+        figure, data = drawn("figure5", shown)
+        assert [name for name in data if name.startswith("kept_run")] == [f"kept_run_{number}" for number in (1, 2, 3)]
+        (lines,) = figure.axes[0].collections
+        assert lines.get_label() == "Range over runs"
+        for method, segment in zip(data["method"].unique(), lines.get_segments(), strict=True):
+            runs = [100 * single[slug].groupby("method")["kept"].mean()[method] for slug in shown]
+            assert segment[:, 0] == pytest.approx([min(runs), max(runs)])
+    assert figures.draw_figure("figure5", slugs[:1]).axes[0].collections[0].get_label() == "Range over tasks"
+
+
 def test_figure5_leaves_a_gap_where_the_original_cannot_do_a_task(folders):
     def fail(frame):
         return frame.assign(value=frame["value"].where(frame["dataset"] != "gsm", 0.0))
@@ -359,13 +410,22 @@ def test_figure6_draws_the_mean_of_the_draws_and_their_range(folders):
     assert (row["strict_f1_low"], row["strict_f1_high"]) == (min(draws), max(draws))
     lines = drawn_lines(figure.axes[0])
     assert numpy.array_equal(lines["F1"], data[["degrees", "f1"]].to_numpy())
-    assert set(lines["Strict F1, original"][:, 1]) == {0.58}
+    originals = [line.get_ydata()[0] for line in figure.axes[0].get_lines() if line.get_label() == "Original"]
+    assert originals == [0.58, 0.6]
+    assert figure.axes[0].get_ylim()[0] == 0
+
+    def agree(frame):
+        return frame.assign(value=frame["value"].where(frame["metric"] != "original_strict_f1", 0.6))
+
+    change("tiny-llama", "figure6", agree)
+    lines = figures.draw_figure("figure6", ["tiny-llama"]).axes[0].get_lines()
+    assert [line.get_label() for line in lines].count("Original") == 1
 
 
 def test_figure12_draws_scores_and_rates_and_marks_the_choice(folders):
     figure, data = drawn("figure12", SLUGS)
     assert list(data.columns) == [
-        "model", "iteration", "strict_f1", "f1", "asr", "orr", "degenerate", "best_iteration", "seeds"
+        "model", "iteration", "strict_f1", "f1", "asr", "orr", "degenerate", "stopped", "best_iteration", "seeds"
     ]  # fmt: skip
     rows = data[data["model"] == SLUGS[1]]
     upper, lower = figure.axes[2:4]
@@ -375,6 +435,34 @@ def test_figure12_draws_scores_and_rates_and_marks_the_choice(folders):
     assert set(drawn_lines(lower)["Chosen iteration"][:, 0]) == {BEST}
     (mark,) = [line for line in upper.get_lines() if line.get_marker() == "o"]
     assert mark.get_ydata() == rows.loc[rows["iteration"] == BEST, "strict_f1"].to_numpy()
+
+
+def test_figure12_marks_where_a_run_stopped(folders):
+    def fall(frame):
+        place = frame["metric"].str.extract(r"\.(\d+)$")[0].astype(float)
+        frame = frame[~(place > 4)]
+        return frame.assign(value=frame["value"].where(frame["metric"] != "strict_f1.004", 0.02))
+
+    change("tiny-llama", "figure12", fall)
+    figure, data = drawn("figure12", SLUGS)
+    assert data.loc[data["stopped"] > 0, ["model", "iteration"]].to_numpy().tolist() == [["tiny-llama", 4]]
+    marks = [drawn_lines(axis).get("Run stopped") for axis in figure.axes]
+    assert [mark is not None for mark in marks] == [False, False, True, True, False, False]
+    assert marks[2].tolist() == [[4, 0.02]]
+    figure, data = drawn("figure12_health", ["tiny-llama"])
+    last = data["divergence"].iloc[-1]
+    assert drawn_lines(figure.axes[3])["Run stopped"].tolist() == [[4, last]]
+
+
+def test_a_run_that_ends_before_its_seeds_was_stopped(folders):
+    write("tiny-llama-s1", "figure12", iterations(numpy.random.default_rng(5), length=5))
+    data = figures.figure_data("figure12", ["tiny-llama", "tiny-llama-s1"])
+    assert data.loc[data["stopped"] > 0, "iteration"].tolist() == [4]
+    assert data["iteration"].max() == ITERATIONS - 1
+
+
+def test_a_run_stops_where_the_loop_gives_up():
+    assert tidying.LOWEST_F1 == alignment.LOWEST_F1
 
 
 def test_figure7_is_the_first_three_models_of_figure12(folders):
@@ -401,9 +489,14 @@ def test_figure8_draws_a_line_for_each_model(folders):
     assert list(data["l_select"].unique()) == [4, 6, 8, 10, 12]
     rows = data[data["model"] == "tiny-llama"]
     lines = drawn_lines(figure.axes[1])
-    assert numpy.array_equal(lines["tiny-llama (organism)"], rows[["l_select", "kept"]].to_numpy() * [1, 100])
-    assert set(lines["Chosen on validation"][:, 0]) == {8}
-    assert len(lines["Chosen on validation"]) == len(SLUGS)
+    line, chosen = lines["tiny-llama (organism)"], lines["Chosen on validation"]
+    assert numpy.array_equal(line[:, 1], 100 * rows["kept"])
+    # Models stand a little apart, so that none hides another.
+    assert numpy.abs(line[:, 0] - rows["l_select"]).max() < 0.5
+    assert len({drawn_lines(figure.axes[1])[f"{slug} (organism)"][0, 0] for slug in SLUGS}) == len(SLUGS)
+    assert set(chosen[:, 0].round()) == {8}
+    assert len(chosen) == len(SLUGS)
+    assert chosen[1].tolist() == line[2].tolist()
 
 
 def test_figure11_sets_one_judge_beside_two(folders):
@@ -463,6 +556,39 @@ def test_a_curve_that_ended_early_keeps_its_last_value(folders):
     curve = data[(data["model"] == "tiny-llama") & (data["method"] == "soft SVM") & (data["measure"] == "strict_f1")]
     assert list(curve["iteration"]) == list(range(ITERATIONS))
     assert curve["value"].iloc[last:].nunique() == 1 < curve["value"].iloc[: last + 1].nunique()
+    # Where that begins is marked.
+    assert data.loc[data["stopped"] > 0, ["model", "method", "iteration"]].to_numpy().tolist() == [
+        ["tiny-llama", "soft SVM", last]
+    ]
+    figure = figures.draw_figure("figure13", SLUGS)
+    assert drawn_lines(figure.axes[1])["A run stopped"].tolist() == [[last, curve["value"].iloc[last]]]
+    assert "A run stopped" not in drawn_lines(figure.axes[0])
+
+
+def test_figure13_sets_scores_beside_scores_and_marks_ours(folders):
+    figure, _ = drawn("figure13", SLUGS)
+    strips = visible(figure)[-4:]
+    assert strips[0].get_xlim() == strips[1].get_xlim() != strips[2].get_xlim() == strips[3].get_xlim()
+    for axis in strips:
+        values = numpy.concatenate([line.get_xdata() for line in axis.get_lines()])
+        assert axis.get_xlim()[0] < values.min() and values.max() < axis.get_xlim()[1]
+    bold = [label.get_text() for label in strips[0].get_yticklabels() if label.get_fontweight() == "bold"]
+    assert bold == ["LLM-VA-R"] == [axis.get_title() for axis in figure.axes if axis.title.get_fontweight() == "bold"]
+
+
+@pytest.mark.parametrize(("loops", "down"), [(1, 1), (7, 1), (8, 2), (13, 2), (14, 2), (15, 3)])
+def test_figure13_leaves_no_row_to_one_panel(folders, loops, down):
+    names = ["LLM-VA-R", *(f"variant {number}" for number in range(loops - 1))]
+
+    def replace(frame):
+        ours = frame[frame["method"] == "LLM-VA-R"]
+        return pandas.concat([ours.assign(method=name) for name in names])
+
+    change("tiny-llama", "ridge", replace)
+    rows = [axis.get_subplotspec().rowspan.start for axis in visible(figures.draw_figure("figure13", ["tiny-llama"]))]
+    counts = pandas.Series(rows[:loops]).value_counts()
+    assert len(counts) == down
+    assert counts.min() > 1 or loops == 1
 
 
 # What all figures have in common
@@ -493,7 +619,9 @@ def test_the_check_of_overlaps_sees_them():
 def overlaps(figure) -> list[tuple[str, str]]:
     """Return the pairs of texts in a figure that lie on one another."""
     figure.draw_without_rendering()
-    texts = [*figure.texts, *(text for legend in figure.legends for text in legend.get_texts())]
+    texts = [*figure.texts, *(text for part in figure.subfigs for text in part.texts)]
+    for legend in figure.legends:
+        texts += [legend.get_title(), *legend.get_texts()]
     for axis in figure.axes:
         texts += axis.texts
     for axis in visible(figure):
@@ -525,7 +653,7 @@ def test_the_files_of_a_figure_are_the_same_bytes_twice(folders, item):
 
 def test_models_stand_in_the_order_given(folders):
     figure, data = drawn("figure9", SLUGS[::-1])
-    titles = [axis.get_title().splitlines()[0] for axis in visible(figure)]
+    titles = [axis.get_title().splitlines()[0] for axis in visible(figure)[::2]]
     assert titles == [f"{slug} (organism)" for slug in SLUGS[::-1]]
     assert list(data["model"].unique()) == SLUGS[::-1]
 

@@ -5,8 +5,16 @@ from collections.abc import Sequence
 
 import pandas
 
-from llmva.figures.panels import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION
-from llmva.figures.tidying import carry_forward, parse_metrics, read_constants, require_methods, title_of, widen
+from llmva.figures.panels import BLUE, GREEN, GREY, ORANGE, PURPLE, RIGHT_ANGLE, SKY, VERMILLION
+from llmva.figures.tidying import (
+    carry_forward,
+    count_stops,
+    parse_metrics,
+    read_constants,
+    require_methods,
+    title_of,
+    widen,
+)
 
 # Scores are shares of 1; everything else is a rate, and is printed in per cent.
 SCORES = {
@@ -30,9 +38,16 @@ JUDGED = {
     "seval_risk_asr": ("ASR, S-Eval risk", {"color": PURPLE, "linestyle": "-."}),
     "orfuzzset_orr": ("ORR, ORFuzzSet", {"color": GREEN, "linestyle": "--"}),
     "nq_orr": ("ORR, NQ", {"color": SKY, "linestyle": (0, (4, 1, 1, 1, 1, 1))}),
-    "strict_f1": (r"Strict F1 ($\times$ 100)", {"color": "black", "linestyle": ":"}),
+    "strict_f1": ("Strict F1 (× 100)", {"color": "black", "linestyle": ":"}),
 }
-RIGHT_ANGLE = 90
+# `probe.iterations` of every parameter file; results do not tell it.
+ITERATIONS = 5
+BEST_F1 = f"F1, best of {ITERATIONS} iterations,\nthe original included"
+JUDGES_NOTE = (
+    "On validation prompts. Each panel is scored by the judges that its own loop learnt from, so the two panels of a "
+    "model begin at different values: two judges take evasions on benign prompts for refusals."
+)
+STOPS_NOTE = "The x axes differ: a run stops where its strict F1 falls below 0.1 and below half of the original's."
 
 
 def tidy_distortion(results: pandas.DataFrame) -> pandas.DataFrame:
@@ -55,22 +70,23 @@ def draw_distortion(axes: list, data: pandas.DataFrame) -> None:
             data["degrees"], data[f"{name}_low"], data[f"{name}_high"], color=style["color"], alpha=0.2, linewidth=0
         )
         axis.plot(data["degrees"], data[name], label=label, marker=marker, **style)
-    for name, (label, style) in SCORES.items():
-        original = data[f"original_{name}"].iloc[0]
-        axis.axhline(original, color=style["color"], linewidth=0.9, linestyle=(0, (1, 1.2)), label=f"{label}, original")
+    # Mostly one line: hardly a reply of the original counts as broken.
+    for original in {data[f"original_{name}"].iloc[0]: None for name in SCORES}:
+        axis.axhline(original, color="black", linewidth=0.9, linestyle=(0, (1, 1.2)), label="Original")
     # Named in grey, since it stands behind both lines.
     axis.fill_between([], [], color=GREY, alpha=0.3, linewidth=0, label="Range of the draws")
     axis.set_title(title_of(data))
     axis.set_xticks(range(0, RIGHT_ANGLE + 1, 30))
+    axis.set_ylim(0, 1.04)
 
 
 def tidy_iterations(results: pandas.DataFrame) -> pandas.DataFrame:
-    """Return model, iteration, F1, strict F1, ASR, ORR, degenerate share, and the iteration that was chosen."""
+    """Return model, iteration, F1, strict F1, rates, how many runs stopped there, and the iteration that was chosen."""
     return _by_iteration(results, [*SCORES, *RATES])
 
 
 def draw_iterations(axes: list, data: pandas.DataFrame) -> None:
-    """Draw scores and rates against the iteration, with the chosen iteration marked."""
+    """Draw scores and rates against the iteration, with the chosen iteration marked, and where runs stopped."""
     upper, lower = axes
     for name, (label, style) in SCORES.items():
         upper.plot(data["iteration"], data[name], label=label, **style)
@@ -79,6 +95,8 @@ def draw_iterations(axes: list, data: pandas.DataFrame) -> None:
     lower.set_ylim(-4, 104)
     chosen = _chosen(data)
     upper.plot(chosen["iteration"], chosen["strict_f1"], **CHOSEN_MARK)
+    _mark_stops(upper, data, "strict_f1")
+    _mark_stops(lower, data, "degenerate", 100)
     upper.set_title(title_of(data))
     for axis, label in ((upper, None), (lower, "Chosen iteration")):
         axis.axvline(chosen["iteration"].iloc[0], label=label, **CHOSEN_LINE)
@@ -104,6 +122,7 @@ def draw_health(axes: list, data: pandas.DataFrame) -> None:
             axis.set_axis_off()
             continue
         axis.plot(data["iteration"], factor * data[name], color=BLUE)
+        _mark_stops(axis, data, name, factor)
         axis.axvline(_chosen(data)["iteration"].iloc[0], label="Chosen iteration", **CHOSEN_LINE)
         _count_iterations(axis)
 
@@ -118,7 +137,6 @@ def tidy_judges(results: pandas.DataFrame) -> pandas.DataFrame:
 
 def draw_judges(axes: list, data: pandas.DataFrame) -> None:
     """Draw the rates against the iteration, with one consistent judge and with two of different standards."""
-    axes[1].tick_params(labelleft=False)
     for axis, (method, name) in zip(axes, JUDGINGS.items(), strict=True):
         rows = data[data["method"] == method]
         for metric, (label, style) in JUDGED.items():
@@ -129,12 +147,16 @@ def draw_judges(axes: list, data: pandas.DataFrame) -> None:
 
 
 CHOSEN_MARK = {"color": "black", "marker": "o", "markersize": 5, "markerfacecolor": "none", "linestyle": "none"}
+STOP_MARK = {"color": "black", "marker": "X", "markersize": 5, "markeredgecolor": "white", "markeredgewidth": 0.5}
+STOP_MARK |= {"linestyle": "none", "zorder": 3, "clip_on": False}
 CHOSEN_LINE = {"color": "black", "linewidth": 0.6, "zorder": 1.5}
 
 
 def _by_iteration(results: pandas.DataFrame, names: Sequence[str]) -> pandas.DataFrame:
     template, rows = "<name>.<iteration>", results[results["dataset"] == "validation"]
     curves = widen(carry_forward(parse_metrics(rows, template, names), "model"), template, names)
+    stops = count_stops(parse_metrics(rows, template, ["strict_f1"]), "model").drop(columns="method")
+    curves = curves.merge(stops, how="left").fillna({"stopped": 0}).astype({"stopped": int})
     return curves.merge(read_constants(results, ["best_iteration"]), on="model")
 
 
@@ -142,6 +164,14 @@ def _chosen(data: pandas.DataFrame) -> pandas.DataFrame:
     # A mean over seeds can lie between two iterations: the nearest one is marked.
     nearest = (data["iteration"] - data["best_iteration"]).abs().idxmin()
     return data.loc[[nearest]]
+
+
+def _mark_stops(axis, data: pandas.DataFrame, name: str, factor: float = 1) -> None:
+    # Not every quantity is logged where a run stops: then its curve's end is marked.
+    ends = [data.loc[:stop, name].last_valid_index() for stop in data.index[data["stopped"] > 0]]
+    if ends:
+        rows = data.loc[ends]
+        axis.plot(rows["iteration"], factor * rows[name], label="Run stopped", **STOP_MARK)
 
 
 def _count_iterations(axis) -> None:

@@ -1,6 +1,6 @@
 """The figures that can be drawn: for each, its results, its panels and its sizes."""
 
-from llmva.figures import ablation_panels, comparison, framework, panels
+from llmva.figures import ablation_panels, comparison, framework, panels, parts
 from llmva.figures.designs import Blocks, Design
 
 ANGLES = {
@@ -9,7 +9,13 @@ ANGLES = {
     "draw": panels.draw_angles,
     "x": "Layer",
     "y": "Angle between $v_a$ and $v_b$ (degrees)",
-    "shared": True,
+    "alone": (1, 2),
+    "together": (1, 2),
+    "abreast": 2,
+    "size": (1.75, 1.6),
+    "size_alone": (2.4, 2.1),
+    "one_scale": True,
+    "note": panels.ANGLES_NOTE,
 }
 ITERATIONS = {
     "source": "figure12",
@@ -22,6 +28,7 @@ ITERATIONS = {
     "size": (2.3, 1.3),
     "size_alone": (2.6, 1.9),
     "shared": True,
+    "note": ablation_panels.STOPS_NOTE,
 }
 FIGURES = {
     "figure1": Blocks(**ANGLES, most=1),
@@ -49,6 +56,7 @@ FIGURES = {
         abreast=2,
         size=(2.2, 1.9),
         size_alone=(2.4, 2.1),
+        note=panels.PLANE_NOTE,
         averaged=False,
     ),
     "figure4": Design(
@@ -60,7 +68,7 @@ FIGURES = {
         tidy=ablation_panels.tidy_distortion,
         draw=ablation_panels.draw_distortion,
         x="Distortion $D$ of both vectors (degrees)",
-        y="F1",
+        y=ablation_panels.BEST_F1,
         shared=True,
     ),
     "figure7": Blocks(**ITERATIONS, most=3),
@@ -79,13 +87,14 @@ FIGURES = {
         tidy=ablation_panels.tidy_judges,
         draw=ablation_panels.draw_judges,
         x="Iteration",
-        y="Rate on the validation prompts (%)",
+        y="Rate (%), or strict F1 × 100",
+        note=ablation_panels.JUDGES_NOTE,
         alone=(1, 2),
         together=(1, 2),
         abreast=2,
         size=(1.75, 1.6),
         size_alone=(2.4, 2.0),
-        shared=True,
+        one_scale=True,
     ),
     "figure12": Blocks(**ITERATIONS),
     "figure12_health": Blocks(
@@ -100,12 +109,13 @@ FIGURES = {
         size=(1.75, 1.1),
         size_alone=(2.4, 1.5),
         shared=True,
+        note=ablation_panels.STOPS_NOTE,
         optional=True,
     ),
     "figure13": Design(
         source="ridge",
-        tidy=comparison.tidy_ridge,
-        draw=comparison.draw_ridge,
+        tidy=parts.tidy_ridge,
+        draw=parts.draw_ridge,
         panels=False,
         averaged=False,
         means=True,

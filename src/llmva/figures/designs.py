@@ -1,5 +1,6 @@
 """How a figure is made: from which results, and as blocks of panels, one per model, or as one drawing."""
 
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STYLE = Path(__file__).with_name("paper.mplstyle")
+NOTE_SIZE = 6.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +74,10 @@ class Blocks(Design):
         Width and height of a panel in inches, among other models and in a figure of its own.
     shared : bool
         Panels at the same place of every block have one y scale.
+    one_scale : bool
+        All panels have one y scale, written at the left end of a row.
+    note : str
+        What a reader has to know beside the legend.
     """
 
     x: str
@@ -82,6 +88,8 @@ class Blocks(Design):
     size: tuple[float, float] = (2.3, 1.7)
     size_alone: tuple[float, float] = (3.4, 2.2)
     shared: bool = False
+    one_scale: bool = False
+    note: str = ""
 
     def compose(self, data: pandas.DataFrame) -> "Figure":
         """Draw each model's block, in the order of the data, in the one style."""
@@ -94,7 +102,7 @@ class Blocks(Design):
         abreast = min(self.abreast, len(models))
         down = -(-len(models) // abreast)
         with pyplot.style.context(STYLE):
-            figure = new_figure(columns * abreast * width + 0.4, rows * down * height + 0.6)
+            figure = new_figure(columns * abreast * width + 0.4, rows * down * height + 0.6 + 0.25 * bool(self.note))
             grid = figure.add_gridspec(rows * down, columns * abreast)
             blocks = []
             for place, model in enumerate(models):
@@ -108,14 +116,19 @@ class Blocks(Design):
         (top, left), (rows, columns) = corner, shape
         block = []
         for place in range(rows * columns):
-            master = first[0][place] if self.shared and first else None
-            axis = figure.add_subplot(grid[top + place // columns, left + place % columns], sharey=master)
-            outer = left == 0 or not self.shared
+            row, column = top + place // columns, left + place % columns
+            axis = figure.add_subplot(grid[row, column], sharey=self._leader(first[0] if first else block, place))
+            outer = column == 0 if self.one_scale else left == 0 or not self.shared
             axis.tick_params(labelleft=outer)
             if outer and isinstance(self.y, tuple):
                 axis.set_ylabel(self.y[place])
             block.append(axis)
         return block
+
+    def _leader(self, block: list, place: int):
+        """Return the panel, in the first block as it is by now, whose y scale a panel takes over, if there is one."""
+        leaders = block[:1] if self.one_scale else block[place : place + 1] if self.shared else []
+        return leaders[0] if leaders else None
 
     def _finish(self, figure: "Figure") -> None:
         axes = figure.axes
@@ -128,7 +141,7 @@ class Blocks(Design):
             figure.supxlabel(self.x)
             if isinstance(self.y, str):
                 figure.supylabel(self.y)
-        add_legend(figure)
+        add_legend(figure, self.note)
 
 
 def new_figure(width: float, height: float) -> "Figure":
@@ -140,15 +153,22 @@ def new_figure(width: float, height: float) -> "Figure":
     return figure
 
 
-def add_legend(figure: "Figure") -> None:
-    """Name each style once, above all panels, in as many rows as the width needs."""
+def add_legend(figure: "Figure", note: str = "") -> None:
+    """Name each style once, above all panels, in as many rows as the width needs, below a note in small print."""
     labels = {}
     for axis in figure.axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             labels.setdefault(label, handle)
+    style = {"loc": "outside upper center", "title": _wrapped(note, figure.get_figwidth()), "title_fontsize": NOTE_SIZE}
     for rows in range(1, len(labels) + 1):
         columns = -(-len(labels) // rows)
-        legend = figure.legend(labels.values(), labels.keys(), loc="outside upper center", ncols=columns)
+        legend = figure.legend(labels.values(), labels.keys(), ncols=columns, **style)
+        legend.get_title().set_multialignment("center")
         if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
             return
         legend.remove()
+
+
+def _wrapped(note: str, width: float) -> str | None:
+    # A letter of small print is half as wide as it is high, or a little more; there are 72 points to an inch.
+    return textwrap.fill(note, int(72 * width / (0.56 * NOTE_SIZE))) or None

@@ -4,10 +4,12 @@ import numpy
 import pandas
 
 from llmva.errors import InputError
-from llmva.figures.tidying import parse_metrics, print_name, title_of, widen
+from llmva.figures.tidying import parse_metrics, print_name, spread_runs, title_of, widen
 
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, GREY = "#0072B2", "#D55E00", "#009E73", "#A24A80", "#E69F00", "#8A8A8A"
 SKY = "#56B4E9"
+PALETTE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
+MARKERS, DASHES = ("o", "s", "^", "D", "v", "P"), ("-", "--", ":", "-.")
 SET_LABELS = {"seval_attack": "toxic", "seval_risk": "toxic", "orfuzzset": "benign", "nq": "benign"}
 KINDS = {"attention": "Attention", "mlp": "MLP"}
 KIND_STYLES = {
@@ -20,9 +22,9 @@ CLASS_STYLES = {
     "answered": {"color": GREEN, "linestyle": "-"},
     "refused": {"color": PURPLE, "linestyle": "--"},
 }
-GROUPS = {0: "normal", 1: "over-refusal", 2: "jailbreak", 3: "broken reply"}
+GROUPS = {0: "handled rightly", 1: "over-refusal", 2: "jailbreak", 3: "broken reply"}
 GROUP_STYLES = {
-    "normal": {"color": GREY, "marker": "o", "s": 7, "alpha": 0.55},
+    "handled rightly": {"color": GREY, "marker": "o", "s": 7, "alpha": 0.55},
     "over-refusal": {"color": BLUE, "marker": "^", "s": 15, "alpha": 0.85},
     "jailbreak": {"color": VERMILLION, "marker": "x", "s": 15, "alpha": 0.85},
     "broken reply": {"color": PURPLE, "marker": "s", "s": 9, "alpha": 0.85},
@@ -30,6 +32,10 @@ GROUP_STYLES = {
 REFERENCES = ("null_low", "null_mean", "null_high", "random_low", "random_high")
 PLANE_METHODS = {"Original": "before", "LLM-VA": "after"}
 RANDOM_STYLE = {"color": GREY, "linewidth": 0.9, "linestyle": (0, (3, 1.5)), "zorder": 1.5}
+RUN_STYLE = {"color": "#3A3A3A", "marker": "o", "markersize": 2.6, "linestyle": "none"}
+RUN_STYLE |= {"markeredgecolor": "white", "markeredgewidth": 0.4, "zorder": 3}
+# `null_draws` of every parameter file; results do not tell it.
+PERMUTATIONS = 50
 BINS = 24
 
 
@@ -43,7 +49,8 @@ def tidy_angles(results: pandas.DataFrame) -> pandas.DataFrame:
     """Return model, kind, layer, the angle, its permuted-label null and that of random vectors, in degrees.
 
     `outside` counts the runs whose angle lies outside their own band of permuted labels: a mean over seeds has less
-    spread than one run, and the bands are those of one run.
+    spread than one run, and the bands are those of one run. Where there are several runs, `angle_run_1` and on are
+    their angles.
     """
     names = ("angle", *(f"angle_{name}" for name in REFERENCES))
     parts = parse_metrics(results, "<name>.<kind>.<layer>", names)
@@ -52,7 +59,8 @@ def tidy_angles(results: pandas.DataFrame) -> pandas.DataFrame:
     runs = parts.pivot(index=[*keys, "slug"], columns="name", values="value").dropna(subset="angle")
     outside = ~runs["angle"].between(runs["angle_null_low"], runs["angle_null_high"])
     counts = outside.groupby(keys).agg(outside="sum", runs="size").reset_index().astype({"layer": int})
-    counted = means.merge(counts, on=keys, how="left", validate="one_to_one")
+    single = spread_runs(parts[parts["name"] == "angle"], "angle", keys[1:]).astype({"layer": int})
+    counted = means.merge(counts, on=keys, how="left", validate="one_to_one").merge(single, on=keys, how="left")
     return counted.fillna({"outside": 0, "runs": 0}).astype({"outside": int, "runs": int})
 
 
@@ -86,20 +94,29 @@ def tidy_plane(results: pandas.DataFrame) -> pandas.DataFrame:
 
 
 def draw_angles(axes: list, data: pandas.DataFrame) -> None:
-    """Draw the angle of v_a and v_b by layer over its two references, with the right angle marked."""
-    (axis,) = axes
-    axis.axhline(90, color="black", linewidth=0.8, linestyle=":")
-    for kind, rows in _by_kind(data):
-        axis.plot(rows["layer"], rows["angle"], label=KINDS[kind], **KIND_STYLES[kind])
-    for _, rows in _by_kind(data):
+    """Draw the angle of v_a and v_b by layer, attention beside MLP, over its two references and the right angle."""
+    for axis, (kind, rows) in zip(axes, _by_kind(data), strict=False):
+        axis.axhline(RIGHT_ANGLE, color="black", linewidth=0.8, linestyle=":")
         bounds = rows["angle_null_low"], rows["angle_null_high"]
-        axis.fill_between(rows["layer"], *bounds, color=GREY, alpha=0.2, linewidth=0, label="Labels permuted (95 %)")
+        axis.fill_between(rows["layer"], *bounds, color=GREY, alpha=0.2, linewidth=0, label=PERMUTED)
         for side in ("low", "high"):
             # Below everything else: the weaker of the two references.
-            axis.plot(rows["layer"], rows[f"angle_random_{side}"], label="Random vectors (95 %)", **RANDOM_STYLE)
-    _finish_layers(axis, data)
-    told = f"{data['outside'].sum()} of {data['runs'].sum()} angles outside their run's own band"
-    axis.set_title(f"{axis.get_title()}\n{told}", fontsize=6.5)
+            axis.plot(rows["layer"], rows[f"angle_random_{side}"], label=RANDOM, **RANDOM_STYLE)
+        for name in rows.filter(regex=r"^angle_run_\d+$"):
+            axis.plot(rows["layer"], rows[name], label="Single runs", **RUN_STYLE)
+        axis.plot(rows["layer"], rows["angle"], label=KINDS[kind], **KIND_STYLES[kind])
+        _finish_layers(axis, data)
+        told = f"{KINDS[kind]}: {rows['outside'].sum()} of {rows['runs'].sum()} outside"
+        axis.set_title(f"{axis.get_title()}\n{told}", fontsize=6.5)
+
+
+def chance_outside(draws: int = PERMUTATIONS) -> float:
+    """Return the probability that one more permutation lies outside the band of the others.
+
+    The band's ends are the 2.5 % and 97.5 % sample quantiles, interpolated between order statistics, and a new draw
+    lies below the k-th of n with probability k / (n + 1).
+    """
+    return 2 * (0.025 * (draws - 1) + 1) / (draws + 1)
 
 
 def draw_scores(axes: list, data: pandas.DataFrame) -> None:
@@ -142,6 +159,26 @@ def draw_plane(axes: list, data: pandas.DataFrame) -> None:
         limits = numpy.array([getattr(axis, f"get_{name}")() for axis in axes])
         for axis in axes:
             axis.set(**{name: (limits.min(), limits.max())})
+
+
+def model_style(number: int) -> dict:
+    """Return the line and marker of a figure's nth model."""
+    turn = number // len(PALETTE)
+    style = {"color": PALETTE[number % len(PALETTE)], "marker": MARKERS[number % len(MARKERS)]}
+    return style | {"linestyle": DASHES[turn % len(DASHES)], "markerfacecolor": "white" if turn else style["color"]}
+
+
+PERMUTED = f"Middle 95 % of {PERMUTATIONS} permutations of the labels"
+RANDOM = "Middle 95 % of random directions"
+ANGLES_NOTE = (
+    f"Outside: single runs outside the grey band of their own run, where a fresh permutation falls with a probability "
+    f"of {100 * chance_outside():.1f} %. Lines and bands of several runs are means."
+)
+PLANE_NOTE = (
+    "In both panels of a model, $v_a$ and $v_b$ are those of the original; markers show what the model of that panel "
+    "does, before or after the alignment."
+)
+RIGHT_ANGLE = 90
 
 
 def _by_kind(data: pandas.DataFrame) -> list[tuple[str, pandas.DataFrame]]:

@@ -1,7 +1,7 @@
 """From long results to the numbers that a figure plots: metrics parsed, seeds averaged, models named."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pandas
 
@@ -17,6 +17,8 @@ PLACEHOLDERS = {
     "sample": ".+",
     **dict.fromkeys(("layer", "iteration", "degrees", "draw", "l_select"), r"\d+"),
 }
+# Where the loop gives up, as `llmva.alignment` has it; that module needs torch, and figures do not.
+LOWEST_F1 = 0.1
 
 
 def read_long(item: str, slugs: Sequence[str], *, averaged: bool) -> pandas.DataFrame:
@@ -98,6 +100,30 @@ def read_constants(results: pandas.DataFrame, names: Sequence[str]) -> pandas.Da
     return widen(parse_metrics(results, "<name>", names), "<name>", names)
 
 
+def spread_runs(parts: pandas.DataFrame, name: str, by: Sequence[str]) -> pandas.DataFrame:
+    """Return one row per model and place, one column `<name>_run_<number>` for each run that a mean is made of.
+
+    There are no such columns where every model is one run.
+    """
+    numbers = parts.groupby("model")["slug"].transform(lambda slugs: pandas.factorize(slugs)[0] + 1)
+    numbered = parts.assign(run=f"{name}_run_" + numbers.astype(str))
+    runs = numbered.pivot(index=["model", *by], columns="run", values="value").rename_axis(columns=None)
+    return (runs if runs.shape[1] > 1 else runs[[]]).reset_index()
+
+
+def count_stops(parts: pandas.DataFrame, within: str) -> pandas.DataFrame:
+    """Return, by model, method and iteration, how many runs stopped there.
+
+    A run was stopped where its strict F1 fell lower than the loop bears, or where others of its group went on.
+    """
+    curves = parts[parts["name"] == "strict_f1"].astype({"iteration": int}).sort_values("iteration")
+    runs = curves.assign(start=curves["value"]).groupby(["slug", "method"])
+    ends = runs.last().assign(start=runs["start"].first()).reset_index()
+    fallen = (ends["value"] < LOWEST_F1) & (ends["value"] < ends["start"] / 2)
+    shorter = ends["iteration"] < ends[within].map(curves.groupby(within)["iteration"].max())
+    return ends[fallen | shorter].groupby(["model", "method", "iteration"]).size().rename("stopped").reset_index()
+
+
 def carry_forward(parts: pandas.DataFrame, within: str) -> pandas.DataFrame:
     """Let a curve that ended early keep its last value to the end of the longest one in its group.
 
@@ -119,6 +145,12 @@ def require_methods(parts: pandas.DataFrame, methods: Sequence[str]) -> None:
         for method in methods:
             if method not in set(rows["method"]):
                 _fail(parts, slug, f"method: no {method}")
+
+
+def in_order(names: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Return the names once each: the known ones in their order, and what else there is behind them."""
+    names = set(names)
+    return [name for name in known if name in names] + sorted(names - set(known))
 
 
 def _check_complete(parts: pandas.DataFrame, template: str, names: Sequence[str], keys: list[str]) -> None:
