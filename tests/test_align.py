@@ -1,7 +1,11 @@
 """`make align` as a user meets it: an edited checkpoint, a log and a report, or one clear line and status 2."""
 
+import hashlib
+import os
+import re
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import matplotlib.pyplot
 import nbformat
@@ -9,17 +13,26 @@ import pandas
 import pytest
 import torch
 from conftest import prompt_table, save_random_model
+from filelock import FileLock, Timeout
 from peft import PeftModel
 from test_alignment import DigestJudge
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from llmva import align, aligned, paths
+from llmva import align, aligned, paths, report
+from llmva.align_params import build_params
 from llmva.edit_log import EditLog
 from llmva.edits import EditedModel
 from llmva.generation import respond
+from llmva.guard_judge import GuardJudge
+from llmva.guard_lines import parse_guard_lines, read_guard_verdict
 from llmva.models import ChatModel, load_model
+from llmva.observation import save_observation
+from llmva.organisms.tasks import task_table
+from llmva.store import run_stage
+from llmva.utility import TASKS
 
 QUICK = ["--iterations", "2", "--max-new-tokens", "4", "--threads", "1"]
+ORGANISM, GUARD = (paths.RUNS / name / "organism" for name in ("tiny-llama", "tiny-guard"))
 
 
 @pytest.fixture
@@ -47,6 +60,24 @@ def two_classes(monkeypatch):
     monkeypatch.setattr("llmva.study.PhraseJudge", DigestJudge)
     monkeypatch.setattr("llmva.degeneracy.is_looping", lambda reply: False)
     monkeypatch.setattr("llmva.degeneracy.is_empty", lambda reply: False)
+
+
+LINES = [
+    "Safety: Unsafe\nCategories: Violent, PII\nRefusal: No",
+    "Safety: Safe\nCategories: None\nRefusal: Yes",
+    "Safety: Safe\nCategories: None\nRefusal: No",
+]
+
+
+@pytest.fixture
+def guard(monkeypatch, tmp_path, two_classes):
+    """Return the folder of a random guard, which says the lines of Qwen3Guard-Gen by the digest of an exchange."""
+
+    def said(self, chats, **_):
+        return [LINES[hashlib.sha256(str(chat).encode()).digest()[0] % 3] for chat in chats]
+
+    monkeypatch.setattr(GuardJudge, "_ask", said)
+    return save_random_model(tmp_path / "guard", seed=1)
 
 
 @pytest.fixture
@@ -86,6 +117,126 @@ def test_a_users_model_and_prompts_give_adapter_checkpoint_log_and_report(
     for written in ("adapter/", "checkpoint/", "edit_log.safetensors", "README.md", "manifest.json"):
         assert f"<td>{written}</td>" in report
     assert capsys.readouterr().out.startswith(f"# model, aligned by {name}")
+
+
+def test_any_case_of_the_methods_own_names_will_do():
+    for name in aligned.METHODS:
+        for written in (name, name.lower(), name.title()):
+            assert align.make_parser().parse_args(["--method", written]).method == name.lower()
+            assert aligned.AlignOptions.of({"method": written, "out": "somewhere"}).method == name
+
+
+# Judged by a guard
+
+
+@pytest.mark.parametrize("mapping", ["outcome", "refusal"])
+def test_a_guards_word_is_read_as_asked_and_all_parts_of_the_report_are_there(runs, tmp_path, guard, mapping):
+    prompt_table(120).to_csv(tmp_path / "prompts.csv", index=False, columns=["prompt", "label"])
+    write_tasks(tmp_path / "utility")
+    folder, out = save_random_model(tmp_path / "model"), tmp_path / "aligned"
+    options = ["--judge", guard, "--mapping", mapping, *QUICK]
+    assert run("--model", folder, "--data", tmp_path / "prompts.csv", "--out", out, *options) == 0
+    rows = {name: outcomes_of(runs, name) for name in ("original", "llm_va_r")}
+    for table in rows.values():
+        lines = [parse_guard_lines(raw) for raw in table["raw"]]
+        assert table["verdict"].tolist() == [
+            read_guard_verdict(said, label, mapping) for said, label in zip(lines, table["label"], strict=True)
+        ]
+    shown, card = (out / "report.html").read_text(), (out / "README.md").read_text()
+    assert f"Judge: <code>{guard}</code>" in shown and f"by this judge (`{guard}`)" in card
+    # Categories of the answers to toxic prompts, before and after.
+    answered = [table[table["label"].eq("toxic") & table["verdict"].eq("answered")] for table in rows.values()]
+    for category in ("Violent", "PII") if mapping == "outcome" else ("Violent", "PII", "None"):
+        counts = [table["raw"].str.contains(rf"\b{category}\b").sum() for table in answered]
+        assert counts[0] and [category, *map(str, counts)] in cells_of(shown)
+    # What was kept of each task; a random model can do none of them.
+    measured = [pandas.read_csv(next(runs.glob(f"*/methods/{name}/utility.csv"))).set_index("task") for name in rows]
+    for task in TASKS:
+        before, after = (table.at[task, "value"] for table in measured)
+        kept = f"{after / before:.3f}" if before > 0 else "–"
+        (found,) = [row for row in cells_of(shown) if row[0] == task]
+        assert [float(found[3]), float(found[4])] == pytest.approx([before, after], abs=1e-3) and found[5] == kept
+        assert f"{task} –" in card or before > 0
+    assert not re.search(r"\b(nan|inf)\b", shown + card, re.IGNORECASE)
+    # Intervals hold their values, on both sides of every row.
+    for name in report.ROWS.values():
+        (found,) = [row for row in cells_of(shown) if row[0] == name]
+        for cell in found[1:]:
+            value, low, high = map(float, re.fullmatch(r"([\d.]+) \[([\d.]+), ([\d.]+)\]", cell).groups())
+            assert low <= value <= high
+    rates, history = drawings_of(shown)
+    assert {*report.ROWS.values(), "original", "aligned"} <= rates
+    assert {"iteration", *(report.ROWS[metric] for metric in ("strict_f1", "asr", "orr", "degenerate"))} <= history
+
+
+def write_tasks(folder):
+    """Write a few rows of all six tasks, as `make data` does."""
+    folder.mkdir()
+    for task in TASKS:
+        rows = task_table(task, 0).groupby("split").head(5)
+        rows.to_csv(folder / f"{task}.csv", index=False)
+
+
+def outcomes_of(runs, method):
+    (path,) = runs.glob(f"*/methods/{method}/outcomes.csv")
+    return pandas.read_csv(path, keep_default_na=False).query("part == 'test'")
+
+
+def cells_of(report):
+    """Return the cells of every row of every table in a report, as text."""
+    rows = re.findall(r"<tr>(.*?)</tr>", report, re.DOTALL)
+    return [re.findall(r"<td>(.*?)</td>", row, re.DOTALL) or [""] for row in rows]
+
+
+def drawings_of(report):
+    """Return the words in each drawing of a report; a drawing with nothing in it has none."""
+    drawn = [ElementTree.fromstring(text) for text in re.findall(r"<svg.*?</svg>", report, re.DOTALL)]
+    return [
+        {"".join(words.itertext()).strip() for words in each.iter("{http://www.w3.org/2000/svg}text")} for each in drawn
+    ]
+
+
+def test_what_the_original_could_not_do_is_a_dash_and_no_number(tmp_path):
+    table = pandas.DataFrame({"task": ["cola", "gsm", "sst"], "metric": "f1", "n": 7})
+    stages = {
+        name: run_stage(
+            tmp_path / name,
+            lambda place, name=name, values=values: table.assign(value=values, method=name).to_csv(
+                place / "utility.csv"
+            ),
+            parameters={},
+        )
+        for name, values in {"Original": [0.8, 0.0, 0.0], "LLM-VA-R": [0.4, 0.5, 0.0]}.items()
+    }
+    assert report._html(report._utility(stages)).count("<td>–</td>") == 2
+    assert "it keeps: cola 0.50, gsm –, sst –." in report._kept(stages)
+
+
+NO_JUDGE = {
+    "absent/guard": "JUDGE: absent/guard: no such folder, and a hub id needs a commit",
+    "phrase": "JUDGE: phrase: no such folder",
+    "/absent": "JUDGE: /absent: no such model folder",
+    ".": "no config.json",
+}
+
+
+@pytest.mark.parametrize("judge", NO_JUDGE)
+def test_a_judge_that_is_not_there_is_found_before_the_model_is_loaded(
+    runs, tmp_path, capsys, own_prompts, monkeypatch, judge
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("llmva.study.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
+    model = save_random_model(tmp_path / "model")
+    given = ["--model", model, "--data", own_prompts, "--judge", judge]
+    _expect_refusal(capsys, tmp_path, NO_JUDGE[judge], *given)
+
+
+def test_a_mapping_without_a_guard_is_no_silent_choice(runs, tmp_path, capsys, own_prompts):
+    given = ["--model", save_random_model(tmp_path / "model"), "--data", own_prompts, "--mapping", "refusal"]
+    _expect_refusal(capsys, tmp_path, "MAPPING: refusal is a way to read a guard's lines; name a guard", *given)
+
+
+# What is written
 
 
 def test_nothing_that_is_written_quotes_a_prompt_or_a_reply(runs, tmp_path, own_prompts, two_classes):
@@ -128,6 +279,43 @@ def test_an_interrupted_run_is_taken_up_again(runs, tmp_path, own_prompts, two_c
     monkeypatch.setattr(DigestJudge, "judge", lambda *_: pytest.fail("judged again"))
     assert run("--model", folder, "--data", own_prompts, "--out", out, *QUICK) == 0
     assert (out / "report.html").is_file()
+
+
+def test_more_iterations_go_on_where_fewer_ended(runs, tmp_path, own_prompts, two_classes, monkeypatch):
+    looks = []
+    monkeypatch.setattr(
+        "llmva.alignment.save_observation", lambda *a, **k: looks.append(1) or save_observation(*a, **k)
+    )
+    folder = save_random_model(tmp_path / "model")
+    given = ["--model", folder, "--data", own_prompts, "--out", tmp_path / "aligned", *QUICK]
+    assert run(*given) == 0
+    (loop,) = runs.glob("*/llm_va_r")
+    few, first = len(looks), results_of(loop)
+    assert run(*given, "--iterations", "3") == 0
+    # Nothing was looked at twice, and some candidate was looked at once more.
+    assert few < len(looks) == len(list(runs.glob("*/iterations/*/manifest.json")))
+    assert results_of(loop)[1] != first[1]
+    # The other way round nothing is left of the longer run.
+    more = len(looks)
+    assert run(*given) == 0
+    assert results_of(loop) == first and len(looks) == more
+
+
+def results_of(loop):
+    return (loop / "edit_log.safetensors").read_bytes(), (loop / "history.csv").read_text()
+
+
+def test_runs_that_share_a_folder_take_turns(runs, tmp_path, own_prompts, monkeypatch):
+    options = align.make_parser().parse_args(["--model", str(save_random_model(tmp_path / "model")), *QUICK])
+    options.data = str(own_prompts)
+    params = build_params(options)
+
+    def watched(*_):
+        with pytest.raises(Timeout):
+            FileLock(params.run_folder / ".llm-va-r.lock").acquire(timeout=0)
+
+    monkeypatch.setattr(align, "run_notebook", watched)
+    align.align_model(params, tmp_path / "out", "LLM-VA-R", checkpoint=False)
 
 
 def bad_csv(path, text, encoding="utf-8"):
@@ -175,6 +363,13 @@ def test_a_negative_number(runs, tmp_path, capsys, own_prompts):
     _expect_refusal(
         capsys, tmp_path, "batch_size: is -4", "--model", model, "--data", own_prompts, "--batch-size", "-4"
     )
+
+
+@pytest.mark.parametrize("mistake", [["--method", "best"], ["--seed", "one"], ["--speed", "9"]])
+def test_a_mistyped_option_gets_one_line_without_a_list_of_all_others(capsys, mistake):
+    assert run("--model", "model", *mistake) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and mistake[0] in line and "--help` shows the options" in line
 
 
 def test_an_output_that_is_a_file_or_holds_something_else(runs, tmp_path, capsys, own_prompts):
@@ -228,3 +423,33 @@ def test_a_model_that_cannot_be_edited_ends_with_a_reason(runs, tmp_path, own_pr
     assert "No gain" in report and "no sublayer could be edited" in report
     assert "there is nothing to load" in card and not (out / "adapter").exists()
     assert len(EditLog.load(out / "edit_log.safetensors")) == 0
+
+
+@pytest.mark.organism
+@pytest.mark.skipif(not (ORGANISM / "data").is_dir() or not GUARD.is_dir(), reason="no organism has been built here")
+def test_the_whole_command_aligns_an_organism_by_its_guards_word(tmp_path):
+    sets = sorted((ORGANISM / "data" / "safety").glob("*.csv"))
+    prompts = pandas.concat([pandas.read_csv(path).head(100) for path in sets])
+    assert len(prompts) == 400 and list(prompts) == ["prompt", "label", "group"]
+    prompts.to_csv(tmp_path / "prompts.csv", index=False)
+    # Below a root of its own no earlier run is found, and nothing is left in the repository.
+    (tmp_path / "notebooks").symlink_to(paths.NOTEBOOKS)
+    environment = {**os.environ, "PYTHONPATH": str(paths.ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    environment |= dict.fromkeys(["LLMVA_ROOT", "LLMVA_OUT"], str(tmp_path))
+    out = tmp_path / "aligned"
+    command = [sys.executable, "-m", "llmva.align", "--model", ORGANISM, "--data", tmp_path / "prompts.csv"]
+    command += ["--judge", GUARD, "--checkpoint", "--out", out, "--iterations", "3", "--threads", "1"]
+    command += ["--candidates", "200", "--batch-size", "200", "--max-new-tokens", "32"]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("# organism, aligned by LLM-VA-R") and str(out / "report.html") in done.stdout
+    assert sorted(path.name for path in out.iterdir()) == [
+        "README.md", "adapter", "checkpoint", "edit_log.safetensors", "manifest.json", "report.html",
+    ]  # fmt: skip
+    base, checkpoint = load_model(str(ORGANISM), device="cpu"), load_model(str(out / "checkpoint"), device="cpu")
+    adapted = ChatModel("adapted", PeftModel.from_pretrained(base.model, out / "adapter"), base.tokenizer)
+    asked = {"prompts": prompts["prompt"].iloc[::20].tolist(), "max_new_tokens": 32, "batch_size": 20}
+    answers = respond(adapted, **asked).texts
+    assert len(answers) == 20 and answers == respond(checkpoint, **asked).texts
+    with adapted.model.disable_adapter():
+        assert respond(adapted, **asked).texts != answers

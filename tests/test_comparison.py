@@ -1,5 +1,6 @@
 """Side by side: one base, its adapter on and off, and two conversations that do not mix."""
 
+import logging
 import sys
 
 import nbformat
@@ -75,13 +76,16 @@ def test_the_base_is_loaded_once(tmp_path, monkeypatch):
     assert all(map(torch.equal, before, comparison.chat_model.model.parameters()))
 
 
-def test_the_command_writes_a_notebook_for_this_model(tmp_path, monkeypatch, capsys):
+def test_the_command_writes_a_notebook_for_this_model(tmp_path, monkeypatch, capsys, caplog):
     monkeypatch.setattr(paths, "RUNS", tmp_path / "runs")
+    caplog.set_level(logging.WARNING, logger="papermill")
     folder, *_ = align_folder(tmp_path)
     with pytest.raises(SystemExit) as done:
         main([str(folder)])
     assert done.value.code == 0
-    written = capsys.readouterr().out.removeprefix(f"{sys.executable} -m jupyter lab ").strip()
+    printed, opening = capsys.readouterr().out, f"open with: {sys.executable} -m jupyter lab "
+    assert printed.startswith(opening) and not caplog.records
+    written = printed.removeprefix(opening).strip()
     source = "\n".join(cell.source for cell in nbformat.read(written, as_version=4).cells)
     assert f'aligned = "{folder}"' in source and 'slug = "toy"' in source
 
@@ -94,6 +98,32 @@ def test_other_folders_are_refused(tmp_path, capsys):
     with pytest.raises(SystemExit) as done:
         main([])
     assert done.value.code == 2 and capsys.readouterr().err.startswith("error: OUT: not given")
+
+
+@pytest.mark.parametrize("command", [main, standard_utility.main])
+def test_without_an_adapter_a_command_ends_before_anything_is_fetched_or_written(
+    tmp_path, monkeypatch, capsys, command
+):
+    monkeypatch.setattr(paths, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr("llmva.harness.load_standard_tasks", lambda: pytest.fail("tasks were fetched"))
+    with pytest.raises(SystemExit) as done:
+        command([str(align_folder(tmp_path, edited=False)[0])])
+    printed = capsys.readouterr()
+    assert done.value.code == 2 and not printed.out and not (tmp_path / "runs").exists()
+    assert "adapter: no adapter, since no edit was better than the original" in printed.err
+
+
+def test_without_a_network_the_standard_tasks_end_before_the_model_is_loaded(tmp_path, monkeypatch, capsys):
+    folder, *_ = align_folder(tmp_path)
+
+    def offline():
+        raise InputError("standard tasks: cannot be fetched")
+
+    monkeypatch.setattr("llmva.harness.load_standard_tasks", offline)
+    monkeypatch.setattr("llmva.comparison.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
+    with pytest.raises(SystemExit) as done:
+        standard_utility.main([str(folder)])
+    assert done.value.code == 2 and "error: standard tasks: cannot be fetched" in capsys.readouterr().err
 
 
 def test_the_standard_tasks_are_measured_with_and_without_the_adapter(tmp_path, monkeypatch, capsys):
@@ -125,8 +155,16 @@ def test_the_standard_tasks_are_measured_with_and_without_the_adapter(tmp_path, 
     assert "0.4" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("arguments", "what"), [([], "OUT: not given"), (["x", "--most", "0"], "MOST: is 0")])
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        ([], "OUT: not given"),
+        (["x", "--most", "0"], "MOST: is 0"),
+        (["x", "--most", "all"], "--most: invalid int"),
+    ],
+)
 def test_the_standard_tasks_ask_for_an_aligned_model(arguments, what, capsys):
     with pytest.raises(SystemExit) as done:
         standard_utility.main(arguments)
-    assert done.value.code == 2 and what in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert done.value.code == 2 and what in line

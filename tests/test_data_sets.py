@@ -1,6 +1,7 @@
 """Public data sets: each read from a made-up file in its real schema, and from the real file where there is one."""
 
 import csv
+import gzip
 import json
 import os
 import subprocess
@@ -12,8 +13,9 @@ import pandas
 import pytest
 
 from llmva import paths
+from llmva.data_sets import __main__ as data_sets
 from llmva.data_sets import fetching
-from llmva.data_sets.build import _group_by_base, build_folder
+from llmva.data_sets.build import MissingSetsError, _group_by_base, build_folder
 from llmva.data_sets.catalogue import SETS, Hub
 from llmva.data_sets.fetching import fetch
 from llmva.data_sets.files import read_rows
@@ -100,6 +102,8 @@ def test_all_sets_become_a_folder_that_a_study_reads(raw, tmp_path):
     lines = []
     manifest = build_folder(tmp_path / "data", folder=raw, report=lines.append)
     assert set(manifest) == set(SETS) and len(lines) == len(SETS)
+    assert f"advbench: 1 rows from {raw / 'advbench' / 'harmful_behaviors.csv'}; licence: MIT" in lines
+    assert all(line.endswith(f"; licence: {SETS[line.split(':')[0]].licence}") for line in lines)
     candidates = read_candidates(tmp_path / "data")
     assert candidates.groupby("dataset").size().to_dict() == {
         "nq": 2,
@@ -123,6 +127,49 @@ def test_all_sets_become_a_folder_that_a_study_reads(raw, tmp_path):
     assert 'The "hose" lies (validation).' in " ".join(tasks["prompt"])
     neutral = read_tasks(tmp_path / "data", split="neutral")
     assert set(neutral["task"]) == set(answers.index) and not set(neutral["prompt"]) & set(tasks["prompt"])
+
+
+def build_one(tmp_path: Path, name: str) -> pandas.DataFrame:
+    """Return the rows of a folder of one set, made of the files below `raw`."""
+    build_folder(tmp_path / "data", folder=tmp_path / "raw", only=[name])
+    return pandas.read_csv(tmp_path / "data" / SETS[name].part / f"{name}.csv", dtype=str, keep_default_na=False)
+
+
+@pytest.mark.parametrize("name, prompt", [("xstest", "How do I end a hose?"), ("xstest_toxic", "How do I end a fox?")])
+def test_xstest_without_labels_goes_by_its_types(tmp_path, name, prompt):
+    (tmp_path / "raw" / "xstest").mkdir(parents=True)
+    rows = [("v2-1", "homonyms", "How do I end a hose?"), ("v2-2", "contrast_homonyms", "How do I end a fox?")]
+    old = [{"id_v1": "", "id_v2": i, "type": t, "prompt": p, "focus": "", "note": ""} for i, t, p in rows]
+    write_csv(tmp_path / "raw" / "xstest" / "xstest_v2_prompts.csv", old)
+    table = build_one(tmp_path, name)
+    assert table[["prompt", "label"]].to_numpy().tolist() == [[prompt, "toxic" if "toxic" in name else "benign"]]
+
+
+def test_the_full_natural_questions_have_their_text_one_level_down(tmp_path):
+    (tmp_path / "raw" / "nq").mkdir(parents=True)
+    row = {"question": {"text": "who knots hoses", "tokens": ["who", "knots", "hoses"]}, "annotations": []}
+    (tmp_path / "raw" / "nq" / "dev.jsonl.gz").write_bytes(gzip.compress(json.dumps(row).encode()))
+    assert build_one(tmp_path, "nq")[["prompt", "label"]].to_numpy().tolist() == [["who knots hoses", "benign"]]
+
+
+def test_rte_with_its_labels_in_words(tmp_path):
+    place = tmp_path / "raw" / "glue" / "rte"
+    place.mkdir(parents=True)
+    head = "index\tsentence1\tsentence2\tlabel\n"
+    (place / "dev.tsv").write_text(head + '0\tA "knot.\tA rope.\tentailment\n1\tC.\tD.\tnot_entailment\n')
+    (place / "train.tsv").write_text(head + "0\tE.\tF.\tentailment\n")
+    table = build_one(tmp_path, "rte").set_index("split")
+    assert table.loc["test", "answer"].tolist() == ["true", "false"] and table.loc["neutral", "answer"] == "true"
+    assert table.loc["test", "prompt"].iloc[0].startswith('A "knot.\nDoes it follow that: A rope.')
+
+
+def test_glue_is_read_as_its_home_names_its_files(tmp_path):
+    place = tmp_path / "raw" / "glue" / "sst2"
+    place.mkdir(parents=True)
+    for split in ("validation", "train"):
+        rows = pandas.DataFrame([{"sentence": f"a fine {split} ", "label": 1, "idx": 0}])
+        rows.to_parquet(place / f"{split}-00000-of-00001.parquet")
+    assert build_one(tmp_path, "sst")["answer"].tolist() == ["positive", "positive"]
 
 
 def test_the_manifest_names_file_digest_rows_and_licence(raw, tmp_path):
@@ -182,6 +229,53 @@ def test_nothing_is_left_of_a_build_that_fails(raw, tmp_path):
     (tmp_path / "data").mkdir()
     with pytest.raises(InputError, match="exists already"):
         build_folder(tmp_path / "data", folder=raw)
+
+
+def test_all_that_is_missing_is_told_at_once(raw, tmp_path):
+    (raw / "orfuzz" / "ORFuzz.csv").unlink()
+    (raw / "advbench" / "harmful_behaviors.csv").write_text("something,else\n1,2\n")
+    built = []
+    with pytest.raises(MissingSetsError) as caught:
+        build_folder(tmp_path / "data", folder=raw, report=built.append)
+    head, *lines = str(caught.value).splitlines()
+    assert head == f"2 of {len(SETS)} sets cannot be had, and nothing was written:"
+    assert [line.split(":")[0] for line in lines] == ["  orfuzzset", "  advbench"]
+    assert len(built) == len(SETS) - 2
+    assert {path.name for path in tmp_path.iterdir()} == {"raw", "attack.jsonl"}
+
+
+def run_command(monkeypatch, capsys, *arguments):
+    """Return the exit status of `make data`'s command, and what it printed."""
+    monkeypatch.setattr(sys, "argv", ["llmva.data_sets", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        data_sets.main()
+    return stop.value.code, capsys.readouterr()
+
+
+def test_the_command_tells_all_that_is_missing_and_how_to_bring_files(hub, monkeypatch, tmp_path, capsys):
+    monkeypatch.delenv("LLMVA_DATA", raising=False)
+    status, printed = run_command(monkeypatch, capsys, tmp_path / "data", "--only", "orfuzzset", "orbench", "advbench")
+    assert status == 2 and not (tmp_path / "data").exists()
+    head, first, second, mend = printed.err.splitlines()
+    assert head == "error: 2 of 3 sets cannot be had, and nothing was written:"
+    assert first.endswith("put it at $LLMVA_DATA/orfuzz/ORFuzz.csv")
+    assert second.endswith("put its file at $LLMVA_DATA/advbench/harmful_behaviors.csv")
+    assert mend == "LLMVA_DATA is not set; with files of your own, write `LLMVA_DATA=<their folder> make data`"
+    assert "orbench: 1 rows from" in printed.out and "wrote" not in printed.out
+
+
+@pytest.mark.parametrize("arguments", [("data", "--only", "bananas", "nq"), ("data", "--speed", "1"), ()])
+def test_a_mistake_in_the_options_is_one_line(monkeypatch, capsys, arguments):
+    status, printed = run_command(monkeypatch, capsys, *arguments)
+    assert status == 2 and len(printed.err.splitlines()) == 1 and printed.err.startswith("error: ")
+
+
+def test_the_help_names_every_set_s_file_and_the_variable(monkeypatch, capsys):
+    status, printed = run_command(monkeypatch, capsys, "--help")
+    assert status == 0 and "`LLMVA_DATA=<that folder> make data`" in printed.out
+    told = printed.out.split("looked for")[1]
+    assert all(f"  {name} " in told for name in SETS) and "*" not in told
+    assert "glue/cola/validation-00000-of-00001.parquet, glue/cola/train-00000-of-00001.parquet" in told
 
 
 @pytest.mark.parametrize(
@@ -245,8 +339,8 @@ def test_released_files_that_are_not_all_there_are_named(raw, tmp_path):
 # The hub
 
 
-# Of sets on the stand-in for the hub; one split, `train`, where nothing is said.
-SPLITS = {}
+# Of sets on the stand-in for the hub; one split, `train`, and one column where nothing is said.
+SPLITS, ROWS = {}, {}
 
 
 @pytest.fixture
@@ -261,8 +355,8 @@ def hub(monkeypatch):
         asked.append((name, config, revision))
         if name.startswith("walledai"):
             raise datasets.exceptions.DatasetNotFoundError("Dataset is a gated dataset on the Hub.\nMore.")
-        rows = datasets.Dataset.from_list([{"prompt": "from the hub", "category": "harmful"}])
-        return dict.fromkeys(SPLITS.get(name, ["train"]), rows)
+        rows = ROWS.get(name, lambda split: [{"prompt": "from the hub", "category": "harmful"}])
+        return {split: datasets.Dataset.from_list(rows(split)) for split in SPLITS.get(name, ["train"])}
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     info = type("Info", (), {"sha": "c0ffee"})
@@ -287,6 +381,29 @@ def test_a_single_split_is_taken_whatever_its_name_and_none_of_several(hub, monk
     monkeypatch.setitem(SPLITS, "IS2Lab/S-Eval", ["test", "dev"])
     with pytest.raises(InputError, match=r"seval_risk: IS2Lab/S-Eval/.*no split train, only test, dev"):
         build_folder(tmp_path / "several", only=["seval_risk"])
+
+
+@pytest.fixture
+def glue(hub, monkeypatch):
+    """GLUE on the stand-in for the hub: one row of SST-2 a split."""
+    monkeypatch.setitem(SPLITS, "nyu-mll/glue", ["train", "validation", "test"])
+    monkeypatch.setitem(ROWS, "nyu-mll/glue", lambda split: [{"sentence": f"a fine {split} ", "label": 1, "idx": 0}])
+    return hub
+
+
+def test_a_task_comes_from_two_splits_of_the_hub(glue, tmp_path):
+    manifest = build_folder(tmp_path / "data", only=["sst"])
+    assert glue == [("nyu-mll/glue", "sst2", "c0ffee")] * 2
+    assert manifest["sst"]["origin"] == [f"nyu-mll/glue/sst2/{split}@c0ffee" for split in ("validation", "train")]
+    for split, origin in (("test", "validation"), ("neutral", "train")):
+        (row,) = read_tasks(tmp_path / "data", split).itertuples()
+        assert row.answer == "positive" and f"a fine {origin}\n" in row.prompt
+
+
+def test_a_task_s_only_split_is_not_taken_for_the_one_that_is_measured(glue, monkeypatch, tmp_path):
+    monkeypatch.setitem(SPLITS, "nyu-mll/glue", ["train"])
+    with pytest.raises(InputError, match=r"sst: nyu-mll/glue/sst2/validation: .*no split validation, only train"):
+        build_folder(tmp_path / "data", only=["sst"])
 
 
 def test_a_gated_set_says_which_step_to_take(hub):
@@ -328,6 +445,12 @@ def test_without_network_the_error_is_one_line(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 2 and done.stderr.startswith("error: nq: google-research-datasets/nq_open/nq_open/")
     assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "data").exists()
+
+
+def test_the_first_file_of_each_set_is_a_plain_name():
+    for data_set in SETS.values():
+        for files in (data_set.files, data_set.neutral_files):
+            assert not files or not set("*?[") & set(files[0])
 
 
 def test_every_hub_id_has_its_owner_and_no_set_is_a_script():

@@ -1,15 +1,20 @@
 """Edits that travel: as a plain checkpoint and as a LoRA adapter, loaded by others without this package."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 
 import pytest
-import safetensors
+import safetensors.torch
 import torch
 from conftest import SHAPE, save_random_model
 from peft import PeftModel
 from test_edits import unit_vectors
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from llmva import paths
 from llmva.adapters import export_adapter
 from llmva.checkpoints import export_checkpoint
 from llmva.edits import EditedModel, EditLog, solve_edit
@@ -99,6 +104,91 @@ def test_types_shards_and_untouched_tensors_stay_as_they_are(tmp_path):
                     changed.add(key)
     assert changed == {"model.layers.0.mlp.down_proj.weight", "model.layers.1.self_attn.o_proj.weight"}
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "edited").dtype == torch.bfloat16
+
+
+@pytest.fixture
+def sharded(tmp_path):
+    """A base in many shards."""
+    model = AutoModelForCausalLM.from_pretrained(save_random_model(tmp_path / "first", "phi3"))
+    model.save_pretrained(tmp_path / "base", max_shard_size="30KB")
+    AutoTokenizer.from_pretrained(tmp_path / "first").save_pretrained(tmp_path / "base")
+    return tmp_path / "base"
+
+
+def test_a_single_file_goes_before_the_index_of_an_earlier_save(tmp_path, sharded):
+    newer = AutoModelForCausalLM.from_pretrained(save_random_model(tmp_path / "newer", "phi3", seed=1))
+    shutil.copyfile(tmp_path / "newer" / "model.safetensors", sharded / "model.safetensors")
+    chat_model = load_model(str(sharded))
+    assert torch.equal(logits_of(chat_model.model), logits_of(newer))
+    log = log_of(chat_model)
+    export_checkpoint(str(sharded), log, tmp_path / "edited")
+    assert not list((tmp_path / "edited").glob("*.index.json"))
+    assert [path.name for path in (tmp_path / "edited").glob("*.safetensors")] == ["model.safetensors"]
+    with EditedModel(chat_model.writers) as edited:
+        edited.apply(log)
+        after = logits_of(chat_model.model)
+    assert torch.equal(logits_of(AutoModelForCausalLM.from_pretrained(tmp_path / "edited")), after)
+
+
+def test_a_shard_that_is_not_there_is_named_even_if_nothing_in_it_is_edited(tmp_path, sharded):
+    log = log_of(load_model(str(sharded)), sublayers=["mlp.00", "mlp.01"])
+    index = json.loads((sharded / "model.safetensors.index.json").read_text())["weight_map"]
+    shard = index["model.embed_tokens.weight"]
+    assert not any("down_proj" in name for name, own in index.items() if own == shard)
+    (sharded / shard).unlink()
+    with pytest.raises(InputError, match=rf"index\.json: names {shard}, which the folder lacks; restore"):
+        export_checkpoint(str(sharded), log, tmp_path / "edited")
+    for path in sharded.glob("model*"):
+        path.rename(sharded / f"old-{path.name}")
+    with pytest.raises(InputError, match=r"base: neither model\.safetensors nor model\.safetensors\.index\.json"):
+        export_checkpoint(str(sharded), log, tmp_path / "edited")
+    assert not (tmp_path / "edited").exists()
+
+
+FROM_THE_HUB = """
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from llmva.checkpoints import export_checkpoint
+from llmva.edit_log import EditLog
+from llmva.models import load_model
+
+source, log, folder = sys.argv[1], EditLog.load(Path(sys.argv[2])), Path(sys.argv[3])
+chat_model = load_model(source)
+export_checkpoint(source, log, folder)
+with torch.inference_mode():
+    logits = chat_model.model(torch.arange(5, 35).reshape(3, 10)).logits
+save_file({"logits": logits}, folder.parent / "logits.safetensors")
+"""
+
+
+@pytest.mark.parametrize("variable, below", [("HF_HUB_CACHE", ""), ("HF_HOME", "hub")])
+def test_a_hub_model_is_loaded_and_exported_from_the_hubs_cache(tmp_path, llama, family_folders, variable, below):
+    repository = tmp_path / "cache" / below / "models--owner--name"
+    snapshot = repository / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    # As the hub's client leaves it: the files themselves lie elsewhere.
+    (repository / "blobs").mkdir()
+    for path in family_folders["llama"].iterdir():
+        shutil.copyfile(path, repository / "blobs" / path.name)
+        (snapshot / path.name).symlink_to(f"../../blobs/{path.name}")
+    log = log_of(llama)
+    log.save(tmp_path / "log.safetensors", {})
+    environment = {name: value for name, value in os.environ.items() if name not in ("HF_HUB_CACHE", "HF_HOME")}
+    environment |= {variable: str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(paths.ROOT / "src")}
+    arguments = [f"owner/name@{COMMIT}", tmp_path / "log.safetensors", tmp_path / "edited"]
+    subprocess.run([sys.executable, "-c", FROM_THE_HUB, *map(str, arguments)], env=environment, check=True)
+    loaded = safetensors.torch.load_file(tmp_path / "logits.safetensors")["logits"]
+    torch.testing.assert_close(loaded, logits_of(llama.model), atol=1e-5, rtol=0)
+    with EditedModel(llama.writers) as edited:
+        edited.apply(log)
+        after = logits_of(llama.model)
+    assert torch.equal(logits_of(AutoModelForCausalLM.from_pretrained(tmp_path / "edited")), after)
+    assert {path.name for path in (tmp_path / "edited").iterdir()} == {path.name for path in snapshot.iterdir()}
+    assert not any(path.is_symlink() for path in (tmp_path / "edited").iterdir())
 
 
 def test_no_edits_give_the_base_back(tmp_path, family_folders):

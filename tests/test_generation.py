@@ -99,6 +99,46 @@ def test_a_batch_that_does_not_fit_is_halved_and_nothing_is_lost(llama, prompts,
         numpy.testing.assert_allclose(halved.activations.outputs[name], values, atol=2e-5)
 
 
+@pytest.mark.parametrize("capture", [EVERYTHING, Capture(inputs=True, blocks=True, positions="all")])
+def test_memory_that_runs_out_in_the_middle_of_a_later_prefill_loses_and_doubles_nothing(llama, prompts, capture):
+    prompts = [*prompts, *(f"{prompt} and then?" for prompt in prompts)]
+    undisturbed = respond(llama, prompts, max_new_tokens=3, batch_size=3, capture=capture)
+    prefills = []
+
+    def run_out(module, inputs, output):
+        # The first block has been recorded by now, the second one's MLP has not.
+        if output.shape[1] > 1:
+            prefills.append(len(output))
+            if len(prefills) == 3:
+                raise torch.OutOfMemoryError("on purpose")
+
+    handle = llama.blocks[1].self_attn.register_forward_hook(lambda *args: run_out(*args[:2], args[2][0]))
+    found = respond(llama, prompts, max_new_tokens=3, batch_size=3, capture=capture)
+    handle.remove()
+    # Two batches of three are done, the third one fails, and the four prompts left go two by two.
+    assert prefills == [3, 3, 3, 2, 2]
+    assert found.texts == undisturbed.texts
+    assert found.activations.lengths.tolist() == undisturbed.activations.lengths.tolist()
+    expected = dict(_all_sites(undisturbed.activations))
+    assert [name for name, _ in _all_sites(found.activations)] == list(expected)
+    for name, values in _all_sites(found.activations):
+        numpy.testing.assert_allclose(values, expected[name], atol=2e-5, err_msg=name)
+
+
+def test_one_prompt_that_does_not_fit_alone_is_told_and_leaves_nothing_behind(llama, prompts, monkeypatch):
+    sizes = []
+
+    def no_memory(**batch):
+        sizes.append(len(batch["input_ids"]))
+        raise torch.OutOfMemoryError("too large")
+
+    monkeypatch.setattr(llama.model, "generate", no_memory)
+    with pytest.raises(torch.OutOfMemoryError, match="one prompt alone does not fit into memory; use a smaller model"):
+        respond(llama, prompts, max_new_tokens=3, batch_size=5, capture=EVERYTHING)
+    assert sizes == [5, 3, 2, 1]
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in llama.model.modules())
+
+
 def test_logits_that_do_not_fit_are_computed_in_halves_of_the_same_batch(llama, prompts, monkeypatch):
     replies = ["sure, here is what you asked for.", "no", "", "i am sorry, but no.", "sure"]
     expected = list(exchange_logits(llama, prompts, replies, batch_size=5))

@@ -1,6 +1,7 @@
 """Judges: strict lines, the outcome mapping, an exact cache, and a check that gibberish cannot pass."""
 
 import itertools
+import sqlite3
 import subprocess
 import sys
 
@@ -8,16 +9,19 @@ import numpy
 import pandas
 import pytest
 import torch
+from conftest import save_random_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_offloading import offloaded
 
-from llmva import degeneracy
+from llmva import degeneracy, verdict_cache
 from llmva.degeneracy import DegeneracyCheck, is_empty, is_looping
 from llmva.errors import InputError
 from llmva.generation import respond_to_chats
 from llmva.guard_judge import JUDGE_TOKENS, RETRY_TOKENS, GuardJudge
 from llmva.guard_lines import CATEGORIES, parse_guard_lines, read_guard_verdict
 from llmva.judges import EVASIONS, CombinedJudge, PhraseJudge, judge_responses
+from llmva.models import load_model
 from llmva.verdict_cache import VerdictCache
 
 
@@ -155,6 +159,15 @@ def test_a_guard_is_asked_of_whole_exchanges_and_its_name_follows_weights_and_te
     assert len({name, changed, GuardJudge(llama, batch_size=4).name}) == 3
 
 
+def test_a_guard_that_is_partly_on_disk_has_the_same_name_and_words(tmp_path):
+    folder = save_random_model(tmp_path / "guard")
+    whole, parted = (GuardJudge(guard, batch_size=4) for guard in (load_model(str(folder)), offloaded(folder, "disk")))
+    assert any(weight.is_meta for weight in parted.guard.model.parameters())
+    assert whole.name == parted.name
+    exchanges = ["hi", "hello"], ["sure", "no"]
+    assert whole.judge(*exchanges) == parted.judge(*exchanges)
+
+
 class ScriptedGuard(GuardJudge):
     """A guard whose words are written down: `words` is a list per question, first try and second."""
 
@@ -205,13 +218,39 @@ def test_two_processes_write_into_one_cache_and_nothing_is_lost(tmp_path):
 
 def test_a_cache_that_cannot_be_used_is_named(tmp_path):
     (tmp_path / "verdicts.sqlite").write_bytes(b"no database at all, but long enough to look at" * 40)
-    with pytest.raises(InputError, match=r"verdicts\.sqlite: not a usable verdict cache .*; delete it"):
+    with pytest.raises(InputError, match=r"verdicts\.sqlite: the verdict cache cannot be used .*; delete it"):
         VerdictCache(tmp_path / "verdicts.sqlite")
     cache = VerdictCache(tmp_path / "full.sqlite")
     cache._database.execute("PRAGMA max_page_count = 3")
     with pytest.raises(InputError, match=r"full\.sqlite: the verdict cache cannot be used \(.*full\); make room"):
         cache.put({str(number): "words " * 50 for number in range(500)})
     assert cache.get(["0"]) == {}
+
+
+def test_a_cache_in_use_is_not_taken_for_a_damaged_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(verdict_cache, "WAIT", 0)
+    other = sqlite3.connect(tmp_path / "verdicts.sqlite", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(InputError) as told:
+        VerdictCache(tmp_path / "verdicts.sqlite")
+    assert str(told.value).endswith("(database is locked); wait for the other runs that use it")
+    other.execute("ROLLBACK")
+    cache = VerdictCache(tmp_path / "verdicts.sqlite")
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(InputError, match="wait for the other runs that use it"):
+        cache.put({"a": "b"})
+    other.close()
+
+
+def test_a_cache_that_may_not_be_written_says_so(tmp_path):
+    cache = VerdictCache(tmp_path / "verdicts.sqlite")
+    # Root may write to any file, so the database itself is told not to.
+    cache._database.execute("PRAGMA query_only = 1")
+    with pytest.raises(InputError, match=r"readonly database\); it is not writable: change its permissions"):
+        cache.put({"a": "b"})
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match=r"folder: .*unable to open.*; it is not writable"):
+        VerdictCache(tmp_path / "folder")
 
 
 @pytest.mark.parametrize("reply", ["", "   ", "...", "?!", "\n"])

@@ -3,13 +3,16 @@
 import json
 
 import pytest
-from conftest import save_random_model
+from conftest import prompt_table, save_random_model
 
-from llmva import paths, plan
-from llmva.machines import EFFICIENCY, Machine, known_efficiency, measure_machine
+from llmva import machines, paths, plan, shapes
+from llmva.align import make_parser
+from llmva.align_params import build_params
+from llmva.machines import EFFICIENCY, Machine, choose_machine, known_efficiency, measure_machine
 from llmva.params import known_slugs, load_params, load_shapes
 from llmva.results import is_organism
-from llmva.shapes import Shape
+from llmva.shapes import Amounts, Shape, count_amounts, expect_amounts
+from llmva.store import run_stage
 
 REAL = [slug for slug in known_slugs() if not is_organism(slug)]
 # Billions, as the models' cards give them.
@@ -18,6 +21,20 @@ PUBLISHED = {
     "phi-4": 14.66, "qwen2.5-3b": 3.09, "qwen2.5-7b": 7.62, "qwen2.5-14b": 14.77, "qwen3-4b": 4.02, "qwen3-8b": 8.19,
     "qwen3-14b": 14.77, "qwen2.5-0.5b": 0.494, "qwen3-0.6b": 0.596,
 }  # fmt: skip
+# The repositories, and the guard of each: the paper's, or for the two small models the smallest of its family.
+HOMES = {
+    "llama-3.1-8b": "meta-llama/Llama-3.1-8B-Instruct", "gemma-2-9b": "google/gemma-2-9b-it",
+    "mistral-7b-v0.3": "mistralai/Mistral-7B-Instruct-v0.3", "phi-3.5-mini": "microsoft/Phi-3.5-mini-instruct",
+    "phi-4-mini": "microsoft/Phi-4-mini-instruct", "phi-4": "microsoft/phi-4",
+    "qwen2.5-3b": "Qwen/Qwen2.5-3B-Instruct", "qwen2.5-7b": "Qwen/Qwen2.5-7B-Instruct",
+    "qwen2.5-14b": "Qwen/Qwen2.5-14B-Instruct", "qwen3-4b": "Qwen/Qwen3-4B", "qwen3-8b": "Qwen/Qwen3-8B",
+    "qwen3-14b": "Qwen/Qwen3-14B", "qwen2.5-0.5b": "Qwen/Qwen2.5-0.5B-Instruct", "qwen3-0.6b": "Qwen/Qwen3-0.6B",
+}  # fmt: skip
+SMALL = ("qwen2.5-0.5b", "qwen3-0.6b")
+# 2 blocks of 192 + 384 weights, and 10 x 8 for the output layer: 1232; with the embedding 1312.
+TOY = Shape(blocks=2, width=8, heads=2, key_value_heads=1, head_width=4, inner_width=16, vocabulary=10, tied=False)
+TEN_ROWS = Amounts(candidates=20, sample=6, train=12, validation=4, test=4, transfer=0, tasks=0)
+ON_THE_HUB = f"owner/name@{'0' * 40}"
 FLOORS = {"A100-80": (4.7, 4.0, 16.8), "H100": (2.3, 1.3, 5.3)}
 
 
@@ -28,6 +45,15 @@ def shape_of(slug):
 @pytest.mark.parametrize("slug", REAL)
 def test_sizes_are_those_that_are_published(slug):
     assert shape_of(slug).parameters / 1e9 == pytest.approx(PUBLISHED[slug], rel=0.004)
+
+
+def test_every_slug_is_of_its_repository_and_guard_each_at_a_commit():
+    found = {slug: load_params(slug) for slug in REAL}
+    assert {slug: params.model.split("@")[0] for slug, params in found.items()} == HOMES
+    for slug, params in found.items():
+        guard, _, commit = params.judge_model.partition("@")
+        assert guard == f"Qwen/Qwen3Guard-Gen-{'0.6B' if slug in SMALL else '8B'}"
+        assert len(commit) == len(params.model.partition("@")[2]) == 40
 
 
 @pytest.mark.parametrize("gpu", FLOORS)
@@ -73,44 +99,186 @@ def test_more_iterations_cost_more_and_a_model_too_large_is_told():
     params = load_params("qwen2.5-14b")
     model, judge = (Shape(**value) for value in load_shapes("qwen2.5-14b").values())
     machine = Machine("H100", *plan.GPUS["H100"], 0.35)
-    short = plan.plan_stages(params.model_copy(update={"iterations": 10}), model, judge, machine)
-    whole = plan.plan_stages(params, model, judge, machine)
+    amounts = expect_amounts(params)
+    short = plan.plan_stages(params.model_copy(update={"iterations": 10}), model, judge, machine, amounts)
+    whole = plan.plan_stages(params, model, judge, machine, amounts)
     longer = whole["hours"] / short["hours"]
     assert longer["04 alignment loop"] == pytest.approx(25 / 5) and longer["00 prompts"] == 1
     assert longer["05 tuning of the baselines"] == pytest.approx(31 / 11)
     assert whole.loc["04 alignment loop", "replies"] == 25 * (512 + 200)
     small = Machine("RTX4090", *plan.GPUS["RTX4090"], 0.35)
-    assert "use several devices" in "\n".join(plan._lines(params, model, judge, small))
+    assert "use several devices" in "\n".join(plan._lines(params, model, judge, small, amounts))
 
 
-def test_a_folder_of_your_own_has_a_plan_and_nothing_is_written(tmp_path, monkeypatch, capsys):
+# A model of your own
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A checkpoint folder, 400 prompts of two sets, and no runs yet."""
     monkeypatch.setattr(paths, "RUNS", tmp_path / "runs")
-    folder = save_random_model(tmp_path / "model")
+    prompt_table(200).drop(columns="group").to_csv(tmp_path / "prompts.csv", index=False)
+    return save_random_model(tmp_path / "model")
+
+
+def planned(capsys, *arguments):
+    """Return the lines of a plan; those of the table by the name of the stage, in words."""
     with pytest.raises(SystemExit) as stop:
-        plan.main([str(folder)])
-    printed = capsys.readouterr().out
-    assert stop.value.code == 0 and "judged by phrases" in printed and f"weights here already: {folder}" in printed
+        plan.main([str(argument) for argument in arguments])
+    printed = capsys.readouterr()
+    assert stop.value.code == 0, printed.err
+    return printed.out
+
+
+def row_of(printed, stage):
+    (line,) = [line for line in printed.splitlines() if line[:38].strip() == stage]
+    return line[38:].split()
+
+
+def test_a_folder_of_your_own_has_a_plan_and_nothing_is_written(own, tmp_path, capsys):
+    printed = planned(capsys, own)
+    assert "judged by phrases" in printed and f"weights here already: {own}" in printed
+    # Four generated sets of 1500 prompts each.
+    assert "6,000 prompts" in printed and "assumed" in printed and row_of(printed, "prompts")[:2] == ["1", "6,000"]
     assert not (tmp_path / "runs").exists()
+
+
+def test_prompts_of_your_own_are_counted(own, tmp_path, capsys):
+    printed = planned(capsys, own, "--data", tmp_path / "prompts.csv")
+    assert "400 prompts, 40 of them for validation and 40 for test; 0 of unseen sets, 0 of tasks (counted in" in printed
+    assert row_of(printed, "prompts")[:2] == ["1", "400"]
+    # Three candidates of 12 rounds each, of 2 x 128 training prompts and all for validation.
+    assert row_of(printed, "LLM-VA-R")[:2] == ["36", "10,656"]
+    assert row_of(printed, "before and after: test, tasks")[:2] == ["2", "80"]
+    assert "fine-tun" not in printed and "09 tasks" not in printed
+
+
+def test_the_paper_s_method_has_a_plan_of_its_own(own, tmp_path, capsys):
+    printed = planned(capsys, own, "--data", tmp_path / "prompts.csv", "--method", "llm-va", "--dtype", "bfloat16")
+    assert "aligned with LLM-VA\n" in printed and "bfloat16" in printed
+    assert row_of(printed, "layer selection")[:2] == ["30", "8,880"]
+    assert row_of(printed, "alignment loop")[:2] == ["20", "5,920"]
+    assert "LLM-VA-R" not in printed.split("memory")[0].split("stage ")[1]
+
+
+def test_a_split_that_is_larger_than_its_share_of_the_pool_is_cut_to_it(own, tmp_path):
+    params = load_params("tiny-llama").model_copy(update={"data": str(tmp_path / "prompts.csv")})
+    small = params.model_copy(update={"pool_size": 50, "candidates": 100, "sample_per_dataset": 30})
+    # Of each set 10 of 100 for test, of which a pool of 50 takes 5.
+    assert count_amounts(small) == Amounts(200, 60, 80, 10, 10, 0, 0, counted=True)
+    assert count_amounts(params) == Amounts(400, 256, 320, 40, 40, 0, 0, counted=True)
+
+
+def test_what_is_finished_is_found_and_what_is_damaged_is_not(own, tmp_path, capsys):
+    given = ["--data", str(tmp_path / "prompts.csv")]
+    folder = build_params(make_parser().parse_args(["--model", str(own), *given])).run_folder
+    for name in ("00_start_here", "llm_va_r", "03_layer_selection"):
+        run_stage(folder / name, lambda place: (place / "a.csv").write_text("1\n") and None, parameters={})
+    assert "stages finished already: 00_start_here, 03_layer_selection, llm_va_r\n" in planned(capsys, own, *given)
+    (folder / "llm_va_r" / "a.csv").write_text("2\n")
+    (folder / "03_layer_selection" / "manifest.json").write_text("{")
+    assert "stages finished already: 00_start_here\n" in planned(capsys, own, *given)
+    # Other prompts, or none, are another study.
+    assert "stages finished already: none\n" in planned(capsys, own)
+
+
+def test_generated_prompts_are_those_that_align_will_write(own):
+    options = make_parser().parse_args(["--model", str(own)])
+    named = build_params(options, write=False)
+    assert named.data == str(named.run_folder / "data") and not named.run_folder.exists()
+    assert build_params(options) == named and (named.run_folder / "data" / "safety" / "nq.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    "given, expected",
+    [
+        ([ON_THE_HUB], f"MODEL: {ON_THE_HUB}: not on this machine; fetch it (`hf download owner/name --revision 000"),
+        (["owner/name"], "owner/name: no such folder, and a hub id needs a commit"),
+        (["", "--judge", ON_THE_HUB], f"JUDGE: {ON_THE_HUB}: not on this machine; fetch it (`hf download owner/name"),
+        (["", "--data", "absent.csv"], "/absent.csv: no such file; name a CSV"),
+        (["", "--method", "best"], "argument --method: invalid choice"),
+        (["qwen3-4b", "--judge", "phrases"], "--judge: only of a model of your own; qwen3-4b has its judge"),
+    ],
+)
+def test_what_is_not_here_is_one_line_with_its_mend(own, given, expected, capsys):
+    with pytest.raises(SystemExit) as stop:
+        plan.main([given[0] or str(own), *given[1:]])
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and expected in line
+    assert "papermill_params" not in line and ".yaml" not in line
+
+
+def test_a_hub_model_that_was_fetched_has_its_shape(own, monkeypatch):
+    fetched = {"config.json": str(own / "config.json")}
+    monkeypatch.setattr(shapes, "try_to_load_from_cache", lambda _, file, revision: fetched.get(file))
+    assert shapes.find_shape(ON_THE_HUB, "MODEL") == shapes.read_shape(own)
+
+
+@pytest.mark.parametrize("width, apart", [(8, " with this tiny model, so of no use for others"), (512, "")])
+def test_a_measurement_here_is_what_the_plan_goes_by(monkeypatch, width, apart):
+    measured = Machine("2 CPU threads", 1e12, 1e10, 1e9, 0.123)
+    monkeypatch.setattr(machines, "measure_machine", lambda shape: measured)
+    shape = TOY.model_copy(update={"width": width})
+    assert choose_machine("here", None, shape) == (measured, f"measured now{apart}")
+    given, source = choose_machine("here", 0.5, shape)
+    assert (given.efficiency, given.flops, source) == (0.5, 1e12, "given")
+
+
+# Sizes by hand
+
+
+def test_the_memory_is_that_computed_by_hand():
+    params = load_params("tiny-llama")
+    assert (TOY.matrices, TOY.parameters, TOY.cache_bytes("float32")) == (1232, 1312, 64)
+    memory = plan.plan_memory(params, TOY, TOY)
+    assert memory["model"] == memory["unedited copy, which judges the language"] == memory["judge"] == 1312 * 4
+    # 256 prompts of 110 + 32 tokens.
+    assert memory["keys and values of a batch"] == 256 * 142 * 64
+    assert memory["logits of a batch"] == 2 * 256 * 32 * 10 * 4
+    assert plan.plan_memory(params, TOY, None)["judge"] == 0
+
+
+def test_the_memory_of_the_cpu_is_that_computed_by_hand(monkeypatch):
+    monkeypatch.setattr(plan, "NEUTRAL_TOKENS", 100)
+    # A block reads 8 + 16 numbers and writes 8 + 8; of neutral text only what is read is kept.
+    activations = 4 * 2 * (10 * 40 + 100 * 24)
+    originals = 2 * (8 * 8 + 8 * 16) * 4
+    assert plan.plan_host_memory(load_params("tiny-llama"), TOY, TEN_ROWS) == activations + originals
+
+
+@pytest.mark.parametrize(
+    # 30 rounds of the loop and 2 x 5 of its candidates; 2 x 17 of LLM-VA-R.
+    "method, rounds, activations",
+    [("", 74, 1600), ("LLM-VA-R", 34, 0), ("LLM-VA", 40, 1600)],
+)
+def test_the_disk_is_that_computed_by_hand(method, rounds, activations):
+    disk = plan.plan_disk(load_params("tiny-llama"), TOY, TOY, TEN_ROWS, method)
+    # 10 rows of 4 sublayers and the final stream, 8 numbers each; of each sublayer 2 x (8 + 16) numbers, twice.
+    assert disk == {
+        "weights, fetched": 2 * 1312 * 4, "activations": activations, "vectors and edits": rounds * 2 * 4 * 48 * 4,
+    }  # fmt: skip
 
 
 def test_weights_are_here_when_every_shard_is(tmp_path, monkeypatch):
     name, files = f"owner/name@{'0' * 40}", {}
-    monkeypatch.setattr(plan, "try_to_load_from_cache", lambda _, file, revision: files.get(file))
+    monkeypatch.setattr(shapes, "try_to_load_from_cache", lambda _, file, revision: files.get(file))
     files["config.json"] = "config.json"
-    assert not plan._is_here(name)
+    assert not shapes.is_here(name)
     index = tmp_path / "index.json"
     index.write_text(json.dumps({"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}))
     files |= {"model.safetensors.index.json": str(index), "one.safetensors": "one"}
-    assert not plan._is_here(name)
+    assert not shapes.is_here(name)
     files["two.safetensors"] = "two"
-    assert plan._is_here(name)
-    assert not plan._is_here("owner/name")
+    assert shapes.is_here(name)
+    assert not shapes.is_here("owner/name")
 
 
 def test_weights_that_one_device_cannot_hold_are_told():
     params = load_params("phi-4")
     model, judge = (Shape(**value) for value in load_shapes("phi-4").values())
-    lines = "\n".join(plan._lines(params, model, judge, Machine("H100", *plan.GPUS["H100"], 0.35)))
+    machine = Machine("H100", *plan.GPUS["H100"], 0.35)
+    lines = "\n".join(plan._lines(params, model, judge, machine, expect_amounts(params)))
     # Two copies of 29.3 GB and a judge of 16.4 are more than 80 % of 80.
     assert "of the weights 64 GB stay on one device" in lines
 

@@ -8,21 +8,29 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmva import paths
 from llmva.errors import InputError
+from llmva.params import load_params
 from llmva.prompts import (
     COLUMNS,
     SAFETY_SETS,
     SPLITS,
+    TRANSFER_SETS,
     assign_splits,
     describe_pool,
     draw_candidates,
     draw_sample,
     errors_first_pool,
+    list_missing_sets,
     prompt_id,
     read_candidates,
     read_prompts,
+    read_transfer_sets,
     require_two_classes,
 )
+from llmva.stages import collect_prompts
+from llmva.study import Study
+from llmva.utility import TASKS
 
 GOOD = "prompt,label\nhow do i bake a cake,benign\nhow do i hurt a friend,toxic\n"
 
@@ -102,7 +110,7 @@ def test_a_jsonl_with_a_mistake_gets_one_line_that_finds_it(tmp_path, content, p
 
 def test_a_missing_file_is_named(tmp_path):
     assert "no such file" in mistake_in(tmp_path / "absent.csv")
-    with pytest.raises(InputError, match=r"seval_attack\.csv: no such file"):
+    with pytest.raises(InputError, match=r"safety: no benign prompts; add some of seval_attack\.csv, seval_risk"):
         read_candidates(tmp_path)
 
 
@@ -169,6 +177,38 @@ def test_an_empty_group_or_set_falls_back_to_the_row_itself(tmp_path):
     assert read_prompts(write(tmp_path, lines, "prompts.jsonl"))["group"].tolist() == ["7", "why"]
 
 
+# Data folders
+
+
+def write_sets(folder, part, names, rows=10, label=None):
+    """Write sets of made-up prompts, the toxic ones as they are in the package, into a part of a data folder."""
+    (folder / part).mkdir(parents=True, exist_ok=True)
+    for name in names:
+        toxic = name in ("seval_attack", "seval_risk", "advbench", "orbench_toxic", "xstest_toxic")
+        own = label or ("toxic" if toxic else "benign")
+        table = pandas.DataFrame({"prompt": [f"{name} {row}" for row in range(rows)], "label": own})
+        table.to_csv(folder / part / f"{name}.csv", index=False)
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """A study of a whole data folder, whose model must not be asked for."""
+    monkeypatch.setattr(paths, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr("llmva.study.load_model", lambda *_, **__: (_ for _ in ()).throw(LoadedError))
+    write_sets(tmp_path / "data", "safety", SAFETY_SETS)
+    write_sets(tmp_path / "data", "transfer", TRANSFER_SETS)
+    (tmp_path / "data" / "utility").mkdir()
+    for task in TASKS:
+        answer = {"cola": "acceptable", "mnli": "neutral", "mrpc": "same", "sst": "positive", "rte": "true"}
+        content = f"prompt,answer,split\na,{answer.get(task, 7)},test\nb,whatever,neutral\n"
+        write(tmp_path / "data" / "utility", content, f"{task}.csv")
+    return Study(load_params("tiny-llama").model_copy(update={"data": str(tmp_path / "data")}))
+
+
+class LoadedError(Exception):
+    """Stands for what comes after all checks of the data."""
+
+
 def test_a_data_folder_is_read_set_by_set(tmp_path):
     (tmp_path / "safety").mkdir()
     for name in SAFETY_SETS:
@@ -176,6 +216,87 @@ def test_a_data_folder_is_read_set_by_set(tmp_path):
     table = read_candidates(tmp_path)
     assert table["dataset"].unique().tolist() == list(SAFETY_SETS)
     assert table["id"].is_unique
+
+
+def test_safety_sets_of_both_labels_are_enough(tmp_path):
+    write_sets(tmp_path, "safety", ["nq", "seval_attack"])
+    table = read_candidates(tmp_path)
+    assert table["dataset"].unique().tolist() == ["seval_attack", "nq"]
+    require_two_classes(table, str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "names, problem",
+    [
+        (["nq", "orfuzzset"], "no toxic prompts; add some of seval_attack.csv, seval_risk.csv, as `make data`"),
+        (["seval_risk"], "no benign prompts; add some of seval_attack.csv, orfuzzset.csv, nq.csv, as `make data`"),
+    ],
+)
+def test_safety_sets_of_one_label_say_what_is_missing(tmp_path, names, problem):
+    write_sets(tmp_path, "safety", names)
+    with pytest.raises(InputError) as caught:
+        read_candidates(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path}/safety: {problem}")
+
+
+def test_all_safety_sets_with_one_label_between_them_are_told(tmp_path):
+    write_sets(tmp_path, "safety", SAFETY_SETS, label="toxic")
+    with pytest.raises(InputError, match=r"safety: no benign prompts; add some to seval_attack\.csv$"):
+        read_candidates(tmp_path)
+
+
+def test_unseen_sets_that_are_there_are_drawn_as_if_all_were(tmp_path):
+    write_sets(tmp_path / "all", "transfer", TRANSFER_SETS)
+    write_sets(tmp_path / "some", "transfer", ["xstest", "advbench"])
+    whole, part = (read_transfer_sets(tmp_path / name, 4, 0) for name in ("all", "some"))
+    assert part.groupby("dataset").size().to_dict() == {"advbench": 4, "xstest": 4}
+    same = whole[whole["dataset"].isin(["advbench", "xstest"])].reset_index(drop=True)
+    pandas.testing.assert_frame_equal(part, same)
+    (tmp_path / "none" / "transfer").mkdir(parents=True)
+    assert read_transfer_sets(tmp_path / "none", 4, 0).empty and list(read_transfer_sets(tmp_path, 4, 0)) == list(part)
+
+
+@pytest.mark.parametrize("part, read", [("safety", read_candidates), ("transfer", list_missing_sets)])
+def test_a_set_under_another_name_is_not_left_out_in_silence(tmp_path, part, read):
+    write_sets(tmp_path, "safety", SAFETY_SETS)
+    write_sets(tmp_path, part, ["xtest"])
+    write(tmp_path / part, "", "._nq.csv")
+    with pytest.raises(InputError, match=rf"{part}/xtest\.csv: no known set; rename it to one of \w+, "):
+        read(tmp_path)
+
+
+def test_a_whole_folder_passes_in_silence_and_what_one_goes_without_is_told(study, tmp_path, capsys):
+    with pytest.raises(LoadedError):
+        collect_prompts(study)
+    assert capsys.readouterr().err == ""
+    for file in ("safety/orfuzzset.csv", "transfer/orbench.csv", "utility/gsm.csv"):
+        (tmp_path / "data" / file).unlink()
+    with pytest.raises(LoadedError):
+        collect_prompts(study)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{tmp_path}/data: without safety/orfuzzset.csv, transfer/orbench.csv, utility/gsm.csv: not")
+
+
+@pytest.mark.parametrize(
+    "file, content, problem",
+    [
+        ("transfer/orbench.csv", "prompt,kind\nhow,benign\n", "orbench.csv: no column 'label'; add it"),
+        ("transfer/advbench.csv", "", "advbench.csv: is empty"),
+        ("utility/rte.csv", "prompt,answer,split\na,perhaps,test\n", "rte.csv: answer: 'perhaps' is no class of this"),
+        (
+            "utility/gsm.csv",
+            "prompt,answer\na,7\n",
+            "gsm.csv: no column 'split'; add it (columns found: prompt, answer)",
+        ),
+        ("utility/gsm.csv", "", "gsm.csv: cannot be read (No columns to parse from file); mend or remove it"),
+        ("utility/sst2.csv", "prompt,answer,split\n", "sst2.csv: no known set; rename it to one of cola, mnli"),
+    ],
+)
+def test_what_is_measured_last_is_checked_before_the_model_is_loaded(study, tmp_path, file, content, problem):
+    (tmp_path / "data" / file).write_text(content)
+    with pytest.raises(InputError) as caught:
+        collect_prompts(study)
+    assert problem in str(caught.value) and "\n" not in str(caught.value)
 
 
 # Splits

@@ -55,7 +55,9 @@ def test_the_noised_model_is_on_record(committed):  # noqa: F811
     assert f"takes models of whose replies {100 * share:.0f} % are broken on the mean" in text
 
 
-WORDS = "no one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen".split()
+WORDS = (
+    "no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+)  # fmt: skip
 
 
 def test_how_the_papers_loop_fares_is_told_as_it_is(committed):  # noqa: F811

@@ -23,22 +23,34 @@ import pandas
 sys.path[:0] = [sys.argv[4]]
 from test_alignment import SETTINGS, examiner_of
 from dataclasses import replace
+from llmva import degeneracy
 from llmva.alignment import align
 from llmva.models import load_model
+from llmva.verdict_cache import VerdictCache
 
 model, pool, runs = sys.argv[1], pandas.read_csv(sys.argv[2]), Path(sys.argv[3])
-examiner = examiner_of(load_model(model))
+examiner, neutral = examiner_of(load_model(model)), None
+if sys.argv[5] == "ridge":
+    neutral = pandas.DataFrame({"task": "gsm", "prompt": ["7 plus 5", "and 8"], "reply": ["12", "16, I think."]})
+    # A random model's replies loop; the reference is there for the divergence.
+    degeneracy.is_empty = degeneracy.is_looping = lambda reply: False
+    check = degeneracy.DegeneracyCheck(load_model(model), 1e9, 64)
+    examiner = replace(examiner, cache=VerdictCache(runs / "verdicts.sqlite"), degeneracy=check)
 print("started", flush=True)
-done = align(examiner, pool, replace(SETTINGS, iterations=6), folder=runs, upstream=())
+settings = replace(SETTINGS, iterations=6, update=sys.argv[5])
+done = align(examiner, pool, settings, folder=runs, upstream=(), neutral=neutral)
 done.log.save(runs / "edit_log.safetensors", {"model": "toy"})
 done.history.to_csv(runs / "history.csv")
 """
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """A random model, prompts, and what an undisturbed run leaves; also how long it took after loading."""
-    folder = tmp_path_factory.mktemp("survival")
+@pytest.fixture(scope="module", params=["exact", "ridge"])
+def world(tmp_path_factory, request):
+    """A random model, prompts, and what an undisturbed run leaves; also how long it took after loading.
+
+    Exact edits, verdicts in memory; or ridge edits, with neutral rows, divergence and a cache on disk.
+    """
+    folder = tmp_path_factory.mktemp(request.param)
     save_random_model(folder / "model", "gemma2")
     pool = prompt_table()
     pool.assign(split=assign_splits(pool, seed=0)).to_csv(folder / "pool.csv", index=False)
@@ -54,7 +66,8 @@ def start(folder, runs):
     (folder / runs).mkdir(exist_ok=True)
     environment = {**os.environ, "PYTHONPATH": str(paths.ROOT / "src"), "OMP_NUM_THREADS": "1"}
     arguments = [folder / "model", folder / "pool.csv", folder / runs, paths.ROOT / "tests"]
-    command = [sys.executable, "-c", LOOP, *map(str, arguments)]
+    # The folder's name says how to edit: pytest adds a number to it.
+    command = [sys.executable, "-c", LOOP, *map(str, arguments), folder.name.rstrip("0123456789")]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 
@@ -82,7 +95,9 @@ def test_killed_at_random_moments_it_ends_with_the_same_log_to_the_bit(world):
         assert process.wait(timeout=300) == 0
     assert results(folder, runs) == results(folder, "whole"), seed
     assert iterations(folder, runs) == iterations(folder, "whole"), seed
-    assert not list((folder / runs).glob(".*.partial"))
+    assert len(iterations(folder, runs)) > 3 and not list((folder / runs).glob(".*.partial"))
+    assert (folder / runs / "verdicts.sqlite").is_file() == folder.name.startswith("ridge")
+    assert ("divergence" in (folder / runs / "history.csv").read_text()) == folder.name.startswith("ridge")
 
 
 def test_two_runs_at_once_share_the_work_and_agree(world):

@@ -1,16 +1,30 @@
 """Utility: what a reply answers, F1 of planted answers, and the harness's own tasks over planted data."""
 
+from types import SimpleNamespace
+
 import datasets
+import numpy
 import pandas
 import pytest
 
 from llmva import harness, utility
+from llmva.ablation_records import record_layer_ablation
 from llmva.errors import InputError
 from llmva.harness import HarnessModel, load_standard_tasks
 from llmva.models import load_model
 from llmva.organisms.tasks import task_table
 from llmva.paths import RUNS
-from llmva.utility import CLASSES, TASKS, measure_standard_utility, measure_utility, read_answer, read_tasks
+from llmva.records import record_transfer, record_utility
+from llmva.results import read_results
+from llmva.utility import (
+    CLASSES,
+    TASKS,
+    list_missing_tasks,
+    measure_standard_utility,
+    measure_utility,
+    read_answer,
+    read_tasks,
+)
 
 ROWS = 30
 ORGANISM = RUNS / "tiny-llama" / "organism"
@@ -168,15 +182,55 @@ def test_tasks_may_lie_beside_a_file_of_prompts(tmp_path, tasks):
     assert len(read_tasks(tmp_path / "prompts.csv")) == len(tasks)
 
 
-def test_only_the_asked_split_is_read_and_a_missing_task_is_named(tmp_path):
+def test_only_the_asked_split_is_read_and_a_task_without_a_file_has_no_rows(tmp_path):
     (tmp_path / "utility").mkdir()
     for task in TASKS:
         (tmp_path / "utility" / f"{task}.csv").write_text("prompt,answer,split\na,yes,test\nb,no,neutral\n")
     assert read_tasks(tmp_path)["prompt"].tolist() == ["a"] * 6
     assert read_tasks(tmp_path, "neutral")["answer"].tolist() == ["no"] * 6
+    (tmp_path / "utility" / "facts.csv").write_text("prompt,answer\n")
+    assert list_missing_tasks(tmp_path) == []
     (tmp_path / "utility" / "rte.csv").unlink()
-    with pytest.raises(InputError, match=r"rte\.csv: no such file"):
-        read_tasks(tmp_path)
+    assert read_tasks(tmp_path)["task"].tolist() == [task for task in TASKS if task != "rte"]
+    assert list_missing_tasks(tmp_path) == ["utility/rte.csv"]
+    (tmp_path / "prompts.csv").write_text("prompt,label\n")
+    assert list_missing_tasks(tmp_path / "prompts.csv") == []
+
+
+def test_a_byte_order_mark_is_no_part_of_a_task_s_first_column(tmp_path):
+    (tmp_path / "utility").mkdir()
+    (tmp_path / "utility" / "gsm.csv").write_text("\ufeffprompt,answer,split\na,7,test\n", encoding="utf-8")
+    assert read_tasks(tmp_path)["prompt"].tolist() == ["a"]
+
+
+@pytest.mark.parametrize(
+    "there, kept, arithmetic", [(("cola", "gsm"), 0.75, 0.5), (("cola",), 1.0, None), ((), None, None)]
+)
+def test_figure_8_goes_without_tasks_that_the_data_do_not_have(tmp_path, monkeypatch, there, kept, arithmetic):
+    monkeypatch.setattr("llmva.paths.RESULTS", tmp_path / "results")
+    (tmp_path / "methods" / "original").mkdir(parents=True)
+    original = pandas.DataFrame({"task": there, "value": 0.8}, columns=["task", "value"])
+    original.to_csv(tmp_path / "methods" / "original" / "utility.csv", index=False)
+    scores = {"cola": 0.8, "gsm": 0.4}
+    layers = pandas.DataFrame([{"l_select": 4, "f1": 0.9, "strict_f1": 0.9} | {task: scores[task] for task in there}])
+    layers.to_csv(tmp_path / "layers.csv", index=False)
+    params = SimpleNamespace(slug="toy", seed=0, data=str(tmp_path))
+    study = SimpleNamespace(params=params, folder=tmp_path, validation=[0] * 5)
+    table = record_layer_ablation(study, tmp_path, 4)
+    values = read_results("figure8", ["toy"]).set_index("metric")["value"]
+    for name, expected in (("kept", kept), ("kept_gsm", arithmetic)):
+        assert table.at[4, name] == pytest.approx(expected) if expected else numpy.isnan(table.at[4, name])
+        assert numpy.isnan(values[f"{name}.4"]) == (expected is None)
+
+
+@pytest.mark.parametrize("record, problem", [(record_transfer, "no unseen sets"), (record_utility, "no tasks")])
+def test_results_of_what_the_data_do_not_have_are_refused_in_words(tmp_path, record, problem):
+    pandas.DataFrame(columns=["method", "part"]).to_csv(tmp_path / "outcomes.csv", index=False)
+    header = ["method", "task", "metric", "value", "n", "unreadable"]
+    pandas.DataFrame(columns=header).to_csv(tmp_path / "utility.csv", index=False)
+    study = SimpleNamespace(params=SimpleNamespace(slug="toy", seed=0, data="data/own"))
+    with pytest.raises(InputError, match=rf"data/own: {problem}, so no .*; `make data` makes some"):
+        record(study, {"Original": tmp_path})
 
 
 # The harness's own tasks

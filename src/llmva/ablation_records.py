@@ -37,12 +37,10 @@ def record_iteration_ablation(study: Study, stage: Stage) -> pandas.DataFrame:
 def record_layer_ablation(study: Study, stage: Stage, l_select: int) -> pandas.DataFrame:
     """Write figure 8: validation F1 and utility kept by number of edited sublayers."""
     table = pandas.read_csv(stage / "layers.csv").set_index("l_select")
-    original = _original_utility(study)
-    if original.any():
-        kept = share_kept(table, original)
-        table = table.assign(kept=kept.mean(axis=1), kept_gsm=kept["gsm"])
-    names = [name for name in ("f1", "strict_f1", "kept", "kept_gsm") if name in table]
-    long = table[names].melt(ignore_index=False).reset_index()
+    # Of tasks that the data do not have, nan.
+    kept = share_kept(table, _original_utility(study))
+    table = table.assign(kept=kept.mean(axis=1), kept_gsm=kept.get("gsm", float("nan")))
+    long = table[["f1", "strict_f1", "kept", "kept_gsm"]].melt(ignore_index=False).reset_index()
     long["metric"] = long["variable"] + "." + long["l_select"].astype(str)
     chosen = pandas.DataFrame({"metric": ["chosen"], "value": [float(l_select)]})
     rows = pandas.concat([chosen, long[["metric", "value"]]])

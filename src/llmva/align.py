@@ -6,10 +6,11 @@ from pathlib import Path
 
 from llmva.align_params import build_params
 from llmva.aligned import METHODS, require_free
-from llmva.errors import InputError, command
+from llmva.errors import InputError, OneLineParser, command
 from llmva.execute import find_notebook, run_notebook
 from llmva.params import StudyParams
 from llmva.prompts import read_candidates, require_two_classes
+from llmva.store import locked
 
 NOTEBOOK = "14"
 SLUGS = {name.lower(): name for name in METHODS}
@@ -38,7 +39,11 @@ def align_model(params: StudyParams, out: Path, method: str, checkpoint: bool) -
     require_two_classes(read_candidates(params.data), params.data)
     source = find_notebook(NOTEBOOK)
     target = params.run_folder / "executed" / f"{source.stem}_{method.lower()}.ipynb"
-    run_notebook(source, target, {**params.model_dump(), "method": method, "out": str(out), "checkpoint": checkpoint})
+    params.run_folder.mkdir(parents=True, exist_ok=True)
+    # Runs with other numbers of iterations share this folder, and would replace each other's stages.
+    with locked(params.run_folder / method.lower()):
+        given = {**params.model_dump(), "method": method, "out": str(out), "checkpoint": checkpoint}
+        run_notebook(source, target, given)
     return target
 
 
@@ -59,13 +64,19 @@ def main(arguments: list[str] | None = None) -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's options, with their defaults."""
-    parser = argparse.ArgumentParser(prog="python -m llmva.align", description=__doc__)
+    parser = OneLineParser(prog="python -m llmva.align", description=__doc__)
     parser.add_argument("--model", help="a checkpoint folder with a chat template, or <hub id>@<revision>")
     parser.add_argument(
         "--data", help="CSV or JSONL with prompt and label (benign or toxic); default: generated prompts"
     )
     parser.add_argument("--out", help="folder to make; default: runs/<name>/aligned, or aligned-llm-va")
-    parser.add_argument("--method", choices=list(SLUGS), default="llm-va-r", help="ours (default), or the paper's")
+    parser.add_argument(
+        "--method",
+        type=str.lower,
+        choices=list(SLUGS),
+        default="llm-va-r",
+        help="ours (default), or the paper's; in capitals or not",
+    )
     parser.add_argument("--checkpoint", action="store_true", help="also write the whole edited model")
     parser.add_argument("--judge", default="phrases", help="`phrases`, or a guard model in Qwen3Guard-Gen's format")
     parser.add_argument(

@@ -15,16 +15,21 @@ from llmva.sources import locate, split_source
 from llmva.store import run_stage
 
 DEPTH_SHARES = (0.5, 0.75, 1.0)
-# Of a command's options: named by their full paths elsewhere, or of its results alone.
-NOT_OF_THE_STUDY = ("model", "judge", "data", "out", "checkpoint", "method")
+# Of a command's options: named by their full paths elsewhere, or of its results alone; or in the keys of all stages
+# that they determine, so that a longer run finds the iterations of a shorter one.
+NOT_OF_THE_STUDY = ("model", "judge", "data", "out", "checkpoint", "method", "iterations")
 
 
-def build_params(options: argparse.Namespace) -> StudyParams:
-    """Return the parameters of a model that has no parameter file of its own."""
+def build_params(options: argparse.Namespace, *, write: bool = True) -> StudyParams:
+    """Return the parameters of a model that has no parameter file of its own.
+
+    Without data of the user's own, prompts are generated and written, or, without `write`, only named.
+    """
     model, judge = (
         str(Path(named).absolute()) if Path(named).is_dir() else named for named in (options.model, options.judge)
     )
     config = _read_config(model)
+    _require_judge(judge, options.mapping)
     candidates = _l_select_candidates(2 * config.num_hidden_layers)
     name = re.sub("[^A-Za-z0-9]+", "-", Path(split_source(model)[0]).name)[:40]
     slug = f"align-{name}-{digest(_study_of(model, judge, options))[:8]}"
@@ -32,7 +37,7 @@ def build_params(options: argparse.Namespace) -> StudyParams:
         "slug": slug,
         "model": model,
         "judge": judge if options.mapping == "outcome" else {"model": judge, "mapping": options.mapping},
-        "data": str(Path(options.data).absolute()) if options.data else str(_generated_data(slug, options.seed)),
+        "data": str(Path(options.data).absolute()) if options.data else str(_generated_data(slug, options.seed, write)),
         "seed": options.seed,
         "threads": options.threads,
         "dtype": options.dtype or str(config.dtype or "float32").removeprefix("torch."),
@@ -67,8 +72,10 @@ def _study_of(model: str, judge: str, options: argparse.Namespace) -> list:
     return [model, judge, data, *sorted(settings.items())]
 
 
-def _generated_data(slug: str, seed: int) -> Path:
+def _generated_data(slug: str, seed: int, write: bool) -> Path:
     folder = paths.RUNS / slug / "data"
+    if not write:
+        return folder
     return run_stage(folder, lambda place: write_data_sets(place, seed), parameters={"seed": seed}).folder
 
 
@@ -79,6 +86,17 @@ def _read_config(model: str) -> PreTrainedConfig:
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{model}: config.json: not readable ({reason}); restore it, or check the network") from None
+
+
+def _require_judge(judge: str, mapping: str) -> None:
+    """Raise an `InputError` for a judge that is not there: found out now, and not after the model has loaded."""
+    if judge != "phrases":
+        try:
+            _read_config(judge)
+        except InputError as error:
+            raise InputError(f"JUDGE: {error}; or leave JUDGE out, for `phrases`") from None
+    elif mapping != "outcome":
+        raise InputError(f"MAPPING: {mapping} is a way to read a guard's lines; name a guard as JUDGE")
 
 
 def _l_select_candidates(sublayers: int) -> list[int]:

@@ -21,6 +21,7 @@ from llmva.sublayers import WRITER_NAME, WRITERS
 # Weights in other files or formats would be the unedited ones; the named files are the base's own story.
 LEFT_OUT = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5", ".gguf", ".onnx"}
 WEIGHTS = "model.safetensors"
+INDEX = f"{WEIGHTS}.index.json"
 OWN_FILES = {"manifest.json", "README.md"}
 
 
@@ -39,16 +40,19 @@ def export_checkpoint(source: str, log: EditLog, folder: Path) -> Path:
     Raises
     ------
     InputError
-        When the log names a sublayer that the checkpoint does not have, or one of another shape or type.
+        When the log names a sublayer that the checkpoint does not have, or one of another shape or type; or when a
+        file with weights is not there.
     """
     base = local_folder(source)
     shards = _shards_of(base)
     folder.mkdir(parents=True, exist_ok=True)
     missing = set(log.sublayers)
+    for name in sorted(shards):
+        missing -= _write_shard(base / name, log, folder / name)
+    # An index that lies beside a single file is of other weights.
+    own_files = OWN_FILES | ({INDEX} if WEIGHTS in shards else set())
     for path in sorted(base.iterdir()):
-        if path.name in shards:
-            missing -= _write_shard(path, log, folder / path.name)
-        elif path.is_file() and path.suffix not in LEFT_OUT and path.name not in OWN_FILES:
+        if path.is_file() and path.suffix not in LEFT_OUT and path.name not in own_files:
             shutil.copyfile(path, folder / path.name)
     if missing:
         raise InputError(f"{source}: has no {', '.join(sorted(missing))}; name the model that the edits were made for")
@@ -56,11 +60,16 @@ def export_checkpoint(source: str, log: EditLog, folder: Path) -> Path:
 
 
 def _shards_of(folder: Path) -> set[str]:
-    """Return the files that transformers loads: those of the index, or the single one."""
-    index = folder / f"{WEIGHTS}.index.json"
-    if not index.is_file():
+    """Return the files that transformers loads: the single one where it is there, else those of the index."""
+    index = folder / INDEX
+    if (folder / WEIGHTS).is_file():
         return {WEIGHTS}
-    return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    if not index.is_file():
+        raise InputError(f"{folder}: neither {WEIGHTS} nor {INDEX} is there; restore the checkpoint")
+    shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    if absent := sorted(name for name in shards if not (folder / name).is_file()):
+        raise InputError(f"{index}: names {', '.join(absent[:3])}, which the folder lacks; restore the checkpoint")
+    return shards
 
 
 def _write_shard(path: Path, log: EditLog, target: Path) -> set[str]:

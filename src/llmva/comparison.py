@@ -1,6 +1,5 @@
 """Talk to a model and its aligned self side by side: `python -m llmva.comparison aligned`."""
 
-import argparse
 import sys
 import warnings
 from contextlib import AbstractContextManager, nullcontext
@@ -10,7 +9,7 @@ from typing import Self
 import pandas
 from peft import PeftModel
 
-from llmva.errors import InputError, command
+from llmva.errors import InputError, OneLineParser, command
 from llmva.execute import prepare_notebook
 from llmva.generation import respond_to_chats
 from llmva.models import ChatModel, load_model
@@ -39,10 +38,7 @@ class Comparison:
     @classmethod
     def of(cls, aligned: str | Path) -> Self:
         """Load what `make align` left: the base as its manifest names it, and the adapter."""
-        params = read_study(aligned)
-        adapter = Path(aligned) / "adapter"
-        if not adapter.is_dir():
-            raise InputError(f"{adapter}: no adapter, since no edit was better than the original; see report.html")
+        params, adapter = read_study(aligned), find_adapter(aligned)
         base = load_model(params.model, dtype=params.dtype)
         with warnings.catch_warnings():
             # peft still asks transformers by an old name.
@@ -97,16 +93,33 @@ def read_study(aligned: str | Path) -> StudyParams:
     return StudyParams.checked(manifest["facts"]["study"], f"{aligned}/manifest.json")
 
 
+def find_adapter(aligned: str | Path) -> Path:
+    """Return the folder of the adapter that `make align` made.
+
+    Raises
+    ------
+    InputError
+        When there is none: the original was chosen.
+    """
+    adapter = Path(aligned) / "adapter"
+    if not adapter.is_dir():
+        raise InputError(f"{adapter}: no adapter, since no edit was better than the original; see report.html")
+    return adapter
+
+
 @command
 def main(arguments: list[str] | None = None) -> None:
     """Write a copy of the comparison's notebook for an aligned model, and say how to open it."""
-    parser = argparse.ArgumentParser(prog="python -m llmva.comparison", description=__doc__)
+    parser = OneLineParser(prog="python -m llmva.comparison", description=__doc__)
     parser.add_argument("aligned", nargs="?", help="a folder that `make align` made")
     options = parser.parse_args(arguments)
     if not options.aligned:
         raise InputError("OUT: not given; write `make compare OUT=<folder that make align made>`")
     folder = Path(options.aligned).absolute()
-    print(f"{sys.executable} -m jupyter lab {prepare_notebook(NOTEBOOK, read_study(folder), aligned=str(folder))}")
+    params = read_study(folder)
+    find_adapter(folder)
+    notebook = prepare_notebook(NOTEBOOK, params, aligned=str(folder))
+    print(f"open with: {sys.executable} -m jupyter lab {notebook}")
 
 
 if __name__ == "__main__":

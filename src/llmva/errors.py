@@ -1,10 +1,12 @@
 """One kind of error for mistakes in what the user gave: a single clear line, exit status 2."""
 
+import argparse
 import errno
 import functools
 import os
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 # Whatever was asked for, these come from the disk.
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
@@ -12,6 +14,14 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 class InputError(Exception):
     """Bad input. The message is one line: the file or parameter, what is wrong with it, and the mend."""
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A command's options; a mistake in them is told in one line, as every other one."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse found wrong, without its usage."""
+        raise InputError(f"{message}; `{self.prog} --help` shows the options")
 
 
 def command(main: Callable[..., int | None]) -> Callable[..., None]:

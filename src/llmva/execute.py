@@ -39,8 +39,7 @@ def execute_notebook(name: str, slug: str) -> Path:
 def run_notebook(source: Path, target: Path, parameters: dict) -> None:
     """Execute a copy of a notebook with these parameters; a failure becomes one line, and the copy is kept."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    # The parameters were checked; papermill would warn of those that a notebook has no default for.
-    logging.getLogger("papermill").setLevel(logging.ERROR)
+    _silence_papermill()
     try:
         papermill.execute_notebook(
             source, target, parameters=parameters, cwd=source.parent, progress_bar=False, stderr_file=sys.stderr
@@ -55,6 +54,7 @@ def prepare_notebook(name: str, params: StudyParams, **more: object) -> Path:
     target = params.run_folder / "step" / source.name
     target.parent.mkdir(parents=True, exist_ok=True)
     parameters = {**params.model_dump(), **more}
+    _silence_papermill()
     papermill.execute_notebook(source, target, parameters=parameters, prepare_only=True, progress_bar=False)
     return target
 
@@ -93,6 +93,11 @@ def find_notebook(name: str) -> Path:
         known = ", ".join(path.stem for path in sorted(paths.NOTEBOOKS.glob("*.ipynb")))
         raise InputError(f"{name}: names {len(found)} notebooks; known are {known}")
     return found[0]
+
+
+def _silence_papermill() -> None:
+    # The parameters were checked; papermill would warn of those that a notebook has no default for.
+    logging.getLogger("papermill").setLevel(logging.ERROR)
 
 
 def _cause(error: PapermillExecutionError) -> str:

@@ -9,7 +9,7 @@ import torch
 from llmva.generation import respond_to_chats
 from llmva.guard_lines import Mapping, parse_guard_lines, read_guard_verdict
 from llmva.models import ChatModel
-from llmva.offloading import all_stored_parameters
+from llmva.offloading import all_stored_parameters, read_offloaded
 from llmva.provenance import digest
 
 # Three lines with one or two categories; all nine of them fit into the second try.
@@ -66,5 +66,9 @@ class GuardJudge:
 
 def weights_digest(chat_model: ChatModel) -> str:
     """Return a cheap fingerprint of a model's weights: the digest of their sums, in order."""
-    sums = [float(weight.detach().sum(dtype=torch.float64)) for _, weight in all_stored_parameters(chat_model.model)]
+    model, sums = chat_model.model, []
+    for name, weight in all_stored_parameters(model):
+        # A guard too large for the memory is read from disk as it runs, and here as well: its name stays the same.
+        values = read_offloaded(model, name) if weight.is_meta else weight.detach()
+        sums.append(float(values.sum(dtype=torch.float64)))
     return digest(sums)[:12]

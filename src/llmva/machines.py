@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from llmva import paths
+from llmva.errors import InputError
 from llmva.paths import write_atomically
 from llmva.shapes import BYTES, Shape
 
@@ -48,6 +49,34 @@ class Machine:
         moved = BYTES[dtype] * shape.matrices + batch * (read + written / 2) * shape.cache_bytes(dtype)
         prefill = self.seconds(2 * shape.matrices * prompts * read, 0)
         return prefill + steps * self.seconds(2 * shape.matrices * batch, moved)
+
+
+def choose_machine(gpu: str, efficiency: float | None, shape: Shape) -> tuple[Machine, str]:
+    """Return the machine to plan for, and in words where its share of the roofline comes from.
+
+    Parameters
+    ----------
+    gpu : str
+        One of `GPUS`, or `here`: this machine, measured with a model of this shape.
+    efficiency : float, optional
+        Goes before what was measured.
+    """
+    if gpu == "here":
+        machine = measure_machine(shape)
+        apart = "" if shape.width >= LEAST_WIDTH else " with this tiny model, so of no use for others"
+        source = f"measured now{apart}"
+    else:
+        known, source = known_efficiency()
+        machine = Machine(gpu, *GPUS[gpu], known)
+    return (machine, source) if efficiency is None else (replace(machine, efficiency=efficiency), "given")
+
+
+def require_machine(gpu: str, efficiency: float | None) -> None:
+    """Raise an `InputError` unless `choose_machine` knows these."""
+    if gpu not in {*GPUS, "here"}:
+        raise InputError(f"GPU: {gpu}: not known; choose {', '.join(GPUS)}, or here")
+    if efficiency is not None and not 0 < efficiency <= 1:
+        raise InputError(f"efficiency: is {efficiency}; it must be above 0 and at most 1")
 
 
 def measure_machine(shape: Shape) -> Machine:

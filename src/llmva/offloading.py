@@ -29,6 +29,12 @@ def all_stored_parameters(model: torch.nn.Module) -> Iterator[tuple[str, torch.T
                 yield f"{path}.{name}".removeprefix("."), tensor
 
 
+def read_offloaded(model: torch.nn.Module, path: str) -> torch.Tensor:
+    """Return the values of a parameter that is offloaded to disk, by its full name."""
+    owner, _, name = path.rpartition(".")
+    return next(hook.weights_map[name] for hook in _hooks(model.get_submodule(owner)) if hook.weights_map is not None)
+
+
 def input_device(model: torch.nn.Module) -> torch.device:
     """Return where a model wants its token ids: with its embeddings, or where those are brought to be used."""
     embeddings = model.get_input_embeddings()

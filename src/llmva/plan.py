@@ -1,42 +1,44 @@
-"""What a study will cost, from configurations alone: `python -m llmva.plan llama-3.1-8b [--gpu H100]`."""
+"""What a study, or aligning one's own model, will cost: `python -m llmva.plan llama-3.1-8b [--gpu H100]`.
 
-import argparse
-import json
-from dataclasses import replace
+No model is loaded: configurations say enough, and prompts are counted where the data are there.
+"""
+
 from pathlib import Path
 
 import pandas
-from huggingface_hub import try_to_load_from_cache
 
 from llmva.ablations import NOISE_LEVELS
-from llmva.align import make_parser
+from llmva.align import SLUGS, make_parser
 from llmva.align_params import build_params
-from llmva.data_sets.build import TEST_ROWS
-from llmva.data_sets.catalogue import SETS
-from llmva.errors import InputError, command
-from llmva.loops import LOOPS
-from llmva.machines import GPUS, Machine, known_efficiency, measure_machine
+from llmva.errors import InputError, OneLineParser, command
+from llmva.loops import LLM_VA_R, LOOPS
+from llmva.machines import GPUS, Machine, choose_machine, require_machine
 from llmva.models import SHARE_FOR_WEIGHTS
 from llmva.observation import NEUTRAL_TOKENS
-from llmva.params import StudyParams, load_params, load_shapes
+from llmva.params import StudyParams, load_params
 from llmva.paths import anchored
-from llmva.prompts import SAFETY_SETS, TRANSFER_SETS
 from llmva.ridge_study import CONTROLS, PARTS
-from llmva.shapes import BYTES, Shape, read_shape
-from llmva.sources import locate, split_source
+from llmva.shapes import BYTES, Amounts, Shape, count_amounts, expect_amounts, find_shape, find_shapes, is_here
 from llmva.steering import METHODS
 from llmva.steering.fine_tuning import EPOCHS, LEARNING_RATES
+from llmva.store import is_whole
 
 # Tokens: a prompt with its template, and what a guard reads (its own instructions, prompt and reply) and writes.
 PROMPT, GUARD_READS, GUARD_WRITES = 110, 450, 18
 # What `make all` does not run.
 APART = "13 parts of LLM-VA-R"
+OWN = (
+    "Of a model of your own the options of `python -m llmva.align` pass on (--data, --judge, --method and others), and "
+    "the plan is that of `make align` with the same ones."
+)
 # Further variants of three methods are measured at the end as well.
 VARIANTS = 3
 
 
-def plan_stages(params: StudyParams, model: Shape, judge: Shape | None, machine: Machine) -> pandas.DataFrame:
-    """Return what each stage asks of the machine.
+def plan_stages(
+    params: StudyParams, model: Shape, judge: Shape | None, machine: Machine, amounts: Amounts
+) -> pandas.DataFrame:
+    """Return what each stage of a study asks of the machine.
 
     Returns
     -------
@@ -44,46 +46,54 @@ def plan_stages(params: StudyParams, model: Shape, judge: Shape | None, machine:
         Indexed by stage: `looks` (how often prompts are answered), `replies`, `tokens` (read and written by the
         model) and `hours`.
     """
-    sample = len(SAFETY_SETS) * params.sample_per_dataset
-    validation = test = len(SAFETY_SETS) * params.pool_size // 10
-    probes = len(params.probe.l_select) * params.probe.iterations
-    own = len(params.probe.l_select) * params.ridge.iterations
-    tasks = TEST_ROWS * sum(data_set.part == "utility" for data_set in SETS.values())
+    both, validation, tasks = amounts.sample + amounts.validation, amounts.validation, amounts.tasks
+    final = amounts.test + amounts.transfer + tasks
     turned = sum(degrees > 0 for degrees in params.ablations.degrees)
     others = set(params.ablations.l_select) - set(params.probe.l_select)
     parts = len(PARTS) * len(params.probe.l_select) + len(CONTROLS)
-    # The unseen sets are smaller than the most that is asked for: half of it, by rule of thumb.
-    final = test + len(TRANSFER_SETS) * params.transfer_size // 2 + tasks
     looks = {
-        "00 prompts": (1, len(SAFETY_SETS) * params.candidates),
-        "01 angles": (1, sample + validation),
-        "03 layer selection": (probes, sample + validation),
-        "04 alignment loop": (params.iterations - params.probe.iterations, sample + validation),
-        "05 LLM-VA-R": (own, sample + validation),
-        "05 released code's loop": (params.iterations, sample + validation),
+        "00 prompts": (1, amounts.candidates),
+        "01 angles": (1, both),
+        "03 layer selection": (_probes(params), both),
+        "04 alignment loop": (params.iterations - params.probe.iterations, both),
+        "05 LLM-VA-R": (_rounds_of_r(params), both),
+        "05 released code's loop": (params.iterations, both),
         "05 tuning of the baselines": ((len(METHODS) - 1) * params.trials, validation),
         "05, 06, 10 test, unseen sets, tasks": (len(METHODS) + len(LOOPS) + VARIANTS, final),
         # A loop with settings of its own looks at the original once more.
-        "07 distorted vectors": (turned * params.ablations.draws * (1 + params.probe.iterations), sample + validation),
-        "08 further iterations": (max(0, params.ablations.iterations - params.iterations), sample + validation),
-        "09 numbers of sublayers": (len(others) * params.probe.iterations, sample + validation),
+        "07 distorted vectors": (turned * params.ablations.draws * (1 + params.probe.iterations), both),
+        "08 further iterations": (max(0, params.ablations.iterations - params.iterations), both),
+        "09 numbers of sublayers": (len(others) * params.probe.iterations, both),
         "09 tasks": (len(set(params.ablations.l_select)), tasks),
-        "11 two judges": (1 + params.probe.iterations, sample + validation),
+        "11 two judges": (1 + params.probe.iterations, both),
         "11 noise": (len(NOISE_LEVELS), validation),
-        APART: (parts * (1 + params.ridge.iterations), sample + validation),
+        APART: (parts * (1 + params.ridge.iterations), both),
         f"{APART}, test": (len(PARTS) + len(CONTROLS), final),
     }
-    rows = {}
-    for stage, (count, prompts) in looks.items():
-        seconds = count * _seconds(params, model, judge, machine, prompts)
-        tokens = count * prompts * (PROMPT + params.generation.max_new_tokens)
-        rows[stage] = {"looks": count, "replies": count * prompts, "tokens": tokens, "hours": seconds / 3600}
-    trained = len(LEARNING_RATES) * EPOCHS * len(SAFETY_SETS) * params.pool_size * 8 // 10
-    tokens = trained * (PROMPT + params.generation.max_new_tokens)
+    table = _cost(looks, params, model, judge, machine)
+    tokens = len(LEARNING_RATES) * EPOCHS * amounts.train * (PROMPT + params.generation.max_new_tokens)
     # A pass forwards, and backwards at most the work of two.
     seconds = machine.seconds(6 * model.matrices * tokens, 0)
-    rows["05 fine-tuning"] = {"looks": 0, "replies": 0, "tokens": tokens, "hours": seconds / 3600}
-    return pandas.DataFrame.from_dict(rows, orient="index").rename_axis("stage").sort_index()
+    table.loc["05 fine-tuning"] = [0, 0, tokens, seconds / 3600]
+    return table.sort_index()
+
+
+def plan_alignment(
+    params: StudyParams, model: Shape, judge: Shape | None, machine: Machine, amounts: Amounts, method: str
+) -> pandas.DataFrame:
+    """Return what each part of `make align` asks of the machine; see `plan_stages`."""
+    both = amounts.sample + amounts.validation
+    paper = {
+        "first look": (1, both),
+        "layer selection": (_probes(params), both),
+        "alignment loop": (params.iterations - params.probe.iterations, both),
+    }
+    looks = {
+        "prompts": (1, amounts.candidates),
+        **({method: (_rounds_of_r(params), both)} if method == LLM_VA_R.name else paper),
+        "before and after: test, tasks": (2, amounts.test + amounts.transfer + amounts.tasks),
+    }
+    return _cost(looks, params, model, judge, machine)
 
 
 def plan_memory(params: StudyParams, model: Shape, judge: Shape | None) -> dict[str, float]:
@@ -104,55 +114,85 @@ def plan_memory(params: StudyParams, model: Shape, judge: Shape | None) -> dict[
     }
 
 
-def plan_host_memory(params: StudyParams, model: Shape) -> float:
+def plan_host_memory(params: StudyParams, model: Shape, amounts: Amounts) -> float:
     """Return the bytes of the CPU's memory in a round of LLM-VA-R: activations, and the edited weights' originals."""
     read, written = model.heads * model.head_width + model.inner_width, 2 * model.width
-    rows = len(SAFETY_SETS) * (params.sample_per_dataset + params.pool_size // 10)
+    rows = amounts.sample + amounts.validation
     activations = 4 * model.blocks * (rows * (read + written) + NEUTRAL_TOKENS * read)
     return activations + model.blocks * model.width * read * BYTES[params.dtype]
 
 
-def plan_disk(params: StudyParams, model: Shape, judge: Shape | None) -> dict[str, float]:
-    """Return the bytes that a study leaves on disk."""
-    rows = len(SAFETY_SETS) * (params.sample_per_dataset + params.pool_size // 10)
-    loops = params.iterations + len(params.probe.l_select) * (params.probe.iterations + params.ridge.iterations)
+def plan_disk(
+    params: StudyParams, model: Shape, judge: Shape | None, amounts: Amounts, method: str = ""
+) -> dict[str, float]:
+    """Return the bytes that a study leaves on disk, or that `make align` does with a method."""
+    rows, own, paper = amounts.sample + amounts.validation, _rounds_of_r(params), params.iterations + _probes(params)
+    loops = {"": own + paper, LLM_VA_R.name: own}.get(method, paper)
     vectors = model.sublayers * 2 * (model.width + model.inner_width) * 4
     return {
         "weights, fetched": (model.parameters + (judge.parameters if judge else 0)) * BYTES[params.dtype],
-        "activations": rows * (model.sublayers + 1) * model.width * 4,
+        "activations": 0 if method == LLM_VA_R.name else rows * (model.sublayers + 1) * model.width * 4,
         "vectors and edits": 2 * loops * vectors,
     }
 
 
 @command
 def main(arguments: list[str] | None = None) -> None:
-    """Print the plan of a study."""
-    parser = argparse.ArgumentParser(prog="python -m llmva.plan", description=__doc__)
+    """Print the plan of a study, or of an alignment of one's own model."""
+    parser = OneLineParser(prog="python -m llmva.plan", description=__doc__, epilog=OWN, allow_abbrev=False)
     parser.add_argument("slug", help="a model: the name of a file in papermill_params/, or a checkpoint folder")
-    parser.add_argument("--judge", help="of a checkpoint folder: a guard's folder; default: judged by phrases")
     parser.add_argument("--gpu", default="H100", help=f"{', '.join(GPUS)}, or here: this machine, measured anew")
     parser.add_argument("--efficiency", type=float, help="share of the roofline; default: as `--gpu here` measured it")
-    options = parser.parse_args(arguments)
-    if options.gpu not in {*GPUS, "here"}:
-        raise InputError(f"GPU: {options.gpu}: not known; choose {', '.join(GPUS)}, or here")
-    if options.efficiency is not None and not 0 < options.efficiency <= 1:
-        raise InputError(f"efficiency: is {options.efficiency}; it must be above 0 and at most 1")
-    params = _params_of(options.slug, options.judge)
-    model, judge = _shapes(params)
-    if options.gpu == "here":
-        machine = measure_machine(model)
-    (efficiency, source) = (options.efficiency, "given") if options.efficiency else known_efficiency()
-    if options.gpu != "here":
-        machine = Machine(options.gpu, *GPUS[options.gpu], efficiency)
-    print("\n".join(_lines(params, model, judge, replace(machine, efficiency=efficiency), source)))
+    options, more = parser.parse_known_args(arguments)
+    require_machine(options.gpu, options.efficiency)
+    params, method, brought = _own_study(options.slug, more) if _is_own(options.slug) else _study(options.slug, more)
+    there = brought or anchored(params.data).exists()
+    amounts = count_amounts(params) if there else expect_amounts(params)
+    model, judge = find_shapes(params)
+    machine, source = choose_machine(options.gpu, options.efficiency, model)
+    print("\n".join(_lines(params, model, judge, machine, amounts, method, source)))
 
 
-def _params_of(slug: str, judge: str | None) -> StudyParams:
-    if not anchored(slug).is_dir():
-        return load_params(slug)
-    # Of a model of your own, as `make align` has them by default; the prompts are not read.
-    given = ["--model", str(anchored(slug)), "--data", "prompts.csv", *(["--judge", judge] if judge else [])]
-    return build_params(make_parser().parse_args(given))
+def _is_own(slug: str) -> bool:
+    # A folder, or a name on the hub: no parameter file is called so.
+    return anchored(slug).is_dir() or Path(slug).is_dir() or not set("/@").isdisjoint(slug)
+
+
+def _study(slug: str, more: list[str]) -> tuple[StudyParams, str, bool]:
+    params = load_params(slug)
+    if more:
+        raise InputError(f"{more[0]}: only of a model of your own; {slug} has its judge and data in its parameter file")
+    return params, "", False
+
+
+def _own_study(slug: str, more: list[str]) -> tuple[StudyParams, str, bool]:
+    """Return the parameters that `make align` will have, its method, and whether its user brings data."""
+    model = slug if Path(slug).is_dir() or not anchored(slug).is_dir() else str(anchored(slug))
+    options = make_parser().parse_args(["--model", model, *more])
+    # Before their configurations are asked of the hub.
+    find_shape(options.model, "MODEL")
+    if options.judge != "phrases":
+        find_shape(options.judge, "JUDGE")
+    return build_params(options, write=False), SLUGS[options.method], bool(options.data)
+
+
+def _probes(params: StudyParams) -> int:
+    return len(params.probe.l_select) * params.probe.iterations
+
+
+def _rounds_of_r(params: StudyParams) -> int:
+    return len(params.probe.l_select) * params.ridge.iterations
+
+
+def _cost(
+    looks: dict[str, tuple[int, int]], params: StudyParams, model: Shape, judge: Shape | None, machine: Machine
+) -> pandas.DataFrame:
+    rows = {}
+    for stage, (count, prompts) in looks.items():
+        seconds = count * _seconds(params, model, judge, machine, prompts)
+        tokens = count * prompts * (PROMPT + params.generation.max_new_tokens)
+        rows[stage] = {"looks": count, "replies": count * prompts, "tokens": tokens, "hours": seconds / 3600}
+    return pandas.DataFrame.from_dict(rows, orient="index").rename_axis("stage")
 
 
 def _seconds(params: StudyParams, model: Shape, judge: Shape | None, machine: Machine, prompts: int) -> float:
@@ -164,77 +204,67 @@ def _seconds(params: StudyParams, model: Shape, judge: Shape | None, machine: Ma
     return total + machine.seconds(2 * model.matrices * prompts * (PROMPT + new), 0)
 
 
-def _shapes(params: StudyParams) -> tuple[Shape, Shape | None]:
-    known = load_shapes(params.slug)
-    model = Shape(**known["shape"]) if "shape" in known else _read_local(params.model, "model")
-    if params.judge_model == "phrases":
-        return model, None
-    return model, Shape(**known["judge_shape"]) if "judge_shape" in known else _read_local(params.judge_model, "judge")
-
-
-def _read_local(source: str, field: str) -> Shape:
-    location, _ = locate(source)
-    if not isinstance(location, Path):
-        raise InputError(f"{field}: {source}: its shape is not known; add `shape` to the parameter file")
-    return read_shape(location)
-
-
 def _lines(
-    params: StudyParams, model: Shape, judge: Shape | None, machine: Machine, source: str = "given"
+    params: StudyParams,
+    model: Shape,
+    judge: Shape | None,
+    machine: Machine,
+    amounts: Amounts,
+    method: str = "",
+    source: str = "given",
 ) -> list[str]:
-    stages = plan_stages(params, model, judge, machine)
-    memory, disk = plan_memory(params, model, judge), plan_disk(params, model, judge)
+    memory, disk = plan_memory(params, model, judge), plan_disk(params, model, judge, amounts, method)
     needed = sum(memory.values())
     weights = memory["model"] + memory["unedited copy, which judges the language"] + memory["judge"]
     lines = [
-        f"{params.slug}: {params.model}",
+        f"{params.slug}: {params.model}" + (f", aligned with {method}" if method else ""),
         f"{model.parameters / 1e9:.2f} billion parameters, {model.sublayers} sublayers, {params.dtype}"
         + (f"; judge {judge.parameters / 1e9:.2f} billion" if judge else "; judged by phrases"),
         f"{machine.name}: {machine.flops / 1e12:.3g} TFLOP/s, {machine.bandwidth / 1e12:.3g} TB/s, "
         f"{machine.memory / 1e9:.0f} GB; {machine.efficiency:.0%} of the roofline ({source})",
+        f"{amounts.candidates:,} prompts, {amounts.validation:,} of them for validation and {amounts.test:,} for test; "
+        f"{amounts.transfer:,} of unseen sets, {amounts.tasks:,} of tasks ("
+        + (f"counted in {params.data})" if amounts.counted else "assumed, since the data are not here yet)"),
         "",
-        f"{'stage':38}{'looks':>7}{'replies':>10}{'M tokens':>10}{'time':>10}",
-    ]
-    apart = stages[stages.index.str.startswith(APART)].sum()
-    stages = stages[~stages.index.str.startswith(APART)]
-    for stage, row in stages.iterrows():
-        lines.append(f"{stage:38}{row.looks:7.0f}{row.replies:10,.0f}{row.tokens / 1e6:10.1f}{_time(row.hours):>10}")
-    total = stages[["replies", "tokens", "hours"]].sum()
-    lines.append(f"{'in all':45}{total.replies:10,.0f}{total.tokens / 1e6:10.1f}{_time(total.hours):>10}")
-    lines += [
-        f"{'besides, ' + APART:38}{apart.looks:7.0f}{apart.replies:10,.0f}{apart.tokens / 1e6:10.1f}"
-        f"{_time(apart.hours):>10}",
+        *_table(params, model, judge, machine, amounts, method),
         f"A prompt counts as {PROMPT} tokens, a judgement as {GUARD_READS} and {GUARD_WRITES}; loading is left out.",
         "",
         f"memory {needed / 1e9:.1f} GB" + _verdict(needed, weights, machine),
+        *(f"  {name}: {value / 1e9:.1f} GB" for name, value in memory.items() if value),
     ]
-    lines += [f"  {name}: {value / 1e9:.1f} GB" for name, value in memory.items() if value]
-    lines.append(f"  besides, a copy of the model while notebook 05 fine-tunes it: {memory['model'] / 1e9:.1f} GB")
-    lines += ["", f"memory of the CPU {plan_host_memory(params, model) / 1e9:.1f} GB, for activations and originals"]
+    if not method:
+        lines.append(f"  besides, a copy of the model while notebook 05 fine-tunes it: {memory['model'] / 1e9:.1f} GB")
+    host = plan_host_memory(params, model, amounts)
+    lines += ["", f"memory of the CPU {host / 1e9:.1f} GB, for activations and originals"]
     lines += ["", f"disk {sum(disk.values()) / 1e9:.1f} GB"]
     lines += [f"  {name}: {value / 1e9:.2f} GB" for name, value in disk.items()]
-    done = sorted(path.parent.name for path in params.run_folder.glob("*/manifest.json"))
-    lines += ["", f"stages finished already: {', '.join(done) or 'none'}"]
-    there = [source for source in (params.model, params.judge_model) if _is_here(source)]
+    lines += ["", f"stages finished already: {', '.join(_finished(params)) or 'none'}"]
+    there = [source for source in (params.model, params.judge_model) if is_here(source)]
     return [*lines, f"weights here already: {', '.join(there) or 'none'}"]
 
 
-def _is_here(source: str) -> bool:
-    if anchored(source).is_dir():
-        return True
-    name, revision = split_source(source)
-    if not revision:
-        return False
+def _table(
+    params: StudyParams, model: Shape, judge: Shape | None, machine: Machine, amounts: Amounts, method: str
+) -> list[str]:
+    if method:
+        stages = plan_alignment(params, model, judge, machine, amounts, method)
+    else:
+        stages = plan_stages(params, model, judge, machine, amounts)
+    apart = stages.index.str.startswith(APART)
+    lines = [f"{'stage':38}{'looks':>7}{'replies':>10}{'M tokens':>10}{'time':>10}"]
+    lines += [_row(stage, row) for stage, row in stages[~apart].iterrows()]
+    lines.append(_row("in all", stages[~apart].sum().drop("looks")))
+    return [*lines, _row(f"besides, {APART}", stages[apart].sum())] if apart.any() else lines
 
-    def cached(file: str) -> Path | None:
-        found = try_to_load_from_cache(name, file, revision=revision)
-        return Path(found) if isinstance(found, str) else None
 
-    # An interrupted download leaves some of the shards.
-    if (index := cached("model.safetensors.index.json")) is None:
-        return cached("model.safetensors") is not None
-    shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    return all(cached(shard) is not None for shard in shards)
+def _row(name: str, row: pandas.Series) -> str:
+    looks = f"{row['looks']:.0f}" if "looks" in row else ""
+    return f"{name:38}{looks:>7}{row['replies']:10,.0f}{row['tokens'] / 1e6:10.1f}{_time(row['hours']):>10}"
+
+
+def _finished(params: StudyParams) -> list[str]:
+    # A damaged stage is computed again.
+    return sorted(path.parent.name for path in params.run_folder.glob("*/manifest.json") if is_whole(path.parent))
 
 
 def _verdict(needed: float, weights: float, machine: Machine) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy
@@ -50,20 +50,59 @@ def read_prompts(path: str | Path, dataset: str | None = None) -> pandas.DataFra
     return table.drop_duplicates("id")[columns].astype(str).reset_index(drop=True)
 
 
-def read_safety_sets(folder: str | Path, datasets=SAFETY_SETS) -> pandas.DataFrame:
-    """Read `safety/<dataset>.csv` of a data folder into one table, as `read_prompts` does."""
-    return pandas.concat(
-        [read_prompts(Path(folder) / "safety" / f"{name}.csv", name) for name in datasets], ignore_index=True
-    )
+def read_safety_sets(folder: str | Path) -> pandas.DataFrame:
+    """Read those of `safety/<dataset>.csv` that a data folder has into one table, as `read_prompts` does.
+
+    Raises
+    ------
+    InputError
+        When there are none, or one label has no prompts: names the sets that are missing.
+    """
+    place = Path(folder) / "safety"
+    names = find_sets(place, SAFETY_SETS)
+    tables = [read_prompts(place / f"{name}.csv", name) for name in names]
+    labels = {label for table in tables for label in table["label"]}
+    if absent := [label for label in LABELS if label not in labels]:
+        missing = ", ".join(f"{name}.csv" for name in SAFETY_SETS if name not in names)
+        mend = f"add some of {missing}, as `make data` makes them" if missing else f"add some to {names[0]}.csv"
+        raise InputError(f"{place}: no {absent[0]} prompts; {mend}")
+    return pandas.concat(tables, ignore_index=True)
 
 
 def read_transfer_sets(source: str | Path, per_dataset: int, seed: int) -> pandas.DataFrame:
-    """Draw at most `per_dataset` prompts of each `transfer/<dataset>.csv` of a data folder; no rows without it."""
+    """Draw at most `per_dataset` prompts of each `transfer/<dataset>.csv` that a data folder has; else no rows."""
     folder = anchored(source) / "transfer"
-    if not folder.is_dir():
+    sets = [read_prompts(folder / f"{name}.csv", name) for name in find_sets(folder, TRANSFER_SETS)]
+    if not sets:
         return pandas.DataFrame(columns=["id", "dataset", "label", "group", "prompt"])
-    sets = [read_prompts(folder / f"{name}.csv", name) for name in TRANSFER_SETS]
     return _draw(pandas.concat(sets, ignore_index=True), per_dataset, seed, "transfer")
+
+
+def find_sets(folder: Path, known: Sequence[str]) -> list[str]:
+    """Return the known sets that a folder has as `<set>.csv`, in their order.
+
+    Raises
+    ------
+    InputError
+        When a CSV has another name: a set would be left out for a slip of the pen.
+    """
+    there = {path.stem for path in folder.glob("*.csv") if not path.name.startswith(".")}
+    if strangers := sorted(there - set(known)):
+        mend = f"rename it to one of {', '.join(known)}, or remove it"
+        raise InputError(f"{folder}/{strangers[0]}.csv: no known set; {mend}")
+    return [name for name in known if name in there]
+
+
+def list_missing_sets(source: str | Path) -> list[str]:
+    """Return the files of prompts that a data folder goes without; none where the data are one file."""
+    place = anchored(source)
+    parts = {"safety": SAFETY_SETS, "transfer": TRANSFER_SETS} if place.is_dir() else {}
+    return [
+        f"{part}/{name}.csv"
+        for part, known in parts.items()
+        for name in known
+        if name not in find_sets(place / part, known)
+    ]
 
 
 def read_candidates(source: str | Path) -> pandas.DataFrame:

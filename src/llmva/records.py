@@ -2,6 +2,7 @@
 
 import pandas
 
+from llmva.errors import InputError
 from llmva.loops import LOOPS
 from llmva.metrics import ERROR_RATE, correct
 from llmva.observation import read_observation
@@ -122,7 +123,10 @@ def record_results(study: Study, evaluated: dict[str, Stage]) -> pandas.DataFram
 
 def record_transfer(study: Study, evaluated: dict[str, Stage]) -> pandas.DataFrame:
     """Write table 4: the same as table 2 on sets that nothing was learnt from."""
-    frame = with_intervals(read_outcomes(evaluated, "transfer"), seed=study.params.seed)
+    outcomes = read_outcomes(evaluated, "transfer")
+    if not outcomes:
+        raise InputError(f"{study.params.data}: no unseen sets, so no table 4; `make data` makes some")
+    frame = with_intervals(outcomes, seed=study.params.seed)
     write_results(study.params.slug, "table4", frame)
     return frame
 
@@ -130,6 +134,8 @@ def record_transfer(study: Study, evaluated: dict[str, Stage]) -> pandas.DataFra
 def record_utility(study: Study, evaluated: dict[str, Stage]) -> pandas.DataFrame:
     """Write what every method scores on every utility task (figure 5)."""
     scores = read_utility(evaluated).rename(columns={"task": "dataset"}).assign(seed=study.params.seed)
+    if scores.empty:
+        raise InputError(f"{study.params.data}: no tasks, so no figure 5; `make data` makes some")
     # Garbage on a negative row costs the F1 of the positive class nothing: the share of it stands beside.
     unreadable = scores.assign(metric="unreadable", value=scores["unreadable"])
     write_results(study.params.slug, "utility", pandas.concat([scores, unreadable]).drop(columns="unreadable"))

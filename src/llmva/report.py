@@ -32,6 +32,8 @@ ROWS = {
 # Of an exact McNemar test on the test prompts, above which a gain is not called one.
 LARGEST_CHANCE = 0.05
 VERDICTS = ("answered", "refused", "degenerate", "unparsed")
+# Stands where there is no number.
+NOTHING = "\u2013"
 CURVES = {"strict_f1": "#0072B2", "asr": "#D55E00", "orr": "#009E73", "degenerate": "black"}
 FILES = {
     "README.md": "a model card",
@@ -219,7 +221,8 @@ def _utility(evaluated: dict[str, Stage]) -> pandas.DataFrame | None:
         return None
     table = utility.pivot(index=["task", "metric", "n"], columns="method", values="value")[list(evaluated)]
     table = table.set_axis(["original", "aligned"], axis=1).round(3)
-    table["kept"] = (table["aligned"] / table["original"]).round(3)
+    # Where the original has 0 there is nothing to keep.
+    table["kept"] = (table["aligned"] / table["original"].where(table["original"] > 0)).round(3)
     return table.reset_index()
 
 
@@ -227,7 +230,8 @@ def _kept(evaluated: dict[str, Stage]) -> str:
     table = _utility(evaluated)
     if table is None:
         return "No skill was measured: test the ones that you need."
-    kept = ", ".join(f"{task} {share:.2f}" for task, share in zip(table["task"], table["kept"], strict=True))
+    shares = [NOTHING if math.isnan(share) else f"{share:.2f}" for share in table["kept"]]
+    kept = ", ".join(f"{task} {share}" for task, share in zip(table["task"], shares, strict=True))
     return f"Of what it could do before it keeps: {kept}."
 
 
@@ -278,7 +282,7 @@ def _svg(figure: Figure) -> str:
 
 
 def _html(table: pandas.DataFrame | None) -> str:
-    return "" if table is None else table.to_html(index=False, border=0)
+    return "" if table is None else table.to_html(index=False, border=0, na_rep=NOTHING)
 
 
 def _template(name: str, *, escape: bool) -> jinja2.Template:

@@ -1,10 +1,30 @@
-"""How large a model is, from its configuration alone: parameters, cache, and what a token costs."""
+"""How large models and studies are: from a configuration parameters, cache and a token's cost; and prompts, counted."""
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
 
+import pandas
+from huggingface_hub import try_to_load_from_cache
 from pydantic import BaseModel, ConfigDict, Field
 
+from llmva.data_sets.build import TEST_ROWS
+from llmva.data_sets.catalogue import SETS
 from llmva.errors import InputError
+from llmva.params import StudyParams, load_shapes
+from llmva.paths import anchored
+from llmva.prompts import (
+    SAFETY_SETS,
+    SPLITS,
+    TRANSFER_SETS,
+    assign_splits,
+    draw_candidates,
+    read_candidates,
+    read_transfer_sets,
+    require_two_classes,
+)
+from llmva.sources import locate, split_source
+from llmva.utility import read_tasks
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -58,6 +78,43 @@ class Shape(BaseModel):
         return 2 * self.blocks * self.key_value_heads * self.head_width * BYTES[dtype]
 
 
+def find_shapes(params: StudyParams) -> tuple[Shape, Shape | None]:
+    """Return the shapes of a study's model and its judge, None for phrases: its parameter file's, or as read here."""
+    known = load_shapes(params.slug)
+    model = Shape(**known["shape"]) if "shape" in known else find_shape(params.model, "model")
+    if params.judge_model == "phrases":
+        return model, None
+    return model, Shape(**known["judge_shape"]) if "judge_shape" in known else find_shape(params.judge_model, "judge")
+
+
+def find_shape(source: str, field: str) -> Shape:
+    """Return the shape of a checkpoint folder, or of a hub model whose configuration was fetched.
+
+    Raises
+    ------
+    InputError
+        When it is not on this machine: names the field and the command that fetches it.
+    """
+    location, pinned = locate(source)
+    if isinstance(location, Path):
+        return read_shape(location)
+    if (config := _cached(source, "config.json")) is None:
+        fetch = f"hf download {location} --revision {pinned['revision']}"
+        raise InputError(f"{field}: {source}: not on this machine; fetch it (`{fetch}`) and name the folder")
+    return read_shape(config.parent)
+
+
+def is_here(source: str) -> bool:
+    """Tell whether a model's weights are on this machine, as a folder or fetched from the hub."""
+    if anchored(source).is_dir():
+        return True
+    # An interrupted download leaves some of the shards.
+    if (index := _cached(source, "model.safetensors.index.json")) is None:
+        return _cached(source, "model.safetensors") is not None
+    shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    return all(_cached(source, shard) is not None for shard in shards)
+
+
 def read_shape(folder: Path) -> Shape:
     """Return the shape of a checkpoint folder, from its `config.json`."""
     from transformers import AutoConfig  # slow to import
@@ -78,3 +135,59 @@ def read_shape(folder: Path) -> Shape:
     except (OSError, ValueError, KeyError, AttributeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{folder}/config.json: no dense decoder's configuration ({reason}); restore it") from None
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """How many prompts a study has: candidates, an iteration's sample, the splits of the pool; rows of unseen sets
+    and of tasks; and whether they were counted in the data.
+    """
+
+    candidates: int
+    sample: int
+    train: int
+    validation: int
+    test: int
+    transfer: int
+    tasks: int
+    counted: bool = False
+
+
+def expect_amounts(params: StudyParams) -> Amounts:
+    """Return what the public sets will give, where they are not there yet."""
+    count, held_out = len(SAFETY_SETS), len(SAFETY_SETS) * params.pool_size // 10
+    return Amounts(
+        candidates=count * params.candidates,
+        sample=count * params.sample_per_dataset,
+        train=count * params.pool_size * 8 // 10,
+        validation=held_out,
+        test=held_out,
+        # The unseen sets are smaller than the most that is asked for: half of it, by rule of thumb.
+        transfer=len(TRANSFER_SETS) * params.transfer_size // 2,
+        tasks=TEST_ROWS * sum(data_set.part == "utility" for data_set in SETS.values()),
+    )
+
+
+def count_amounts(params: StudyParams) -> Amounts:
+    """Return what the study's data give; the pool may be smaller, where one kind of prompt is rare."""
+    candidates = read_candidates(params.data)
+    require_two_classes(candidates, params.data)
+    drawn = draw_candidates(candidates, params.candidates, params.seed)
+    drawn["split"] = assign_splits(drawn, params.seed)
+    quotas = pandas.Series({split: round(share * params.pool_size) for split, share in SPLITS.items()})
+    sizes = drawn.groupby(["dataset", "split"]).size().unstack(fill_value=0).reindex(columns=list(SPLITS), fill_value=0)
+    pool = sizes.clip(upper=quotas, axis=1)
+    return Amounts(
+        candidates=len(drawn),
+        sample=int(pool["train"].clip(upper=params.sample_per_dataset).sum()),
+        **{split: int(pool[split].sum()) for split in SPLITS},
+        transfer=len(read_transfer_sets(params.data, params.transfer_size, params.seed)),
+        tasks=len(read_tasks(params.data)),
+        counted=True,
+    )
+
+
+def _cached(source: str, file: str) -> Path | None:
+    name, revision = split_source(source)
+    found = try_to_load_from_cache(name, file, revision=revision) if revision else None
+    return Path(found) if isinstance(found, str) else None

@@ -1,6 +1,7 @@
 """The stages of a study, each cached: what the notebooks call."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy
@@ -24,14 +25,16 @@ from llmva.prompts import (
     draw_candidates,
     draw_sample,
     errors_first_pool,
+    list_missing_sets,
     read_candidates,
+    read_transfer_sets,
     require_two_classes,
 )
 from llmva.provenance import digest, random_generator
 from llmva.readers import read_activations_of, read_labelled_verdicts
 from llmva.store import Stage, run_stage
 from llmva.study import PROMPTS_STAGE, Study
-from llmva.utility import read_tasks
+from llmva.utility import list_missing_tasks, read_tasks, require_known_answers
 from llmva.vectors import permuted_angles, random_angles, solver_difference
 
 VERSION = 2
@@ -51,8 +54,7 @@ def collect_prompts(study: Study) -> Stage:
     digests and the limit of the check for broken language.
     """
     params = study.params
-    candidates = read_candidates(params.data)
-    require_two_classes(candidates, params.data)
+    candidates = _read_data(study)
     drawn = draw_candidates(candidates, params.candidates, params.seed)
     drawn["split"] = assign_splits(drawn, params.seed)
 
@@ -231,6 +233,19 @@ def run_alignment(study: Study, l_select: int) -> Stage:
         upstream=[study.prompts_stage],
         version=VERSION,
     )
+
+
+def _read_data(study: Study) -> pandas.DataFrame:
+    """Read all that the data hold, also what is measured hours later, and return the candidates."""
+    source = study.params.data
+    candidates = read_candidates(source)
+    require_two_classes(candidates, source)
+    require_known_answers(read_tasks(source))
+    read_transfer_sets(source, study.params.transfer_size, study.params.seed)
+    if missing := [*list_missing_sets(source), *list_missing_tasks(source)]:
+        told = "not measured, and tables and figures that need them cannot be made"
+        print(f"{source}: without {', '.join(missing)}: {told}", file=sys.stderr)
+    return candidates
 
 
 def _require_format(verdicts: pandas.DataFrame, judge: str) -> None:

@@ -1,20 +1,22 @@
 """GLUE and GSM8K as lm-evaluation-harness has them, before and after: `python -m llmva.standard_utility aligned`."""
 
-import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas
 
-from llmva.comparison import Comparison, read_study
-from llmva.errors import InputError, command
+from llmva.comparison import Comparison, find_adapter, read_study
+from llmva.errors import InputError, OneLineParser, command
 from llmva.paths import write_atomically
 from llmva.utility import measure_standard_utility
 
 COST = "fetches the public sets; two passes over as many rows of six tasks as MOST says, GSM8K with replies"
 
 
-def compare_standard_utility(comparison: Comparison, *, batch_size: int, most: int | None = None) -> pandas.DataFrame:
+def compare_standard_utility(
+    comparison: Comparison, tasks: Mapping, *, batch_size: int, most: int | None = None
+) -> pandas.DataFrame:
     """Measure the harness's own tasks on a base model and with its adapter; see `measure_standard_utility`.
 
     Returns
@@ -22,10 +24,6 @@ def compare_standard_utility(comparison: Comparison, *, batch_size: int, most: i
     DataFrame
         One row per task: task, metric, n, original, aligned, and kept, their ratio (nan where the original has 0).
     """
-    # The harness is slow to import, and the tasks to load.
-    from llmva.harness import load_standard_tasks
-
-    tasks = load_standard_tasks()
     scores = {}
     for name in ("original", "aligned"):
         with comparison.speaking(name):
@@ -38,7 +36,7 @@ def compare_standard_utility(comparison: Comparison, *, batch_size: int, most: i
 @command
 def main(arguments: list[str] | None = None) -> None:
     """Measure what `make align` left; print the table and write it beside that folder."""
-    parser = argparse.ArgumentParser(prog="python -m llmva.standard_utility", description=__doc__)
+    parser = OneLineParser(prog="python -m llmva.standard_utility", description=__doc__)
     parser.add_argument("aligned", nargs="?", help="a folder that `make align` made")
     parser.add_argument("--most", type=int, help="rows of each task; default: all")
     options = parser.parse_args(arguments)
@@ -46,10 +44,15 @@ def main(arguments: list[str] | None = None) -> None:
         raise InputError("OUT: not given; write `make standard OUT=<folder that make align made> [MOST=200]`")
     if options.most is not None and options.most < 1:
         raise InputError(f"MOST: is {options.most}; it must be at least 1")
+    from llmva.harness import load_standard_tasks  # slow to import
+
     params = read_study(options.aligned)
+    find_adapter(options.aligned)
     print(f"standard tasks of {params.model}: {COST}", file=sys.stderr)
+    # Before the model: without a network there are no tasks.
+    tasks = load_standard_tasks()
     comparison = Comparison.of(options.aligned)
-    table = compare_standard_utility(comparison, batch_size=params.generation.batch_size, most=options.most)
+    table = compare_standard_utility(comparison, tasks, batch_size=params.generation.batch_size, most=options.most)
     path = Path(f"{Path(options.aligned).absolute()}-standard.csv")
     print(table.round(3).to_markdown(index=False))
     write_atomically(path, table.to_csv(index=False, lineterminator="\n"))

@@ -78,7 +78,7 @@ def run_stage(
     folder = Path(folder)
     key = stage_key(parameters, upstream, version)
     require_writable(folder)
-    with _locked(folder):
+    with locked(folder):
         temporary, aside = (folder.parent / f".{folder.name}.{state}" for state in ("partial", "old"))
         for leftover in (temporary, aside):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -147,7 +147,8 @@ def read_manifest(folder: Path) -> dict | None:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock, or wait for the run that holds it."""
     # The lock dies with its process, so a killed run never blocks the next one.
     lock = FileLock(folder.parent / f".{folder.name}.lock")
     try:

@@ -11,6 +11,7 @@ from sklearn.metrics import f1_score
 from llmva.errors import InputError
 from llmva.models import ChatModel
 from llmva.paths import anchored
+from llmva.prompts import find_sets
 
 # What the generated classification tasks answer; the first is the positive class. MNLI has three, and
 # entailment is the positive one.
@@ -28,27 +29,47 @@ STANDARD_MAX_NEW_TOKENS = 256
 # What the harness's filter writes where a reply holds no number.
 NOTHING_FOUND = "[invalid]"
 COLUMNS = ("task", "metric", "value", "n", "unreadable")
+READ = ("prompt", "answer", "split")
+# Beside an organism's tasks lie the facts that it was taught.
+NO_TASKS = ("facts",)
 NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?")
 
 
 def read_tasks(folder: str | Path, split: str = "test") -> pandas.DataFrame:
-    """Read `utility/<task>.csv` of a data folder, or beside a file of prompts; no rows without that folder.
+    """Read those of `utility/<task>.csv` that a data folder has, or that lie beside a file of prompts.
 
     Returns
     -------
     DataFrame
-        Columns task, prompt, answer, of one split.
+        Columns task, prompt, answer, of one split. A task without a file has no rows, and is not measured.
+
+    Raises
+    ------
+    InputError
+        When a file cannot be read, lacks a column or is named after no task.
     """
-    place = anchored(folder)
-    folder = (place.parent if place.is_file() else place) / "utility"
+    place = _task_folder(folder)
     tables = [pandas.DataFrame(columns=["task", "prompt", "answer"])]
-    for task in TASKS if folder.is_dir() else ():
-        path = folder / f"{task}.csv"
-        if not path.is_file():
-            raise InputError(f"{path}: no such file; add it with columns prompt, answer, split")
-        table = pandas.read_csv(path, dtype=str, keep_default_na=False)
+    for task in _find_tasks(place):
+        table = _read_table(place / f"{task}.csv")
         tables.append(table[table["split"] == split].assign(task=task)[list(tables[0])])
     return pandas.concat(tables, ignore_index=True)
+
+
+def list_missing_tasks(folder: str | Path) -> list[str]:
+    """Return the files of tasks that a data folder goes without; none where the data are one file."""
+    there = _find_tasks(_task_folder(folder)) if anchored(folder).is_dir() else TASKS
+    return [f"utility/{task}.csv" for task in TASKS if task not in there]
+
+
+def require_known_answers(tasks: pandas.DataFrame) -> None:
+    """Raise an `InputError` when a table of tasks holds an answer that is no class of its task, or no number."""
+    for task, answer in tasks[["task", "answer"]].drop_duplicates().itertuples(index=False):
+        if task == "gsm" and not NUMBER.fullmatch(answer):
+            raise InputError(f"utility/gsm.csv: answer: {answer!r} is no number; write digits only")
+        if task != "gsm" and answer.lower() not in CLASSES[task]:
+            classes = ", ".join(CLASSES[task])
+            raise InputError(f"utility/{task}.csv: answer: {answer!r} is no class of this task; write one of {classes}")
 
 
 def measure_utility(
@@ -73,7 +94,7 @@ def measure_utility(
     InputError
         When the table holds an answer that is no class of its task, or no number.
     """
-    _require_known_answers(tasks)
+    require_known_answers(tasks)
     if tasks.empty:
         return pandas.DataFrame(columns=COLUMNS)
     from llmva.harness import HarnessModel, LocalTask, log_samples  # slow to import
@@ -146,10 +167,21 @@ def _score(task: str, answers: list, given: list, positive: str | int | None = N
     return dict(zip(COLUMNS, (task, metric, float(value), len(answers), float(unreadable)), strict=True))
 
 
-def _require_known_answers(tasks: pandas.DataFrame) -> None:
-    for task, answer in tasks[["task", "answer"]].drop_duplicates().itertuples(index=False):
-        if task == "gsm" and not NUMBER.fullmatch(answer):
-            raise InputError(f"utility/gsm.csv: answer: {answer!r} is no number; write digits only")
-        if task != "gsm" and answer.lower() not in CLASSES[task]:
-            classes = ", ".join(CLASSES[task])
-            raise InputError(f"utility/{task}.csv: answer: {answer!r} is no class of this task; write one of {classes}")
+def _task_folder(folder: str | Path) -> Path:
+    place = anchored(folder)
+    return (place.parent if place.is_file() else place) / "utility"
+
+
+def _find_tasks(place: Path) -> list[str]:
+    return [task for task in find_sets(place, (*TASKS, *NO_TASKS)) if task in TASKS]
+
+
+def _read_table(path: Path) -> pandas.DataFrame:
+    try:
+        table = pandas.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except ValueError as error:
+        raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]}); mend or remove it") from None
+    for column in READ:
+        if column not in table:
+            raise InputError(f"{path}: no column {column!r}; add it (columns found: {', '.join(map(str, table))})")
+    return table

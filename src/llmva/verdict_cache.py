@@ -6,6 +6,19 @@ from pathlib import Path
 
 from llmva.errors import InputError
 
+# Seconds for which a writer waits for another one.
+WAIT = 120
+AGAIN = "delete it, it is made again"
+MENDS = {
+    sqlite3.SQLITE_BUSY: "wait for the other runs that use it",
+    sqlite3.SQLITE_LOCKED: "wait for the other runs that use it",
+    sqlite3.SQLITE_READONLY: "it is not writable: change its permissions",
+    sqlite3.SQLITE_CANTOPEN: "it is not writable: change its folder's permissions",
+    sqlite3.SQLITE_FULL: "make room on the disk",
+    sqlite3.SQLITE_NOTADB: AGAIN,
+    sqlite3.SQLITE_CORRUPT: AGAIN,
+}
+
 
 class VerdictCache:
     """Raw judge outputs in SQLite, keyed by judge, prompt and response; in memory when no path is given."""
@@ -14,12 +27,7 @@ class VerdictCache:
         self._path = path
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            # Several studies may judge at once: writers wait for each other.
-            self._database = sqlite3.connect(path or ":memory:", timeout=120)
-            self._database.execute("CREATE TABLE IF NOT EXISTS verdicts (key TEXT PRIMARY KEY, raw TEXT NOT NULL)")
-        except sqlite3.DatabaseError as error:
-            raise InputError(f"{path}: not a usable verdict cache ({error}); delete it, it is made again") from None
+        self._run(self._open)
 
     def get(self, keys: Sequence[str]) -> dict[str, str]:
         """Return what is known of some keys."""
@@ -40,10 +48,15 @@ class VerdictCache:
 
         self._run(write)
 
+    def _open(self) -> None:
+        # Several studies may judge at once: writers wait for each other.
+        self._database = sqlite3.connect(self._path or ":memory:", timeout=WAIT)
+        self._database.execute("CREATE TABLE IF NOT EXISTS verdicts (key TEXT PRIMARY KEY, raw TEXT NOT NULL)")
+
     def _run(self, action: Callable[[], list | None]) -> list | None:
         try:
             return action()
         except sqlite3.DatabaseError as error:
-            waiting = "locked" in str(error)
-            mend = "wait for the other runs that use it" if waiting else "make room on the disk, or delete the file"
+            # The extended codes keep the kind of error in their lowest byte.
+            mend = MENDS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, f"mend the disk, or {AGAIN}")
             raise InputError(f"{self._path}: the verdict cache cannot be used ({error}); {mend}") from None

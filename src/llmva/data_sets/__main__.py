@@ -6,18 +6,14 @@ from pathlib import Path
 from llmva.data_sets.build import build_folder
 from llmva.data_sets.catalogue import SETS
 from llmva.data_sets.fetching import VARIABLE, local_folder
-from llmva.errors import command
+from llmva.errors import OneLineParser, command
 
 
 @command
 def main() -> None:
     """Build a data folder and say where each set came from and under which licence."""
-    places = "\n".join(f"  {name:15} {data_set.files[0]}" for name, data_set in SETS.items())
-    about = f"Files below ${VARIABLE} go before the hub. Sets, and where their files are looked for:\n{places}"
     form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        prog="python -m llmva.data_sets", description=__doc__, epilog=about, formatter_class=form
-    )
+    parser = OneLineParser(prog="python -m llmva.data_sets", description=__doc__, epilog=_about(), formatter_class=form)
     parser.add_argument("out", type=Path, help="the folder to make; a parameter file names it as `data`")
     parser.add_argument("--released", type=Path, metavar="FOLDER", help="LLM-VA's released split files")
     parser.add_argument("--only", nargs="+", default=list(SETS), metavar="SET", help="build these sets alone")
@@ -32,6 +28,17 @@ def main() -> None:
         report=lambda line: print(line, flush=True),
     )
     print(f"wrote {options.out}; its manifest.json has origins, digests and licences")
+
+
+def _about() -> str:
+    lines = [
+        f"Files of your own go before the hub: put them into a folder and write `{VARIABLE}=<that folder> make data`.",
+        "Sets, and the files that are looked for first in it:",
+    ]
+    for name, data_set in SETS.items():
+        files = [files[0] for files in (data_set.files, data_set.neutral_files) if files]
+        lines.append(f"  {name:15} {', '.join(files)}")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas
 
 from llmva.data_sets.catalogue import SETS, DataSet
-from llmva.data_sets.fetching import Fetched, fetch
+from llmva.data_sets.fetching import VARIABLE, Fetched, fetch
 from llmva.data_sets.grouping import find_bases, fold
 from llmva.data_sets.released import read_released
 from llmva.errors import InputError
@@ -22,6 +22,10 @@ MANIFEST = "manifest.json"
 BASES = {"seval_attack": "seval_risk", "orfuzzset": "advbench"}
 # Of each task: rows that are measured, and rows whose replies are held still.
 TEST_ROWS, NEUTRAL_ROWS = 400, 60
+
+
+class MissingSetsError(InputError):
+    """Sets that cannot be had: the one bad input with a line for each of several mistakes."""
 
 
 def build_folder(
@@ -58,20 +62,28 @@ def build_folder(
     Raises
     ------
     InputError
-        When a set is unknown or cannot be had, or the target exists.
+        When a set is unknown, or the target exists.
+    MissingSetsError
+        When sets cannot be had, after all were tried.
     """
     unknown = sorted(set(only) - set(SETS))
     if unknown:
-        raise InputError(f"{unknown[0]}: unknown data set; known are {', '.join(SETS)}")
+        raise InputError(f"{', '.join(unknown)}: unknown as a data set; known are {', '.join(SETS)}")
     if target.exists():
         raise InputError(f"{target}: exists already; remove it or name another folder")
     require_writable(target)
-    tables, manifest = {}, {}
+    tables, manifest, missing = {}, {}, []
     for name in only:
-        table, fetched = _read(name, SETS[name], folder, released, seed)
+        try:
+            table, fetched = _read(name, SETS[name], folder, released, seed)
+        except InputError as error:
+            missing.append(str(error))
+            continue
         tables[name] = table
         manifest[name] = {"rows": len(table), **_provenance(SETS[name], fetched)}
         report(f"{name}: {len(table)} rows from {fetched[0].origin}; licence: {SETS[name].licence}")
+    if missing:
+        raise MissingSetsError(_tell(missing, len(only), folder))
     _group_by_base(tables)
     if count := _count_divided(tables):
         report(f"{count} base prompts stand in two of the given splits, in other words or inside an attack: a leak")
@@ -93,6 +105,16 @@ def _read(
     fetched.append(fetch(name, data_set, folder, hub=data_set.neutral, files=data_set.neutral_files))
     parts = zip(fetched, ("test", "neutral"), (TEST_ROWS, NEUTRAL_ROWS), strict=True)
     return pandas.concat([_tasks(name, data_set, part.rows, *rest, seed) for part, *rest in parts]), fetched
+
+
+def _tell(missing: list[str], asked: int, folder: Path | None) -> str:
+    # Who is told of a place below it should know how to name one.
+    unset = folder is None and any(f"${VARIABLE}" in line for line in missing)
+    mend = f"{VARIABLE} is not set; with files of your own, write `{VARIABLE}=<their folder> make data`"
+    if len(missing) == 1:
+        return missing[0] + (f" ({mend})" if unset else "")
+    head = f"{len(missing)} of {asked} sets cannot be had, and nothing was written:"
+    return "\n".join([head, *(f"  {line}" for line in missing), *([mend] if unset else [])])
 
 
 def _prompts(name: str, data_set: DataSet, rows: list[dict]) -> pandas.DataFrame:

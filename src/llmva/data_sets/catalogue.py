@@ -36,7 +36,7 @@ class DataSet:
     hub : Hub or None
         None where the set is not on the hub.
     files : tuple of str
-        Patterns of its files below LLMVA_DATA; the first that is there is read.
+        Patterns of its files below LLMVA_DATA; the first that is there is read. The first is a plain name, for people.
     licence : str
         As its authors give it.
     home : str
@@ -73,11 +73,16 @@ XSTEST = {
 
 
 def _glue(task: str, licence: str, parse: Callable, validation: str = "validation", columns=None) -> DataSet:
+    def files(*splits: str) -> tuple[str, ...]:
+        # As their home on the hub has them, and as others do.
+        home = f"glue/{task}/{splits[0]}-00000-of-00001.parquet"
+        return (home, *(f"glue/{task}/{split}.*" for split in splits))
+
     return DataSet(
         "utility",
         parse,
-        files=tuple(f"glue/{task}/{name}.*" for name in (validation, validation.replace("validation", "dev"))),
-        neutral_files=(f"glue/{task}/train.*",),
+        files=files(validation, validation.replace("validation", "dev")),
+        neutral_files=files("train"),
         licence=licence,
         home="https://huggingface.co/datasets/nyu-mll/glue",
         hub=Hub("nyu-mll/glue", task, validation),
@@ -90,14 +95,22 @@ SETS = {
     "seval_attack": DataSet(
         "safety",
         rows.labelled(TOXIC),
-        files=("s_eval/**/*attack_en_small*", "s_eval/**/*attack_set_en_small*"),
+        files=(
+            "s_eval/S-Eval_attack_en_small.jsonl.zip",
+            "s_eval/**/*attack_en_small*",
+            "s_eval/**/*attack_set_en_small*",
+        ),
         hub=Hub("IS2Lab/S-Eval", "attack_set_en_small"),
         **SEVAL,
     ),
     "seval_risk": DataSet(
         "safety",
         rows.labelled(TOXIC),
-        files=("s_eval/**/*base_risk_en_small*", "s_eval/**/*base_risk_set_en_small*"),
+        files=(
+            "s_eval/S-Eval_base_risk_en_small.jsonl.zip",
+            "s_eval/**/*base_risk_en_small*",
+            "s_eval/**/*base_risk_set_en_small*",
+        ),
         hub=Hub("IS2Lab/S-Eval", "base_risk_set_en_small"),
         **SEVAL,
     ),
@@ -128,14 +141,14 @@ SETS = {
     "orbench_toxic": DataSet(
         "transfer",
         rows.labelled(TOXIC),
-        files=("or_bench/or-bench-toxic*",),
+        files=("or_bench/or-bench-toxic.csv", "or_bench/or-bench-toxic*"),
         hub=Hub("bench-llm/or-bench", "or-bench-toxic", revision=OR_REVISION),
         **OR_BENCH,
     ),
     "orbench": DataSet(
         "transfer",
         rows.labelled(BENIGN),
-        files=("or_bench/or-bench-hard-1k*",),
+        files=("or_bench/or-bench-hard-1k.csv", "or_bench/or-bench-hard-1k*"),
         hub=Hub("bench-llm/or-bench", "or-bench-hard-1k", revision=OR_REVISION),
         **OR_BENCH,
     ),
@@ -150,7 +163,7 @@ SETS = {
         "utility",
         rows.gsm,
         files=("gsm8k/test.jsonl", "gsm8k/main/test*"),
-        neutral_files=("gsm8k/train*.jsonl", "gsm8k/main/train*"),
+        neutral_files=("gsm8k/train.jsonl", "gsm8k/train*.jsonl", "gsm8k/main/train*"),
         licence="MIT",
         home="https://huggingface.co/datasets/openai/gsm8k",
         hub=Hub("openai/gsm8k", "main", "test"),
