@@ -9,12 +9,14 @@ import subprocess
 import tarfile
 
 import numpy
+import pandas
 import pytest
 from matplotlib import image
 
 from llmva import figures, paths, tables
 from llmva.params import known_slugs
 from llmva.results import is_organism
+from llmva.ridge_study import BASELINES, CONTROLS, PARTS
 
 BASES = ["tiny-llama", "tiny-gemma2", "tiny-mistral", "tiny-phi3", "tiny-qwen2", "tiny-qwen3"]
 # Whose main results are committed, and whose ablations are as well.
@@ -106,10 +108,17 @@ def test_make_rebuilds_what_is_committed(committed):
 
 def test_what_rests_on_fresh_organisms_is_rebuilt_from_results(committed):
     fresh = fresh_of(committed / "results")
-    assert len(fresh) >= len(BASES)
+    assert len(fresh) == 2 * len(BASES)
     for path in tables.save_table("ridge", fresh):
         assert path.read_bytes() == (committed / "tables" / path.name).read_bytes(), path.name
     require_same(figures.save_figures("figure13", fresh), committed)
+
+
+def test_every_fresh_organism_has_every_part_and_every_control(committed):
+    loops = {"LLM-VA", "LLM-VA-R", *(variant.name for variant in (*PARTS, *CONTROLS))}
+    for slug in fresh_of(committed / "results"):
+        rows = pandas.read_csv(committed / "results" / slug / "ridge.csv")
+        assert set(rows["method"]) == {"Original", *BASELINES, *loops}, slug
 
 
 def test_what_rests_on_other_seeds_of_the_study_is_rebuilt_from_results(committed):
