@@ -77,6 +77,19 @@ def test_how_the_papers_loop_fares_is_told_as_it_is(committed):  # noqa: F811
     assert f"most of them in {WORDS[(broken > 0.1).sum()]} of the eighteen runs" in text
 
 
+def score_of(folder, slug):
+    """Return the paper's loop's strict F1 in a study."""
+    rows = pandas.read_csv(folder / "results" / slug / "table2.csv")
+    return rows.loc[(rows["method"] == "LLM-VA") & (rows["metric"] == "strict_f1"), "value"].item()
+
+
+def test_the_spread_over_seeds_of_the_study_is_on_record(committed):  # noqa: F811
+    qwen, llama = ([score_of(committed, f"tiny-{name}{end}") for end in ("", "-draw1")] for name in ("qwen2", "llama"))
+    assert f"{llama[0]:.2f}" == f"{llama[1]:.2f}"
+    told = f"moves it from {qwen[0]:.3f} to {qwen[1]:.3f} on tiny-qwen2, and leaves it at {llama[0]:.2f} on tiny-llama"
+    assert told in (paths.ROOT / "README.md").read_text(encoding="utf-8")
+
+
 def told_of_fresh(folder):
     """Return the sentence on the organisms that no choice was made on."""
     table = pandas.read_csv(folder / "ridge.csv").set_index("method")
