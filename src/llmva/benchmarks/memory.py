@@ -12,28 +12,29 @@ import torch
 
 from llmva.paths import ROOT
 
-PROMPTS = 320
 SIZES = {"hidden_size": 1024, "intermediate_size": 3072, "num_attention_heads": 16, "num_key_value_heads": 8}
 
 
-def benchmark_memory(tokenizer_source: str, blocks: int = 12) -> float:
+def benchmark_memory(tokenizer_source: str, blocks: int = 12, prompts: int = 320) -> float:
     """Return the growth of a process's memory during one iteration over the size of a random model's weights.
 
-    512 training and 128 validation prompts, a model of `blocks` blocks of width 1024 in float32. Two copies of it
-    are in memory, the one that is edited and the one that judges the language, and the originals of what is edited.
+    A model of `blocks` blocks of width 1024 in float32. Two copies of it are in memory, the one that is edited and the
+    one that judges the language, and the originals of what is edited.
 
     Parameters
     ----------
     tokenizer_source : str
         A checkpoint folder whose tokenizer and template are used.
+    prompts : int
+        Of each label; every fifth is for validation.
     """
-    command = [sys.executable, "-m", "llmva.benchmarks.memory", tokenizer_source, str(blocks)]
+    command = [sys.executable, "-m", "llmva.benchmarks.memory", tokenizer_source, str(blocks), str(prompts)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     measured = json.loads(done.stdout.splitlines()[-1])
     return measured["grown"] / measured["size"]
 
 
-def main(tokenizer_source: str, blocks: int) -> None:
+def main(tokenizer_source: str, blocks: int, prompts: int) -> None:
     """Run one iteration on a random model and print the bytes of its weights and the growth of this process."""
     from llmva.alignment import AlignmentSettings, align
     from llmva.degeneracy import DegeneracyCheck
@@ -48,7 +49,7 @@ def main(tokenizer_source: str, blocks: int) -> None:
     examiner = Examiner(model, _parity_judge(), VerdictCache(None), check, 64, 8)
     settings = AlignmentSettings(2 * blocks, 1, 256, "newton", 1.0, "paper", 0)
     with tempfile.TemporaryDirectory() as folder:
-        align(examiner, _prompts(), settings, folder=Path(folder), upstream=())
+        align(examiner, _prompts(prompts), settings, folder=Path(folder), upstream=())
     size = sum(weight.nbytes for weight in model.model.parameters())
     print(json.dumps({"size": size, "grown": _peak() - before}))
 
@@ -76,12 +77,12 @@ def _parity_judge():
     return ParityJudge()
 
 
-def _prompts() -> pandas.DataFrame:
+def _prompts(count: int) -> pandas.DataFrame:
     rows = [
         {"id": f"{label}{number}", "dataset": label, "label": label, "group": f"{label}{number}",
          "split": "validation" if number % 5 == 0 else "train", "prompt": f"{label} words, number {number}"}
         for label in ("benign", "toxic")
-        for number in range(PROMPTS)
+        for number in range(count)
     ]  # fmt: skip
     return pandas.DataFrame(rows)
 
@@ -98,4 +99,4 @@ def _peak() -> int:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], *map(int, sys.argv[2:]))

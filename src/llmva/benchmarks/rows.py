@@ -17,8 +17,8 @@ from llmva.study import Study
 
 # How the features' mean compares with their deviation, and whether two dimensions are massive.
 FEATURES = {"mean 2 times the deviation": (2, False), "mean 10 times": (10, False), "two massive dimensions": (2, True)}
-# Runs of each benchmark, the width of the SVMs' features, and the blocks of the model that fills the memory.
-SIZES = {"runs": 5, "dimension": 4096, "blocks": 12}
+# Runs of each benchmark, the width of the SVMs' features; blocks of the model that fills the memory, prompts per label.
+SIZES = {"runs": 5, "dimension": 4096, "blocks": 12, "prompts": 320}
 # Where one run is short, it is repeated so many times as often.
 MORE = 3
 
@@ -36,6 +36,7 @@ def solver_rows(study: Study, sizes: dict[str, int]) -> Iterator[Row]:
             setting = f"n {samples}, d {width}, {name}, both labels, against LinearSVC"
             found = benchmark_solver(samples, width, ratio=ratio, massive=massive, runs=runs)
             yield "solver, time", setting, found["ratio"], goal, runs
+            yield "solver, exact one converged", setting, found["newton_converged"], ">=1", runs
             yield "solver, LinearSVC converged", setting, found["liblinear_converged"], "", runs
             yield "solver, degrees apart", setting, found["degrees_apart"], "", runs
             if found["liblinear_converged"]:
@@ -81,9 +82,9 @@ def serving_rows(study: Study, sizes: dict[str, int]) -> Iterator[Row]:
 
 def memory_rows(study: Study, sizes: dict[str, int]) -> Iterator[Row]:
     """Measure the peak of memory in an iteration."""
-    blocks = sizes["blocks"]
-    setting = f"{blocks} random blocks of width 1024, float32, 512 + 128 prompts; two copies of the model"
-    yield "memory, peak over weights", setting, benchmark_memory(study.params.model, blocks), "", 1
+    blocks, prompts = sizes["blocks"], 2 * sizes["prompts"]
+    setting = f"{blocks} random blocks of width 1024, float32, {prompts} prompts; two copies of the model"
+    yield "memory, peak over weights", setting, benchmark_memory(study.params.model, blocks, sizes["prompts"]), "", 1
 
 
 def gpu_rows(study: Study, sizes: dict[str, int]) -> Iterator[Row]:

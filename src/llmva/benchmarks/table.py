@@ -27,7 +27,8 @@ def run_benchmark(study: Study, name: str, sizes: dict[str, int] = SIZES) -> pan
     study : Study
         Whose model and prompts are used; its loops must have run.
     sizes : dict of str to int
-        `runs` of each, `dimension` of the SVMs' features, and `blocks` of the model that fills the memory.
+        `runs` of each, `dimension` of the SVMs' features, `blocks` of the model that fills the memory, and its
+        `prompts` per label.
 
     Returns
     -------
