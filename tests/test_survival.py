@@ -95,7 +95,9 @@ def test_killed_at_random_moments_it_ends_with_the_same_log_to_the_bit(world):
         assert process.wait(timeout=300) == 0
     assert results(folder, runs) == results(folder, "whole"), seed
     assert iterations(folder, runs) == iterations(folder, "whole"), seed
-    assert len(iterations(folder, runs)) > 3 and not list((folder / runs).glob(".*.partial"))
+    # Exact edits break a random model at once, and its loop is soon over.
+    least = 4 if folder.name.startswith("ridge") else 2
+    assert len(iterations(folder, runs)) >= least and not list((folder / runs).glob(".*.partial"))
     assert (folder / runs / "verdicts.sqlite").is_file() == folder.name.startswith("ridge")
     assert ("divergence" in (folder / runs / "history.csv").read_text()) == folder.name.startswith("ridge")
 
