@@ -184,7 +184,7 @@ standard: $(ENV) ## OUT=<folder that align made> [MOST=200]: GLUE and GSM8K as l
 	@$(PYTHON) -m llmva.standard_utility $(if $(OUT),'$(OUT)') $(if $(MOST),--most $(MOST))
 
 # Always asked, since only the library sees whether code or machine are the same.
-bench: $(ENV) runs/tiny-llama/05_main_results/manifest.json ## two ways in one run, and what one gains on the other; tables/performance.csv (15 min, with nothing beside it)
+bench: $(ENV) runs/tiny-llama/05_main_results/manifest.json ## two ways in one run, and what one gains on the other; tables/performance.csv (half an hour, with nothing beside it)
 	$(call execute,16,tiny-llama)
 
 lint: $(ENV)
@@ -193,7 +193,7 @@ lint: $(ENV)
 
 # Two lanes side by side, since training and each notebook use one core: the second one's log is shown when it ends.
 # It takes longer, so that the first one makes way.
-test: lint ## lint, unit tests, all notebooks on tiny-llama at reduced size (about 20 min)
+test: lint ## lint, unit tests, all notebooks on tiny-llama at reduced size (38 core-minutes, 20 to 30 min on two)
 	$(MAKE) -j2 test-units test-organism
 
 test-units: $(ENV)
