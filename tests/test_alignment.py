@@ -127,6 +127,24 @@ def test_runs_that_begin_alike_share_their_beginning(llama, pool, tmp_path):
     assert sum(path.is_dir() for path in tmp_path.iterdir()) == 4
 
 
+def test_runs_that_differ_in_what_they_make_of_replies_ask_the_original_once(llama, pool, tmp_path, monkeypatch):
+    asked, examine = [], Examiner.examine
+    monkeypatch.setattr(Examiner, "examine", lambda self, *rest: asked.append(rest[1]) or examine(self, *rest))
+    originals, histories = {}, {}
+    for name, shared in (("alone", None), ("sharing", originals)):
+        for draw in range(2):
+            settings = replace(SETTINGS, iterations=1, distortion=(60, draw))
+            done = align(examiner_of(llama), pool, settings, folder=tmp_path / name, upstream=(), originals=shared)
+            histories[name, draw] = done.history
+    # The two looks of each run, without the second run's first.
+    assert len(asked) == 4 + 3 and list(originals) == [Capture()]
+    for draw in range(2):
+        pandas.testing.assert_frame_equal(histories["alone", draw], histories["sharing", draw])
+    ridge = replace(SETTINGS, iterations=0, update="ridge")
+    align(examiner_of(llama), pool, ridge, folder=tmp_path / "ridge", upstream=(), originals=originals)
+    assert asked[-1] == Capture(inputs=True) and len(asked) == 8
+
+
 def test_one_class_stops_the_loop_with_its_name(llama, pool, tmp_path):
     done = align(examiner_of(llama, SameJudge()), pool, SETTINGS, folder=tmp_path, upstream=())
     assert len(done.log) == 0 and done.best_iteration == 0

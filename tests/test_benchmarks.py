@@ -114,6 +114,7 @@ def test_the_loop_is_measured_with_the_study_s_threads_and_with_all_of_them(monk
     study = SimpleNamespace(params=SimpleNamespace(slug="toy"))
     found = list(rows.loop_rows(study, rows.SIZES))
     assert used == [1, 2] and torch.get_num_threads() == 1
+    assert len(list(rows.loop_rows(study, {**rows.SIZES, "threads": 1}))) == 1
     assert [row[1][-1] for row in found] == ["1", "2"] and [row[2:4] for row in found] == [(4.0, ">=8")] * 2
 
 

@@ -37,11 +37,13 @@ def vary_angle(study: Study, l_select: int) -> Stage:
     ablations = study.params.ablations
 
     def compute(place: Path) -> None:
-        tables = {}
+        # All runs begin at the same model, so that it is asked once.
+        tables, originals = {}, {}
         for degrees in ablations.degrees:
             for draw in range(ablations.draws if degrees else 1):
                 title = f"vectors {degrees} degrees off, draw {draw}"
-                run = run_loop(study, l_select, study.params.probe.iterations, title=title, distortion=(degrees, draw))
+                options = {"title": title, "distortion": (degrees, draw), "originals": originals}
+                run = run_loop(study, l_select, study.params.probe.iterations, **options)
                 tables[degrees, draw] = run.history
         pandas.concat(tables, names=["degrees", "draw"]).to_csv(place / "angles.csv")
 

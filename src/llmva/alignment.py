@@ -14,7 +14,7 @@ import pandas
 from llmva.activations import Capture
 from llmva.divergence import Divergence
 from llmva.edits import EditedModel, EditLog, SublayerEdit, solve_edit
-from llmva.examination import Examiner
+from llmva.examination import Examination, Examiner
 from llmva.layers import select_sublayers
 from llmva.observation import AlignmentSettings, Observation, read_observation, save_observation
 from llmva.progress import progress_bar
@@ -68,6 +68,7 @@ def align(
     folder: Path,
     upstream: tuple[Stage, ...],
     neutral: pandas.DataFrame | None = None,
+    originals: dict[Capture, Examination] | None = None,
     progress: str | None = None,
 ) -> Alignment:
     """Run the loop of section 4.3 for `settings.iterations` edits, or until it must stop.
@@ -87,6 +88,9 @@ def align(
     neutral : DataFrame, optional
         Prompts that have nothing to do with safety and the original's replies (columns task, prompt, reply):
         the divergence is measured on them, and ridge edits leave them alone.
+    originals : dict of Capture to Examination, optional
+        What the original said, for runs that only make something else of it: the first one fills it. All of them
+        must have the same examiner, prompts, size of the sample and seed.
     progress : str, optional
         Title of a progress bar.
     """
@@ -105,6 +109,7 @@ def align(
                 edited=edited,
                 neutral=neutral,
                 divergence=divergence,
+                originals=None if iteration else originals,
             )
             history.append({"iteration": iteration, **observed.metrics, **_summary(observed.sublayers)})
             if reason := _must_stop(history, settings.selection):
@@ -162,6 +167,7 @@ def observe(
     edited: EditedModel | None = None,
     neutral: pandas.DataFrame | None = None,
     divergence: Divergence | None = None,
+    originals: dict[Capture, Examination] | None = None,
 ) -> Observation:
     """Let the model answer an iteration's sample and the validation prompts, and fit its vectors."""
     parameters = {"iteration": iteration, **asdict(settings)}
@@ -174,10 +180,13 @@ def observe(
     prompts = pandas.concat([sample, pool[pool["split"] == "validation"]], ignore_index=True)
 
     def compute(place: Path) -> None:
-        examined = examiner.examine(prompts, Capture(inputs=settings.update == "ridge", basis=settings.basis))
+        capture = Capture(inputs=settings.update == "ridge", basis=settings.basis)
+        known = {} if originals is None else originals
+        if capture not in known:
+            known[capture] = examiner.examine(prompts, capture)
         save_observation(
             place,
-            examined,
+            known[capture],
             settings,
             iteration=iteration,
             examiner=examiner,

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pandas
 
+from llmva.activations import Capture
 from llmva.alignment import STAGE_VERSION, Alignment, align, choose_iteration
 from llmva.edits import EditLog
+from llmva.examination import Examination
 from llmva.judges import CombinedJudge, Judge
 from llmva.store import Stage, run_stage
 from llmva.study import Study
@@ -113,9 +115,13 @@ def run_loop(
     *,
     title: str | None = None,
     judge: Judge | CombinedJudge | None = None,
+    originals: dict[Capture, Examination] | None = None,
     **changes,
 ) -> Alignment:
-    """Run the loop with changed settings or another judge; its iterations are kept and shared by all runs."""
+    """Run the loop with changed settings or another judge; its iterations are kept and shared by all runs.
+
+    For `originals` see `align`.
+    """
     examiner = study.examiner if judge is None else study.examiner.with_judge(judge)
     return align(
         examiner,
@@ -125,6 +131,7 @@ def run_loop(
         folder=study.folder / "iterations" / ("" if judge is None else judge.name.replace(":", "-")),
         upstream=(study.prompts_stage,),
         neutral=study.neutral,
+        originals=originals,
         progress=title or f"L_select {l_select}",
     )
 

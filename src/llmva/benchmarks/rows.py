@@ -55,10 +55,10 @@ def capture_rows(study: Study, sizes: dict[str, int]) -> Iterator[Row]:
 def loop_rows(study: Study, sizes: dict[str, int]) -> Iterator[Row]:
     """Compare two looks and the edit between them with the released procedure, with the study's threads and with all.
 
-    More threads help large batches alone.
+    More threads help large batches alone. `threads` among the sizes stands for all.
     """
     runs, own = sizes["runs"], torch.get_num_threads()
-    for threads in sorted({own, os.cpu_count() or own}):
+    for threads in sorted({own, sizes.get("threads", os.cpu_count() or own)}):
         torch.set_num_threads(threads)
         try:
             ratio = benchmark_loop(study, iterations=1, runs=runs)

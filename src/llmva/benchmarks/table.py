@@ -28,7 +28,7 @@ def run_benchmark(study: Study, name: str, sizes: dict[str, int] = SIZES) -> pan
         Whose model and prompts are used; its loops must have run.
     sizes : dict of str to int
         `runs` of each, `dimension` of the SVMs' features, `blocks` of the model that fills the memory, and its
-        `prompts` per label.
+        `prompts` per label; `threads`, the most, if not one for each core.
 
     Returns
     -------
