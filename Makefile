@@ -70,7 +70,7 @@ env: $(ENV) ## make .venv with the pinned packages (3 min; needs Python 3.11 or 
 	@touch $@
 
 # Always asked, since only the library sees whether a file was damaged.
-organisms: $(ENV) ## train the tiny models and their guard (5 to 7 min each, as many at once as there are cores), with a table
+organisms: $(ENV) ## train the tiny models and their guard (3 to 8 min each, as many at once as there are cores), with a table
 	$(PYTHON) -m llmva.organisms tiny-guard $(SEEDED)
 	$(PYTHON) -m llmva.organism_report $(SEEDED)
 
@@ -159,7 +159,7 @@ figures: $(ENV) ## all figures from the tracked results/ alone (60 s)
 	$(if $(any_fresh),$(PYTHON) -m llmva.figures figure13 --present --models $(FRESH))
 
 STAGES := 02_svm_identification 06_utility 07_ablation_angle 08_ablation_iterations 09_ablation_layers 10_transferability 11_judges
-all: $(foreach stage,$(STAGES),$(call manifests,$(stage))) seeds ## every table and figure of the paper (with -j2: 2 hours for six organisms, 27 min for one)
+all: $(foreach stage,$(STAGES),$(call manifests,$(stage))) seeds ## every table and figure of the paper (with -j2: 2 hours for six organisms)
 	$(MAKE) tables figures MODELS='$(MODELS)' SEEDS='$(SEEDS)'
 seeds: $(call seeded,06_utility) $(call seeded,10_transferability) $(call seeded,01_orthogonality) ## what SEEDS needs
 
