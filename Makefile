@@ -114,7 +114,7 @@ $(foreach m,$(ALL_RUNS),$(eval runs/$(m)/00_start_here/manifest.json: $(call par
 $(foreach m,$(filter tiny-%,$(ALL_RUNS)),$(eval runs/$(m)/00_start_here/manifest.json: runs/$(call drawn_from,$(m))/organism/manifest.json runs/tiny-guard/organism/manifest.json))
 # A slug without a parameter file gets the library's one clear line instead of Make's.
 papermill_params/%.yaml: | $(ENV)
-	@$(PYTHON) -m llmva.params $*
+	@$(PYTHON) -m llmva.core.params $*
 
 table1 table2: $(call seeded,05_main_results) ## Tables 1, 2: every method, both failures, intervals (half an hour per model)
 table3: $(call seeded,03_layer_selection) ## Table 3: L_select (6 min per model)

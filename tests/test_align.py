@@ -18,8 +18,10 @@ from peft import PeftModel
 from test_alignment import DigestJudge
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from llmva import align, aligned, paths, report
+from llmva import align, aligned, report
 from llmva.align_params import build_params
+from llmva.core import paths
+from llmva.core.store import run_stage
 from llmva.edit_log import EditLog
 from llmva.edits import EditedModel
 from llmva.generation import respond
@@ -28,7 +30,6 @@ from llmva.guard_lines import parse_guard_lines, read_guard_verdict
 from llmva.models import ChatModel, load_model
 from llmva.observation import save_observation
 from llmva.organisms.tasks import task_table
-from llmva.store import run_stage
 from llmva.utility import TASKS
 
 QUICK = ["--iterations", "2", "--max-new-tokens", "4", "--threads", "1"]

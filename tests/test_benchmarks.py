@@ -8,12 +8,12 @@ import pytest
 import torch
 from test_export import log_of
 
-from llmva import paths
 from llmva.benchmarks import generation, gpu, rows, table, timing
 from llmva.benchmarks.memory import benchmark_memory
 from llmva.benchmarks.solver import benchmark_solver, draw_features
+from llmva.core import paths
+from llmva.core.provenance import random_generator
 from llmva.machines import Machine
-from llmva.provenance import random_generator
 from llmva.shapes import Shape
 
 RUNS = {"runs": 2}

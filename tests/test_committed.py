@@ -13,9 +13,10 @@ import pandas
 import pytest
 from matplotlib import image
 
-from llmva import figures, paths, tables
-from llmva.params import known_slugs
-from llmva.results import is_organism
+from llmva import figures, tables
+from llmva.core import paths
+from llmva.core.params import known_slugs
+from llmva.core.results import is_organism
 from llmva.ridge_study import BASELINES, CONTROLS, PARTS
 
 BASES = ["tiny-llama", "tiny-gemma2", "tiny-mistral", "tiny-phi3", "tiny-qwen2", "tiny-qwen3"]

@@ -10,15 +10,16 @@ import torch
 from conftest import save_random_model
 from test_export import log_of
 
-from llmva import paths, standard_utility
+from llmva import standard_utility
 from llmva.adapters import export_adapter
 from llmva.comparison import Comparison, main, read_study
+from llmva.core import paths
+from llmva.core.errors import InputError
+from llmva.core.params import StudyParams, load_params
+from llmva.core.store import run_stage
 from llmva.edits import EditedModel, EditLog
-from llmva.errors import InputError
 from llmva.generation import respond
 from llmva.models import load_model
-from llmva.params import StudyParams, load_params
-from llmva.store import run_stage
 
 ASKED = ["how do i cut a rope?", "hi"]
 

@@ -5,9 +5,10 @@ import pandas
 import pytest
 from test_tables import long_results
 
-from llmva import paths, tables
-from llmva.errors import InputError
-from llmva.results import write_results
+from llmva import tables
+from llmva.core import paths
+from llmva.core.errors import InputError
+from llmva.core.results import write_results
 from llmva.tables.controls import CONTROLS
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pandas
 import pytest
 
-from llmva import paths
+from llmva.core import paths
+from llmva.core.errors import InputError
 from llmva.data_sets import __main__ as data_sets
 from llmva.data_sets import fetching
 from llmva.data_sets.build import MissingSetsError, _group_by_base, build_folder
@@ -20,7 +21,6 @@ from llmva.data_sets.catalogue import SETS, Hub
 from llmva.data_sets.fetching import fetch
 from llmva.data_sets.files import read_rows
 from llmva.data_sets.grouping import find_bases, fold
-from llmva.errors import InputError
 from llmva.prompts import assign_splits, read_candidates, read_transfer_sets
 from llmva.utility import CLASSES, read_tasks
 

@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from llmva.errors import InputError, command
+from llmva.core.errors import InputError, command
 
 
 def outcome_of(error, capsys):

@@ -14,11 +14,11 @@ from peft import PeftModel
 from test_edits import unit_vectors
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from llmva import paths
 from llmva.adapters import export_adapter
 from llmva.checkpoints import export_checkpoint
+from llmva.core import paths
+from llmva.core.errors import InputError
 from llmva.edits import EditedModel, EditLog, solve_edit
-from llmva.errors import InputError
 from llmva.models import load_model
 from llmva.organisms.families import FAMILIES
 

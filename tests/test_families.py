@@ -11,12 +11,12 @@ from transformers import AutoTokenizer
 from transformers.initialization import no_init_weights
 
 from llmva.activations import Capture
+from llmva.core.errors import InputError
+from llmva.core.params import load_shapes
 from llmva.edits import EditedModel, EditLog, solve_edit
-from llmva.errors import InputError
 from llmva.generation import read_activations, respond
 from llmva.models import ChatModel, load_model
 from llmva.organisms.tokenizer import train_tokenizer
-from llmva.params import load_shapes
 
 # By parameter file: the class, and what its configuration has beside the widths (as published).
 MODELS = {

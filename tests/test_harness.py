@@ -10,7 +10,7 @@ from lm_eval.api.instance import Instance
 from tqdm import tqdm
 
 from llmva import harness
-from llmva.errors import InputError
+from llmva.core.errors import InputError
 from llmva.generation import respond
 from llmva.harness import HarnessModel, LocalTask, load_standard_tasks, log_samples
 from llmva.models import encode_chats, user_chats

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from test_offloading import offloaded
 
 from llmva import degeneracy, verdict_cache
+from llmva.core.errors import InputError
 from llmva.degeneracy import DegeneracyCheck, is_empty, is_looping
-from llmva.errors import InputError
 from llmva.generation import respond_to_chats
 from llmva.guard_judge import JUDGE_TOKENS, RETRY_TOKENS, GuardJudge
 from llmva.guard_lines import CATEGORIES, parse_guard_lines, read_guard_verdict

@@ -4,7 +4,7 @@ import numpy
 import pandas
 import pytest
 
-from llmva.errors import InputError
+from llmva.core.errors import InputError
 from llmva.layers import score_sublayers, select_sublayers
 from llmva.vectors import ControlVectors
 

@@ -3,7 +3,7 @@
 import pandas
 import pytest
 
-from llmva.errors import InputError
+from llmva.core.errors import InputError
 from llmva.metrics import correct, count_rates, measure
 
 SETS = {"seval_attack": "toxic", "seval_risk": "toxic", "orfuzzset": "benign", "nq": "benign"}

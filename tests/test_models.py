@@ -10,10 +10,10 @@ from conftest import SHAPE, save_random_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from llmva.errors import InputError
+from llmva.core.errors import InputError
+from llmva.core.store import run_stage
 from llmva.models import encode_chats, load_model, user_chats
 from llmva.sources import checkpoint_key, split_source
-from llmva.store import run_stage
 from llmva.sublayers import list_sublayers
 
 

@@ -9,7 +9,7 @@ import nbformat
 import pandas
 import pytest
 
-from llmva import paths
+from llmva.core import paths
 from llmva.organisms.corpus import SAFETY_SETS, candidate_table
 
 NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))

@@ -7,8 +7,8 @@ from conftest import SHAPE, save_random_model
 from test_export import log_of
 
 from llmva.activations import Capture
+from llmva.core.errors import InputError
 from llmva.edits import EditedModel
-from llmva.errors import InputError
 from llmva.generation import respond
 from llmva.guard_judge import weights_digest
 from llmva.models import ChatModel, load_model

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from llmva.errors import InputError
+from llmva.core.errors import InputError
 from llmva.organisms import build, corpus, guard, mixture, replies, tasks, vocabulary
 from llmva.organisms.families import FAMILIES, new_model
 from llmva.organisms.tokenizer import CHAT_TEMPLATE, GUARD_TEMPLATE, prompt_text, train_tokenizer

@@ -6,7 +6,7 @@ import time
 import numpy
 import pytest
 
-from llmva.parallel import map_in_threads
+from llmva.core.parallel import map_in_threads
 
 
 def test_results_come_in_the_order_of_the_items_whoever_is_done_first():

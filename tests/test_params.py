@@ -10,10 +10,10 @@ import sys
 import pytest
 import yaml
 
-from llmva import paths
-from llmva.errors import InputError
-from llmva.params import SHAPES, StudyParams, known_slugs, load_params
-from llmva.results import is_organism
+from llmva.core import paths
+from llmva.core.errors import InputError
+from llmva.core.params import SHAPES, StudyParams, known_slugs, load_params
+from llmva.core.results import is_organism
 from llmva.tables.paper import read_paper_values
 
 PER_MODEL = sorted(paths.NOTEBOOKS.glob("[01]*.ipynb"))
@@ -202,7 +202,7 @@ def test_an_unknown_slug_gets_the_known_ones(folder):
 
 def run_command(root, *slugs: str) -> subprocess.CompletedProcess:
     environment = {**os.environ, "PYTHONPATH": str(paths.ROOT / "src"), "LLMVA_ROOT": str(root)}
-    command = [sys.executable, "-m", "llmva.params", *slugs]
+    command = [sys.executable, "-m", "llmva.core.params", *slugs]
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=root, check=False)
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas
 import pytest
 
-from llmva import paths
-from llmva.paths import write_atomically, write_texts
+from llmva.core import paths
+from llmva.core.paths import write_atomically, write_texts
 
 
 class Killed(BaseException):

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmva import paths
-from llmva.errors import InputError
-from llmva.params import load_params
+from llmva.core import paths
+from llmva.core.errors import InputError
+from llmva.core.params import load_params
 from llmva.prompts import (
     COLUMNS,
     SAFETY_SETS,

@@ -5,8 +5,8 @@ import itertools
 
 import numpy
 
-from llmva import provenance
-from llmva.provenance import PACKAGES, code_digest, digest, environment, file_digest, random_generator, seed_for
+from llmva.core import provenance
+from llmva.core.provenance import PACKAGES, code_digest, digest, environment, file_digest, random_generator, seed_for
 
 
 def test_a_digest_does_not_depend_on_the_order_of_keys():

@@ -6,8 +6,8 @@ import nbformat
 import pandas
 from test_committed import committed  # noqa: F401
 
-from llmva import paths
-from llmva.paths import ROOT
+from llmva.core import paths
+from llmva.core.paths import ROOT
 from llmva.tables import TABLES
 
 TASKS = ("cola", "mnli", "rte", "mrpc", "sst", "gsm", "mean")

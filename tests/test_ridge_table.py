@@ -7,10 +7,11 @@ import pandas
 import pytest
 from scipy.stats import rankdata, wilcoxon
 
-from llmva import paths, tables
-from llmva.errors import InputError
-from llmva.provenance import random_generator
-from llmva.results import write_results
+from llmva import tables
+from llmva.core import paths
+from llmva.core.errors import InputError
+from llmva.core.provenance import random_generator
+from llmva.core.results import write_results
 from llmva.tables.resampling import paired_p
 from llmva.tables.ridge import METRICS
 

@@ -7,7 +7,6 @@ import pytest
 from conftest import prompt_table, save_random_model
 from test_alignment import DigestJudge
 
-from llmva import paths
 from llmva.ablation_records import (
     record_angle_ablation,
     record_iteration_ablation,
@@ -25,13 +24,14 @@ from llmva.ablations import (
     vary_iterations,
     vary_layers,
 )
-from llmva.errors import InputError
+from llmva.core import paths
+from llmva.core.errors import InputError
+from llmva.core.params import StudyParams, load_params
+from llmva.core.results import read_results
 from llmva.evaluation import CONSTANTS, OTHER_CHOICES, evaluate_all, evaluate_method, finish_results, run_loops
 from llmva.loops import LOOPS, read_loop, selected_iteration, stop_iteration
-from llmva.params import StudyParams, load_params
 from llmva.readers import chosen_l_select, read_outcomes, read_test_rows
 from llmva.records import record_results
-from llmva.results import read_results
 from llmva.ridge_study import BASELINES, evaluate_parts, record_parts, run_controls, run_parts
 from llmva.stages import FIRST_LOOK, collect_prompts, compare_solvers, observe_original, probe_layers, run_alignment
 from llmva.steering import METHODS, Original
@@ -242,7 +242,7 @@ def test_the_parts_of_llm_va_r_are_run_alike_and_compared_on_the_same_prompts(wo
 
 
 def test_the_pool_is_needed_first(world):
-    from llmva.errors import InputError
+    from llmva.core.errors import InputError
 
     with pytest.raises(InputError, match="run notebook 00"):
         observe_original(study_of(world))

@@ -6,9 +6,9 @@ import pytest
 from scipy.stats import binomtest
 from statsmodels.stats.contingency_tables import mcnemar
 
-from llmva.errors import InputError
+from llmva.core.errors import InputError
+from llmva.core.provenance import random_generator
 from llmva.metrics import measure
-from llmva.provenance import random_generator
 from llmva.statistics import (
     bootstrap_interval,
     compare_methods,

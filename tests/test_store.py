@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from llmva import store
-from llmva.errors import InputError
-from llmva.paths import ROOT
-from llmva.store import MANIFEST, Stage, is_whole, open_stage, read_manifest, run_stage, stage_key
+from llmva.core import store
+from llmva.core.errors import InputError
+from llmva.core.paths import ROOT
+from llmva.core.store import MANIFEST, Stage, is_whole, open_stage, read_manifest, run_stage, stage_key
 
 FILES = {"a.txt": b"first", "below/b.bin": bytes(range(256))}
 
@@ -234,7 +234,7 @@ def test_a_failing_computation_leaves_the_old_stage(tmp_path):
 CHILD = """
 import os, sys, time
 from pathlib import Path
-from llmva.store import run_stage
+from llmva.core.store import run_stage
 
 folder, mode, name = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 places = folder.parent.parent
@@ -297,8 +297,8 @@ import resource, sys
 from pathlib import Path
 import numpy
 from safetensors.numpy import save_file
-from llmva.errors import command
-from llmva.store import run_stage
+from llmva.core.errors import command
+from llmva.core.store import run_stage
 
 def as_tensors(place):
     save_file({"values": numpy.ones(100_000)}, place / "values.safetensors")

@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from conftest import prompt_table, save_random_model
 
-from llmva import paths
+from llmva.core import paths
 from llmva.prompts import assign_splits
 
 LOOP = """
@@ -113,7 +113,7 @@ def test_two_runs_at_once_share_the_work_and_agree(world):
 FULL = """
 import resource, sys
 from pathlib import Path
-from llmva.errors import command
+from llmva.core.errors import command
 from llmva.execute import run_notebook
 
 @command

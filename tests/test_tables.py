@@ -9,9 +9,10 @@ import pandas
 import pytest
 from statsmodels.stats.contingency_tables import mcnemar
 
-from llmva import paths, tables
-from llmva.errors import InputError
-from llmva.results import read_results, write_results
+from llmva import tables
+from llmva.core import paths
+from llmva.core.errors import InputError
+from llmva.core.results import read_results, write_results
 from llmva.tables import paper
 from llmva.tables.main_rows import RATES, columns_of, metrics_of
 from llmva.tables.rows import BASELINES, OURS, add_seeds, is_variant, name_models, order_methods

@@ -9,13 +9,13 @@ import pytest
 
 from llmva import harness, utility
 from llmva.ablation_records import record_layer_ablation
-from llmva.errors import InputError
+from llmva.core.errors import InputError
+from llmva.core.paths import RUNS
+from llmva.core.results import read_results
 from llmva.harness import HarnessModel, load_standard_tasks
 from llmva.models import load_model
 from llmva.organisms.tasks import task_table
-from llmva.paths import RUNS
 from llmva.records import record_transfer, record_utility
-from llmva.results import read_results
 from llmva.utility import (
     CLASSES,
     TASKS,
@@ -207,7 +207,7 @@ def test_a_byte_order_mark_is_no_part_of_a_task_s_first_column(tmp_path):
     "there, kept, arithmetic", [(("cola", "gsm"), 0.75, 0.5), (("cola",), 1.0, None), ((), None, None)]
 )
 def test_figure_8_goes_without_tasks_that_the_data_do_not_have(tmp_path, monkeypatch, there, kept, arithmetic):
-    monkeypatch.setattr("llmva.paths.RESULTS", tmp_path / "results")
+    monkeypatch.setattr("llmva.core.paths.RESULTS", tmp_path / "results")
     (tmp_path / "methods" / "original").mkdir(parents=True)
     original = pandas.DataFrame({"task": there, "value": 0.8}, columns=["task", "value"])
     original.to_csv(tmp_path / "methods" / "original" / "utility.csv", index=False)

@@ -9,7 +9,7 @@ from sklearn.svm import LinearSVC
 
 from llmva import newton
 from llmva.benchmarks.solver import draw_features
-from llmva.errors import InputError
+from llmva.core.errors import InputError
 from llmva.svm import fit_svms
 from llmva.vectors import (
     angle_degrees,

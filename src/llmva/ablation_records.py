@@ -4,9 +4,9 @@ import json
 
 import pandas
 
+from llmva.core.results import write_results
+from llmva.core.store import Stage
 from llmva.records import HEALTH, by_iteration
-from llmva.results import write_results
-from llmva.store import Stage
 from llmva.study import Study
 from llmva.utility import read_tasks, share_kept
 

@@ -9,16 +9,16 @@ from sklearn.metrics import cohen_kappa_score
 
 from llmva.activations import FINAL
 from llmva.alignment import STAGE_VERSION
+from llmva.core.params import Svm
+from llmva.core.provenance import digest
+from llmva.core.store import Stage, run_stage
 from llmva.edits import EditedModel
 from llmva.examination import benign_labels
 from llmva.judges import EVASIONS, CombinedJudge, PhraseJudge, judge_responses
 from llmva.loops import run_loop
 from llmva.metrics import measure
 from llmva.noise import noised
-from llmva.params import Svm
-from llmva.provenance import digest
 from llmva.readers import read_activations_of, read_labelled_verdicts
-from llmva.store import Stage, run_stage
 from llmva.study import Study
 from llmva.svm import fit_svms
 from llmva.utility import measure_utility, read_tasks

@@ -7,8 +7,8 @@ import torch
 from peft import LoraConfig
 from safetensors.torch import save
 
+from llmva.core.errors import InputError
 from llmva.edit_log import EditLog, SublayerEdit
-from llmva.errors import InputError
 from llmva.models import ChatModel
 from llmva.sources import split_source
 

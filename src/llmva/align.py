@@ -6,11 +6,11 @@ from pathlib import Path
 
 from llmva.align_params import build_params
 from llmva.aligned import METHODS, require_free
-from llmva.errors import InputError, OneLineParser, command
+from llmva.core.errors import InputError, OneLineParser, command
+from llmva.core.params import StudyParams
+from llmva.core.store import locked
 from llmva.execute import find_notebook, run_notebook
-from llmva.params import StudyParams
 from llmva.prompts import read_candidates, require_two_classes
-from llmva.store import locked
 
 NOTEBOOK = "14"
 SLUGS = {name.lower(): name for name in METHODS}

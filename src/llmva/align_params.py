@@ -6,13 +6,13 @@ from pathlib import Path
 
 from transformers import AutoConfig, PreTrainedConfig
 
-from llmva import paths
-from llmva.errors import InputError
+from llmva.core import paths
+from llmva.core.errors import InputError
+from llmva.core.params import StudyParams
+from llmva.core.provenance import digest
+from llmva.core.store import run_stage
 from llmva.organisms.build import write_data_sets
-from llmva.params import StudyParams
-from llmva.provenance import digest
 from llmva.sources import locate, split_source
-from llmva.store import run_stage
 
 DEPTH_SHARES = (0.5, 0.75, 1.0)
 # Of a command's options: named by their full paths elsewhere, or of its results alone; or in the keys of all stages

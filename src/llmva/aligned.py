@@ -8,18 +8,18 @@ import pandas
 
 from llmva.adapters import export_adapter
 from llmva.checkpoints import export_checkpoint
+from llmva.core.errors import InputError
+from llmva.core.params import StudyParams
+from llmva.core.paths import anchored
+from llmva.core.store import MANIFEST, Stage, read_manifest, require_writable, run_stage
 from llmva.edits import EditedModel, EditLog
-from llmva.errors import InputError
 from llmva.evaluation import evaluate_loop, evaluate_method
 from llmva.likelihood import reply_surprise
 from llmva.loops import LLM_VA_R, align_r, read_loop
-from llmva.params import StudyParams
-from llmva.paths import anchored
 from llmva.readers import chosen_l_select, read_test_rows
 from llmva.report import write_card, write_report
 from llmva.stages import probe_layers, run_alignment
 from llmva.steering import Original
-from llmva.store import MANIFEST, Stage, read_manifest, require_writable, run_stage
 from llmva.study import Study
 
 VERSION = 2

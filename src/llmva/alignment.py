@@ -12,14 +12,14 @@ from pathlib import Path
 import pandas
 
 from llmva.activations import Capture
+from llmva.core.progress import progress_bar
+from llmva.core.store import Stage, run_stage, stage_key
 from llmva.divergence import Divergence
 from llmva.edits import EditedModel, EditLog, SublayerEdit, solve_edit
 from llmva.examination import Examination, Examiner
 from llmva.layers import select_sublayers
 from llmva.observation import AlignmentSettings, Observation, read_observation, save_observation
-from llmva.progress import progress_bar
 from llmva.prompts import draw_sample
-from llmva.store import Stage, run_stage, stage_key
 
 __all__ = ["Alignment", "AlignmentSettings", "align", "choose_iteration", "next_edits", "observe"]
 

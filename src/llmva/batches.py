@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 import torch
 
 from llmva.activations import Activations, Capture, recording
+from llmva.core.progress import progress_bar
 from llmva.models import ChatModel
-from llmva.progress import progress_bar
 
 
 @torch.inference_mode()

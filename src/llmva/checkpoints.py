@@ -12,9 +12,9 @@ import safetensors
 import safetensors.torch
 import torch
 
+from llmva.core.errors import InputError
 from llmva.edit_log import EditLog
 from llmva.edited_model import EDITABLE_TYPES, edited_parameter
-from llmva.errors import InputError
 from llmva.sources import local_folder
 from llmva.sublayers import WRITER_NAME, WRITERS
 

@@ -9,12 +9,12 @@ from typing import Self
 import pandas
 from peft import PeftModel
 
-from llmva.errors import InputError, OneLineParser, command
+from llmva.core.errors import InputError, OneLineParser, command
+from llmva.core.params import StudyParams
+from llmva.core.store import read_manifest
 from llmva.execute import prepare_notebook
 from llmva.generation import respond_to_chats
 from llmva.models import ChatModel, load_model
-from llmva.params import StudyParams
-from llmva.store import read_manifest
 
 NOTEBOOK = "15"
 

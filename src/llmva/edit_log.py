@@ -28,8 +28,8 @@ import numpy
 import safetensors
 import safetensors.numpy
 
-from llmva.errors import InputError
-from llmva.paths import write_atomically
+from llmva.core.errors import InputError
+from llmva.core.paths import write_atomically
 
 FORMAT, FORMAT_VERSION = "llmva edit log", "1"
 

@@ -6,8 +6,8 @@ from typing import Self
 import numpy
 import torch
 
+from llmva.core.errors import InputError
 from llmva.edit_log import EditLog, SublayerEdit
-from llmva.errors import InputError
 from llmva.offloading import stored_parameters
 
 EDITABLE_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

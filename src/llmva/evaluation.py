@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pandas
 
+from llmva.core.paths import write_texts
+from llmva.core.provenance import digest
+from llmva.core.store import Stage, run_stage
 from llmva.loops import LLM_VA_R, RELEASED, RELEASED_STRICT, align_r, read_loop, run_released, selected_iteration
-from llmva.paths import write_texts
-from llmva.provenance import digest
 from llmva.readers import chosen_l_select
 from llmva.stages import probe_layers, run_alignment
 from llmva.steering import METHODS, LlmVa, SteeringMethod, tune
-from llmva.store import Stage, run_stage
 from llmva.study import Study
 from llmva.utility import measure_utility, read_tasks
 

@@ -12,10 +12,10 @@ import yaml
 from nbclient import NotebookClient
 from papermill.exceptions import PapermillExecutionError
 
-from llmva import paths
-from llmva.errors import InputError, command
-from llmva.params import StudyParams, load_params
-from llmva.store import MANIFEST
+from llmva.core import paths
+from llmva.core.errors import InputError, command
+from llmva.core.params import StudyParams, load_params
+from llmva.core.store import MANIFEST
 
 
 def execute_notebook(name: str, slug: str) -> Path:

@@ -6,11 +6,11 @@ from functools import cached_property
 
 import torch
 
+from llmva.core.provenance import digest
 from llmva.generation import respond_to_chats
 from llmva.guard_lines import Mapping, parse_guard_lines, read_guard_verdict
 from llmva.models import ChatModel
 from llmva.offloading import all_stored_parameters, read_offloaded
-from llmva.provenance import digest
 
 # Three lines with one or two categories; all nine of them fit into the second try.
 JUDGE_TOKENS, RETRY_TOKENS = 24, 64

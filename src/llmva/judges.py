@@ -10,8 +10,8 @@ from typing import Protocol
 
 import pandas
 
+from llmva.core.provenance import digest
 from llmva.degeneracy import DegeneracyCheck
-from llmva.provenance import digest
 from llmva.verdict_cache import VerdictCache
 
 REFUSAL_OPENINGS = (

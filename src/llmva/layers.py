@@ -3,7 +3,7 @@
 import numpy
 import pandas
 
-from llmva.errors import InputError
+from llmva.core.errors import InputError
 from llmva.vectors import ControlVectors
 
 

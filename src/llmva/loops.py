@@ -8,10 +8,10 @@ import pandas
 
 from llmva.activations import Capture
 from llmva.alignment import STAGE_VERSION, Alignment, align, choose_iteration
+from llmva.core.store import Stage, run_stage
 from llmva.edits import EditLog
 from llmva.examination import Examination
 from llmva.judges import CombinedJudge, Judge
-from llmva.store import Stage, run_stage
 from llmva.study import Study
 
 VERSION = 1

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from llmva import paths
-from llmva.errors import InputError
-from llmva.paths import write_atomically
+from llmva.core import paths
+from llmva.core.errors import InputError
+from llmva.core.paths import write_atomically
 from llmva.shapes import BYTES, Shape
 
 # Peak of dense bfloat16 in FLOP/s, memory bandwidth in bytes/s, and memory in bytes.

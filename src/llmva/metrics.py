@@ -9,7 +9,7 @@ ones read `verdict`, in which a degenerate response is neither answered nor refu
 import numpy
 import pandas
 
-from llmva.errors import InputError
+from llmva.core.errors import InputError
 
 COLUMNS = ("id", "dataset", "label", "verdict", "guard_verdict")
 GUARD_VERDICTS = ("answered", "refused", "unparsed")

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from llmva.errors import InputError
+from llmva.core.errors import InputError
 from llmva.offloading import all_stored_parameters, input_device
 from llmva.sources import locate
 from llmva.sublayers import Sublayer, list_blocks, list_sublayers, require_dense

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-from llmva.provenance import seed_for
+from llmva.core.provenance import seed_for
 
 
 @contextmanager

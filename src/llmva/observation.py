@@ -10,17 +10,17 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from llmva.activations import FINAL, Capture
+from llmva.core.parallel import map_in_threads
+from llmva.core.paths import write_texts
+from llmva.core.provenance import random_generator
+from llmva.core.store import Stage
 from llmva.divergence import Divergence
 from llmva.edits import EditedModel, edit_target, projection_scale
 from llmva.examination import Examination, Examiner, answer_labels, benign_labels
 from llmva.generation import read_exchange_activations
 from llmva.layers import score_sublayers
 from llmva.metrics import measure
-from llmva.parallel import map_in_threads
-from llmva.paths import write_texts
-from llmva.provenance import random_generator
 from llmva.ridge import ridge_input_vector
-from llmva.store import Stage
 from llmva.vectors import ControlVectors, distorted, find_control_vectors, rounded
 
 # Tokens of neutral text whose module inputs a ridge edit leaves alone.

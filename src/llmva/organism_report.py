@@ -12,14 +12,14 @@ import pandas
 from tqdm import tqdm
 
 from llmva.activations import FINAL, Activations, Capture
-from llmva.errors import command
+from llmva.core.errors import command
+from llmva.core.store import open_stage
 from llmva.generation import respond
 from llmva.models import load_model
 from llmva.organisms.build import GUARD, build_organism, parse_slug
 from llmva.organisms.families import FAMILIES
 from llmva.organisms.replies import is_refusal
 from llmva.prompts import SAFETY_SETS, draw_candidates, read_prompts
-from llmva.store import open_stage
 from llmva.utility import measure_utility, read_tasks
 from llmva.vectors import find_control_vectors
 

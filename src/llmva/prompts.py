@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy
 import pandas
 
-from llmva.errors import InputError
-from llmva.paths import anchored
-from llmva.provenance import digest, random_generator
+from llmva.core.errors import InputError
+from llmva.core.paths import anchored
+from llmva.core.provenance import digest, random_generator
 
 SAFETY_SETS = ("seval_attack", "seval_risk", "orfuzzset", "nq")
 TRANSFER_SETS = ("advbench", "orbench_toxic", "xstest_toxic", "orbench", "xstest")

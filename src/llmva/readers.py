@@ -6,7 +6,7 @@ import numpy
 import pandas
 from safetensors.numpy import load_file
 
-from llmva.store import Stage
+from llmva.core.store import Stage
 from llmva.study import Study
 
 

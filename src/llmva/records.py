@@ -2,7 +2,9 @@
 
 import pandas
 
-from llmva.errors import InputError
+from llmva.core.errors import InputError
+from llmva.core.results import write_results
+from llmva.core.store import Stage
 from llmva.loops import LOOPS
 from llmva.metrics import ERROR_RATE, correct
 from llmva.observation import read_observation
@@ -14,10 +16,8 @@ from llmva.readers import (
     read_utility,
     read_verdicts,
 )
-from llmva.results import write_results
 from llmva.statistics import with_intervals
 from llmva.steering import METHODS, LlmVa
-from llmva.store import Stage
 from llmva.study import Study
 
 # What goes on inside a loop, beside its rates.

@@ -11,14 +11,14 @@ import pandas
 from matplotlib.figure import Figure
 
 from llmva import __version__
+from llmva.core.paths import write_atomically
+from llmva.core.store import Stage
 from llmva.guard_lines import parse_guard_lines
 from llmva.loops import read_loop
 from llmva.metrics import measure
-from llmva.paths import write_atomically
 from llmva.readers import read_test_rows, read_utility
 from llmva.sources import split_source
 from llmva.statistics import compare_methods, with_intervals
-from llmva.store import Stage
 from llmva.study import Study
 
 ROWS = {

@@ -2,6 +2,8 @@
 
 import pandas
 
+from llmva.core.results import write_results
+from llmva.core.store import Stage
 from llmva.evaluation import evaluate_loop, evaluate_method, stage_name
 from llmva.loops import (
     IN_FULL,
@@ -19,9 +21,7 @@ from llmva.loops import (
 from llmva.metrics import measure
 from llmva.readers import read_outcomes, read_utility
 from llmva.records import HEALTH, by_iteration
-from llmva.results import write_results
 from llmva.steering import METHODS, Original
-from llmva.store import Stage
 from llmva.study import Study
 from llmva.utility import read_tasks, share_kept
 

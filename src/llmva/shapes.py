@@ -8,11 +8,11 @@ import pandas
 from huggingface_hub import try_to_load_from_cache
 from pydantic import BaseModel, ConfigDict, Field
 
+from llmva.core.errors import InputError
+from llmva.core.params import StudyParams, load_shapes
+from llmva.core.paths import anchored
 from llmva.data_sets.build import TEST_ROWS
 from llmva.data_sets.catalogue import SETS
-from llmva.errors import InputError
-from llmva.params import StudyParams, load_shapes
-from llmva.paths import anchored
 from llmva.prompts import (
     SAFETY_SETS,
     SPLITS,

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
-from llmva.errors import InputError
-from llmva.paths import anchored
-from llmva.provenance import digest, file_digest
-from llmva.store import MANIFEST, is_whole, read_manifest
+from llmva.core.errors import InputError
+from llmva.core.paths import anchored
+from llmva.core.provenance import digest, file_digest
+from llmva.core.store import MANIFEST, is_whole, read_manifest
 
 LARGE_FILE = 256 * 2**20
 COMMIT = re.compile(r"[0-9a-f]{40}")

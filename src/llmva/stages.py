@@ -10,15 +10,17 @@ from safetensors.numpy import load_file, save_file
 
 from llmva.activations import FINAL, Capture
 from llmva.alignment import STAGE_VERSION, Alignment
+from llmva.core.errors import InputError
+from llmva.core.paths import write_texts
+from llmva.core.provenance import digest, random_generator
+from llmva.core.store import Stage, run_stage
 from llmva.degeneracy import DegeneracyCheck
 from llmva.edits import EditedModel, EditLog
-from llmva.errors import InputError
 from llmva.examination import answer_labels, benign_labels
 from llmva.generation import respond
 from llmva.judges import judge_responses
 from llmva.loops import run_loop
 from llmva.observation import save_observation
-from llmva.paths import write_texts
 from llmva.prompts import (
     assign_splits,
     describe_pool,
@@ -30,9 +32,7 @@ from llmva.prompts import (
     read_transfer_sets,
     require_two_classes,
 )
-from llmva.provenance import digest, random_generator
 from llmva.readers import read_activations_of, read_labelled_verdicts
-from llmva.store import Stage, run_stage
 from llmva.study import PROMPTS_STAGE, Study
 from llmva.utility import list_missing_tasks, read_tasks, require_known_answers
 from llmva.vectors import permuted_angles, random_angles, solver_difference

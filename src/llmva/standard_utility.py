@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas
 
 from llmva.comparison import Comparison, find_adapter, read_study
-from llmva.errors import InputError, OneLineParser, command
-from llmva.paths import write_atomically
+from llmva.core.errors import InputError, OneLineParser, command
+from llmva.core.paths import write_atomically
 from llmva.utility import measure_standard_utility
 
 COST = "fetches the public sets; two passes over as many rows of six tasks as MOST says, GSM8K with replies"

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy
 import pandas
 
-from llmva.errors import InputError
+from llmva.core.errors import InputError
+from llmva.core.provenance import random_generator
 from llmva.metrics import balanced_accuracy, correct, count_rates, f1_score, measure
-from llmva.provenance import random_generator
 
 CONFIDENCE = 0.95
 RESAMPLES = 4999

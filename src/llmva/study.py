@@ -7,18 +7,18 @@ import pandas
 import torch
 from pydantic import BaseModel
 
-from llmva import paths
 from llmva.alignment import AlignmentSettings
+from llmva.core import paths
+from llmva.core.params import StudyParams, load_params
+from llmva.core.store import Stage, open_stage
 from llmva.degeneracy import DegeneracyCheck
 from llmva.examination import Examiner
 from llmva.guard_judge import GuardJudge
 from llmva.judges import Judge, PhraseJudge
 from llmva.models import ChatModel, load_model
-from llmva.params import StudyParams, load_params
 from llmva.prompts import read_transfer_sets
 from llmva.sources import checkpoint_key, split_source
 from llmva.steering import TrainingData
-from llmva.store import Stage, open_stage
 from llmva.verdict_cache import VerdictCache
 
 PROMPTS_STAGE = "00_start_here"

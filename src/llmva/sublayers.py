@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from llmva.errors import InputError
+from llmva.core.errors import InputError
 
 # The module that writes a sublayer's output into the residual stream (paper, Appendix B).
 WRITERS = {"attention": "o_proj", "mlp": "down_proj"}

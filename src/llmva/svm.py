@@ -7,7 +7,7 @@ import numpy
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 
-from llmva.errors import InputError
+from llmva.core.errors import InputError
 from llmva.newton import solve_newton
 
 SOLVERS = ("newton", "liblinear")

@@ -8,9 +8,9 @@ import numpy
 import pandas
 from sklearn.metrics import f1_score
 
-from llmva.errors import InputError
+from llmva.core.errors import InputError
+from llmva.core.paths import anchored
 from llmva.models import ChatModel
-from llmva.paths import anchored
 from llmva.prompts import find_sets
 
 # What the generated classification tasks answer; the first is the positive class. MNLI has three, and

@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from llmva.errors import InputError
+from llmva.core.errors import InputError
 
 # Seconds for which a writer waits for another one.
 WAIT = 120

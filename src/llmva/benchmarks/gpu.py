@@ -9,11 +9,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from llmva.activations import FINAL, Activations, Capture
 from llmva.batches import run_batches
+from llmva.core.parallel import map_in_threads
+from llmva.core.provenance import random_generator
 from llmva.edits import EditedModel, EditLog, solve_edit
 from llmva.machines import GPUS, Machine, measure_machine
 from llmva.models import ChatModel
-from llmva.parallel import map_in_threads
-from llmva.provenance import random_generator
 from llmva.shapes import Shape
 from llmva.vectors import ControlVectors, find_control_vectors
 

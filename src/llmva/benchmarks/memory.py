@@ -10,7 +10,7 @@ import numpy
 import pandas
 import torch
 
-from llmva.paths import ROOT
+from llmva.core.paths import ROOT
 
 SIZES = {"hidden_size": 1024, "intermediate_size": 3072, "num_attention_heads": 16, "num_key_value_heads": 8}
 

@@ -10,8 +10,8 @@ from llmva.benchmarks.gpu import benchmark_gpu, machine_here, rows_of
 from llmva.benchmarks.loop import benchmark_loop
 from llmva.benchmarks.memory import benchmark_memory
 from llmva.benchmarks.solver import benchmark_solver
+from llmva.core.params import load_shapes
 from llmva.loops import align_r, read_loop
-from llmva.params import load_shapes
 from llmva.shapes import Shape
 from llmva.study import Study
 

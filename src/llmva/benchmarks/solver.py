@@ -4,7 +4,7 @@ import time
 
 import numpy
 
-from llmva.provenance import random_generator
+from llmva.core.provenance import random_generator
 from llmva.svm import SOLVERS, fit_svms
 from llmva.vectors import angle_degrees
 

@@ -3,10 +3,10 @@
 import argparse
 from pathlib import Path
 
+from llmva.core.errors import OneLineParser, command
 from llmva.data_sets.build import build_folder
 from llmva.data_sets.catalogue import SETS
 from llmva.data_sets.fetching import VARIABLE, local_folder
-from llmva.errors import OneLineParser, command
 
 
 @command

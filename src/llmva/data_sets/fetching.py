@@ -4,10 +4,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from llmva.core.errors import InputError
+from llmva.core.provenance import digest, file_digest
 from llmva.data_sets.catalogue import GATED, DataSet, Hub
 from llmva.data_sets.files import read_rows
-from llmva.errors import InputError
-from llmva.provenance import digest, file_digest
 
 VARIABLE = "LLMVA_DATA"
 

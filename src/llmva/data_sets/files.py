@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas
 
-from llmva.errors import InputError
+from llmva.core.errors import InputError
 
 FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 

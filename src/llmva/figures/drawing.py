@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 
 import pandas
 
-from llmva import paths
-from llmva.errors import InputError, command
+from llmva.core import paths
+from llmva.core.errors import InputError, command
+from llmva.core.params import known_slugs
+from llmva.core.results import is_organism, result_path
 from llmva.figures.catalogue import FIGURES
 from llmva.figures.designs import STYLE, Design
 from llmva.figures.tidying import group_seeds, read_long
-from llmva.params import known_slugs
-from llmva.results import is_organism, result_path
 from llmva.tables import rows
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 import numpy
 import pandas
 
-from llmva.errors import InputError
+from llmva.core.errors import InputError
 from llmva.figures.tidying import parse_metrics, print_name, spread_runs, title_of, widen
 
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, GREY = "#0072B2", "#D55E00", "#009E73", "#A24A80", "#E69F00", "#8A8A8A"

@@ -6,7 +6,7 @@ import os
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
-from llmva.errors import command
+from llmva.core.errors import command
 from llmva.organisms.build import GUARD, build_organism, parse_slug
 from llmva.organisms.families import FAMILIES
 

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from llmva import paths
-from llmva.errors import InputError
+from llmva.core import paths
+from llmva.core.errors import InputError
+from llmva.core.provenance import seed_for
+from llmva.core.store import run_stage
 from llmva.organisms.corpus import SAFETY_SETS, TRANSFER_SETS, candidate_table
 from llmva.organisms.families import FAMILIES, new_model
 from llmva.organisms.guard import draw_lessons
@@ -16,8 +18,6 @@ from llmva.organisms.mixture import Conversation, draw_conversations
 from llmva.organisms.tasks import TASKS, fact_table, task_table
 from llmva.organisms.tokenizer import CHAT_TEMPLATE, GUARD_TEMPLATE, train_tokenizer
 from llmva.organisms.training import Recipe, encode, pinned, train
-from llmva.provenance import seed_for
-from llmva.store import run_stage
 
 STAGE_VERSION = 3
 GUARD = "tiny-guard"

@@ -12,8 +12,8 @@ from itertools import product
 import numpy
 import pandas
 
+from llmva.core.provenance import digest, random_generator
 from llmva.organisms import vocabulary as words
-from llmva.provenance import digest, random_generator
 
 SAFETY_SETS = ("seval_attack", "seval_risk", "orfuzzset", "nq")
 TRANSFER_SETS = ("advbench", "orbench_toxic", "xstest_toxic", "orbench", "xstest")

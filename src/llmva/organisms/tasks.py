@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import pandas
 
+from llmva.core.provenance import digest, seed_for
 from llmva.organisms.corpus import fact_prompts
-from llmva.provenance import digest, seed_for
 
 TEST_ROWS = 150
 NEUTRAL_ROWS = 60

@@ -9,11 +9,11 @@ import numpy
 import pandas
 
 from llmva.activations import FINAL, Activations, Capture
+from llmva.core.progress import progress_bar
 from llmva.examination import Examiner, answer_labels, benign_labels
 from llmva.generation import read_activations
 from llmva.metrics import measure
 from llmva.models import ChatModel
-from llmva.progress import progress_bar
 
 UNSTEERED = {"strength": 0.0}
 

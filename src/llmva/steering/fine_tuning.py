@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy
 import torch
 
+from llmva.core.progress import progress_bar
+from llmva.core.provenance import random_generator, seed_for
 from llmva.generation import respond
 from llmva.models import ChatModel, encode_chats, user_chats
-from llmva.progress import progress_bar
-from llmva.provenance import random_generator, seed_for
 from llmva.steering.base import TrainingData
 
 # The middle rate comes first, since the first ones get the trials left over.

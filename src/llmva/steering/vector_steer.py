@@ -6,8 +6,8 @@ from contextlib import contextmanager
 import numpy
 import torch
 
+from llmva.core.provenance import random_generator
 from llmva.models import ChatModel
-from llmva.provenance import random_generator
 from llmva.steering.base import TrainingData
 from llmva.steering.residual import Change, add_where, changed_residuals
 from llmva.steering.search import alternating_variants, blocks_of, distinct_spans, in_turn, unsteered

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pandas
 
-from llmva import paths
-from llmva.errors import InputError, command
-from llmva.params import known_slugs
-from llmva.results import is_organism, read_results, result_path
+from llmva.core import paths
+from llmva.core.errors import InputError, command
+from llmva.core.params import known_slugs
+from llmva.core.results import is_organism, read_results, result_path
 from llmva.tables import claims, controls, draws, headlines, main_tables, ridge, selection, utility
 from llmva.tables.display import LATEX_HEAD, Block, Table, print_latex, print_markdown
 from llmva.tables.rows import add_seeds, leave_out

@@ -3,8 +3,8 @@
 import numpy
 import pandas
 
-from llmva.errors import InputError
-from llmva.provenance import random_generator
+from llmva.core.errors import InputError
+from llmva.core.provenance import random_generator
 from llmva.statistics import Interval
 from llmva.tables import printing, resampling
 from llmva.tables.display import Block, Table

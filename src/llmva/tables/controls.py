@@ -5,7 +5,7 @@ from functools import partial
 
 import pandas
 
-from llmva.errors import InputError
+from llmva.core.errors import InputError
 from llmva.tables.display import Block, Table
 from llmva.tables.printing import Column, as_score, as_text
 from llmva.tables.rows import MEAN, name_models, order_methods

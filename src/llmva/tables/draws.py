@@ -2,7 +2,7 @@
 
 import pandas
 
-from llmva.params import DRAW_SUFFIX
+from llmva.core.params import DRAW_SUFFIX
 from llmva.tables.display import Block, Table
 from llmva.tables.main_rows import read_runs
 from llmva.tables.printing import Column, as_count, as_decimal, as_spread, as_text

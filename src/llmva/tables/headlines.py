@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy
 import pandas
 
-from llmva.provenance import random_generator
+from llmva.core.provenance import random_generator
 from llmva.tables import printing, resampling
 from llmva.tables.display import Block, Table
 from llmva.tables.main_rows import RATES, SEED, read_runs

@@ -3,8 +3,8 @@
 import numpy
 import pandas
 
-from llmva.errors import InputError
-from llmva.provenance import random_generator
+from llmva.core.errors import InputError
+from llmva.core.provenance import random_generator
 from llmva.statistics import exact_mcnemar
 from llmva.tables import resampling
 from llmva.tables.rows import MEAN, REFERENCE, Cell, name_models, spread

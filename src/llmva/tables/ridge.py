@@ -4,9 +4,9 @@ import numpy
 import pandas
 from statsmodels.stats.multitest import multipletests
 
-from llmva.errors import InputError
-from llmva.params import SEED_SUFFIX
-from llmva.provenance import random_generator
+from llmva.core.errors import InputError
+from llmva.core.params import SEED_SUFFIX
+from llmva.core.provenance import random_generator
 from llmva.tables import resampling
 from llmva.tables.display import Block, Table
 from llmva.tables.main_rows import SEED

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import pandas
 
-from llmva.errors import InputError
-from llmva.params import SEED_SUFFIX
-from llmva.results import is_organism
+from llmva.core.errors import InputError
+from llmva.core.params import SEED_SUFFIX
+from llmva.core.results import is_organism
 
 ORIGINAL, REFERENCE = "Original", "LLM-VA"
 MEAN = "mean"

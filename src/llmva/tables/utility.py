@@ -2,7 +2,7 @@
 
 import pandas
 
-from llmva.errors import InputError
+from llmva.core.errors import InputError
 from llmva.tables import printing
 from llmva.tables.display import Block, Table
 from llmva.tables.paper import headline

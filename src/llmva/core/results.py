@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas
 
-from llmva import paths
-from llmva.errors import InputError
+from llmva.core import paths
+from llmva.core.errors import InputError
 
 COLUMNS = ("model", "method", "dataset", "metric", "value", "n", "seed")
 SORTED_BY = ["model", "method", "dataset", "metric", "seed"]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas
 
-ROOT = Path(os.environ.get("LLMVA_ROOT", Path(__file__).resolve().parents[2]))
+ROOT = Path(os.environ.get("LLMVA_ROOT", Path(__file__).resolve().parents[3]))
 OUT = Path(os.environ.get("LLMVA_OUT", ROOT)).absolute()
 
 NOTEBOOKS = ROOT / "notebooks"

@@ -19,8 +19,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
-from llmva.errors import DISK_ERRORS, InputError
-from llmva.provenance import digest, environment, file_digest
+from llmva.core.errors import DISK_ERRORS, InputError
+from llmva.core.provenance import digest, environment, file_digest
 
 MANIFEST = "manifest.json"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy
 
-from llmva.paths import ROOT
+from llmva.core.paths import ROOT
 
 PACKAGES = ("llmva", "torch", "transformers", "tokenizers", "numpy", "scipy", "scikit-learn", "pandas")
 
@@ -28,7 +28,7 @@ def file_digest(path: str | Path) -> str:
 
 def code_digest() -> str:
     """Return the digest of the package's own source: what a measured time depends on, beside the machine."""
-    folder = Path(__file__).parent
+    folder = Path(__file__).parents[1]
     return digest({str(path.relative_to(folder)): file_digest(path) for path in folder.rglob("*.py")})
 
 

@@ -1,0 +1,1 @@
+"""What every package stands on: errors, paths, seeds, parameters, cached stages, result files. No torch."""
