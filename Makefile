@@ -32,13 +32,13 @@ ENV := .venv/.ready
 endif
 BASE_PYTHON ?= $(shell command -v python3.11 || command -v python3)
 
-# What each stage imports; touching figures or tables never runs a model again.
-FLOOR0 := $(addprefix src/llmva/,errors.py parallel.py paths.py params.py store.py provenance.py)
-FLOOR2 := $(FLOOR0) $(addprefix src/llmva/,progress.py activations.py sublayers.py offloading.py sources.py models.py prompts.py batches.py generation.py likelihood.py degeneracy.py guard_lines.py guard_judge.py verdict_cache.py judges.py examination.py metrics.py study.py stages.py readers.py results.py records.py)
-FLOOR3 := $(FLOOR2) $(addprefix src/llmva/,newton.py svm.py vectors.py layers.py edit_log.py edited_model.py edits.py divergence.py ridge.py observation.py alignment.py loops.py)
-FLOOR5 := $(FLOOR3) $(wildcard src/llmva/steering/*.py) $(addprefix src/llmva/,evaluation.py harness.py utility.py statistics.py)
-ABLATIONS := $(FLOOR3) $(addprefix src/llmva/,noise.py ablations.py ablation_records.py harness.py utility.py)
-ORGANISM := $(FLOOR0) $(wildcard src/llmva/organisms/*.py)
+# What each stage imports, by package; touching figures or tables never runs a model again.
+modules = $(foreach package,$(1),$(wildcard src/llmva/$(package)/*.py src/llmva/$(package)/*/*.py))
+FLOOR2 := $(call modules,.) $(call modules,core)
+FLOOR3 := $(FLOOR2)
+FLOOR5 := $(FLOOR3)
+ABLATIONS := $(FLOOR5)
+ORGANISM := $(call modules,core organisms)
 
 execute = $(PYTHON) -m llmva.execute $(1) $(2)
 later := $(if $(filter-out 1,$(SEEDS)),$(shell seq 1 $$(($(SEEDS) - 1))))
@@ -104,7 +104,7 @@ runs/%/10_transferability/manifest.json: notebooks/10_transferability.ipynb runs
 	$(call execute,10,$*)
 runs/%/11_judges/manifest.json: notebooks/11_judges.ipynb runs/%/04_alignment_loop/manifest.json $(FLOOR5) $(ABLATIONS)
 	$(call execute,11,$*)
-runs/%/13_ridge_edit/manifest.json: notebooks/13_ridge_edit.ipynb runs/%/04_alignment_loop/manifest.json $(FLOOR5) src/llmva/ridge_study.py
+runs/%/13_ridge_edit/manifest.json: notebooks/13_ridge_edit.ipynb runs/%/04_alignment_loop/manifest.json $(FLOOR5)
 	$(call execute,13,$*)
 
 # Parameter files; tiny-llama-s1 and tiny-llama-draw1 use tiny-llama's. Organisms need training first, real models do not.
