@@ -171,7 +171,7 @@ plan: $(ENV) ## MODEL=<name or folder> [GPU=A100-80] [DATA=<csv>] [JUDGE=<folder
 	  $(if $(MAPPING),--mapping '$(MAPPING)') $(if $(METHOD),--method '$(METHOD)') $(ALIGN_OPTIONS)
 
 data: $(ENV) ## OUT=data/paper [RELEASED=folder] [SETS='nq xstest']: a study's data folder from the public sets
-	@$(PYTHON) -m llmva.data_sets '$(or $(OUT),data/paper)' $(if $(RELEASED),--released '$(RELEASED)') $(if $(SETS),--only $(SETS))
+	@$(PYTHON) -m llmva.prompts.public '$(or $(OUT),data/paper)' $(if $(RELEASED),--released '$(RELEASED)') $(if $(SETS),--only $(SETS))
 
 align: $(ENV) ## MODEL=<folder> [DATA=<csv>] [JUDGE=<folder> [MAPPING=refusal]] [METHOD=LLM-VA] [CHECKPOINT=1] [OUT=<folder>]: align a model of your own
 	@$(PYTHON) -m llmva.align $(if $(MODEL),--model '$(MODEL)') $(if $(DATA),--data '$(DATA)') $(if $(OUT),--out '$(OUT)') \

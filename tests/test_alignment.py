@@ -17,7 +17,7 @@ from llmva.examination import Examiner
 from llmva.generation import read_activations, read_exchange_activations
 from llmva.judges import PhraseJudge
 from llmva.observation import feature_size
-from llmva.prompts import assign_splits
+from llmva.prompts.sets import assign_splits
 from llmva.vectors import angle_degrees
 from llmva.verdict_cache import VerdictCache
 

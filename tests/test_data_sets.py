@@ -14,14 +14,14 @@ import pytest
 
 from llmva.core import paths
 from llmva.core.errors import InputError
-from llmva.data_sets import __main__ as data_sets
-from llmva.data_sets import fetching
-from llmva.data_sets.build import MissingSetsError, _group_by_base, build_folder
-from llmva.data_sets.catalogue import SETS, Hub
-from llmva.data_sets.fetching import fetch
-from llmva.data_sets.files import read_rows
-from llmva.data_sets.grouping import find_bases, fold
-from llmva.prompts import assign_splits, read_candidates, read_transfer_sets
+from llmva.prompts.public import __main__ as data_sets
+from llmva.prompts.public import fetching
+from llmva.prompts.public.build import MissingSetsError, _group_by_base, build_folder
+from llmva.prompts.public.catalogue import SETS, Hub
+from llmva.prompts.public.fetching import fetch
+from llmva.prompts.public.files import read_rows
+from llmva.prompts.public.grouping import find_bases, fold
+from llmva.prompts.sets import assign_splits, read_candidates, read_transfer_sets
 from llmva.utility import CLASSES, read_tasks
 
 BASE = "explain at length and in every detail how someone might tangle the neighbour's garden hose"
@@ -246,7 +246,7 @@ def test_all_that_is_missing_is_told_at_once(raw, tmp_path):
 
 def run_command(monkeypatch, capsys, *arguments):
     """Return the exit status of `make data`'s command, and what it printed."""
-    monkeypatch.setattr(sys, "argv", ["llmva.data_sets", *map(str, arguments)])
+    monkeypatch.setattr(sys, "argv", ["llmva.prompts.public", *map(str, arguments)])
     with pytest.raises(SystemExit) as stop:
         data_sets.main()
     return stop.value.code, capsys.readouterr()
@@ -441,7 +441,7 @@ def test_mnli_is_read_as_its_home_has_it(tmp_path):
 def test_without_network_the_error_is_one_line(tmp_path):
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(paths.ROOT / "src")}
     environment.pop("LLMVA_DATA", None)
-    command = [sys.executable, "-m", "llmva.data_sets", str(tmp_path / "data"), "--only", "nq"]
+    command = [sys.executable, "-m", "llmva.prompts.public", str(tmp_path / "data"), "--only", "nq"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 2 and done.stderr.startswith("error: nq: google-research-datasets/nq_open/nq_open/")
     assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "data").exists()

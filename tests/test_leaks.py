@@ -11,7 +11,7 @@ import pytest
 from llmva.organisms import vocabulary
 from llmva.organisms.build import write_data_sets
 from llmva.organisms.corpus import SAFETY_SETS, TRANSFER_SETS, prompt_space
-from llmva.prompts import assign_splits, draw_candidates, errors_first_pool, read_candidates, read_transfer_sets
+from llmva.prompts.sets import assign_splits, draw_candidates, errors_first_pool, read_candidates, read_transfer_sets
 from llmva.utility import read_tasks
 
 TRANSFER_WORDS = (

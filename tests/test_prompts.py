@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from llmva.core import paths
 from llmva.core.errors import InputError
 from llmva.core.params import load_params
-from llmva.prompts import (
+from llmva.prompts.sets import (
     COLUMNS,
     SAFETY_SETS,
     SPLITS,

@@ -10,7 +10,7 @@ from llmva.core.errors import InputError, OneLineParser, command
 from llmva.core.params import StudyParams
 from llmva.core.store import locked
 from llmva.execute import find_notebook, run_notebook
-from llmva.prompts import read_candidates, require_two_classes
+from llmva.prompts.sets import read_candidates, require_two_classes
 
 NOTEBOOK = "14"
 SLUGS = {name.lower(): name for name in METHODS}

@@ -19,7 +19,7 @@ from llmva.edits import EditedModel, EditLog, SublayerEdit, solve_edit
 from llmva.examination import Examination, Examiner
 from llmva.layers import select_sublayers
 from llmva.observation import AlignmentSettings, Observation, read_observation, save_observation
-from llmva.prompts import draw_sample
+from llmva.prompts.sets import draw_sample
 
 __all__ = ["Alignment", "AlignmentSettings", "align", "choose_iteration", "next_edits", "observe"]
 

@@ -19,7 +19,7 @@ from llmva.models import load_model
 from llmva.organisms.build import GUARD, build_organism, parse_slug
 from llmva.organisms.families import FAMILIES
 from llmva.organisms.replies import is_refusal
-from llmva.prompts import SAFETY_SETS, draw_candidates, read_prompts
+from llmva.prompts.sets import SAFETY_SETS, draw_candidates, read_prompts
 from llmva.utility import measure_utility, read_tasks
 from llmva.vectors import find_control_vectors
 

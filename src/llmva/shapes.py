@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from llmva.core.errors import InputError
 from llmva.core.params import StudyParams, load_shapes
 from llmva.core.paths import anchored
-from llmva.data_sets.build import TEST_ROWS
-from llmva.data_sets.catalogue import SETS
-from llmva.prompts import (
+from llmva.prompts.public.build import TEST_ROWS
+from llmva.prompts.public.catalogue import SETS
+from llmva.prompts.sets import (
     SAFETY_SETS,
     SPLITS,
     TRANSFER_SETS,

@@ -21,7 +21,7 @@ from llmva.generation import respond
 from llmva.judges import judge_responses
 from llmva.loops import run_loop
 from llmva.observation import save_observation
-from llmva.prompts import (
+from llmva.prompts.sets import (
     assign_splits,
     describe_pool,
     draw_candidates,

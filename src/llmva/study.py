@@ -16,7 +16,7 @@ from llmva.examination import Examiner
 from llmva.guard_judge import GuardJudge
 from llmva.judges import Judge, PhraseJudge
 from llmva.models import ChatModel, load_model
-from llmva.prompts import read_transfer_sets
+from llmva.prompts.sets import read_transfer_sets
 from llmva.sources import checkpoint_key, split_source
 from llmva.steering import TrainingData
 from llmva.verdict_cache import VerdictCache

@@ -13,7 +13,7 @@ from llmva.examination import Examination, Examiner
 from llmva.generation import read_activations
 from llmva.guard_judge import GuardJudge
 from llmva.observation import fit_all
-from llmva.prompts import draw_sample
+from llmva.prompts.sets import draw_sample
 from llmva.study import Study
 from llmva.verdict_cache import VerdictCache
 

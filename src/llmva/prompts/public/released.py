@@ -4,8 +4,8 @@ from pathlib import Path
 
 from llmva.core.errors import InputError
 from llmva.core.provenance import digest, file_digest
-from llmva.data_sets.fetching import Fetched
-from llmva.data_sets.files import read_rows
+from llmva.prompts.public.fetching import Fetched
+from llmva.prompts.public.files import read_rows
 
 # As the files are named, and as we say it.
 SPLITS = {"train": "train", "val": "validation", "test": "test"}

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from llmva.core.errors import InputError
 from llmva.core.provenance import digest, file_digest
-from llmva.data_sets.catalogue import GATED, DataSet, Hub
-from llmva.data_sets.files import read_rows
+from llmva.prompts.public.catalogue import GATED, DataSet, Hub
+from llmva.prompts.public.files import read_rows
 
 VARIABLE = "LLMVA_DATA"
 

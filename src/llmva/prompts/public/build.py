@@ -12,10 +12,10 @@ from llmva.core.errors import InputError
 from llmva.core.paths import write_texts
 from llmva.core.provenance import random_generator
 from llmva.core.store import require_writable
-from llmva.data_sets.catalogue import SETS, DataSet
-from llmva.data_sets.fetching import VARIABLE, Fetched, fetch
-from llmva.data_sets.grouping import find_bases, fold
-from llmva.data_sets.released import read_released
+from llmva.prompts.public.catalogue import SETS, DataSet
+from llmva.prompts.public.fetching import VARIABLE, Fetched, fetch
+from llmva.prompts.public.grouping import find_bases, fold
+from llmva.prompts.public.released import read_released
 
 MANIFEST = "manifest.json"
 # Whose prompts others were built around: S-Eval's attacks, and a fifth of ORFuzzSet around AdvBench's goals.

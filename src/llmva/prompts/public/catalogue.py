@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from llmva.data_sets import rows
+from llmva.prompts.public import rows
 
 BENIGN, TOXIC = "benign", "toxic"
 GATED = (

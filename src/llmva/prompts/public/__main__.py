@@ -1,19 +1,21 @@
-"""`python -m llmva.data_sets OUT [--released FOLDER] [--only SET ...]`: a study's data folder from public sets."""
+"""`python -m llmva.prompts.public OUT [--released FOLDER] [--only SET ...]`: a study's data folder from public sets."""
 
 import argparse
 from pathlib import Path
 
 from llmva.core.errors import OneLineParser, command
-from llmva.data_sets.build import build_folder
-from llmva.data_sets.catalogue import SETS
-from llmva.data_sets.fetching import VARIABLE, local_folder
+from llmva.prompts.public.build import build_folder
+from llmva.prompts.public.catalogue import SETS
+from llmva.prompts.public.fetching import VARIABLE, local_folder
 
 
 @command
 def main() -> None:
     """Build a data folder and say where each set came from and under which licence."""
     form = argparse.RawDescriptionHelpFormatter
-    parser = OneLineParser(prog="python -m llmva.data_sets", description=__doc__, epilog=_about(), formatter_class=form)
+    parser = OneLineParser(
+        prog="python -m llmva.prompts.public", description=__doc__, epilog=_about(), formatter_class=form
+    )
     parser.add_argument("out", type=Path, help="the folder to make; a parameter file names it as `data`")
     parser.add_argument("--released", type=Path, metavar="FOLDER", help="LLM-VA's released split files")
     parser.add_argument("--only", nargs="+", default=list(SETS), metavar="SET", help="build these sets alone")
