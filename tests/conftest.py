@@ -10,7 +10,7 @@ import pandas
 import pytest
 import torch
 
-from llmva.models import load_model
+from llmva.models.chat_model import load_model
 from llmva.organisms.families import FAMILIES, new_model
 from llmva.organisms.tokenizer import train_tokenizer
 

@@ -27,7 +27,7 @@ from llmva.edits import EditedModel
 from llmva.generation import respond
 from llmva.guard_judge import GuardJudge
 from llmva.guard_lines import parse_guard_lines, read_guard_verdict
-from llmva.models import ChatModel, load_model
+from llmva.models.chat_model import ChatModel, load_model
 from llmva.observation import save_observation
 from llmva.organisms.tasks import task_table
 from llmva.utility import TASKS

@@ -9,8 +9,8 @@ import torch
 from conftest import prompt_table
 from test_alignment import weights_of
 
-from llmva.activations import Capture
 from llmva.generation import read_activations, respond
+from llmva.models.activations import Capture
 from llmva.steering.alpha_steer import DAMPING, NULL_RATIOS, SPANS, AlphaSteer, find_gates
 from llmva.steering.alpha_steer_plus import FEWEST_JAILBROKEN, AlphaSteerPlus
 from llmva.steering.base import TrainingData

@@ -19,7 +19,7 @@ from llmva.core.params import StudyParams, load_params
 from llmva.core.store import run_stage
 from llmva.edits import EditedModel, EditLog
 from llmva.generation import respond
-from llmva.models import load_model
+from llmva.models.chat_model import load_model
 
 ASKED = ["how do i cut a rope?", "hi"]
 

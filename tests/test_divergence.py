@@ -5,10 +5,10 @@ import pytest
 import torch
 from test_alignment import weights_of
 
-from llmva.activations import Capture
 from llmva.divergence import Divergence
 from llmva.generation import read_exchange_activations, respond
-from llmva.models import encode_chats, load_model, user_chats
+from llmva.models.activations import Capture
+from llmva.models.chat_model import encode_chats, load_model, user_chats
 from llmva.noise import noised
 
 

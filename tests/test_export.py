@@ -19,7 +19,7 @@ from llmva.checkpoints import export_checkpoint
 from llmva.core import paths
 from llmva.core.errors import InputError
 from llmva.edits import EditedModel, EditLog, solve_edit
-from llmva.models import load_model
+from llmva.models.chat_model import load_model
 from llmva.organisms.families import FAMILIES
 
 COMMIT = "0123456789abcdef" * 2 + "01234567"
@@ -154,7 +154,7 @@ from safetensors.torch import save_file
 
 from llmva.checkpoints import export_checkpoint
 from llmva.edit_log import EditLog
-from llmva.models import load_model
+from llmva.models.chat_model import load_model
 
 source, log, folder = sys.argv[1], EditLog.load(Path(sys.argv[2])), Path(sys.argv[3])
 chat_model = load_model(source)

@@ -10,12 +10,12 @@ from conftest import TEXTS, save_random_model
 from transformers import AutoTokenizer
 from transformers.initialization import no_init_weights
 
-from llmva.activations import Capture
 from llmva.core.errors import InputError
 from llmva.core.params import load_shapes
 from llmva.edits import EditedModel, EditLog, solve_edit
 from llmva.generation import read_activations, respond
-from llmva.models import ChatModel, load_model
+from llmva.models.activations import Capture
+from llmva.models.chat_model import ChatModel, load_model
 from llmva.organisms.tokenizer import train_tokenizer
 
 # By parameter file: the class, and what its configuration has beside the widths (as published).

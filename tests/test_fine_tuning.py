@@ -11,8 +11,8 @@ from test_alignment import weights_of
 from test_steering import replies_of, training_of
 
 from llmva.generation import respond
-from llmva.likelihood import reply_surprise
-from llmva.models import ChatModel, load_model
+from llmva.models.chat_model import ChatModel, load_model
+from llmva.models.likelihood import reply_surprise
 from llmva.steering import fine_tuning
 from llmva.steering.base import TrainingData
 from llmva.steering.fine_tuning import FineTuning, desired_responses, encode_exchanges, merged, train_factors

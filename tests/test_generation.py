@@ -4,10 +4,10 @@ import numpy
 import pytest
 import torch
 
-from llmva.activations import FINAL, Capture, recording
 from llmva.generation import read_activations, respond
-from llmva.likelihood import exchange_logits, reply_surprise
-from llmva.models import encode_chats, user_chats
+from llmva.models.activations import FINAL, Capture, recording
+from llmva.models.chat_model import encode_chats, user_chats
+from llmva.models.likelihood import exchange_logits, reply_surprise
 
 EVERYTHING = Capture(outputs=True, inputs=True, final=True, blocks=True)
 

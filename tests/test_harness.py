@@ -13,7 +13,7 @@ from llmva import harness
 from llmva.core.errors import InputError
 from llmva.generation import respond
 from llmva.harness import HarnessModel, LocalTask, load_standard_tasks, log_samples
-from llmva.models import encode_chats, user_chats
+from llmva.models.chat_model import encode_chats, user_chats
 from llmva.steering.residual import changed_residuals
 
 CONTINUATIONS = ["sure, here is what you asked for.", " no", "i am sorry", "ünïcode 🪢", ""]

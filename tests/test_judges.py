@@ -21,7 +21,7 @@ from llmva.generation import respond_to_chats
 from llmva.guard_judge import JUDGE_TOKENS, RETRY_TOKENS, GuardJudge
 from llmva.guard_lines import CATEGORIES, parse_guard_lines, read_guard_verdict
 from llmva.judges import EVASIONS, CombinedJudge, PhraseJudge, judge_responses
-from llmva.models import load_model
+from llmva.models.chat_model import load_model
 from llmva.verdict_cache import VerdictCache
 
 

@@ -12,9 +12,9 @@ from transformers import AutoModelForCausalLM
 
 from llmva.core.errors import InputError
 from llmva.core.store import run_stage
-from llmva.models import encode_chats, load_model, user_chats
-from llmva.sources import checkpoint_key, split_source
-from llmva.sublayers import list_sublayers
+from llmva.models.chat_model import encode_chats, load_model, user_chats
+from llmva.models.sources import checkpoint_key, split_source
+from llmva.models.sublayers import list_sublayers
 
 
 def test_sublayers_are_attention_then_mlp(family_model):

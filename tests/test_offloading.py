@@ -6,13 +6,13 @@ from accelerate import cpu_offload, dispatch_model
 from conftest import SHAPE, save_random_model
 from test_export import log_of
 
-from llmva.activations import Capture
 from llmva.core.errors import InputError
 from llmva.edits import EditedModel
 from llmva.generation import respond
 from llmva.guard_judge import weights_digest
-from llmva.models import ChatModel, load_model
-from llmva.offloading import all_stored_parameters, stored_parameters
+from llmva.models.activations import Capture
+from llmva.models.chat_model import ChatModel, load_model
+from llmva.models.offloading import all_stored_parameters, stored_parameters
 from llmva.steering.residual import add_where, changed_residuals
 
 ASKED = {"max_new_tokens": 6, "batch_size": 3}

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from llmva.activations import Capture
 from llmva.generation import read_activations, respond
-from llmva.models import encode_chats, user_chats
+from llmva.models.activations import Capture
+from llmva.models.chat_model import encode_chats, user_chats
 from llmva.steering.base import residuals_of
 from llmva.steering.residual import add_where, changed_residuals
 

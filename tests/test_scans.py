@@ -7,9 +7,9 @@ import torch
 from conftest import prompt_table
 from test_alignment import weights_of
 
-from llmva.activations import FINAL, Activations, Capture
 from llmva.generation import respond
-from llmva.models import encode_chats, load_model, user_chats
+from llmva.models.activations import FINAL, Activations, Capture
+from llmva.models.chat_model import encode_chats, load_model, user_chats
 from llmva.steering import scans
 from llmva.steering.base import TrainingData
 from llmva.steering.scans import Scans, find_thresholds, read_transitions

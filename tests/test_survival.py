@@ -25,7 +25,7 @@ from test_alignment import SETTINGS, examiner_of
 from dataclasses import replace
 from llmva import degeneracy
 from llmva.alignment import align
-from llmva.models import load_model
+from llmva.models.chat_model import load_model
 from llmva.verdict_cache import VerdictCache
 
 model, pool, runs = sys.argv[1], pandas.read_csv(sys.argv[2]), Path(sys.argv[3])

@@ -13,7 +13,7 @@ from llmva.core.errors import InputError
 from llmva.core.paths import RUNS
 from llmva.core.results import read_results
 from llmva.harness import HarnessModel, load_standard_tasks
-from llmva.models import load_model
+from llmva.models.chat_model import load_model
 from llmva.organisms.tasks import task_table
 from llmva.records import record_transfer, record_utility
 from llmva.utility import (

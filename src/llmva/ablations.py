@@ -7,7 +7,6 @@ import numpy
 import pandas
 from sklearn.metrics import cohen_kappa_score
 
-from llmva.activations import FINAL
 from llmva.alignment import STAGE_VERSION
 from llmva.core.params import Svm
 from llmva.core.provenance import digest
@@ -17,6 +16,7 @@ from llmva.examination import benign_labels
 from llmva.judges import EVASIONS, CombinedJudge, PhraseJudge, judge_responses
 from llmva.loops import run_loop
 from llmva.metrics import measure
+from llmva.models.activations import FINAL
 from llmva.noise import noised
 from llmva.readers import read_activations_of, read_labelled_verdicts
 from llmva.study import Study

@@ -9,8 +9,8 @@ from safetensors.torch import save
 
 from llmva.core.errors import InputError
 from llmva.edit_log import EditLog, SublayerEdit
-from llmva.models import ChatModel
-from llmva.sources import split_source
+from llmva.models.chat_model import ChatModel
+from llmva.models.sources import split_source
 
 WEIGHTS = "adapter_model.safetensors"
 

@@ -11,8 +11,8 @@ from llmva.core.errors import InputError
 from llmva.core.params import StudyParams
 from llmva.core.provenance import digest
 from llmva.core.store import run_stage
+from llmva.models.sources import locate, split_source
 from llmva.organisms.build import write_data_sets
-from llmva.sources import locate, split_source
 
 DEPTH_SHARES = (0.5, 0.75, 1.0)
 # Of a command's options: named by their full paths elsewhere, or of its results alone; or in the keys of all stages

@@ -14,8 +14,8 @@ from llmva.core.paths import anchored
 from llmva.core.store import MANIFEST, Stage, read_manifest, require_writable, run_stage
 from llmva.edits import EditedModel, EditLog
 from llmva.evaluation import evaluate_loop, evaluate_method
-from llmva.likelihood import reply_surprise
 from llmva.loops import LLM_VA_R, align_r, read_loop
+from llmva.models.likelihood import reply_surprise
 from llmva.readers import chosen_l_select, read_test_rows
 from llmva.report import write_card, write_report
 from llmva.stages import probe_layers, run_alignment

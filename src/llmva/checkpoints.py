@@ -15,8 +15,8 @@ import torch
 from llmva.core.errors import InputError
 from llmva.edit_log import EditLog
 from llmva.edited_model import EDITABLE_TYPES, edited_parameter
-from llmva.sources import local_folder
-from llmva.sublayers import WRITER_NAME, WRITERS
+from llmva.models.sources import local_folder
+from llmva.models.sublayers import WRITER_NAME, WRITERS
 
 # Weights in other files or formats would be the unedited ones; the named files are the base's own story.
 LEFT_OUT = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5", ".gguf", ".onnx"}

@@ -14,7 +14,7 @@ from llmva.core.params import StudyParams
 from llmva.core.store import read_manifest
 from llmva.execute import prepare_notebook
 from llmva.generation import respond_to_chats
-from llmva.models import ChatModel, load_model
+from llmva.models.chat_model import ChatModel, load_model
 
 NOTEBOOK = "15"
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy
 
-from llmva.likelihood import reply_surprise
-from llmva.models import ChatModel
+from llmva.models.chat_model import ChatModel
+from llmva.models.likelihood import reply_surprise
 
 LOOP_LENGTHS = range(1, 9)
 LOOP_REPEATS = 4

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from llmva.likelihood import MOST_LOGITS, exchange_logits
-from llmva.models import ChatModel
+from llmva.models.chat_model import ChatModel
+from llmva.models.likelihood import MOST_LOGITS, exchange_logits
 
 # Logits of the reference that are kept between measurements; above it they are computed each time.
 MOST_KEPT = 2**27

@@ -4,11 +4,11 @@ from dataclasses import dataclass, replace
 
 import pandas
 
-from llmva.activations import Activations, Capture
 from llmva.degeneracy import DegeneracyCheck
 from llmva.generation import respond
 from llmva.judges import CombinedJudge, Judge, judge_responses
-from llmva.models import ChatModel
+from llmva.models.activations import Activations, Capture
+from llmva.models.chat_model import ChatModel
 from llmva.verdict_cache import VerdictCache
 
 

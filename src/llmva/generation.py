@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy
 from transformers import GenerationConfig
 
-from llmva.activations import Activations, Capture
-from llmva.batches import encode_replies, run_batches, token_positions
-from llmva.models import ChatModel, encode_chats, user_chats
+from llmva.models.activations import Activations, Capture
+from llmva.models.batches import encode_replies, run_batches, token_positions
+from llmva.models.chat_model import ChatModel, encode_chats, user_chats
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import torch
 from llmva.core.provenance import digest
 from llmva.generation import respond_to_chats
 from llmva.guard_lines import Mapping, parse_guard_lines, read_guard_verdict
-from llmva.models import ChatModel
-from llmva.offloading import all_stored_parameters, read_offloaded
+from llmva.models.chat_model import ChatModel
+from llmva.models.offloading import all_stored_parameters, read_offloaded
 
 # Three lines with one or two categories; all nine of them fit into the second try.
 JUDGE_TOKENS, RETRY_TOKENS = 24, 64

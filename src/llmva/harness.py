@@ -20,10 +20,10 @@ from lm_eval.evaluator import evaluate
 from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
 from torch.nn.utils.rnn import pad_sequence
 
-from llmva.batches import for_each_batch
 from llmva.core.errors import InputError
 from llmva.generation import respond
-from llmva.models import ChatModel, encode_chats, user_chats
+from llmva.models.batches import for_each_batch
+from llmva.models.chat_model import ChatModel, encode_chats, user_chats
 
 STANDARD = {"cola": "cola", "mnli": "mnli", "rte": "rte", "mrpc": "mrpc", "sst": "sst2", "gsm": "gsm8k"}
 

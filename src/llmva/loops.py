@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pandas
 
-from llmva.activations import Capture
 from llmva.alignment import STAGE_VERSION, Alignment, align, choose_iteration
 from llmva.core.store import Stage, run_stage
 from llmva.edits import EditLog
 from llmva.examination import Examination
 from llmva.judges import CombinedJudge, Judge
+from llmva.models.activations import Capture
 from llmva.study import Study
 
 VERSION = 1

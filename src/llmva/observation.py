@@ -9,7 +9,6 @@ import pandas
 import torch
 from safetensors.numpy import load_file, save_file
 
-from llmva.activations import FINAL, Capture
 from llmva.core.parallel import map_in_threads
 from llmva.core.paths import write_texts
 from llmva.core.provenance import random_generator
@@ -20,6 +19,7 @@ from llmva.examination import Examination, Examiner, answer_labels, benign_label
 from llmva.generation import read_exchange_activations
 from llmva.layers import score_sublayers
 from llmva.metrics import measure
+from llmva.models.activations import FINAL, Capture
 from llmva.ridge import ridge_input_vector
 from llmva.vectors import ControlVectors, distorted, find_control_vectors, rounded
 

@@ -11,11 +11,11 @@ import numpy
 import pandas
 from tqdm import tqdm
 
-from llmva.activations import FINAL, Activations, Capture
 from llmva.core.errors import command
 from llmva.core.store import open_stage
 from llmva.generation import respond
-from llmva.models import load_model
+from llmva.models.activations import FINAL, Activations, Capture
+from llmva.models.chat_model import load_model
 from llmva.organisms.build import GUARD, build_organism, parse_slug
 from llmva.organisms.families import FAMILIES
 from llmva.organisms.replies import is_refusal

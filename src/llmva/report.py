@@ -16,8 +16,8 @@ from llmva.core.store import Stage
 from llmva.guard_lines import parse_guard_lines
 from llmva.loops import read_loop
 from llmva.metrics import measure
+from llmva.models.sources import split_source
 from llmva.readers import read_test_rows, read_utility
-from llmva.sources import split_source
 from llmva.statistics import compare_methods, with_intervals
 from llmva.study import Study
 

@@ -8,7 +8,6 @@ import numpy
 import pandas
 from safetensors.numpy import load_file, save_file
 
-from llmva.activations import FINAL, Capture
 from llmva.alignment import STAGE_VERSION, Alignment
 from llmva.core.errors import InputError
 from llmva.core.paths import write_texts
@@ -20,6 +19,7 @@ from llmva.examination import answer_labels, benign_labels
 from llmva.generation import respond
 from llmva.judges import judge_responses
 from llmva.loops import run_loop
+from llmva.models.activations import FINAL, Capture
 from llmva.observation import save_observation
 from llmva.prompts.sets import (
     assign_splits,

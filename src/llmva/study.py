@@ -15,9 +15,9 @@ from llmva.degeneracy import DegeneracyCheck
 from llmva.examination import Examiner
 from llmva.guard_judge import GuardJudge
 from llmva.judges import Judge, PhraseJudge
-from llmva.models import ChatModel, load_model
+from llmva.models.chat_model import ChatModel, load_model
+from llmva.models.sources import checkpoint_key, split_source
 from llmva.prompts.sets import read_transfer_sets
-from llmva.sources import checkpoint_key, split_source
 from llmva.steering import TrainingData
 from llmva.verdict_cache import VerdictCache
 

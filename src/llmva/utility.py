@@ -10,7 +10,7 @@ from sklearn.metrics import f1_score
 
 from llmva.core.errors import InputError
 from llmva.core.paths import anchored
-from llmva.models import ChatModel
+from llmva.models.chat_model import ChatModel
 from llmva.prompts.sets import find_sets
 
 # What the generated classification tasks answer; the first is the positive class. MNLI has three, and

@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from llmva.activations import FINAL, Activations, Capture
-from llmva.batches import run_batches
 from llmva.core.parallel import map_in_threads
 from llmva.core.provenance import random_generator
 from llmva.edits import EditedModel, EditLog, solve_edit
 from llmva.machines import GPUS, Machine, measure_machine
-from llmva.models import ChatModel
+from llmva.models.activations import FINAL, Activations, Capture
+from llmva.models.batches import run_batches
+from llmva.models.chat_model import ChatModel
 from llmva.shapes import Shape
 from llmva.vectors import ControlVectors, find_control_vectors
 

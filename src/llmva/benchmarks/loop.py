@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pandas
 
-from llmva.activations import Capture
 from llmva.alignment import align
 from llmva.benchmarks.timing import ratio_of_times
 from llmva.edits import EditedModel, EditLog
 from llmva.examination import Examination, Examiner
 from llmva.generation import read_activations
 from llmva.guard_judge import GuardJudge
+from llmva.models.activations import Capture
 from llmva.observation import fit_all
 from llmva.prompts.sets import draw_sample
 from llmva.study import Study

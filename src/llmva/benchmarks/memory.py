@@ -39,7 +39,7 @@ def main(tokenizer_source: str, blocks: int, prompts: int) -> None:
     from llmva.alignment import AlignmentSettings, align
     from llmva.degeneracy import DegeneracyCheck
     from llmva.examination import Examiner
-    from llmva.models import load_model
+    from llmva.models.chat_model import load_model
     from llmva.verdict_cache import VerdictCache
 
     tokenizer = load_model(tokenizer_source).tokenizer
@@ -57,7 +57,7 @@ def main(tokenizer_source: str, blocks: int, prompts: int) -> None:
 def _random_model(tokenizer, blocks: int):
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from llmva.models import ChatModel
+    from llmva.models.chat_model import ChatModel
 
     torch.manual_seed(0)
     words = {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id}

@@ -12,7 +12,7 @@ import numpy
 import scipy.linalg
 import torch
 
-from llmva.models import ChatModel
+from llmva.models.chat_model import ChatModel
 from llmva.steering.base import TrainingData
 from llmva.steering.residual import Change, Pass, add_where, changed_residuals
 from llmva.steering.search import alternating_variants, blocks_of, distinct_spans, in_turn, unsteered

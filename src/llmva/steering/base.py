@@ -8,12 +8,12 @@ from typing import Protocol
 import numpy
 import pandas
 
-from llmva.activations import FINAL, Activations, Capture
 from llmva.core.progress import progress_bar
 from llmva.examination import Examiner, answer_labels, benign_labels
 from llmva.generation import read_activations
 from llmva.metrics import measure
-from llmva.models import ChatModel
+from llmva.models.activations import FINAL, Activations, Capture
+from llmva.models.chat_model import ChatModel
 
 UNSTEERED = {"strength": 0.0}
 

@@ -12,7 +12,7 @@ import torch
 from llmva.core.progress import progress_bar
 from llmva.core.provenance import random_generator, seed_for
 from llmva.generation import respond
-from llmva.models import ChatModel, encode_chats, user_chats
+from llmva.models.chat_model import ChatModel, encode_chats, user_chats
 from llmva.steering.base import TrainingData
 
 # The middle rate comes first, since the first ones get the trials left over.

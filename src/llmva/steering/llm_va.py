@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from llmva.edits import EditedModel, EditLog
-from llmva.models import ChatModel
+from llmva.models.chat_model import ChatModel
 from llmva.steering.base import TrainingData
 
 

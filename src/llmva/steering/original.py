@@ -2,7 +2,7 @@
 
 from contextlib import AbstractContextManager, nullcontext
 
-from llmva.models import ChatModel
+from llmva.models.chat_model import ChatModel
 from llmva.steering.base import TrainingData
 
 

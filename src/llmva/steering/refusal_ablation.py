@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 import numpy
 import torch
 
-from llmva.models import ChatModel
+from llmva.models.chat_model import ChatModel
 from llmva.steering.base import TrainingData
 from llmva.steering.residual import Change, Pass, changed_residuals
 from llmva.steering.search import alternating_variants, unsteered

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from llmva.models import ChatModel
+from llmva.models.chat_model import ChatModel
 
 
 @dataclass(frozen=True)

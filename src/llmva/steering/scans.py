@@ -6,9 +6,9 @@ from contextlib import contextmanager
 import numpy
 import torch
 
-from llmva.activations import Capture, recording
 from llmva.generation import read_exchange_activations
-from llmva.models import ChatModel
+from llmva.models.activations import Capture, recording
+from llmva.models.chat_model import ChatModel
 from llmva.steering.base import TrainingData, residuals_of
 from llmva.steering.residual import Change, Pass, add_where, changed_residuals
 from llmva.steering.search import alternating, blocks_of, distinct_spans, unsteered

@@ -7,7 +7,7 @@ import numpy
 import torch
 
 from llmva.core.provenance import random_generator
-from llmva.models import ChatModel
+from llmva.models.chat_model import ChatModel
 from llmva.steering.base import TrainingData
 from llmva.steering.residual import Change, add_where, changed_residuals
 from llmva.steering.search import alternating_variants, blocks_of, distinct_spans, in_turn, unsteered

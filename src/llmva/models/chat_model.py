@@ -12,9 +12,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import logging as transformers_logging
 
 from llmva.core.errors import InputError
-from llmva.offloading import all_stored_parameters, input_device
-from llmva.sources import locate
-from llmva.sublayers import Sublayer, list_blocks, list_sublayers, require_dense
+from llmva.models.offloading import all_stored_parameters, input_device
+from llmva.models.sources import locate
+from llmva.models.sublayers import Sublayer, list_blocks, list_sublayers, require_dense
 
 # Of a GPU's memory; the rest is for keys, values and logits.
 SHARE_FOR_WEIGHTS = 0.8

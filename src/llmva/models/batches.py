@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from llmva.activations import Activations, Capture, recording
 from llmva.core.progress import progress_bar
-from llmva.models import ChatModel
+from llmva.models.activations import Activations, Capture, recording
+from llmva.models.chat_model import ChatModel
 
 
 @torch.inference_mode()

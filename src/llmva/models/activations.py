@@ -8,8 +8,8 @@ from typing import Literal
 import numpy
 import torch
 
-from llmva.models import ChatModel
-from llmva.sublayers import Sublayer
+from llmva.models.chat_model import ChatModel
+from llmva.models.sublayers import Sublayer
 
 FINAL = "final"
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 import numpy
 import torch
 
-from llmva.batches import by_length, encode_replies, for_each_batch, pad_left, run_batches, token_positions
-from llmva.models import ChatModel, encode_chats, user_chats
+from llmva.models.batches import by_length, encode_replies, for_each_batch, pad_left, run_batches, token_positions
+from llmva.models.chat_model import ChatModel, encode_chats, user_chats
 
 # Entries of logits that are taken into float32 at once: a quarter of a gigabyte.
 MOST_LOGITS = 2**26
