@@ -24,7 +24,7 @@ from llmva.core import paths
 from llmva.core.store import run_stage
 from llmva.edit_log import EditLog
 from llmva.edits import EditedModel
-from llmva.generation import respond
+from llmva.engines.hugging_face import respond
 from llmva.guard_judge import GuardJudge
 from llmva.guard_lines import parse_guard_lines, read_guard_verdict
 from llmva.models.chat_model import ChatModel, load_model

@@ -12,8 +12,8 @@ from conftest import prompt_table
 from llmva.alignment import AlignmentSettings, align, choose_iteration, next_edits, observe
 from llmva.edit_log import EditLog
 from llmva.edits import EditedModel, solve_edit
+from llmva.engines.hugging_face import read_activations, read_exchange_activations
 from llmva.examination import Examiner
-from llmva.generation import read_activations, read_exchange_activations
 from llmva.judges import PhraseJudge
 from llmva.models.activations import Capture
 from llmva.observation import feature_size

@@ -9,7 +9,7 @@ import torch
 from conftest import prompt_table
 from test_alignment import weights_of
 
-from llmva.generation import read_activations, respond
+from llmva.engines.hugging_face import read_activations, respond
 from llmva.models.activations import Capture
 from llmva.steering.alpha_steer import DAMPING, NULL_RATIOS, SPANS, AlphaSteer, find_gates
 from llmva.steering.alpha_steer_plus import FEWEST_JAILBROKEN, AlphaSteerPlus

@@ -18,7 +18,7 @@ from llmva.core.errors import InputError
 from llmva.core.params import StudyParams, load_params
 from llmva.core.store import run_stage
 from llmva.edits import EditedModel, EditLog
-from llmva.generation import respond
+from llmva.engines.hugging_face import respond
 from llmva.models.chat_model import load_model
 
 ASKED = ["how do i cut a rope?", "hi"]

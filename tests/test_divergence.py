@@ -6,7 +6,7 @@ import torch
 from test_alignment import weights_of
 
 from llmva.divergence import Divergence
-from llmva.generation import read_exchange_activations, respond
+from llmva.engines.hugging_face import read_exchange_activations, respond
 from llmva.models.activations import Capture
 from llmva.models.chat_model import encode_chats, load_model, user_chats
 from llmva.noise import noised

@@ -4,7 +4,7 @@ import numpy
 import pytest
 import torch
 
-from llmva.generation import read_activations, respond
+from llmva.engines.hugging_face import read_activations, respond
 from llmva.models.activations import FINAL, Capture, recording
 from llmva.models.chat_model import encode_chats, user_chats
 from llmva.models.likelihood import exchange_logits, reply_surprise

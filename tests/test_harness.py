@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from llmva import harness
 from llmva.core.errors import InputError
-from llmva.generation import respond
+from llmva.engines.hugging_face import respond
 from llmva.harness import HarnessModel, LocalTask, load_standard_tasks, log_samples
 from llmva.models.chat_model import encode_chats, user_chats
 from llmva.steering.residual import changed_residuals

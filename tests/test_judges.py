@@ -17,7 +17,7 @@ from test_offloading import offloaded
 from llmva import degeneracy, verdict_cache
 from llmva.core.errors import InputError
 from llmva.degeneracy import DegeneracyCheck, is_empty, is_looping
-from llmva.generation import respond_to_chats
+from llmva.engines.hugging_face import respond_to_chats
 from llmva.guard_judge import JUDGE_TOKENS, RETRY_TOKENS, GuardJudge
 from llmva.guard_lines import CATEGORIES, parse_guard_lines, read_guard_verdict
 from llmva.judges import EVASIONS, CombinedJudge, PhraseJudge, judge_responses

@@ -10,7 +10,7 @@ import torch
 from conftest import prompt_table
 from test_alignment import weights_of
 
-from llmva.generation import read_activations, respond
+from llmva.engines.hugging_face import read_activations, respond
 from llmva.models.activations import FINAL, Capture
 from llmva.steering.base import TrainingData
 from llmva.steering.refusal_ablation import AFFINE, DEEPEST, DIRECTIONAL, RefusalAblation

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from llmva.generation import read_activations, respond
+from llmva.engines.hugging_face import read_activations, respond
 from llmva.models.activations import Capture
 from llmva.models.chat_model import encode_chats, user_chats
 from llmva.steering.base import residuals_of

@@ -8,7 +8,7 @@ import torch
 from test_alignment import examiner_of, weights_of
 
 from llmva.edit_log import EditLog
-from llmva.generation import respond
+from llmva.engines.hugging_face import respond
 from llmva.steering import METHODS, LlmVa, Original, tune
 from llmva.steering.base import TrainingData
 

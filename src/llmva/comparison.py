@@ -12,8 +12,8 @@ from peft import PeftModel
 from llmva.core.errors import InputError, OneLineParser, command
 from llmva.core.params import StudyParams
 from llmva.core.store import read_manifest
+from llmva.engines.hugging_face import respond_to_chats
 from llmva.execute import prepare_notebook
-from llmva.generation import respond_to_chats
 from llmva.models.chat_model import ChatModel, load_model
 
 NOTEBOOK = "15"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import pandas
 
 from llmva.degeneracy import DegeneracyCheck
-from llmva.generation import respond
+from llmva.engines.hugging_face import respond
 from llmva.judges import CombinedJudge, Judge, judge_responses
 from llmva.models.activations import Activations, Capture
 from llmva.models.chat_model import ChatModel

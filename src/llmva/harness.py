@@ -21,7 +21,7 @@ from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_tex
 from torch.nn.utils.rnn import pad_sequence
 
 from llmva.core.errors import InputError
-from llmva.generation import respond
+from llmva.engines.hugging_face import respond
 from llmva.models.batches import for_each_batch
 from llmva.models.chat_model import ChatModel, encode_chats, user_chats
 

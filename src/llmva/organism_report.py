@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from llmva.core.errors import command
 from llmva.core.store import open_stage
-from llmva.generation import respond
+from llmva.engines.hugging_face import respond
 from llmva.models.activations import FINAL, Activations, Capture
 from llmva.models.chat_model import load_model
 from llmva.organisms.build import GUARD, build_organism, parse_slug

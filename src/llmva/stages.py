@@ -15,8 +15,8 @@ from llmva.core.provenance import digest, random_generator
 from llmva.core.store import Stage, run_stage
 from llmva.degeneracy import DegeneracyCheck
 from llmva.edits import EditedModel, EditLog
+from llmva.engines.hugging_face import respond
 from llmva.examination import answer_labels, benign_labels
-from llmva.generation import respond
 from llmva.judges import judge_responses
 from llmva.loops import run_loop
 from llmva.models.activations import FINAL, Capture

@@ -8,8 +8,8 @@ import pandas
 from llmva.alignment import align
 from llmva.benchmarks.timing import ratio_of_times
 from llmva.edits import EditedModel, EditLog
+from llmva.engines.hugging_face import read_activations
 from llmva.examination import Examination, Examiner
-from llmva.generation import read_activations
 from llmva.guard_judge import GuardJudge
 from llmva.models.activations import Capture
 from llmva.observation import fit_all

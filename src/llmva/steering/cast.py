@@ -9,7 +9,7 @@ import numpy
 import torch
 
 from llmva.core.provenance import random_generator
-from llmva.generation import read_activations, read_exchange_activations
+from llmva.engines.hugging_face import read_activations, read_exchange_activations
 from llmva.models.activations import Capture
 from llmva.models.chat_model import ChatModel
 from llmva.steering.base import TrainingData

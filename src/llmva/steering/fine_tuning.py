@@ -11,7 +11,7 @@ import torch
 
 from llmva.core.progress import progress_bar
 from llmva.core.provenance import random_generator, seed_for
-from llmva.generation import respond
+from llmva.engines.hugging_face import respond
 from llmva.models.chat_model import ChatModel, encode_chats, user_chats
 from llmva.steering.base import TrainingData
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import numpy
 import torch
 
-from llmva.generation import read_exchange_activations
+from llmva.engines.hugging_face import read_exchange_activations
 from llmva.models.activations import Capture, recording
 from llmva.models.chat_model import ChatModel
 from llmva.steering.base import TrainingData, residuals_of
