@@ -22,11 +22,11 @@ from llmva import align, aligned, report
 from llmva.align_params import build_params
 from llmva.core import paths
 from llmva.core.store import run_stage
-from llmva.edit_log import EditLog
-from llmva.edits import EditedModel
+from llmva.edits.log import EditLog
 from llmva.engines.hugging_face import respond
 from llmva.guard_judge import GuardJudge
 from llmva.guard_lines import parse_guard_lines, read_guard_verdict
+from llmva.method.edit import EditedModel
 from llmva.models.chat_model import ChatModel, load_model
 from llmva.observation import save_observation
 from llmva.organisms.tasks import task_table

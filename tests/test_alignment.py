@@ -10,11 +10,11 @@ import torch
 from conftest import prompt_table
 
 from llmva.alignment import AlignmentSettings, align, choose_iteration, next_edits, observe
-from llmva.edit_log import EditLog
-from llmva.edits import EditedModel, solve_edit
+from llmva.edits.log import EditLog
 from llmva.engines.hugging_face import read_activations, read_exchange_activations
 from llmva.examination import Examiner
 from llmva.judges import PhraseJudge
+from llmva.method.edit import EditedModel, solve_edit
 from llmva.models.activations import Capture
 from llmva.observation import feature_size
 from llmva.prompts.sets import assign_splits

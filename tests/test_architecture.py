@@ -73,10 +73,10 @@ def test_a_module_imports_from_below_or_from_its_left_on_the_same_floor(path):
 def test_the_check_of_imports_sees_them(tmp_path, monkeypatch):
     planted = tmp_path / "planted.py"
     planted.write_text(
-        "import llmva.tables\nfrom llmva import models\n\n\ndef f():\n    from llmva.steering import tune\n"
+        "import llmva.paper.tables\nfrom llmva import models\n\n\ndef f():\n    from llmva.steering import tune\n"
     )
     monkeypatch.setitem(globals(), "PACKAGE", tmp_path)
-    assert imports_of(planted) == ["tables/", "models", "steering/"]
+    assert imports_of(planted) == ["paper/", "models/", "steering/"]
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -11,14 +11,14 @@ from conftest import save_random_model
 from test_export import log_of
 
 from llmva import standard_utility
-from llmva.adapters import export_adapter
 from llmva.comparison import Comparison, main, read_study
 from llmva.core import paths
 from llmva.core.errors import InputError
 from llmva.core.params import StudyParams, load_params
 from llmva.core.store import run_stage
-from llmva.edits import EditedModel, EditLog
+from llmva.edits.adapter import export_adapter
 from llmva.engines.hugging_face import respond
+from llmva.method.edit import EditedModel, EditLog
 from llmva.models.chat_model import load_model
 
 ASKED = ["how do i cut a rope?", "hi"]

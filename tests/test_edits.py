@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmva import edit_log
 from llmva.core.errors import InputError
-from llmva.edit_log import read_metadata
-from llmva.edits import EditedModel, EditLog, SublayerEdit, projection_scale, solve_edit
+from llmva.edits import log as edit_log
+from llmva.edits.log import read_metadata
+from llmva.method.edit import EditedModel, EditLog, SublayerEdit, projection_scale, solve_edit
 
 few_examples = settings(max_examples=30, deadline=None, derandomize=True)
 D_OUT, D_IN = 12, 20

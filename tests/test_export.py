@@ -14,11 +14,11 @@ from peft import PeftModel
 from test_edits import unit_vectors
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from llmva.adapters import export_adapter
-from llmva.checkpoints import export_checkpoint
 from llmva.core import paths
 from llmva.core.errors import InputError
-from llmva.edits import EditedModel, EditLog, solve_edit
+from llmva.edits.adapter import export_adapter
+from llmva.edits.checkpoint import export_checkpoint
+from llmva.method.edit import EditedModel, EditLog, solve_edit
 from llmva.models.chat_model import load_model
 from llmva.organisms.families import FAMILIES
 
@@ -152,8 +152,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from llmva.checkpoints import export_checkpoint
-from llmva.edit_log import EditLog
+from llmva.edits.checkpoint import export_checkpoint
+from llmva.edits.log import EditLog
 from llmva.models.chat_model import load_model
 
 source, log, folder = sys.argv[1], EditLog.load(Path(sys.argv[2])), Path(sys.argv[3])

@@ -12,8 +12,8 @@ from transformers.initialization import no_init_weights
 
 from llmva.core.errors import InputError
 from llmva.core.params import load_shapes
-from llmva.edits import EditedModel, EditLog, solve_edit
 from llmva.engines.hugging_face import read_activations, respond
+from llmva.method.edit import EditedModel, EditLog, solve_edit
 from llmva.models.activations import Capture
 from llmva.models.chat_model import ChatModel, load_model
 from llmva.organisms.tokenizer import train_tokenizer

@@ -4,7 +4,7 @@ import numpy
 import pytest
 import torch
 
-from llmva.edits import edit_target, projection_scale
+from llmva.method.edit import edit_target, projection_scale
 from llmva.observation import feature_size
 from llmva.ridge import ridge_input_vector
 from llmva.vectors import find_control_vectors

@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_alignment import examiner_of, weights_of
 
-from llmva.edit_log import EditLog
+from llmva.edits.log import EditLog
 from llmva.engines.hugging_face import respond
 from llmva.steering import METHODS, LlmVa, Original, tune
 from llmva.steering.base import TrainingData

@@ -11,10 +11,10 @@ from llmva.alignment import STAGE_VERSION
 from llmva.core.params import Svm
 from llmva.core.provenance import digest
 from llmva.core.store import Stage, run_stage
-from llmva.edits import EditedModel
 from llmva.examination import benign_labels
 from llmva.judges import EVASIONS, CombinedJudge, PhraseJudge, judge_responses
 from llmva.loops import run_loop
+from llmva.method.edit import EditedModel
 from llmva.metrics import measure
 from llmva.models.activations import FINAL
 from llmva.noise import noised

@@ -6,15 +6,15 @@ from typing import Self
 
 import pandas
 
-from llmva.adapters import export_adapter
-from llmva.checkpoints import export_checkpoint
 from llmva.core.errors import InputError
 from llmva.core.params import StudyParams
 from llmva.core.paths import anchored
 from llmva.core.store import MANIFEST, Stage, read_manifest, require_writable, run_stage
-from llmva.edits import EditedModel, EditLog
+from llmva.edits.adapter import export_adapter
+from llmva.edits.checkpoint import export_checkpoint
 from llmva.evaluation import evaluate_loop, evaluate_method
 from llmva.loops import LLM_VA_R, align_r, read_loop
+from llmva.method.edit import EditedModel, EditLog
 from llmva.models.likelihood import reply_surprise
 from llmva.readers import chosen_l_select, read_test_rows
 from llmva.report import write_card, write_report

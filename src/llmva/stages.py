@@ -14,11 +14,11 @@ from llmva.core.paths import write_texts
 from llmva.core.provenance import digest, random_generator
 from llmva.core.store import Stage, run_stage
 from llmva.degeneracy import DegeneracyCheck
-from llmva.edits import EditedModel, EditLog
 from llmva.engines.hugging_face import respond
 from llmva.examination import answer_labels, benign_labels
 from llmva.judges import judge_responses
 from llmva.loops import run_loop
+from llmva.method.edit import EditedModel, EditLog
 from llmva.models.activations import FINAL, Capture
 from llmva.observation import save_observation
 from llmva.prompts.sets import (

@@ -9,8 +9,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from llmva.core.parallel import map_in_threads
 from llmva.core.provenance import random_generator
-from llmva.edits import EditedModel, EditLog, solve_edit
 from llmva.machines import GPUS, Machine, measure_machine
+from llmva.method.edit import EditedModel, EditLog, solve_edit
 from llmva.models.activations import FINAL, Activations, Capture
 from llmva.models.batches import run_batches
 from llmva.models.chat_model import ChatModel

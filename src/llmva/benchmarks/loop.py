@@ -7,10 +7,10 @@ import pandas
 
 from llmva.alignment import align
 from llmva.benchmarks.timing import ratio_of_times
-from llmva.edits import EditedModel, EditLog
 from llmva.engines.hugging_face import read_activations
 from llmva.examination import Examination, Examiner
 from llmva.guard_judge import GuardJudge
+from llmva.method.edit import EditedModel, EditLog
 from llmva.models.activations import Capture
 from llmva.observation import fit_all
 from llmva.prompts.sets import draw_sample

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from llmva.edits import EditedModel, EditLog
+from llmva.method.edit import EditedModel, EditLog
 from llmva.models.chat_model import ChatModel
 from llmva.steering.base import TrainingData
 

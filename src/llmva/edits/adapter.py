@@ -8,7 +8,7 @@ from peft import LoraConfig
 from safetensors.torch import save
 
 from llmva.core.errors import InputError
-from llmva.edit_log import EditLog, SublayerEdit
+from llmva.edits.log import EditLog, SublayerEdit
 from llmva.models.chat_model import ChatModel
 from llmva.models.sources import split_source
 

@@ -13,8 +13,8 @@ to the module's type once, so low precision does not pile up over iterations.
 import numpy
 import torch
 
-from llmva.edit_log import EditLog, SublayerEdit
-from llmva.edited_model import EditedModel
+from llmva.edits.edited_model import EditedModel
+from llmva.edits.log import EditLog, SublayerEdit
 
 __all__ = ["EditLog", "EditedModel", "SublayerEdit", "edit_target", "projection_scale", "solve_edit"]
 

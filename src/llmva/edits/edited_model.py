@@ -7,7 +7,7 @@ import numpy
 import torch
 
 from llmva.core.errors import InputError
-from llmva.edit_log import EditLog, SublayerEdit
+from llmva.edits.log import EditLog, SublayerEdit
 from llmva.models.offloading import stored_parameters
 
 EDITABLE_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

@@ -13,8 +13,8 @@ import safetensors.torch
 import torch
 
 from llmva.core.errors import InputError
-from llmva.edit_log import EditLog
-from llmva.edited_model import EDITABLE_TYPES, edited_parameter
+from llmva.edits.edited_model import EDITABLE_TYPES, edited_parameter
+from llmva.edits.log import EditLog
 from llmva.models.sources import local_folder
 from llmva.models.sublayers import WRITER_NAME, WRITERS
 
