@@ -24,8 +24,8 @@ from llmva.core import paths
 from llmva.core.store import run_stage
 from llmva.edits.log import EditLog
 from llmva.engines.hugging_face import respond
-from llmva.guard_judge import GuardJudge
-from llmva.guard_lines import parse_guard_lines, read_guard_verdict
+from llmva.judging.guard import GuardJudge
+from llmva.judging.guard_lines import parse_guard_lines, read_guard_verdict
 from llmva.method.edit import EditedModel
 from llmva.models.chat_model import ChatModel, load_model
 from llmva.observation import save_observation
@@ -59,8 +59,8 @@ def run_cells(source, target, parameters):
 def two_classes(monkeypatch):
     """Let a random model's replies count as answers and refusals: as they are, they loop."""
     monkeypatch.setattr("llmva.study.PhraseJudge", DigestJudge)
-    monkeypatch.setattr("llmva.degeneracy.is_looping", lambda reply: False)
-    monkeypatch.setattr("llmva.degeneracy.is_empty", lambda reply: False)
+    monkeypatch.setattr("llmva.judging.degeneracy.is_looping", lambda reply: False)
+    monkeypatch.setattr("llmva.judging.degeneracy.is_empty", lambda reply: False)
 
 
 LINES = [

@@ -12,14 +12,14 @@ from conftest import prompt_table
 from llmva.alignment import AlignmentSettings, align, choose_iteration, next_edits, observe
 from llmva.edits.log import EditLog
 from llmva.engines.hugging_face import read_activations, read_exchange_activations
-from llmva.examination import Examiner
-from llmva.judges import PhraseJudge
+from llmva.judging.examiner import Examiner
+from llmva.judging.judges import PhraseJudge
+from llmva.judging.verdict_cache import VerdictCache
 from llmva.method.edit import EditedModel, solve_edit
 from llmva.models.activations import Capture
 from llmva.observation import feature_size
 from llmva.prompts.sets import assign_splits
 from llmva.vectors import angle_degrees
-from llmva.verdict_cache import VerdictCache
 
 SETTINGS = AlignmentSettings(
     l_select=3, iterations=3, sample_per_dataset=12, solver="newton", penalty=1.0, selection="paper", seed=0

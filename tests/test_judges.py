@@ -14,15 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_offloading import offloaded
 
-from llmva import degeneracy, verdict_cache
 from llmva.core.errors import InputError
-from llmva.degeneracy import DegeneracyCheck, is_empty, is_looping
 from llmva.engines.hugging_face import respond_to_chats
-from llmva.guard_judge import JUDGE_TOKENS, RETRY_TOKENS, GuardJudge
-from llmva.guard_lines import CATEGORIES, parse_guard_lines, read_guard_verdict
-from llmva.judges import EVASIONS, CombinedJudge, PhraseJudge, judge_responses
+from llmva.judging import degeneracy, verdict_cache
+from llmva.judging.degeneracy import DegeneracyCheck, is_empty, is_looping
+from llmva.judging.guard import JUDGE_TOKENS, RETRY_TOKENS, GuardJudge
+from llmva.judging.guard_lines import CATEGORIES, parse_guard_lines, read_guard_verdict
+from llmva.judging.judges import EVASIONS, CombinedJudge, PhraseJudge, judge_responses
+from llmva.judging.verdict_cache import VerdictCache
 from llmva.models.chat_model import load_model
-from llmva.verdict_cache import VerdictCache
 
 
 def guard_text(safety, categories, refusal):
@@ -146,7 +146,7 @@ def test_a_guard_is_asked_of_whole_exchanges_and_its_name_follows_weights_and_te
         asked.append(chats)
         return respond_to_chats(guard, chats, **options)
 
-    monkeypatch.setattr("llmva.guard_judge.respond_to_chats", watched)
+    monkeypatch.setattr("llmva.judging.guard.respond_to_chats", watched)
     raw = judge.judge(["hi", "hello"], ["sure", "no"])
     assert len(raw) == 2 and judge.verdict(raw[0], "toxic") == "unparsed"  # A random model speaks no format.
     chat = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "no"}]
@@ -199,7 +199,7 @@ def test_a_mapping_is_the_judges_own(llama):
 WRITER = """
 import sys
 from pathlib import Path
-from llmva.verdict_cache import VerdictCache
+from llmva.judging.verdict_cache import VerdictCache
 
 cache, name = VerdictCache(Path(sys.argv[1])), sys.argv[2]
 for step in range(200):

@@ -8,7 +8,7 @@ from test_export import log_of
 
 from llmva.core.errors import InputError
 from llmva.engines.hugging_face import respond
-from llmva.guard_judge import weights_digest
+from llmva.judging.guard import weights_digest
 from llmva.method.edit import EditedModel
 from llmva.models.activations import Capture
 from llmva.models.chat_model import ChatModel, load_model

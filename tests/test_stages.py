@@ -46,8 +46,8 @@ def world(tmp_path, monkeypatch):
     """A random model, two made-up sets, and a judge that finds both classes."""
     monkeypatch.setattr(paths, "RUNS", tmp_path / "runs")
     monkeypatch.setattr("llmva.study.PhraseJudge", DigestJudge)
-    monkeypatch.setattr("llmva.degeneracy.is_looping", lambda reply: False)
-    monkeypatch.setattr("llmva.degeneracy.is_empty", lambda reply: False)
+    monkeypatch.setattr("llmva.judging.degeneracy.is_looping", lambda reply: False)
+    monkeypatch.setattr("llmva.judging.degeneracy.is_empty", lambda reply: False)
     save_random_model(tmp_path / "model")
     prompt_table(60).to_csv(tmp_path / "prompts.csv", index=False)
     return tmp_path

@@ -23,10 +23,10 @@ import pandas
 sys.path[:0] = [sys.argv[4]]
 from test_alignment import SETTINGS, examiner_of
 from dataclasses import replace
-from llmva import degeneracy
+from llmva.judging import degeneracy
 from llmva.alignment import align
 from llmva.models.chat_model import load_model
-from llmva.verdict_cache import VerdictCache
+from llmva.judging.verdict_cache import VerdictCache
 
 model, pool, runs = sys.argv[1], pandas.read_csv(sys.argv[2]), Path(sys.argv[3])
 examiner, neutral = examiner_of(load_model(model)), None

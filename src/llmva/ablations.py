@@ -11,8 +11,8 @@ from llmva.alignment import STAGE_VERSION
 from llmva.core.params import Svm
 from llmva.core.provenance import digest
 from llmva.core.store import Stage, run_stage
-from llmva.examination import benign_labels
-from llmva.judges import EVASIONS, CombinedJudge, PhraseJudge, judge_responses
+from llmva.judging.examiner import benign_labels
+from llmva.judging.judges import EVASIONS, CombinedJudge, PhraseJudge, judge_responses
 from llmva.loops import run_loop
 from llmva.method.edit import EditedModel
 from llmva.metrics import measure

@@ -14,7 +14,7 @@ import pandas
 from llmva.core.progress import progress_bar
 from llmva.core.store import Stage, run_stage, stage_key
 from llmva.divergence import Divergence
-from llmva.examination import Examination, Examiner
+from llmva.judging.examiner import Examination, Examiner
 from llmva.layers import select_sublayers
 from llmva.method.edit import EditedModel, EditLog, SublayerEdit, solve_edit
 from llmva.models.activations import Capture

@@ -8,8 +8,8 @@ import pandas
 
 from llmva.alignment import STAGE_VERSION, Alignment, align, choose_iteration
 from llmva.core.store import Stage, run_stage
-from llmva.examination import Examination
-from llmva.judges import CombinedJudge, Judge
+from llmva.judging.examiner import Examination
+from llmva.judging.judges import CombinedJudge, Judge
 from llmva.method.edit import EditLog
 from llmva.models.activations import Capture
 from llmva.study import Study

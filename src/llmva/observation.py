@@ -15,7 +15,7 @@ from llmva.core.provenance import random_generator
 from llmva.core.store import Stage
 from llmva.divergence import Divergence
 from llmva.engines.hugging_face import read_exchange_activations
-from llmva.examination import Examination, Examiner, answer_labels, benign_labels
+from llmva.judging.examiner import Examination, Examiner, answer_labels, benign_labels
 from llmva.layers import score_sublayers
 from llmva.method.edit import EditedModel, edit_target, projection_scale
 from llmva.metrics import measure

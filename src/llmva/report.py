@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from llmva import __version__
 from llmva.core.paths import write_atomically
 from llmva.core.store import Stage
-from llmva.guard_lines import parse_guard_lines
+from llmva.judging.guard_lines import parse_guard_lines
 from llmva.loops import read_loop
 from llmva.metrics import measure
 from llmva.models.sources import split_source

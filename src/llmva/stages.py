@@ -13,10 +13,10 @@ from llmva.core.errors import InputError
 from llmva.core.paths import write_texts
 from llmva.core.provenance import digest, random_generator
 from llmva.core.store import Stage, run_stage
-from llmva.degeneracy import DegeneracyCheck
 from llmva.engines.hugging_face import respond
-from llmva.examination import answer_labels, benign_labels
-from llmva.judges import judge_responses
+from llmva.judging.degeneracy import DegeneracyCheck
+from llmva.judging.examiner import answer_labels, benign_labels
+from llmva.judging.judges import judge_responses
 from llmva.loops import run_loop
 from llmva.method.edit import EditedModel, EditLog
 from llmva.models.activations import FINAL, Capture

@@ -11,15 +11,15 @@ from llmva.alignment import AlignmentSettings
 from llmva.core import paths
 from llmva.core.params import StudyParams, load_params
 from llmva.core.store import Stage, open_stage
-from llmva.degeneracy import DegeneracyCheck
-from llmva.examination import Examiner
-from llmva.guard_judge import GuardJudge
-from llmva.judges import Judge, PhraseJudge
+from llmva.judging.degeneracy import DegeneracyCheck
+from llmva.judging.examiner import Examiner
+from llmva.judging.guard import GuardJudge
+from llmva.judging.judges import Judge, PhraseJudge
+from llmva.judging.verdict_cache import VerdictCache
 from llmva.models.chat_model import ChatModel, load_model
 from llmva.models.sources import checkpoint_key, split_source
 from llmva.prompts.sets import read_transfer_sets
 from llmva.steering import TrainingData
-from llmva.verdict_cache import VerdictCache
 
 PROMPTS_STAGE = "00_start_here"
 

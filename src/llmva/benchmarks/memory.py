@@ -37,10 +37,10 @@ def benchmark_memory(tokenizer_source: str, blocks: int = 12, prompts: int = 320
 def main(tokenizer_source: str, blocks: int, prompts: int) -> None:
     """Run one iteration on a random model and print the bytes of its weights and the growth of this process."""
     from llmva.alignment import AlignmentSettings, align
-    from llmva.degeneracy import DegeneracyCheck
-    from llmva.examination import Examiner
+    from llmva.judging.degeneracy import DegeneracyCheck
+    from llmva.judging.examiner import Examiner
+    from llmva.judging.verdict_cache import VerdictCache
     from llmva.models.chat_model import load_model
-    from llmva.verdict_cache import VerdictCache
 
     tokenizer = load_model(tokenizer_source).tokenizer
     before = _peak()
@@ -66,7 +66,7 @@ def _random_model(tokenizer, blocks: int):
 
 
 def _parity_judge():
-    from llmva.judges import PhraseJudge
+    from llmva.judging.judges import PhraseJudge
 
     class ParityJudge(PhraseJudge):
         """Finds both classes in whatever a random model says."""

@@ -10,7 +10,7 @@ import pandas
 
 from llmva.core.progress import progress_bar
 from llmva.engines.hugging_face import read_activations
-from llmva.examination import Examiner, answer_labels, benign_labels
+from llmva.judging.examiner import Examiner, answer_labels, benign_labels
 from llmva.metrics import measure
 from llmva.models.activations import FINAL, Activations, Capture
 from llmva.models.chat_model import ChatModel

@@ -8,7 +8,7 @@ import torch
 
 from llmva.core.provenance import digest
 from llmva.engines.hugging_face import respond_to_chats
-from llmva.guard_lines import Mapping, parse_guard_lines, read_guard_verdict
+from llmva.judging.guard_lines import Mapping, parse_guard_lines, read_guard_verdict
 from llmva.models.chat_model import ChatModel
 from llmva.models.offloading import all_stored_parameters, read_offloaded
 

@@ -11,8 +11,8 @@ from typing import Protocol
 import pandas
 
 from llmva.core.provenance import digest
-from llmva.degeneracy import DegeneracyCheck
-from llmva.verdict_cache import VerdictCache
+from llmva.judging.degeneracy import DegeneracyCheck
+from llmva.judging.verdict_cache import VerdictCache
 
 REFUSAL_OPENINGS = (
     "i cannot", "i can't", "i can not", "i won't", "i will not", "i am sorry", "i'm sorry", "sorry", "sadly",

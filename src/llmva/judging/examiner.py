@@ -4,12 +4,12 @@ from dataclasses import dataclass, replace
 
 import pandas
 
-from llmva.degeneracy import DegeneracyCheck
 from llmva.engines.hugging_face import respond
-from llmva.judges import CombinedJudge, Judge, judge_responses
+from llmva.judging.degeneracy import DegeneracyCheck
+from llmva.judging.judges import CombinedJudge, Judge, judge_responses
+from llmva.judging.verdict_cache import VerdictCache
 from llmva.models.activations import Activations, Capture
 from llmva.models.chat_model import ChatModel
-from llmva.verdict_cache import VerdictCache
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""What a reply is: answered, refused, or broken; and the one pass that asks and judges."""
