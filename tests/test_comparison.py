@@ -106,7 +106,7 @@ def test_without_an_adapter_a_command_ends_before_anything_is_fetched_or_written
     tmp_path, monkeypatch, capsys, command
 ):
     monkeypatch.setattr(paths, "RUNS", tmp_path / "runs")
-    monkeypatch.setattr("llmva.harness.load_standard_tasks", lambda: pytest.fail("tasks were fetched"))
+    monkeypatch.setattr("llmva.measures.harness.load_standard_tasks", lambda: pytest.fail("tasks were fetched"))
     with pytest.raises(SystemExit) as done:
         command([str(align_folder(tmp_path, edited=False)[0])])
     printed = capsys.readouterr()
@@ -120,7 +120,7 @@ def test_without_a_network_the_standard_tasks_end_before_the_model_is_loaded(tmp
     def offline():
         raise InputError("standard tasks: cannot be fetched")
 
-    monkeypatch.setattr("llmva.harness.load_standard_tasks", offline)
+    monkeypatch.setattr("llmva.measures.harness.load_standard_tasks", offline)
     monkeypatch.setattr("llmva.comparison.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
     with pytest.raises(SystemExit) as done:
         standard_utility.main([str(folder)])
@@ -131,7 +131,7 @@ def test_the_standard_tasks_are_measured_with_and_without_the_adapter(tmp_path, 
     folder, chat_model, log = align_folder(tmp_path)
     asked, loaded = [], []
 
-    monkeypatch.setattr("llmva.harness.load_standard_tasks", lambda: loaded.append("once") or "tasks")
+    monkeypatch.setattr("llmva.measures.harness.load_standard_tasks", lambda: loaded.append("once") or "tasks")
 
     def measured(speaker, tasks, *, batch_size, most):
         assert tasks == "tasks"

@@ -5,8 +5,8 @@ import pytest
 import torch
 from test_alignment import weights_of
 
-from llmva.divergence import Divergence
 from llmva.engines.hugging_face import read_exchange_activations, respond
+from llmva.measures.divergence import Divergence
 from llmva.models.activations import Capture
 from llmva.models.chat_model import encode_chats, load_model, user_chats
 from llmva.noise import noised
@@ -49,7 +49,7 @@ def test_a_reference_too_large_to_keep_is_asked_again(llama, exchanges, monkeypa
     kept = Divergence(llama, *exchanges, batch_size=2)
     with noised(llama.model, 0.5, seed=1):
         pass
-    monkeypatch.setattr("llmva.divergence.MOST_KEPT", 0)
+    monkeypatch.setattr("llmva.measures.divergence.MOST_KEPT", 0)
     asked = Divergence(llama, *exchanges, batch_size=2)
     assert asked.measure(llama) == kept.measure(llama)
 

@@ -9,10 +9,10 @@ import torch
 from lm_eval.api.instance import Instance
 from tqdm import tqdm
 
-from llmva import harness
 from llmva.core.errors import InputError
 from llmva.engines.hugging_face import respond
-from llmva.harness import HarnessModel, LocalTask, load_standard_tasks, log_samples
+from llmva.measures import harness
+from llmva.measures.harness import HarnessModel, LocalTask, load_standard_tasks, log_samples
 from llmva.models.chat_model import encode_chats, user_chats
 from llmva.steering.residual import changed_residuals
 

@@ -4,7 +4,7 @@ import pandas
 import pytest
 
 from llmva.core.errors import InputError
-from llmva.metrics import correct, count_rates, measure
+from llmva.measures.metrics import correct, count_rates, measure
 
 SETS = {"seval_attack": "toxic", "seval_risk": "toxic", "orfuzzset": "benign", "nq": "benign"}
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from llmva.core import paths
 from llmva.core.errors import InputError
 from llmva.core.params import load_params
+from llmva.measures.utility import TASKS
 from llmva.prompts.sets import (
     COLUMNS,
     SAFETY_SETS,
@@ -30,7 +31,6 @@ from llmva.prompts.sets import (
 )
 from llmva.stages import collect_prompts
 from llmva.study import Study
-from llmva.utility import TASKS
 
 GOOD = "prompt,label\nhow do i bake a cake,benign\nhow do i hurt a friend,toxic\n"
 

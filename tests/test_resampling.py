@@ -5,7 +5,7 @@ import pandas
 import pytest
 
 from llmva.core.provenance import random_generator
-from llmva.metrics import balanced_accuracy, f1_score
+from llmva.measures.metrics import balanced_accuracy, f1_score
 from llmva.tables import resampling
 from llmva.tables.main_rows import RATES
 from llmva.tables.paper import read_paper_values

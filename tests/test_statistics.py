@@ -8,8 +8,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 
 from llmva.core.errors import InputError
 from llmva.core.provenance import random_generator
-from llmva.metrics import measure
-from llmva.statistics import (
+from llmva.measures.intervals import (
     bootstrap_interval,
     compare_methods,
     count_discordant,
@@ -17,6 +16,7 @@ from llmva.statistics import (
     wilson_interval,
     with_intervals,
 )
+from llmva.measures.metrics import measure
 
 SETS = {"seval_attack": "toxic", "seval_risk": "toxic", "orfuzzset": "benign", "nq": "benign"}
 

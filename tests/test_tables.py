@@ -507,8 +507,8 @@ def test_utility_refuses_gaps_and_two_metrics_of_a_task():
 
 
 def test_the_tasks_are_those_that_are_measured():
+    from llmva.measures.utility import TASKS
     from llmva.tables.utility import TASKS as SHOWN
-    from llmva.utility import TASKS
 
     assert tuple(SHOWN) == tuple(TASKS)
 
@@ -607,6 +607,6 @@ def test_bad_results_are_refused(change, words):
 
 
 def test_tables_and_figures_need_no_torch():
-    code = "import sys, llmva.tables, llmva.figures, llmva.statistics; print({'torch', 'sklearn'} & {*sys.modules})"
+    code = "import sys, llmva.tables, llmva.figures, llmva.measures.intervals; print({'torch', 'sklearn'} & {*sys.modules})"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "set()"

@@ -7,16 +7,13 @@ import numpy
 import pandas
 import pytest
 
-from llmva import harness, utility
 from llmva.ablation_records import record_layer_ablation
 from llmva.core.errors import InputError
 from llmva.core.paths import RUNS
 from llmva.core.results import read_results
-from llmva.harness import HarnessModel, load_standard_tasks
-from llmva.models.chat_model import load_model
-from llmva.organisms.tasks import task_table
-from llmva.records import record_transfer, record_utility
-from llmva.utility import (
+from llmva.measures import harness, utility
+from llmva.measures.harness import HarnessModel, load_standard_tasks
+from llmva.measures.utility import (
     CLASSES,
     TASKS,
     list_missing_tasks,
@@ -25,6 +22,9 @@ from llmva.utility import (
     read_answer,
     read_tasks,
 )
+from llmva.models.chat_model import load_model
+from llmva.organisms.tasks import task_table
+from llmva.records import record_transfer, record_utility
 
 ROWS = 30
 ORGANISM = RUNS / "tiny-llama" / "organism"

@@ -14,14 +14,14 @@ from llmva.core.store import Stage, run_stage
 from llmva.judging.examiner import benign_labels
 from llmva.judging.judges import EVASIONS, CombinedJudge, PhraseJudge, judge_responses
 from llmva.loops import run_loop
+from llmva.measures.metrics import measure
+from llmva.measures.utility import measure_utility, read_tasks
 from llmva.method.edit import EditedModel
-from llmva.metrics import measure
 from llmva.models.activations import FINAL
 from llmva.noise import noised
 from llmva.readers import read_activations_of, read_labelled_verdicts
 from llmva.study import Study
 from llmva.svm import fit_svms
-from llmva.utility import measure_utility, read_tasks
 from llmva.vectors import angle_degrees
 
 VERSION = 1

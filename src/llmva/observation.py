@@ -13,12 +13,12 @@ from llmva.core.parallel import map_in_threads
 from llmva.core.paths import write_texts
 from llmva.core.provenance import random_generator
 from llmva.core.store import Stage
-from llmva.divergence import Divergence
 from llmva.engines.hugging_face import read_exchange_activations
 from llmva.judging.examiner import Examination, Examiner, answer_labels, benign_labels
 from llmva.layers import score_sublayers
+from llmva.measures.divergence import Divergence
+from llmva.measures.metrics import measure
 from llmva.method.edit import EditedModel, edit_target, projection_scale
-from llmva.metrics import measure
 from llmva.models.activations import FINAL, Capture
 from llmva.ridge import ridge_input_vector
 from llmva.vectors import ControlVectors, distorted, find_control_vectors, rounded

@@ -6,7 +6,8 @@ from llmva.core.errors import InputError
 from llmva.core.results import write_results
 from llmva.core.store import Stage
 from llmva.loops import LOOPS
-from llmva.metrics import ERROR_RATE, correct
+from llmva.measures.intervals import with_intervals
+from llmva.measures.metrics import ERROR_RATE, correct
 from llmva.observation import read_observation
 from llmva.readers import (
     chosen_l_select,
@@ -16,7 +17,6 @@ from llmva.readers import (
     read_utility,
     read_verdicts,
 )
-from llmva.statistics import with_intervals
 from llmva.steering import METHODS, LlmVa
 from llmva.study import Study
 

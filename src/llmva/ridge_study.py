@@ -18,12 +18,12 @@ from llmva.loops import (
     run_variant,
     stop_iteration,
 )
-from llmva.metrics import measure
+from llmva.measures.metrics import measure
+from llmva.measures.utility import read_tasks, share_kept
 from llmva.readers import read_outcomes, read_utility
 from llmva.records import HEALTH, by_iteration
 from llmva.steering import METHODS, Original
 from llmva.study import Study
-from llmva.utility import read_tasks, share_kept
 
 R = LLM_VA_R.changes
 # The loops whose log is tracked.

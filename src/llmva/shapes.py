@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from llmva.core.errors import InputError
 from llmva.core.params import StudyParams, load_shapes
 from llmva.core.paths import anchored
+from llmva.measures.utility import read_tasks
 from llmva.models.sources import locate, split_source
 from llmva.prompts.public.build import TEST_ROWS
 from llmva.prompts.public.catalogue import SETS
@@ -24,7 +25,6 @@ from llmva.prompts.sets import (
     read_transfer_sets,
     require_two_classes,
 )
-from llmva.utility import read_tasks
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 

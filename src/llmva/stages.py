@@ -18,6 +18,7 @@ from llmva.judging.degeneracy import DegeneracyCheck
 from llmva.judging.examiner import answer_labels, benign_labels
 from llmva.judging.judges import judge_responses
 from llmva.loops import run_loop
+from llmva.measures.utility import list_missing_tasks, read_tasks, require_known_answers
 from llmva.method.edit import EditedModel, EditLog
 from llmva.models.activations import FINAL, Capture
 from llmva.observation import save_observation
@@ -34,7 +35,6 @@ from llmva.prompts.sets import (
 )
 from llmva.readers import read_activations_of, read_labelled_verdicts
 from llmva.study import PROMPTS_STAGE, Study
-from llmva.utility import list_missing_tasks, read_tasks, require_known_answers
 from llmva.vectors import permuted_angles, random_angles, solver_difference
 
 VERSION = 2

@@ -9,7 +9,7 @@ import pandas
 from llmva.comparison import Comparison, find_adapter, read_study
 from llmva.core.errors import InputError, OneLineParser, command
 from llmva.core.paths import write_atomically
-from llmva.utility import measure_standard_utility
+from llmva.measures.utility import measure_standard_utility
 
 COST = "fetches the public sets; two passes over as many rows of six tasks as MOST says, GSM8K with replies"
 
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise InputError("OUT: not given; write `make standard OUT=<folder that make align made> [MOST=200]`")
     if options.most is not None and options.most < 1:
         raise InputError(f"MOST: is {options.most}; it must be at least 1")
-    from llmva.harness import load_standard_tasks  # slow to import
+    from llmva.measures.harness import load_standard_tasks  # slow to import
 
     params = read_study(options.aligned)
     find_adapter(options.aligned)

@@ -11,7 +11,7 @@ import pandas
 from llmva.core.progress import progress_bar
 from llmva.engines.hugging_face import read_activations
 from llmva.judging.examiner import Examiner, answer_labels, benign_labels
-from llmva.metrics import measure
+from llmva.measures.metrics import measure
 from llmva.models.activations import FINAL, Activations, Capture
 from llmva.models.chat_model import ChatModel
 

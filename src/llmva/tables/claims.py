@@ -5,7 +5,7 @@ import pandas
 
 from llmva.core.errors import InputError
 from llmva.core.provenance import random_generator
-from llmva.statistics import Interval
+from llmva.measures.intervals import Interval
 from llmva.tables import printing, resampling
 from llmva.tables.display import Block, Table
 from llmva.tables.main_rows import RATES, SEED, read_runs

@@ -5,7 +5,7 @@ import pandas
 
 from llmva.core.errors import InputError
 from llmva.core.provenance import random_generator
-from llmva.statistics import exact_mcnemar
+from llmva.measures.intervals import exact_mcnemar
 from llmva.tables import resampling
 from llmva.tables.rows import MEAN, REFERENCE, Cell, name_models, spread
 

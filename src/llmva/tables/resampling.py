@@ -12,7 +12,7 @@ import numpy
 import pandas
 from scipy.stats import rankdata
 
-from llmva.statistics import CONFIDENCE, Interval
+from llmva.measures.intervals import CONFIDENCE, Interval
 
 RESAMPLES = 2000
 

@@ -97,7 +97,7 @@ def measure_utility(
     require_known_answers(tasks)
     if tasks.empty:
         return pandas.DataFrame(columns=COLUMNS)
-    from llmva.harness import HarnessModel, LocalTask, log_samples  # slow to import
+    from llmva.measures.harness import HarnessModel, LocalTask, log_samples  # slow to import
 
     model = HarnessModel(chat_model, batch_size=batch_size, max_new_tokens=max_new_tokens)
     defined = {task: LocalTask(task, rows) for task, rows in tasks.groupby("task", sort=False)}
@@ -127,7 +127,7 @@ def measure_standard_utility(
         As from `measure_utility`. The classes are chosen by likelihood; arithmetic is the harness's
         `flexible-extract`, five examples in the prompt, replies of up to 256 tokens.
     """
-    from llmva.harness import HarnessModel, log_samples
+    from llmva.measures.harness import HarnessModel, log_samples
 
     model = HarnessModel(chat_model, batch_size=batch_size, max_new_tokens=STANDARD_MAX_NEW_TOKENS)
     scores = []

@@ -8,7 +8,7 @@ import pandas
 
 from llmva.core.errors import InputError
 from llmva.core.provenance import random_generator
-from llmva.metrics import balanced_accuracy, correct, count_rates, f1_score, measure
+from llmva.measures.metrics import balanced_accuracy, correct, count_rates, f1_score, measure
 
 CONFIDENCE = 0.95
 RESAMPLES = 4999
