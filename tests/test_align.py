@@ -28,8 +28,8 @@ from llmva.judging.guard import GuardJudge
 from llmva.judging.guard_lines import parse_guard_lines, read_guard_verdict
 from llmva.measures.utility import TASKS
 from llmva.method.edit import EditedModel
+from llmva.method.iteration import save_observation
 from llmva.models.chat_model import ChatModel, load_model
-from llmva.observation import save_observation
 from llmva.organisms.tasks import task_table
 
 QUICK = ["--iterations", "2", "--max-new-tokens", "4", "--threads", "1"]
@@ -285,7 +285,7 @@ def test_an_interrupted_run_is_taken_up_again(runs, tmp_path, own_prompts, two_c
 def test_more_iterations_go_on_where_fewer_ended(runs, tmp_path, own_prompts, two_classes, monkeypatch):
     looks = []
     monkeypatch.setattr(
-        "llmva.alignment.save_observation", lambda *a, **k: looks.append(1) or save_observation(*a, **k)
+        "llmva.method.loop.save_observation", lambda *a, **k: looks.append(1) or save_observation(*a, **k)
     )
     folder = save_random_model(tmp_path / "model")
     given = ["--model", folder, "--data", own_prompts, "--out", tmp_path / "aligned", *QUICK]

@@ -9,17 +9,17 @@ import pytest
 import torch
 from conftest import prompt_table
 
-from llmva.alignment import AlignmentSettings, align, choose_iteration, next_edits, observe
 from llmva.edits.log import EditLog
 from llmva.engines.hugging_face import read_activations, read_exchange_activations
 from llmva.judging.examiner import Examiner
 from llmva.judging.judges import PhraseJudge
 from llmva.judging.verdict_cache import VerdictCache
+from llmva.method.control_vectors import angle_degrees
 from llmva.method.edit import EditedModel, solve_edit
+from llmva.method.iteration import feature_size
+from llmva.method.loop import AlignmentSettings, align, choose_iteration, next_edits, observe
 from llmva.models.activations import Capture
-from llmva.observation import feature_size
 from llmva.prompts.sets import assign_splits
-from llmva.vectors import angle_degrees
 
 SETTINGS = AlignmentSettings(
     l_select=3, iterations=3, sample_per_dataset=12, solver="newton", penalty=1.0, selection="paper", seed=0
@@ -169,7 +169,7 @@ def test_a_vanishing_scale_skips_the_sublayer(llama, pool, tmp_path):
 
 @pytest.mark.parametrize(("rates", "kept"), [((0.5, 0.2, 0.3), 3), ((0.5, 0.09, 0.9), 2), ((0.15, 0.09, 0.9), 3)])
 def test_the_loop_stops_when_f1_collapses_to_under_half(llama, pool, tmp_path, monkeypatch, rates, kept):
-    from llmva import observation
+    from llmva.method import iteration as observation
 
     given = iter(rates)
     monkeypatch.setattr(observation, "measure", lambda rows: {"f1": next(given), "strict_f1": 0.0, "asr": 0.0})
@@ -178,7 +178,7 @@ def test_the_loop_stops_when_f1_collapses_to_under_half(llama, pool, tmp_path, m
 
 
 def test_the_earliest_best_iteration_wins_by_the_chosen_metric(llama, pool, tmp_path, monkeypatch):
-    from llmva import observation
+    from llmva.method import iteration as observation
 
     given = iter([{"f1": 0.5, "strict_f1": 0.5}, {"f1": 0.8, "strict_f1": 0.6}, {"f1": 0.9, "strict_f1": 0.6}] * 2)
     monkeypatch.setattr(observation, "measure", lambda rows: next(given))

@@ -7,12 +7,13 @@ import pandas
 import pytest
 from matplotlib import pyplot
 
-from llmva import alignment, figures
+from llmva import figures
 from llmva.core import paths
 from llmva.core.errors import InputError
 from llmva.core.params import known_slugs, load_params
 from llmva.core.results import is_organism, read_results, write_results
 from llmva.figures import ablation_panels, comparison, panels, tidying
+from llmva.method import loop as alignment
 
 LAYERS = 6
 SLUGS = ["tiny-gemma2", "tiny-llama", "tiny-qwen2"]

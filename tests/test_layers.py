@@ -5,8 +5,8 @@ import pandas
 import pytest
 
 from llmva.core.errors import InputError
-from llmva.layers import score_sublayers, select_sublayers
-from llmva.vectors import ControlVectors
+from llmva.method.control_vectors import ControlVectors
+from llmva.method.layer_selection import score_sublayers, select_sublayers
 
 
 def vectors(answer, benign, answer_accuracy=1.0, benign_accuracy=1.0) -> ControlVectors:

@@ -4,10 +4,10 @@ import numpy
 import pytest
 import torch
 
+from llmva.method.control_vectors import find_control_vectors
 from llmva.method.edit import edit_target, projection_scale
-from llmva.observation import feature_size
-from llmva.ridge import ridge_input_vector
-from llmva.vectors import find_control_vectors
+from llmva.method.iteration import feature_size
+from llmva.method.ridge_edit import ridge_input_vector
 
 
 @pytest.fixture

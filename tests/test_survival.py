@@ -24,7 +24,7 @@ sys.path[:0] = [sys.argv[4]]
 from test_alignment import SETTINGS, examiner_of
 from dataclasses import replace
 from llmva.judging import degeneracy
-from llmva.alignment import align
+from llmva.method.loop import align
 from llmva.models.chat_model import load_model
 from llmva.judging.verdict_cache import VerdictCache
 

@@ -7,11 +7,10 @@ from hypothesis import strategies as st
 from scipy.optimize import nnls
 from sklearn.svm import LinearSVC
 
-from llmva import newton
 from llmva.benchmarks.solver import draw_features
 from llmva.core.errors import InputError
-from llmva.svm import fit_svms
-from llmva.vectors import (
+from llmva.method import newton
+from llmva.method.control_vectors import (
     angle_degrees,
     distorted,
     find_control_vectors,
@@ -20,6 +19,7 @@ from llmva.vectors import (
     rounded,
     solver_difference,
 )
+from llmva.method.svm import fit_svms
 
 few_examples = settings(max_examples=30, deadline=None, derandomize=True)
 
@@ -300,7 +300,7 @@ def test_permuting_keeps_class_counts_and_left_out_rows(monkeypatch):
         seen["columns"] = columns
         return fit_svms(features, columns, **options)
 
-    monkeypatch.setattr("llmva.vectors.fit_svms", fit)
+    monkeypatch.setattr("llmva.method.control_vectors.fit_svms", fit)
     permuted_angles(features, *labels.T, draws=3, generator=generator(18))
     columns = seen["columns"].T
     for shuffled, original in zip(columns, [labels[:, 0], labels[:, 1]] * 3, strict=True):

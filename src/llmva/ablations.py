@@ -7,7 +7,6 @@ import numpy
 import pandas
 from sklearn.metrics import cohen_kappa_score
 
-from llmva.alignment import STAGE_VERSION
 from llmva.core.params import Svm
 from llmva.core.provenance import digest
 from llmva.core.store import Stage, run_stage
@@ -16,13 +15,14 @@ from llmva.judging.judges import EVASIONS, CombinedJudge, PhraseJudge, judge_res
 from llmva.loops import run_loop
 from llmva.measures.metrics import measure
 from llmva.measures.utility import measure_utility, read_tasks
+from llmva.method.control_vectors import angle_degrees
 from llmva.method.edit import EditedModel
+from llmva.method.loop import STAGE_VERSION
+from llmva.method.svm import fit_svms
 from llmva.models.activations import FINAL
 from llmva.noise import noised
 from llmva.readers import read_activations_of, read_labelled_verdicts
 from llmva.study import Study
-from llmva.svm import fit_svms
-from llmva.vectors import angle_degrees
 
 VERSION = 1
 # Of each weight matrix' own standard deviation.

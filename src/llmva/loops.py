@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pandas
 
-from llmva.alignment import STAGE_VERSION, Alignment, align, choose_iteration
 from llmva.core.store import Stage, run_stage
 from llmva.judging.examiner import Examination
 from llmva.judging.judges import CombinedJudge, Judge
 from llmva.method.edit import EditLog
+from llmva.method.loop import STAGE_VERSION, Alignment, align, choose_iteration
 from llmva.models.activations import Capture
 from llmva.study import Study
 

@@ -16,8 +16,8 @@ from llmva.core.paths import anchored
 from llmva.core.store import is_whole
 from llmva.loops import LLM_VA_R, LOOPS
 from llmva.machines import GPUS, Machine, choose_machine, require_machine
+from llmva.method.iteration import NEUTRAL_TOKENS
 from llmva.models.chat_model import SHARE_FOR_WEIGHTS
-from llmva.observation import NEUTRAL_TOKENS
 from llmva.ridge_study import CONTROLS, PARTS
 from llmva.shapes import BYTES, Amounts, Shape, count_amounts, expect_amounts, find_shape, find_shapes, is_here
 from llmva.steering import METHODS

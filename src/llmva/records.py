@@ -8,7 +8,7 @@ from llmva.core.store import Stage
 from llmva.loops import LOOPS
 from llmva.measures.intervals import with_intervals
 from llmva.measures.metrics import ERROR_RATE, correct
-from llmva.observation import read_observation
+from llmva.method.iteration import read_observation
 from llmva.readers import (
     chosen_l_select,
     read_activations_of,

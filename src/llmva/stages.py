@@ -8,7 +8,6 @@ import numpy
 import pandas
 from safetensors.numpy import load_file, save_file
 
-from llmva.alignment import STAGE_VERSION, Alignment
 from llmva.core.errors import InputError
 from llmva.core.paths import write_texts
 from llmva.core.provenance import digest, random_generator
@@ -19,9 +18,11 @@ from llmva.judging.examiner import answer_labels, benign_labels
 from llmva.judging.judges import judge_responses
 from llmva.loops import run_loop
 from llmva.measures.utility import list_missing_tasks, read_tasks, require_known_answers
+from llmva.method.control_vectors import permuted_angles, random_angles, solver_difference
 from llmva.method.edit import EditedModel, EditLog
+from llmva.method.iteration import save_observation
+from llmva.method.loop import STAGE_VERSION, Alignment
 from llmva.models.activations import FINAL, Capture
-from llmva.observation import save_observation
 from llmva.prompts.sets import (
     assign_splits,
     describe_pool,
@@ -35,7 +36,6 @@ from llmva.prompts.sets import (
 )
 from llmva.readers import read_activations_of, read_labelled_verdicts
 from llmva.study import PROMPTS_STAGE, Study
-from llmva.vectors import permuted_angles, random_angles, solver_difference
 
 VERSION = 2
 # Where the data bring no tasks.

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pandas
 
-from llmva.alignment import align
 from llmva.benchmarks.timing import ratio_of_times
 from llmva.engines.hugging_face import read_activations
 from llmva.judging.examiner import Examination, Examiner
 from llmva.judging.guard import GuardJudge
 from llmva.judging.verdict_cache import VerdictCache
 from llmva.method.edit import EditedModel, EditLog
+from llmva.method.iteration import fit_all
+from llmva.method.loop import align
 from llmva.models.activations import Capture
-from llmva.observation import fit_all
 from llmva.prompts.sets import draw_sample
 from llmva.study import Study
 

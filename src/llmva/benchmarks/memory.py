@@ -36,10 +36,10 @@ def benchmark_memory(tokenizer_source: str, blocks: int = 12, prompts: int = 320
 
 def main(tokenizer_source: str, blocks: int, prompts: int) -> None:
     """Run one iteration on a random model and print the bytes of its weights and the growth of this process."""
-    from llmva.alignment import AlignmentSettings, align
     from llmva.judging.degeneracy import DegeneracyCheck
     from llmva.judging.examiner import Examiner
     from llmva.judging.verdict_cache import VerdictCache
+    from llmva.method.loop import AlignmentSettings, align
     from llmva.models.chat_model import load_model
 
     tokenizer = load_model(tokenizer_source).tokenizer

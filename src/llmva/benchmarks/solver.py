@@ -5,8 +5,8 @@ import time
 import numpy
 
 from llmva.core.provenance import random_generator
-from llmva.svm import SOLVERS, fit_svms
-from llmva.vectors import angle_degrees
+from llmva.method.control_vectors import angle_degrees
+from llmva.method.svm import SOLVERS, fit_svms
 
 # Two dimensions this many times as large as the others, as residual streams have them.
 MASSIVE, MASSIVE_DIMENSIONS = 100, 2

@@ -57,7 +57,7 @@ class Probe(BaseModel):
 
 
 class Ridge(BaseModel):
-    """LLM-VA-R: lambda, mu (see `llmva.ridge`), and T for each number of sublayers."""
+    """LLM-VA-R: lambda, mu (see `llmva.method.ridge_edit`), and T for each number of sublayers."""
 
     model_config = STRICT
 

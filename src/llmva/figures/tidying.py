@@ -17,7 +17,7 @@ PLACEHOLDERS = {
     "sample": ".+",
     **dict.fromkeys(("layer", "iteration", "degrees", "draw", "l_select"), r"\d+"),
 }
-# Where the loop gives up, as `llmva.alignment` has it; that module needs torch, and figures do not.
+# Where the loop gives up, as `llmva.method.loop` has it; that module needs torch, and figures do not.
 LOWEST_F1 = 0.1
 
 

@@ -69,7 +69,7 @@ def solve_edit(
     scale : float
         s = sigma_a / sigma_b.
     input_vector : (d_in,) float array, optional
-        Taken instead of the exact one (see `llmva.ridge`); the bias is edited exactly either way.
+        Taken instead of the exact one (see `llmva.method.ridge_edit`); the bias is edited exactly either way.
 
     Raises
     ------

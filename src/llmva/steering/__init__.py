@@ -1,6 +1,6 @@
 """Methods behind one protocol; a new one is a file here and a line in `METHODS`.
 
-LLM-VA has the same protocol but is not in the registry, since its fitting is the loop of `llmva.alignment`.
+LLM-VA has the same protocol but is not in the registry, since its fitting is the loop of `llmva.method.loop`.
 """
 
 from llmva.steering.alpha_steer import AlphaSteer

@@ -9,7 +9,7 @@ from llmva.steering.base import TrainingData
 
 
 class LlmVa:
-    """The weights of one iteration of an alignment (see `llmva.alignment`).
+    """The weights of one iteration of an alignment (see `llmva.method.loop`).
 
     Parameters
     ----------

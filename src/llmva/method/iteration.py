@@ -15,13 +15,13 @@ from llmva.core.provenance import random_generator
 from llmva.core.store import Stage
 from llmva.engines.hugging_face import read_exchange_activations
 from llmva.judging.examiner import Examination, Examiner, answer_labels, benign_labels
-from llmva.layers import score_sublayers
 from llmva.measures.divergence import Divergence
 from llmva.measures.metrics import measure
+from llmva.method.control_vectors import ControlVectors, distorted, find_control_vectors, rounded
 from llmva.method.edit import EditedModel, edit_target, projection_scale
+from llmva.method.layer_selection import score_sublayers
+from llmva.method.ridge_edit import ridge_input_vector
 from llmva.models.activations import FINAL, Capture
-from llmva.ridge import ridge_input_vector
-from llmva.vectors import ControlVectors, distorted, find_control_vectors, rounded
 
 # Tokens of neutral text whose module inputs a ridge edit leaves alone.
 NEUTRAL_TOKENS = 4096
@@ -36,7 +36,7 @@ class AlignmentSettings:
     feature_scale : str
         `raw`, `rms` or `length`: what each sublayer's features are divided by before the SVMs (`feature_size`).
     update : str
-        `exact` (Eq. 9), or `ridge` with `neutral_weight` lambda and `damping` mu (see `llmva.ridge`).
+        `exact` (Eq. 9), or `ridge` with `neutral_weight` lambda and `damping` mu (see `llmva.method.ridge_edit`).
     neutral_left_out : tuple of str
         Tasks whose neutral prompts a ridge edit does not see.
     basis : str

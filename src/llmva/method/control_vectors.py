@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy
 import torch
 
-from llmva.svm import SOLVERS, fit_svms, svm_objective
+from llmva.method.svm import SOLVERS, fit_svms, svm_objective
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ def find_control_vectors(
     validation : tuple
         Features, benign labels and answer labels of the validation split.
     penalty, solver
-        As in `llmva.svm.fit_svms`.
+        As in `llmva.method.svm.fit_svms`.
 
     Raises
     ------

@@ -4,7 +4,7 @@ import numpy
 import pandas
 
 from llmva.core.errors import InputError
-from llmva.vectors import ControlVectors
+from llmva.method.control_vectors import ControlVectors
 
 
 def score_sublayers(vectors: dict[str, ControlVectors], final: ControlVectors) -> pandas.DataFrame:

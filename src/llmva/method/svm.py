@@ -8,7 +8,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 
 from llmva.core.errors import InputError
-from llmva.newton import solve_newton
+from llmva.method.newton import solve_newton
 
 SOLVERS = ("newton", "liblinear")
 LIBLINEAR_ROUNDS = 2000

@@ -14,11 +14,11 @@ import pandas
 from llmva.core.progress import progress_bar
 from llmva.core.store import Stage, run_stage, stage_key
 from llmva.judging.examiner import Examination, Examiner
-from llmva.layers import select_sublayers
 from llmva.measures.divergence import Divergence
 from llmva.method.edit import EditedModel, EditLog, SublayerEdit, solve_edit
+from llmva.method.iteration import AlignmentSettings, Observation, read_observation, save_observation
+from llmva.method.layer_selection import select_sublayers
 from llmva.models.activations import Capture
-from llmva.observation import AlignmentSettings, Observation, read_observation, save_observation
 from llmva.prompts.sets import draw_sample
 
 __all__ = ["Alignment", "AlignmentSettings", "align", "choose_iteration", "next_edits", "observe"]
