@@ -131,32 +131,32 @@ figure8: $(call manifests,09_ablation_layers) ## Figure 8: number of sublayers (
 figure10: $(call manifests,03_layer_selection) ## Figure 10: scores of the sublayers (6 min per model)
 figure11: $(call manifests,11_judges) ## Figure 11: two judges against one (13 min per model)
 utility: figure5 ## the table behind Figure 5
-	@$(PYTHON) -m llmva.tables utility --models $(MODELS) --seeds $(SEEDS)
+	@$(PYTHON) -m llmva.paper.tables utility --models $(MODELS) --seeds $(SEEDS)
 judges noise shortcuts: $(call manifests,11_judges) ## tables of the controls: judges' agreement, gibberish, templates (13 min per model)
-	@$(PYTHON) -m llmva.tables $@ --models $(MODELS)
+	@$(PYTHON) -m llmva.paper.tables $@ --models $(MODELS)
 draws: $(call drawn,05_main_results) ## Table 2's spread over seeds of the study, of two organisms (half an hour per study)
-	@$(PYTHON) -m llmva.tables $@ --models $(STUDIES)
+	@$(PYTHON) -m llmva.paper.tables $@ --models $(STUDIES)
 figure13 ridge: fresh ## LLM-VA-R on fresh organisms, taken apart (12 organisms, half an hour each)
 
 $(TABLES):
-	@$(PYTHON) -m llmva.tables $@ --models $(MODELS) --seeds $(SEEDS)
+	@$(PYTHON) -m llmva.paper.tables $@ --models $(MODELS) --seeds $(SEEDS)
 $(filter-out figure13,$(FIGURES)):
-	@$(PYTHON) -m llmva.figures $@ --models $(MODELS) --seeds $(SEEDS)
+	@$(PYTHON) -m llmva.paper.figures $@ --models $(MODELS) --seeds $(SEEDS)
 figure13:
-	@$(PYTHON) -m llmva.figures $@ --models $(FRESH)
+	@$(PYTHON) -m llmva.paper.figures $@ --models $(FRESH)
 ridge:
-	@$(PYTHON) -m llmva.tables $@ --models $(FRESH)
+	@$(PYTHON) -m llmva.paper.tables $@ --models $(FRESH)
 fresh: $(FRESH:%=runs/%/13_ridge_edit/manifest.json) ## notebook 13 on FRESH, seeds that no choice was made on
 
 any_fresh = $(wildcard $(FRESH:%=results/%/ridge.csv))
 any_drawn = $(wildcard $(DRAWS:%=results/%/table2.csv))
 tables: $(ENV) ## all tables from the tracked results/ alone (30 s)
-	$(PYTHON) -m llmva.tables all --models $(MODELS) --seeds $(shown)
-	$(if $(any_drawn),$(PYTHON) -m llmva.tables draws --present --models $(STUDIES))
-	$(if $(any_fresh),$(PYTHON) -m llmva.tables ridge --present --models $(FRESH))
+	$(PYTHON) -m llmva.paper.tables all --models $(MODELS) --seeds $(shown)
+	$(if $(any_drawn),$(PYTHON) -m llmva.paper.tables draws --present --models $(STUDIES))
+	$(if $(any_fresh),$(PYTHON) -m llmva.paper.tables ridge --present --models $(FRESH))
 figures: $(ENV) ## all figures from the tracked results/ alone (60 s)
-	$(PYTHON) -m llmva.figures all --models $(MODELS) --seeds $(shown)
-	$(if $(any_fresh),$(PYTHON) -m llmva.figures figure13 --present --models $(FRESH))
+	$(PYTHON) -m llmva.paper.figures all --models $(MODELS) --seeds $(shown)
+	$(if $(any_fresh),$(PYTHON) -m llmva.paper.figures figure13 --present --models $(FRESH))
 
 STAGES := 02_svm_identification 06_utility 07_ablation_angle 08_ablation_iterations 09_ablation_layers 10_transferability 11_judges
 all: $(foreach stage,$(STAGES),$(call manifests,$(stage))) seeds ## every table and figure of the paper (with -j2: 2 hours for six organisms)

@@ -109,7 +109,7 @@ NAMES = {module_name(path) for path in MODULES}
 
 
 def test_tables_and_figures_need_no_model():
-    code = "import sys, llmva.tables, llmva.figures; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    code = "import sys, llmva.paper.tables, llmva.paper.figures; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -13,10 +13,10 @@ import pandas
 import pytest
 from matplotlib import image
 
-from llmva import figures, tables
 from llmva.core import paths
 from llmva.core.params import known_slugs
 from llmva.core.results import is_organism
+from llmva.paper import figures, tables
 from llmva.ridge_study import BASELINES, CONTROLS, PARTS
 
 BASES = ["tiny-llama", "tiny-gemma2", "tiny-mistral", "tiny-phi3", "tiny-qwen2", "tiny-qwen3"]
@@ -104,7 +104,7 @@ def test_make_rebuilds_what_is_committed(committed):
         assert "--seeds 1\n" in planned(target, "SEEDS=1")
     # What a reader ran alone is not averaged with what is tracked of other seeds.
     whole = planned("all", "MODELS=tiny-llama")
-    assert "llmva.tables all --models tiny-llama --seeds 1\n" in whole and "--seeds 3" not in whole
+    assert "llmva.paper.tables all --models tiny-llama --seeds 1\n" in whole and "--seeds 3" not in whole
 
 
 def test_what_rests_on_fresh_organisms_is_rebuilt_from_results(committed):

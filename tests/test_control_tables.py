@@ -5,11 +5,11 @@ import pandas
 import pytest
 from test_tables import long_results
 
-from llmva import tables
 from llmva.core import paths
 from llmva.core.errors import InputError
 from llmva.core.results import write_results
-from llmva.tables.controls import CONTROLS
+from llmva.paper import tables
+from llmva.paper.tables.controls import CONTROLS
 
 
 @pytest.fixture(autouse=True)

@@ -7,13 +7,13 @@ import pandas
 import pytest
 from matplotlib import pyplot
 
-from llmva import figures
 from llmva.core import paths
 from llmva.core.errors import InputError
 from llmva.core.params import known_slugs, load_params
 from llmva.core.results import is_organism, read_results, write_results
-from llmva.figures import ablation_panels, comparison, panels, tidying
 from llmva.method import loop as alignment
+from llmva.paper import figures
+from llmva.paper.figures import ablation_panels, comparison, panels, tidying
 
 LAYERS = 6
 SLUGS = ["tiny-gemma2", "tiny-llama", "tiny-qwen2"]

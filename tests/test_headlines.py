@@ -4,9 +4,9 @@ import numpy
 import pandas
 import pytest
 
-from llmva.tables import headlines
-from llmva.tables.headlines import build_headlines, judge_claim
-from llmva.tables.paper import headline
+from llmva.paper.tables import headlines
+from llmva.paper.tables.headlines import build_headlines, judge_claim
+from llmva.paper.tables.paper import headline
 
 RUNS = [f"tiny-{name}{seed}" for name in ("llama", "qwen2") for seed in ("", "-s1", "-s2")]
 # By quantity and method, by run: everything is the same in each run, but LLM-VA's utility.

@@ -14,7 +14,7 @@ from llmva.core import paths
 from llmva.core.errors import InputError
 from llmva.core.params import SHAPES, StudyParams, known_slugs, load_params
 from llmva.core.results import is_organism
-from llmva.tables.paper import read_paper_values
+from llmva.paper.tables.paper import read_paper_values
 
 PER_MODEL = sorted(paths.NOTEBOOKS.glob("[01]*.ipynb"))
 TRACKED = paths.PARAMS

@@ -8,7 +8,7 @@ from test_committed import committed  # noqa: F401
 
 from llmva.core import paths
 from llmva.core.paths import ROOT
-from llmva.tables import TABLES
+from llmva.paper.tables import TABLES
 
 TASKS = ("cola", "mnli", "rte", "mrpc", "sst", "gsm", "mean")
 

@@ -6,9 +6,9 @@ import pytest
 
 from llmva.core.provenance import random_generator
 from llmva.measures.metrics import balanced_accuracy, f1_score
-from llmva.tables import resampling
-from llmva.tables.main_rows import RATES
-from llmva.tables.paper import read_paper_values
+from llmva.paper.tables import resampling
+from llmva.paper.tables.main_rows import RATES
+from llmva.paper.tables.paper import read_paper_values
 
 TOXIC = numpy.array([True, True, False, False])
 

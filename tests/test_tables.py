@@ -9,13 +9,13 @@ import pandas
 import pytest
 from statsmodels.stats.contingency_tables import mcnemar
 
-from llmva import tables
 from llmva.core import paths
 from llmva.core.errors import InputError
 from llmva.core.results import read_results, write_results
-from llmva.tables import paper
-from llmva.tables.main_rows import RATES, columns_of, metrics_of
-from llmva.tables.rows import BASELINES, OURS, add_seeds, is_variant, name_models, order_methods
+from llmva.paper import tables
+from llmva.paper.tables import paper
+from llmva.paper.tables.main_rows import RATES, columns_of, metrics_of
+from llmva.paper.tables.rows import BASELINES, OURS, add_seeds, is_variant, name_models, order_methods
 
 METRICS = ["seval_attack_asr", "seval_risk_asr", "orfuzzset_orr", "nq_orr"]
 METRICS += ["f1", "balanced_accuracy", "degenerate", "strict_f1"]
@@ -508,7 +508,7 @@ def test_utility_refuses_gaps_and_two_metrics_of_a_task():
 
 def test_the_tasks_are_those_that_are_measured():
     from llmva.measures.utility import TASKS
-    from llmva.tables.utility import TASKS as SHOWN
+    from llmva.paper.tables.utility import TASKS as SHOWN
 
     assert tuple(SHOWN) == tuple(TASKS)
 
@@ -607,6 +607,6 @@ def test_bad_results_are_refused(change, words):
 
 
 def test_tables_and_figures_need_no_torch():
-    code = "import sys, llmva.tables, llmva.figures, llmva.measures.intervals; print({'torch', 'sklearn'} & {*sys.modules})"
+    code = "import sys, llmva.paper.tables, llmva.paper.figures, llmva.measures.intervals; print({'torch', 'sklearn'} & {*sys.modules})"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "set()"

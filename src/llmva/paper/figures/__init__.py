@@ -1,6 +1,6 @@
 """Figures from `results/` alone: listed in `catalogue`, drawn and written in `drawing`."""
 
-from llmva.figures.drawing import (
+from llmva.paper.figures.drawing import (
     APART,
     FIGURES,
     add_seeds,

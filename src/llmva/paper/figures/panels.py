@@ -4,7 +4,7 @@ import numpy
 import pandas
 
 from llmva.core.errors import InputError
-from llmva.figures.tidying import parse_metrics, print_name, spread_runs, title_of, widen
+from llmva.paper.figures.tidying import parse_metrics, print_name, spread_runs, title_of, widen
 
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, GREY = "#0072B2", "#D55E00", "#009E73", "#A24A80", "#E69F00", "#8A8A8A"
 SKY = "#56B4E9"
@@ -77,7 +77,9 @@ def tidy_projections(results: pandas.DataFrame) -> pandas.DataFrame:
     parts = parse_metrics(results, "<vector>_projection.<kind>.<layer>.<verdict>")
     unknown = sorted(set(parts["dataset"]) - set(SET_LABELS))
     if unknown:
-        raise InputError(f"{unknown[0]}: benign or toxic is not known; add the set to llmva.figures.panels.SET_LABELS")
+        raise InputError(
+            f"{unknown[0]}: benign or toxic is not known; add the set to llmva.paper.figures.panels.SET_LABELS"
+        )
     parts["class"] = parts["verdict"].where(parts["vector"] == "answer", parts["dataset"].map(SET_LABELS))
     # A verdict that could not be read lies on neither side, and a vector that was not fitted gives no number.
     parts = parts[parts["class"].isin(list(CLASS_STYLES)) & numpy.isfinite(parts["value"])]

@@ -1,7 +1,7 @@
 """Figures from `results/` alone: PDF without a date, PNG, and the plotted data as CSV.
 
-`python -m llmva.figures figure9 --models tiny-llama tiny-qwen2` draws one figure over the models
-and one for each; `python -m llmva.figures all` draws every figure that has results. With
+`python -m llmva.paper.figures figure9 --models tiny-llama tiny-qwen2` draws one figure over the models
+and one for each; `python -m llmva.paper.figures all` draws every figure that has results. With
 `--seeds 3`, the organisms' seeds `-s1` and `-s2` join in where they have results, as a mean.
 """
 
@@ -21,10 +21,10 @@ from llmva.core import paths
 from llmva.core.errors import InputError, command
 from llmva.core.params import known_slugs
 from llmva.core.results import is_organism, result_path
-from llmva.figures.catalogue import FIGURES
-from llmva.figures.designs import STYLE, Design
-from llmva.figures.tidying import group_seeds, read_long
-from llmva.tables import rows
+from llmva.paper.figures.catalogue import FIGURES
+from llmva.paper.figures.designs import STYLE, Design
+from llmva.paper.figures.tidying import group_seeds, read_long
+from llmva.paper.tables import rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -151,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     # Files are all it makes, so that a machine without a display serves as well.
     matplotlib.use("Agg")
-    parser = argparse.ArgumentParser(prog="python -m llmva.figures", description="Draw figures from results/.")
+    parser = argparse.ArgumentParser(prog="python -m llmva.paper.figures", description="Draw figures from results/.")
     parser.add_argument("item", help=f"{', '.join(FIGURES)}, or all: every figure that has results")
     parser.add_argument("--models", nargs="+", help="slugs; default: the organisms of papermill_params/")
     parser.add_argument("--seeds", type=int, default=1, help="seeds of each organism, where they have results")

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import pandas
 
-from llmva.figures.panels import BLUE, GREEN, GREY, ORANGE, PURPLE, RIGHT_ANGLE, SKY, VERMILLION
-from llmva.figures.tidying import (
+from llmva.paper.figures.panels import BLUE, GREEN, GREY, ORANGE, PURPLE, RIGHT_ANGLE, SKY, VERMILLION
+from llmva.paper.figures.tidying import (
     carry_forward,
     count_stops,
     parse_metrics,

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 import numpy
 import pandas
 
-from llmva.figures.designs import add_legend, new_figure
-from llmva.figures.panels import BLUE, VERMILLION, model_style
-from llmva.figures.tidying import (
+from llmva.paper.figures.designs import add_legend, new_figure
+from llmva.paper.figures.panels import BLUE, VERMILLION, model_style
+from llmva.paper.figures.tidying import (
     in_order,
     parse_metrics,
     print_name,
@@ -17,7 +17,7 @@ from llmva.figures.tidying import (
     title_of,
     widen,
 )
-from llmva.tables.rows import is_variant, order_methods
+from llmva.paper.tables.rows import is_variant, order_methods
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,11 +7,11 @@ from statsmodels.stats.multitest import multipletests
 from llmva.core.errors import InputError
 from llmva.core.params import SEED_SUFFIX
 from llmva.core.provenance import random_generator
-from llmva.tables import resampling
-from llmva.tables.display import Block, Table
-from llmva.tables.main_rows import SEED
-from llmva.tables.printing import Column, as_count, as_decimal, as_p_value, as_score, as_text
-from llmva.tables.rows import order_methods
+from llmva.paper.tables import resampling
+from llmva.paper.tables.display import Block, Table
+from llmva.paper.tables.main_rows import SEED
+from llmva.paper.tables.printing import Column, as_count, as_decimal, as_p_value, as_score, as_text
+from llmva.paper.tables.rows import order_methods
 
 REFERENCE, PAPER = "LLM-VA-R", "LLM-VA"
 METRICS = {

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import numpy
 import pandas
 
-from llmva.figures.ablation_panels import STOP_MARK
-from llmva.figures.designs import add_legend, new_figure
-from llmva.figures.panels import BLUE, GREY, model_style
-from llmva.figures.tidying import (
+from llmva.paper.figures.ablation_panels import STOP_MARK
+from llmva.paper.figures.designs import add_legend, new_figure
+from llmva.paper.figures.panels import BLUE, GREY, model_style
+from llmva.paper.figures.tidying import (
     carry_forward,
     count_stops,
     group_seeds,

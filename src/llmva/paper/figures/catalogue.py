@@ -1,7 +1,7 @@
 """The figures that can be drawn: for each, its results, its panels and its sizes."""
 
-from llmva.figures import ablation_panels, comparison, framework, panels, parts
-from llmva.figures.designs import Blocks, Design
+from llmva.paper.figures import ablation_panels, comparison, framework, panels, parts
+from llmva.paper.figures.designs import Blocks, Design
 
 ANGLES = {
     "source": "figure9",

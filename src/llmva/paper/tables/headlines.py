@@ -7,13 +7,13 @@ import numpy
 import pandas
 
 from llmva.core.provenance import random_generator
-from llmva.tables import printing, resampling
-from llmva.tables.display import Block, Table
-from llmva.tables.main_rows import RATES, SEED, read_runs
-from llmva.tables.paper import headline
-from llmva.tables.printing import Column
-from llmva.tables.rows import CONSTANT, ORIGINAL, OURS, REFERENCE, Cell, is_variant, name_models, spread
-from llmva.tables.utility import TASKS
+from llmva.paper.tables import printing, resampling
+from llmva.paper.tables.display import Block, Table
+from llmva.paper.tables.main_rows import RATES, SEED, read_runs
+from llmva.paper.tables.paper import headline
+from llmva.paper.tables.printing import Column
+from llmva.paper.tables.rows import CONSTANT, ORIGINAL, OURS, REFERENCE, Cell, is_variant, name_models, spread
+from llmva.paper.tables.utility import TASKS
 
 # Of the baselines here, those that the paper's Table 2 has.
 PAPERS_OWN = ("VectorSteer", "AlphaSteer", "AlphaSteer+", "SCANS")

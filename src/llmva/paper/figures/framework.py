@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy
 import pandas
 
-from llmva.figures.designs import new_figure
-from llmva.figures.panels import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION
+from llmva.paper.figures.designs import new_figure
+from llmva.paper.figures.panels import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

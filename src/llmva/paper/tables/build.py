@@ -1,7 +1,7 @@
 """Tables from `results/` alone: CSV at full precision, LaTeX and Markdown as printed.
 
-`python -m llmva.tables table2 --models tiny-llama tiny-qwen2 --seeds 3` builds one table and prints
-it; `python -m llmva.tables all` builds every table that has results.
+`python -m llmva.paper.tables table2 --models tiny-llama tiny-qwen2 --seeds 3` builds one table and prints
+it; `python -m llmva.paper.tables all` builds every table that has results.
 """
 
 import argparse
@@ -14,9 +14,9 @@ from llmva.core import paths
 from llmva.core.errors import InputError, command
 from llmva.core.params import known_slugs
 from llmva.core.results import is_organism, read_results, result_path
-from llmva.tables import claims, controls, draws, headlines, main_tables, ridge, selection, utility
-from llmva.tables.display import LATEX_HEAD, Block, Table, print_latex, print_markdown
-from llmva.tables.rows import add_seeds, leave_out
+from llmva.paper.tables import claims, controls, draws, headlines, main_tables, ridge, selection, utility
+from llmva.paper.tables.display import LATEX_HEAD, Block, Table, print_latex, print_markdown
+from llmva.paper.tables.rows import add_seeds, leave_out
 
 WORLDS = {
     True: "These are model organisms (tiny-…), small models trained from a seed on a generated corpus, not real ones.",
@@ -91,7 +91,7 @@ def with_results(item: str, slugs: Sequence[str]) -> list[str]:
 @command
 def main(arguments: Sequence[str] | None = None) -> None:
     """Build one table or all, and print each as Markdown."""
-    parser = argparse.ArgumentParser(prog="python -m llmva.tables", description="Build tables from results/.")
+    parser = argparse.ArgumentParser(prog="python -m llmva.paper.tables", description="Build tables from results/.")
     parser.add_argument("item", help=f"{', '.join(TABLES)}, or all: every table that has results")
     parser.add_argument("--models", nargs="+", help="slugs; default: the organisms of papermill_params/")
     parser.add_argument("--seeds", type=int, default=1, help="seeds of each organism: itself, -s1, -s2, ...; default 1")

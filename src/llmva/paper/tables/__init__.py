@@ -1,5 +1,5 @@
 """Tables from `results/` alone: each a module, all of them listed and written in `build`."""
 
-from llmva.tables.build import APART, TABLES, add_seeds, build_table, main, save_table, with_results
+from llmva.paper.tables.build import APART, TABLES, add_seeds, build_table, main, save_table, with_results
 
 __all__ = ["APART", "TABLES", "add_seeds", "build_table", "main", "save_table", "with_results"]

@@ -1,5 +1,0 @@
-"""`python -m llmva.figures <item>`."""
-
-from llmva.figures.drawing import main
-
-main()

@@ -1,0 +1,5 @@
+"""`python -m llmva.paper.tables <item>`."""
+
+from llmva.paper.tables.build import main
+
+main()

@@ -1,5 +1,0 @@
-"""`python -m llmva.tables <item>`."""
-
-from llmva.tables.build import main
-
-main()
