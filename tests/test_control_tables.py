@@ -9,7 +9,7 @@ from llmva.core import paths
 from llmva.core.errors import InputError
 from llmva.core.results import write_results
 from llmva.paper import tables
-from llmva.paper.tables.controls import CONTROLS
+from llmva.paper.tables.items.controls import CONTROLS
 
 
 @pytest.fixture(autouse=True)

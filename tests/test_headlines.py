@@ -4,8 +4,8 @@ import numpy
 import pandas
 import pytest
 
-from llmva.paper.tables import headlines
-from llmva.paper.tables.headlines import build_headlines, judge_claim
+from llmva.paper.tables.items import headlines
+from llmva.paper.tables.items.headlines import build_headlines, judge_claim
 from llmva.paper.tables.paper import headline
 
 RUNS = [f"tiny-{name}{seed}" for name in ("llama", "qwen2") for seed in ("", "-s1", "-s2")]

@@ -7,8 +7,8 @@ import pytest
 from llmva.core.provenance import random_generator
 from llmva.measures.metrics import balanced_accuracy, f1_score
 from llmva.paper.tables import resampling
-from llmva.paper.tables.main_rows import RATES
 from llmva.paper.tables.paper import read_paper_values
+from llmva.paper.tables.runs import RATES
 
 TOXIC = numpy.array([True, True, False, False])
 

@@ -12,8 +12,8 @@ from llmva.core.errors import InputError
 from llmva.core.provenance import random_generator
 from llmva.core.results import write_results
 from llmva.paper import tables
+from llmva.paper.tables.items.llm_va_r import METRICS
 from llmva.paper.tables.resampling import paired_p
-from llmva.paper.tables.ridge import METRICS
 
 SLUGS = [f"tiny-llama-s{seed}" for seed in range(10, 16)]
 VALUES = {"LLM-VA": [0.5, 0.6, 0.9, 0.7, 0.8, 0.55], "LLM-VA-R": [0.9, 0.95, 0.95, 0.94, 0.93, 0.96]}

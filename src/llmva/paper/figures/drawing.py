@@ -24,7 +24,7 @@ from llmva.core.results import is_organism, result_path
 from llmva.paper.figures.catalogue import FIGURES
 from llmva.paper.figures.designs import STYLE, Design
 from llmva.paper.figures.tidying import group_seeds, read_long
-from llmva.paper.tables import rows
+from llmva.paper.tables import cells as rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -14,9 +14,14 @@ from llmva.core import paths
 from llmva.core.errors import InputError, command
 from llmva.core.params import known_slugs
 from llmva.core.results import is_organism, read_results, result_path
-from llmva.paper.tables import claims, controls, draws, headlines, main_tables, ridge, selection, utility
-from llmva.paper.tables.display import LATEX_HEAD, Block, Table, print_latex, print_markdown
-from llmva.paper.tables.rows import add_seeds, leave_out
+from llmva.paper.tables.cells import add_seeds, leave_out
+from llmva.paper.tables.items import controls, headlines, utility
+from llmva.paper.tables.items import llm_va_r as ridge
+from llmva.paper.tables.items import study_seeds as draws
+from llmva.paper.tables.items import table1 as claims
+from llmva.paper.tables.items import table3 as selection
+from llmva.paper.tables.items import tables2_4 as main_tables
+from llmva.paper.tables.layout import LATEX_HEAD, Block, Table, print_latex, print_markdown
 
 WORLDS = {
     True: "These are model organisms (tiny-…), small models trained from a seed on a generated corpus, not real ones.",

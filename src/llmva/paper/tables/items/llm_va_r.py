@@ -8,10 +8,10 @@ from llmva.core.errors import InputError
 from llmva.core.params import SEED_SUFFIX
 from llmva.core.provenance import random_generator
 from llmva.paper.tables import resampling
-from llmva.paper.tables.display import Block, Table
-from llmva.paper.tables.main_rows import SEED
-from llmva.paper.tables.printing import Column, as_count, as_decimal, as_p_value, as_score, as_text
-from llmva.paper.tables.rows import order_methods
+from llmva.paper.tables.cells import order_methods
+from llmva.paper.tables.formats import Column, as_count, as_decimal, as_p_value, as_score, as_text
+from llmva.paper.tables.layout import Block, Table
+from llmva.paper.tables.runs import SEED
 
 REFERENCE, PAPER = "LLM-VA-R", "LLM-VA"
 METRICS = {

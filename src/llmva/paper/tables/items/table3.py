@@ -2,11 +2,11 @@
 
 import pandas
 
-from llmva.paper.tables import printing
-from llmva.paper.tables.display import Block, Table
+from llmva.paper.tables import formats as printing
+from llmva.paper.tables.cells import REFERENCE, Cell, name_models, spread
+from llmva.paper.tables.formats import Column
+from llmva.paper.tables.layout import Block, Table
 from llmva.paper.tables.paper import share_of_sublayers
-from llmva.paper.tables.printing import Column
-from llmva.paper.tables.rows import REFERENCE, Cell, name_models, spread
 
 COLUMNS = ("model", "l_select", "sublayers", "share")
 MODEL = Column("Model", printing.as_text)

@@ -3,11 +3,11 @@
 import pandas
 
 from llmva.core.errors import InputError
-from llmva.paper.tables import printing
-from llmva.paper.tables.display import Block, Table
+from llmva.paper.tables import formats as printing
+from llmva.paper.tables.cells import MEAN, ORIGINAL, Cell, name_models, order_methods, printed_rows, spread
+from llmva.paper.tables.formats import Column
+from llmva.paper.tables.layout import Block, Table
 from llmva.paper.tables.paper import headline
-from llmva.paper.tables.printing import Column
-from llmva.paper.tables.rows import MEAN, ORIGINAL, Cell, name_models, order_methods, printed_rows, spread
 
 # The tasks of `utility.TASKS`, which cannot be imported here: that module needs torch.
 TASKS = {"cola": "CoLA", "mnli": "MNLI", "rte": "RTE", "mrpc": "MRPC", "sst": "SST", "gsm": "GSM"}

@@ -6,12 +6,13 @@ import pandas
 from llmva.core.errors import InputError
 from llmva.core.provenance import random_generator
 from llmva.measures.intervals import Interval
-from llmva.paper.tables import printing, resampling
-from llmva.paper.tables.display import Block, Table
-from llmva.paper.tables.main_rows import RATES, SEED, read_runs
+from llmva.paper.tables import formats as printing
+from llmva.paper.tables import resampling
+from llmva.paper.tables.cells import ORIGINAL, Cell, name_models, printed_rows, spread
+from llmva.paper.tables.formats import Column
+from llmva.paper.tables.layout import Block, Table
 from llmva.paper.tables.paper import read_paper_values
-from llmva.paper.tables.printing import Column
-from llmva.paper.tables.rows import ORIGINAL, Cell, name_models, printed_rows, spread
+from llmva.paper.tables.runs import RATES, SEED, read_runs
 
 NEEDS = {"without_finetuning": "finetunes", "without_structure_change": "hooks"}
 FAILURES = {"over_refusal_mitigated": "orr", "jailbreak_mitigated": "asr"}

@@ -7,13 +7,14 @@ import numpy
 import pandas
 
 from llmva.core.provenance import random_generator
-from llmva.paper.tables import printing, resampling
-from llmva.paper.tables.display import Block, Table
-from llmva.paper.tables.main_rows import RATES, SEED, read_runs
+from llmva.paper.tables import formats as printing
+from llmva.paper.tables import resampling
+from llmva.paper.tables.cells import CONSTANT, ORIGINAL, OURS, REFERENCE, Cell, is_variant, name_models, spread
+from llmva.paper.tables.formats import Column
+from llmva.paper.tables.items.utility import TASKS
+from llmva.paper.tables.layout import Block, Table
 from llmva.paper.tables.paper import headline
-from llmva.paper.tables.printing import Column
-from llmva.paper.tables.rows import CONSTANT, ORIGINAL, OURS, REFERENCE, Cell, is_variant, name_models, spread
-from llmva.paper.tables.utility import TASKS
+from llmva.paper.tables.runs import RATES, SEED, read_runs
 
 # Of the baselines here, those that the paper's Table 2 has.
 PAPERS_OWN = ("VectorSteer", "AlphaSteer", "AlphaSteer+", "SCANS")

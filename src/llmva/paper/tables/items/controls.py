@@ -6,9 +6,9 @@ from functools import partial
 import pandas
 
 from llmva.core.errors import InputError
-from llmva.paper.tables.display import Block, Table
-from llmva.paper.tables.printing import Column, as_score, as_text
-from llmva.paper.tables.rows import MEAN, name_models, order_methods
+from llmva.paper.tables.cells import MEAN, name_models, order_methods
+from llmva.paper.tables.formats import Column, as_score, as_text
+from llmva.paper.tables.layout import Block, Table
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy
 import pandas
 
-from llmva.paper.tables.printing import Column
+from llmva.paper.tables.formats import Column
 
 LATEX_SIGNS = {
     "↓": r"$\downarrow$",

@@ -2,12 +2,12 @@
 
 import pandas
 
-from llmva.paper.tables import printing
-from llmva.paper.tables.display import Block, Table
-from llmva.paper.tables.main_rows import RATES, build_rows
+from llmva.paper.tables import formats as printing
+from llmva.paper.tables.cells import CONSTANT, MEAN, REFERENCE, printed_rows
+from llmva.paper.tables.formats import Column
+from llmva.paper.tables.layout import Block, Table
 from llmva.paper.tables.paper import MODELS, average_paper_values
-from llmva.paper.tables.printing import Column
-from llmva.paper.tables.rows import CONSTANT, MEAN, REFERENCE, printed_rows
+from llmva.paper.tables.runs import RATES, build_rows
 
 MODEL, METHOD = Column("Model", printing.as_text), Column("Method", printing.as_text)
 RUNS = {"seeds": Column("Runs", printing.as_count)}

@@ -3,10 +3,10 @@
 import pandas
 
 from llmva.core.params import DRAW_SUFFIX
-from llmva.paper.tables.display import Block, Table
-from llmva.paper.tables.main_rows import read_runs
-from llmva.paper.tables.printing import Column, as_count, as_decimal, as_spread, as_text
-from llmva.paper.tables.rows import printed_rows
+from llmva.paper.tables.cells import printed_rows
+from llmva.paper.tables.formats import Column, as_count, as_decimal, as_spread, as_text
+from llmva.paper.tables.layout import Block, Table
+from llmva.paper.tables.runs import read_runs
 
 SCORES = {"f1": "F1", "strict_f1": "Strict F1"}
 COLUMNS = ("model", "method", "studies", *(f"{score}{part}" for score in SCORES for part in ("", "_sd", "_worst")))
