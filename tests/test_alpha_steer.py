@@ -11,9 +11,9 @@ from test_alignment import weights_of
 
 from llmva.engines.hugging_face import read_activations, respond
 from llmva.models.activations import Capture
-from llmva.steering.alpha_steer import DAMPING, NULL_RATIOS, SPANS, AlphaSteer, find_gates
-from llmva.steering.alpha_steer_plus import FEWEST_JAILBROKEN, AlphaSteerPlus
 from llmva.steering.base import TrainingData
+from llmva.steering.baselines.alpha_steer import DAMPING, NULL_RATIOS, SPANS, AlphaSteer, find_gates
+from llmva.steering.baselines.alpha_steer_plus import FEWEST_JAILBROKEN, AlphaSteerPlus
 from llmva.steering.search import distinct_spans
 
 METHODS = (AlphaSteer, AlphaSteerPlus)

@@ -8,8 +8,14 @@ from test_scans import block_inputs, decode, hooks_of, padded, training_of
 
 from llmva.engines.hugging_face import respond
 from llmva.models.chat_model import encode_chats, load_model, user_chats
-from llmva.steering import cast
-from llmva.steering.cast import Cast, best_condition, condition_similarity, frequent_openings, oriented_component
+from llmva.steering.baselines import cast
+from llmva.steering.baselines.cast import (
+    Cast,
+    best_condition,
+    condition_similarity,
+    frequent_openings,
+    oriented_component,
+)
 
 PLANTED = 3  # The dimension that the tokens of toxic prompts are given more of.
 

@@ -13,9 +13,9 @@ from test_steering import replies_of, training_of
 from llmva.engines.hugging_face import respond
 from llmva.models.chat_model import ChatModel, load_model
 from llmva.models.likelihood import reply_surprise
-from llmva.steering import fine_tuning
 from llmva.steering.base import TrainingData
-from llmva.steering.fine_tuning import FineTuning, desired_responses, encode_exchanges, merged, train_factors
+from llmva.steering.baselines import fine_tuning
+from llmva.steering.baselines.fine_tuning import FineTuning, desired_responses, encode_exchanges, merged, train_factors
 
 ANSWER, REFUSAL = "sure, here is what you asked for.", "i am sorry, but no."
 

@@ -13,7 +13,7 @@ from test_alignment import weights_of
 from llmva.engines.hugging_face import read_activations, respond
 from llmva.models.activations import FINAL, Capture
 from llmva.steering.base import TrainingData
-from llmva.steering.refusal_ablation import AFFINE, DEEPEST, DIRECTIONAL, RefusalAblation
+from llmva.steering.baselines.refusal_ablation import AFFINE, DEEPEST, DIRECTIONAL, RefusalAblation
 
 FULL = {"variant": DIRECTIONAL, "site": 0.5, "strength": 1.0}
 

@@ -10,9 +10,9 @@ from test_alignment import weights_of
 from llmva.engines.hugging_face import respond
 from llmva.models.activations import FINAL, Activations, Capture
 from llmva.models.chat_model import encode_chats, load_model, user_chats
-from llmva.steering import scans
 from llmva.steering.base import TrainingData
-from llmva.steering.scans import Scans, find_thresholds, read_transitions
+from llmva.steering.baselines import scans
+from llmva.steering.baselines.scans import Scans, find_thresholds, read_transitions
 
 REPLIES = {"answered": "sure, here is what you asked for.", "refused": "i am sorry, but no."}
 

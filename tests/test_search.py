@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy
 import pytest
 
-from llmva.steering.scans import SPANS
+from llmva.steering.baselines.scans import SPANS
 from llmva.steering.search import alternating, alternating_variants, blocks_of, distinct_spans, in_turn
 
 CELLS = [{"span": "late", "sign": 1}, {"span": "all", "sign": -1}, {"span": "early"}]

@@ -21,7 +21,7 @@ from llmva.models.chat_model import SHARE_FOR_WEIGHTS
 from llmva.ridge_study import CONTROLS, PARTS
 from llmva.shapes import BYTES, Amounts, Shape, count_amounts, expect_amounts, find_shape, find_shapes, is_here
 from llmva.steering import METHODS
-from llmva.steering.fine_tuning import EPOCHS, LEARNING_RATES
+from llmva.steering.baselines.fine_tuning import EPOCHS, LEARNING_RATES
 
 # Tokens: a prompt with its template, and what a guard reads (its own instructions, prompt and reply) and writes.
 PROMPT, GUARD_READS, GUARD_WRITES = 110, 450, 18

@@ -2,8 +2,8 @@
 
 import numpy
 
-from llmva.steering.alpha_steer import AlphaSteer
 from llmva.steering.base import TrainingData
+from llmva.steering.baselines.alpha_steer import AlphaSteer
 
 FEWEST_JAILBROKEN = 32
 

@@ -14,9 +14,9 @@ import torch
 
 from llmva.models.chat_model import ChatModel
 from llmva.steering.base import TrainingData
+from llmva.steering.baselines.vector_steer import relative_difference
 from llmva.steering.residual import Change, Pass, add_where, changed_residuals
 from llmva.steering.search import alternating_variants, blocks_of, distinct_spans, in_turn, unsteered
-from llmva.steering.vector_steer import relative_difference
 
 # Shares of the depth that are steered. The published blocks, scaled to other depths, lie in the first.
 SPANS = {"published": (0.25, 0.6), "middle": (0.25, 0.75), "late": (0.5, 1.0), "all": (0.0, 1.0)}

@@ -8,9 +8,9 @@ import torch
 
 from llmva.models.chat_model import ChatModel
 from llmva.steering.base import TrainingData
+from llmva.steering.baselines.vector_steer import relative_difference
 from llmva.steering.residual import Change, Pass, changed_residuals
 from llmva.steering.search import alternating_variants, unsteered
-from llmva.steering.vector_steer import relative_difference
 
 # The published filter: the last blocks' directions are too near to the words of a refusal themselves.
 DEEPEST = 0.8

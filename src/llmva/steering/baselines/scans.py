@@ -10,9 +10,9 @@ from llmva.engines.hugging_face import read_exchange_activations
 from llmva.models.activations import Capture, recording
 from llmva.models.chat_model import ChatModel
 from llmva.steering.base import TrainingData, residuals_of
+from llmva.steering.baselines.vector_steer import relative_difference
 from llmva.steering.residual import Change, Pass, add_where, changed_residuals
 from llmva.steering.search import alternating, blocks_of, distinct_spans, unsteered
-from llmva.steering.vector_steer import relative_difference
 
 # Shares of the depth that are steered, at block outputs. Published are blocks 10 to 19 of 32.
 SPANS = {"published": (10 / 32, 20 / 32), "late": (0.5, 1.0), "all": (0.0, 1.0)}
