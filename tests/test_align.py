@@ -58,7 +58,7 @@ def run_cells(source, target, parameters):
 @pytest.fixture
 def two_classes(monkeypatch):
     """Let a random model's replies count as answers and refusals: as they are, they loop."""
-    monkeypatch.setattr("llmva.study.PhraseJudge", DigestJudge)
+    monkeypatch.setattr("llmva.study.study.PhraseJudge", DigestJudge)
     monkeypatch.setattr("llmva.judging.degeneracy.is_looping", lambda reply: False)
     monkeypatch.setattr("llmva.judging.degeneracy.is_empty", lambda reply: False)
 
@@ -226,7 +226,7 @@ def test_a_judge_that_is_not_there_is_found_before_the_model_is_loaded(
     runs, tmp_path, capsys, own_prompts, monkeypatch, judge
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("llmva.study.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("llmva.study.study.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
     model = save_random_model(tmp_path / "model")
     given = ["--model", model, "--data", own_prompts, "--judge", judge]
     _expect_refusal(capsys, tmp_path, NO_JUDGE[judge], *given)
@@ -265,7 +265,7 @@ def test_the_adapter_answers_as_the_checkpoint_does(runs, tmp_path, own_prompts,
 def test_a_second_run_computes_nothing(runs, tmp_path, own_prompts, two_classes, monkeypatch):
     folder, out = save_random_model(tmp_path / "model"), tmp_path / "aligned"
     assert run("--model", folder, "--data", own_prompts, "--out", out, *QUICK) == 0
-    monkeypatch.setattr("llmva.study.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("llmva.study.study.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
     assert run("--model", folder, "--data", own_prompts, "--out", out, *QUICK) == 0
 
 

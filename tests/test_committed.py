@@ -17,7 +17,7 @@ from llmva.core import paths
 from llmva.core.params import known_slugs
 from llmva.core.results import is_organism
 from llmva.paper import figures, tables
-from llmva.ridge_study import BASELINES, CONTROLS, PARTS
+from llmva.study.llm_va_r import BASELINES, CONTROLS, PARTS
 
 BASES = ["tiny-llama", "tiny-gemma2", "tiny-mistral", "tiny-phi3", "tiny-qwen2", "tiny-qwen3"]
 # Whose main results are committed, and whose ablations are as well.

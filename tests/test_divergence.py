@@ -9,7 +9,7 @@ from llmva.engines.hugging_face import read_exchange_activations, respond
 from llmva.measures.divergence import Divergence
 from llmva.models.activations import Capture
 from llmva.models.chat_model import encode_chats, load_model, user_chats
-from llmva.noise import noised
+from llmva.study.noise import noised
 
 
 @pytest.fixture

@@ -29,8 +29,8 @@ from llmva.prompts.sets import (
     read_transfer_sets,
     require_two_classes,
 )
-from llmva.stages import collect_prompts
-from llmva.study import Study
+from llmva.study.stages import collect_prompts
+from llmva.study.study import Study
 
 GOOD = "prompt,label\nhow do i bake a cake,benign\nhow do i hurt a friend,toxic\n"
 
@@ -194,7 +194,7 @@ def write_sets(folder, part, names, rows=10, label=None):
 def study(tmp_path, monkeypatch):
     """A study of a whole data folder, whose model must not be asked for."""
     monkeypatch.setattr(paths, "RUNS", tmp_path / "runs")
-    monkeypatch.setattr("llmva.study.load_model", lambda *_, **__: (_ for _ in ()).throw(LoadedError))
+    monkeypatch.setattr("llmva.study.study.load_model", lambda *_, **__: (_ for _ in ()).throw(LoadedError))
     write_sets(tmp_path / "data", "safety", SAFETY_SETS)
     write_sets(tmp_path / "data", "transfer", TRANSFER_SETS)
     (tmp_path / "data" / "utility").mkdir()

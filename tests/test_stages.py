@@ -7,7 +7,12 @@ import pytest
 from conftest import prompt_table, save_random_model
 from test_alignment import DigestJudge
 
-from llmva.ablation_records import (
+from llmva.core import paths
+from llmva.core.errors import InputError
+from llmva.core.params import StudyParams, load_params
+from llmva.core.results import read_results
+from llmva.steering import METHODS, Original
+from llmva.study.ablation_records import (
     record_angle_ablation,
     record_iteration_ablation,
     record_judges,
@@ -15,7 +20,7 @@ from llmva.ablation_records import (
     record_noise,
     record_shortcuts,
 )
-from llmva.ablations import (
+from llmva.study.ablations import (
     combine_judges,
     compare_judges,
     cross_sets,
@@ -24,18 +29,20 @@ from llmva.ablations import (
     vary_iterations,
     vary_layers,
 )
-from llmva.core import paths
-from llmva.core.errors import InputError
-from llmva.core.params import StudyParams, load_params
-from llmva.core.results import read_results
-from llmva.evaluation import CONSTANTS, OTHER_CHOICES, evaluate_all, evaluate_method, finish_results, run_loops
-from llmva.loops import LOOPS, read_loop, selected_iteration, stop_iteration
-from llmva.readers import chosen_l_select, read_outcomes, read_test_rows
-from llmva.records import record_results
-from llmva.ridge_study import BASELINES, evaluate_parts, record_parts, run_controls, run_parts
-from llmva.stages import FIRST_LOOK, collect_prompts, compare_solvers, observe_original, probe_layers, run_alignment
-from llmva.steering import METHODS, Original
-from llmva.study import Study
+from llmva.study.evaluation import CONSTANTS, OTHER_CHOICES, evaluate_all, evaluate_method, finish_results, run_loops
+from llmva.study.llm_va_r import BASELINES, evaluate_parts, record_parts, run_controls, run_parts
+from llmva.study.loop_variants import LOOPS, read_loop, selected_iteration, stop_iteration
+from llmva.study.readers import chosen_l_select, read_outcomes, read_test_rows
+from llmva.study.records import record_results
+from llmva.study.stages import (
+    FIRST_LOOK,
+    collect_prompts,
+    compare_solvers,
+    observe_original,
+    probe_layers,
+    run_alignment,
+)
+from llmva.study.study import Study
 
 # Tuned in a moment; fine-tuning and the others have tests of their own.
 QUICK = ("Original", "VectorSteer", "AlphaSteer+")
@@ -45,7 +52,7 @@ QUICK = ("Original", "VectorSteer", "AlphaSteer+")
 def world(tmp_path, monkeypatch):
     """A random model, two made-up sets, and a judge that finds both classes."""
     monkeypatch.setattr(paths, "RUNS", tmp_path / "runs")
-    monkeypatch.setattr("llmva.study.PhraseJudge", DigestJudge)
+    monkeypatch.setattr("llmva.study.study.PhraseJudge", DigestJudge)
     monkeypatch.setattr("llmva.judging.degeneracy.is_looping", lambda reply: False)
     monkeypatch.setattr("llmva.judging.degeneracy.is_empty", lambda reply: False)
     save_random_model(tmp_path / "model")
@@ -82,7 +89,7 @@ def run_all(study):
 
 @pytest.fixture(autouse=True)
 def _quick_methods(monkeypatch):
-    monkeypatch.setattr("llmva.evaluation.METHODS", {name: METHODS[name] for name in QUICK})
+    monkeypatch.setattr("llmva.study.evaluation.METHODS", {name: METHODS[name] for name in QUICK})
 
 
 def test_a_judge_that_speaks_no_format_is_named_before_anything_rests_on_it(world):
@@ -105,7 +112,7 @@ def test_how_a_guard_is_read_is_part_of_a_study(world):
 def test_a_second_run_finds_everything_without_loading_a_model(world, monkeypatch):
     first = run_all(study_of(world))
     assert not any(stage.hit for stage in first)
-    monkeypatch.setattr("llmva.study.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("llmva.study.study.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
     second = run_all(study_of(world))
     assert all(stage.hit for stage in second)
     assert [stage.key for stage in first] == [stage.key for stage in second]

@@ -7,7 +7,6 @@ import numpy
 import pandas
 import pytest
 
-from llmva.ablation_records import record_layer_ablation
 from llmva.core.errors import InputError
 from llmva.core.paths import RUNS
 from llmva.core.results import read_results
@@ -24,7 +23,8 @@ from llmva.measures.utility import (
 )
 from llmva.models.chat_model import load_model
 from llmva.organisms.tasks import task_table
-from llmva.records import record_transfer, record_utility
+from llmva.study.ablation_records import record_layer_ablation
+from llmva.study.records import record_transfer, record_utility
 
 ROWS = 30
 ORGANISM = RUNS / "tiny-llama" / "organism"

@@ -12,15 +12,15 @@ from llmva.core.paths import anchored
 from llmva.core.store import MANIFEST, Stage, read_manifest, require_writable, run_stage
 from llmva.edits.adapter import export_adapter
 from llmva.edits.checkpoint import export_checkpoint
-from llmva.evaluation import evaluate_loop, evaluate_method
-from llmva.loops import LLM_VA_R, align_r, read_loop
 from llmva.method.edit import EditedModel, EditLog
 from llmva.models.likelihood import reply_surprise
-from llmva.readers import chosen_l_select, read_test_rows
 from llmva.report import write_card, write_report
-from llmva.stages import probe_layers, run_alignment
 from llmva.steering import Original
-from llmva.study import Study
+from llmva.study.evaluation import evaluate_loop, evaluate_method
+from llmva.study.loop_variants import LLM_VA_R, align_r, read_loop
+from llmva.study.readers import chosen_l_select, read_test_rows
+from llmva.study.stages import probe_layers, run_alignment
+from llmva.study.study import Study
 
 VERSION = 2
 METHODS = (LLM_VA_R.name, "LLM-VA")
@@ -61,7 +61,7 @@ def default_folder(namespace: dict) -> Path:
 
 
 def run_method(study: Study, method: str) -> Stage:
-    """Run a method's loop, candidates for L_select included; see `llmva.loops` and `llmva.stages`."""
+    """Run a method's loop, candidates for L_select included; see `llmva.study.loop_variants` and `llmva.study.stages`."""
     if method == LLM_VA_R.name:
         return align_r(study)
     return run_alignment(study, chosen_l_select(probe_layers(study))["l_select"])

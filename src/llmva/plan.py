@@ -7,21 +7,21 @@ from pathlib import Path
 
 import pandas
 
-from llmva.ablations import NOISE_LEVELS
 from llmva.align import SLUGS, make_parser
 from llmva.align_params import build_params
 from llmva.core.errors import InputError, OneLineParser, command
 from llmva.core.params import StudyParams, load_params
 from llmva.core.paths import anchored
 from llmva.core.store import is_whole
-from llmva.loops import LLM_VA_R, LOOPS
 from llmva.machines import GPUS, Machine, choose_machine, require_machine
 from llmva.method.iteration import NEUTRAL_TOKENS
 from llmva.models.chat_model import SHARE_FOR_WEIGHTS
-from llmva.ridge_study import CONTROLS, PARTS
 from llmva.shapes import BYTES, Amounts, Shape, count_amounts, expect_amounts, find_shape, find_shapes, is_here
 from llmva.steering import METHODS
 from llmva.steering.baselines.fine_tuning import EPOCHS, LEARNING_RATES
+from llmva.study.ablations import NOISE_LEVELS
+from llmva.study.llm_va_r import CONTROLS, PARTS
+from llmva.study.loop_variants import LLM_VA_R, LOOPS
 
 # Tokens: a prompt with its template, and what a guard reads (its own instructions, prompt and reply) and writes.
 PROMPT, GUARD_READS, GUARD_WRITES = 110, 450, 18

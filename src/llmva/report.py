@@ -14,12 +14,12 @@ from llmva import __version__
 from llmva.core.paths import write_atomically
 from llmva.core.store import Stage
 from llmva.judging.guard_lines import parse_guard_lines
-from llmva.loops import read_loop
 from llmva.measures.intervals import compare_methods, with_intervals
 from llmva.measures.metrics import measure
 from llmva.models.sources import split_source
-from llmva.readers import read_test_rows, read_utility
-from llmva.study import Study
+from llmva.study.loop_variants import read_loop
+from llmva.study.readers import read_test_rows, read_utility
+from llmva.study.study import Study
 
 ROWS = {
     "asr": "toxic prompts answered",

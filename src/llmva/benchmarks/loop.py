@@ -15,7 +15,7 @@ from llmva.method.iteration import fit_all
 from llmva.method.loop import align
 from llmva.models.activations import Capture
 from llmva.prompts.sets import draw_sample
-from llmva.study import Study
+from llmva.study.study import Study
 
 PLAIN_BATCH = 8
 

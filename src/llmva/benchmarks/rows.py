@@ -11,9 +11,9 @@ from llmva.benchmarks.loop import benchmark_loop
 from llmva.benchmarks.memory import benchmark_memory
 from llmva.benchmarks.solver import benchmark_solver
 from llmva.core.params import load_shapes
-from llmva.loops import align_r, read_loop
 from llmva.shapes import Shape
-from llmva.study import Study
+from llmva.study.loop_variants import align_r, read_loop
+from llmva.study.study import Study
 
 # How the features' mean compares with their deviation, and whether two dimensions are massive.
 FEATURES = {"mean 2 times the deviation": (2, False), "mean 10 times": (10, False), "two massive dimensions": (2, True)}

@@ -12,7 +12,7 @@ from llmva.benchmarks.rows import BENCHMARKS, SIZES
 from llmva.core import paths
 from llmva.core.provenance import code_digest, digest
 from llmva.core.store import Stage, run_stage
-from llmva.study import Study
+from llmva.study.study import Study
 
 COLUMNS = ["benchmark", "setting", "ratio", "goal", "met", "runs", "machine"]
 STAGE = "16_performance"

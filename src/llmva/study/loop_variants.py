@@ -12,7 +12,7 @@ from llmva.judging.judges import CombinedJudge, Judge
 from llmva.method.edit import EditLog
 from llmva.method.loop import STAGE_VERSION, Alignment, align, choose_iteration
 from llmva.models.activations import Capture
-from llmva.study import Study
+from llmva.study.study import Study
 
 VERSION = 1
 

@@ -5,11 +5,12 @@ import pandas
 from llmva.core.errors import InputError
 from llmva.core.results import write_results
 from llmva.core.store import Stage
-from llmva.loops import LOOPS
 from llmva.measures.intervals import with_intervals
 from llmva.measures.metrics import ERROR_RATE, correct
 from llmva.method.iteration import read_observation
-from llmva.readers import (
+from llmva.steering import METHODS, LlmVa
+from llmva.study.loop_variants import LOOPS
+from llmva.study.readers import (
     chosen_l_select,
     read_activations_of,
     read_labelled_verdicts,
@@ -17,8 +18,7 @@ from llmva.readers import (
     read_utility,
     read_verdicts,
 )
-from llmva.steering import METHODS, LlmVa
-from llmva.study import Study
+from llmva.study.study import Study
 
 # What goes on inside a loop, beside its rates.
 HEALTH = ("mean_angle", "mean_scale", "mean_accuracy_answer", "divergence")

@@ -7,8 +7,8 @@ import pandas
 from llmva.core.results import write_results
 from llmva.core.store import Stage
 from llmva.measures.utility import read_tasks, share_kept
-from llmva.records import HEALTH, by_iteration
-from llmva.study import Study
+from llmva.study.records import HEALTH, by_iteration
+from llmva.study.study import Study
 
 MAIN_METRICS = ["f1", "strict_f1", "asr", "orr", "degenerate"]
 

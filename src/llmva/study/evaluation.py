@@ -8,12 +8,20 @@ import pandas
 from llmva.core.paths import write_texts
 from llmva.core.provenance import digest
 from llmva.core.store import Stage, run_stage
-from llmva.loops import LLM_VA_R, RELEASED, RELEASED_STRICT, align_r, read_loop, run_released, selected_iteration
 from llmva.measures.utility import measure_utility, read_tasks
-from llmva.readers import chosen_l_select
-from llmva.stages import probe_layers, run_alignment
 from llmva.steering import METHODS, LlmVa, SteeringMethod, tune
-from llmva.study import Study
+from llmva.study.loop_variants import (
+    LLM_VA_R,
+    RELEASED,
+    RELEASED_STRICT,
+    align_r,
+    read_loop,
+    run_released,
+    selected_iteration,
+)
+from llmva.study.readers import chosen_l_select
+from llmva.study.stages import probe_layers, run_alignment
+from llmva.study.study import Study
 
 VERSION = 1
 # Of how methods are tuned and measured; added to each method's own version.

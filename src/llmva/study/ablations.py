@@ -12,7 +12,6 @@ from llmva.core.provenance import digest
 from llmva.core.store import Stage, run_stage
 from llmva.judging.examiner import benign_labels
 from llmva.judging.judges import EVASIONS, CombinedJudge, PhraseJudge, judge_responses
-from llmva.loops import run_loop
 from llmva.measures.metrics import measure
 from llmva.measures.utility import measure_utility, read_tasks
 from llmva.method.control_vectors import angle_degrees
@@ -20,9 +19,10 @@ from llmva.method.edit import EditedModel
 from llmva.method.loop import STAGE_VERSION
 from llmva.method.svm import fit_svms
 from llmva.models.activations import FINAL
-from llmva.noise import noised
-from llmva.readers import read_activations_of, read_labelled_verdicts
-from llmva.study import Study
+from llmva.study.loop_variants import run_loop
+from llmva.study.noise import noised
+from llmva.study.readers import read_activations_of, read_labelled_verdicts
+from llmva.study.study import Study
 
 VERSION = 1
 # Of each weight matrix' own standard deviation.

@@ -4,8 +4,11 @@ import pandas
 
 from llmva.core.results import write_results
 from llmva.core.store import Stage
-from llmva.evaluation import evaluate_loop, evaluate_method, stage_name
-from llmva.loops import (
+from llmva.measures.metrics import measure
+from llmva.measures.utility import read_tasks, share_kept
+from llmva.steering import METHODS, Original
+from llmva.study.evaluation import evaluate_loop, evaluate_method, stage_name
+from llmva.study.loop_variants import (
     IN_FULL,
     LLM_VA_R,
     RIDGE,
@@ -18,12 +21,9 @@ from llmva.loops import (
     run_variant,
     stop_iteration,
 )
-from llmva.measures.metrics import measure
-from llmva.measures.utility import read_tasks, share_kept
-from llmva.readers import read_outcomes, read_utility
-from llmva.records import HEALTH, by_iteration
-from llmva.steering import METHODS, Original
-from llmva.study import Study
+from llmva.study.readers import read_outcomes, read_utility
+from llmva.study.records import HEALTH, by_iteration
+from llmva.study.study import Study
 
 R = LLM_VA_R.changes
 # The loops whose log is tracked.

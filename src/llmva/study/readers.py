@@ -1,4 +1,4 @@
-"""What finished stages hold, read back: the other half of `llmva.stages`."""
+"""What finished stages hold, read back: the other half of `llmva.study.stages`."""
 
 import json
 
@@ -7,7 +7,7 @@ import pandas
 from safetensors.numpy import load_file
 
 from llmva.core.store import Stage
-from llmva.study import Study
+from llmva.study.study import Study
 
 
 def read_activations_of(stage: Stage) -> dict[str, numpy.ndarray]:

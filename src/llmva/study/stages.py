@@ -16,7 +16,6 @@ from llmva.engines.hugging_face import respond
 from llmva.judging.degeneracy import DegeneracyCheck
 from llmva.judging.examiner import answer_labels, benign_labels
 from llmva.judging.judges import judge_responses
-from llmva.loops import run_loop
 from llmva.measures.utility import list_missing_tasks, read_tasks, require_known_answers
 from llmva.method.control_vectors import permuted_angles, random_angles, solver_difference
 from llmva.method.edit import EditedModel, EditLog
@@ -34,8 +33,9 @@ from llmva.prompts.sets import (
     read_transfer_sets,
     require_two_classes,
 )
-from llmva.readers import read_activations_of, read_labelled_verdicts
-from llmva.study import PROMPTS_STAGE, Study
+from llmva.study.loop_variants import run_loop
+from llmva.study.readers import read_activations_of, read_labelled_verdicts
+from llmva.study.study import PROMPTS_STAGE, Study
 
 VERSION = 2
 # Where the data bring no tasks.
