@@ -8,13 +8,13 @@ import pytest
 import torch
 from test_export import log_of
 
-from llmva.benchmarks import generation, gpu, rows, table, timing
-from llmva.benchmarks.memory import benchmark_memory
-from llmva.benchmarks.solver import benchmark_solver, draw_features
 from llmva.core import paths
 from llmva.core.provenance import random_generator
-from llmva.machines import Machine
-from llmva.shapes import Shape
+from llmva.performance.benchmarks import generation, gpu, rows, table, timing
+from llmva.performance.benchmarks.memory import benchmark_memory
+from llmva.performance.benchmarks.solver import benchmark_solver, draw_features
+from llmva.performance.machines import Machine
+from llmva.performance.sizes import Shape
 
 RUNS = {"runs": 2}
 

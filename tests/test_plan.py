@@ -5,15 +5,16 @@ import json
 import pytest
 from conftest import prompt_table, save_random_model
 
-from llmva import machines, plan, shapes
 from llmva.align import make_parser
 from llmva.align_params import build_params
 from llmva.core import paths
 from llmva.core.params import known_slugs, load_params, load_shapes
 from llmva.core.results import is_organism
 from llmva.core.store import run_stage
-from llmva.machines import EFFICIENCY, Machine, choose_machine, known_efficiency, measure_machine
-from llmva.shapes import Amounts, Shape, count_amounts, expect_amounts
+from llmva.performance import machines, plan
+from llmva.performance import sizes as shapes
+from llmva.performance.machines import EFFICIENCY, Machine, choose_machine, known_efficiency, measure_machine
+from llmva.performance.sizes import Amounts, Shape, count_amounts, expect_amounts
 
 REAL = [slug for slug in known_slugs() if not is_organism(slug)]
 # Billions, as the models' cards give them.

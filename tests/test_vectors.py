@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from scipy.optimize import nnls
 from sklearn.svm import LinearSVC
 
-from llmva.benchmarks.solver import draw_features
 from llmva.core.errors import InputError
 from llmva.method import newton
 from llmva.method.control_vectors import (
@@ -20,6 +19,7 @@ from llmva.method.control_vectors import (
     solver_difference,
 )
 from llmva.method.svm import fit_svms
+from llmva.performance.benchmarks.solver import draw_features
 
 few_examples = settings(max_examples=30, deadline=None, derandomize=True)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pandas
 import torch
 
-from llmva.benchmarks.rows import BENCHMARKS, SIZES
 from llmva.core import paths
 from llmva.core.provenance import code_digest, digest
 from llmva.core.store import Stage, run_stage
+from llmva.performance.benchmarks.rows import BENCHMARKS, SIZES
 from llmva.study.study import Study
 
 COLUMNS = ["benchmark", "setting", "ratio", "goal", "met", "runs", "machine"]

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 
 import torch
 
-from llmva.benchmarks.generation import benchmark_capture, benchmark_edited, benchmark_hooks
-from llmva.benchmarks.gpu import benchmark_gpu, machine_here, rows_of
-from llmva.benchmarks.loop import benchmark_loop
-from llmva.benchmarks.memory import benchmark_memory
-from llmva.benchmarks.solver import benchmark_solver
 from llmva.core.params import load_shapes
-from llmva.shapes import Shape
+from llmva.performance.benchmarks.generation import benchmark_capture, benchmark_edited, benchmark_hooks
+from llmva.performance.benchmarks.gpu import benchmark_gpu, machine_here, rows_of
+from llmva.performance.benchmarks.loop import benchmark_loop
+from llmva.performance.benchmarks.memory import benchmark_memory
+from llmva.performance.benchmarks.solver import benchmark_solver
+from llmva.performance.sizes import Shape
 from llmva.study.loop_variants import align_r, read_loop
 from llmva.study.study import Study
 

@@ -1,4 +1,4 @@
-"""What a study, or aligning one's own model, will cost: `python -m llmva.plan llama-3.1-8b [--gpu H100]`.
+"""What a study, or aligning one's own model, will cost: `python -m llmva.performance.plan llama-3.1-8b [--gpu H100]`.
 
 No model is loaded: configurations say enough, and prompts are counted where the data are there.
 """
@@ -13,10 +13,19 @@ from llmva.core.errors import InputError, OneLineParser, command
 from llmva.core.params import StudyParams, load_params
 from llmva.core.paths import anchored
 from llmva.core.store import is_whole
-from llmva.machines import GPUS, Machine, choose_machine, require_machine
 from llmva.method.iteration import NEUTRAL_TOKENS
 from llmva.models.chat_model import SHARE_FOR_WEIGHTS
-from llmva.shapes import BYTES, Amounts, Shape, count_amounts, expect_amounts, find_shape, find_shapes, is_here
+from llmva.performance.machines import GPUS, Machine, choose_machine, require_machine
+from llmva.performance.sizes import (
+    BYTES,
+    Amounts,
+    Shape,
+    count_amounts,
+    expect_amounts,
+    find_shape,
+    find_shapes,
+    is_here,
+)
 from llmva.steering import METHODS
 from llmva.steering.baselines.fine_tuning import EPOCHS, LEARNING_RATES
 from llmva.study.ablations import NOISE_LEVELS
@@ -139,7 +148,7 @@ def plan_disk(
 @command
 def main(arguments: list[str] | None = None) -> None:
     """Print the plan of a study, or of an alignment of one's own model."""
-    parser = OneLineParser(prog="python -m llmva.plan", description=__doc__, epilog=OWN, allow_abbrev=False)
+    parser = OneLineParser(prog="python -m llmva.performance.plan", description=__doc__, epilog=OWN, allow_abbrev=False)
     parser.add_argument("slug", help="a model: the name of a file in papermill_params/, or a checkpoint folder")
     parser.add_argument("--gpu", default="H100", help=f"{', '.join(GPUS)}, or here: this machine, measured anew")
     parser.add_argument("--efficiency", type=float, help="share of the roofline; default: as `--gpu here` measured it")

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pandas
 
-from llmva.benchmarks.timing import ratio_of_times
 from llmva.engines.hugging_face import read_activations
 from llmva.judging.examiner import Examination, Examiner
 from llmva.judging.guard import GuardJudge
@@ -14,6 +13,7 @@ from llmva.method.edit import EditedModel, EditLog
 from llmva.method.iteration import fit_all
 from llmva.method.loop import align
 from llmva.models.activations import Capture
+from llmva.performance.benchmarks.timing import ratio_of_times
 from llmva.prompts.sets import draw_sample
 from llmva.study.study import Study
 

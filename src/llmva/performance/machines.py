@@ -11,7 +11,7 @@ from pathlib import Path
 from llmva.core import paths
 from llmva.core.errors import InputError
 from llmva.core.paths import write_atomically
-from llmva.shapes import BYTES, Shape
+from llmva.performance.sizes import BYTES, Shape
 
 # Peak of dense bfloat16 in FLOP/s, memory bandwidth in bytes/s, and memory in bytes.
 GPUS = {

@@ -3,11 +3,11 @@
 import numpy
 import torch
 
-from llmva.benchmarks.timing import ratio_of_times, seconds
 from llmva.engines.hugging_face import read_activations, respond
 from llmva.method.edit import EditedModel, EditLog
 from llmva.models.activations import Capture
 from llmva.models.chat_model import ChatModel, encode_chats, user_chats
+from llmva.performance.benchmarks.timing import ratio_of_times, seconds
 from llmva.steering.residual import add_where, changed_residuals
 
 

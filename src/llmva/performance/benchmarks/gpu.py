@@ -9,13 +9,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from llmva.core.parallel import map_in_threads
 from llmva.core.provenance import random_generator
-from llmva.machines import GPUS, Machine, measure_machine
 from llmva.method.control_vectors import ControlVectors, find_control_vectors
 from llmva.method.edit import EditedModel, EditLog, solve_edit
 from llmva.models.activations import FINAL, Activations, Capture
 from llmva.models.batches import run_batches
 from llmva.models.chat_model import ChatModel
-from llmva.shapes import Shape
+from llmva.performance.machines import GPUS, Machine, measure_machine
+from llmva.performance.sizes import Shape
 
 # An iteration's sample and validation prompts; tokens read and written by the model and by a guard of the same size.
 PROMPTS, TRAIN = 712, 512

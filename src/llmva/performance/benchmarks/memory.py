@@ -28,7 +28,7 @@ def benchmark_memory(tokenizer_source: str, blocks: int = 12, prompts: int = 320
     prompts : int
         Of each label; every fifth is for validation.
     """
-    command = [sys.executable, "-m", "llmva.benchmarks.memory", tokenizer_source, str(blocks), str(prompts)]
+    command = [sys.executable, "-m", "llmva.performance.benchmarks.memory", tokenizer_source, str(blocks), str(prompts)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     measured = json.loads(done.stdout.splitlines()[-1])
     return measured["grown"] / measured["size"]

@@ -1,0 +1,1 @@
+"""What a study costs: sizes of models, machines, the plan, and benchmarks."""
