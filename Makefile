@@ -178,7 +178,7 @@ align: $(ENV) ## MODEL=<folder> [DATA=<csv>] [JUDGE=<folder> [MAPPING=refusal]] 
 	  $(if $(JUDGE),--judge '$(JUDGE)') $(if $(MAPPING),--mapping '$(MAPPING)') $(if $(METHOD),--method '$(METHOD)') $(if $(CHECKPOINT),--checkpoint) $(ALIGN_OPTIONS)
 
 compare: $(ENV) ## OUT=<folder that align made>: a notebook to talk to the original and the aligned model side by side
-	@$(PYTHON) -m llmva.comparison $(if $(OUT),'$(OUT)')
+	@$(PYTHON) -m llmva.aligned_model.comparison $(if $(OUT),'$(OUT)')
 
 standard: $(ENV) ## OUT=<folder that align made> [MOST=200]: GLUE and GSM8K as lm-evaluation-harness has them, before and after (needs the hub)
 	@$(PYTHON) -m llmva.standard_utility $(if $(OUT),'$(OUT)') $(if $(MOST),--most $(MOST))

@@ -18,8 +18,10 @@ from peft import PeftModel
 from test_alignment import DigestJudge
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from llmva import align, aligned, report
-from llmva.align_params import build_params
+from llmva import align
+from llmva.aligned_model import folder as aligned
+from llmva.aligned_model import report
+from llmva.aligned_model.params import build_params
 from llmva.core import paths
 from llmva.core.store import run_stage
 from llmva.edits.log import EditLog

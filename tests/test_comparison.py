@@ -11,7 +11,7 @@ from conftest import save_random_model
 from test_export import log_of
 
 from llmva import standard_utility
-from llmva.comparison import Comparison, main, read_study
+from llmva.aligned_model.comparison import Comparison, main, read_study
 from llmva.core import paths
 from llmva.core.errors import InputError
 from llmva.core.params import StudyParams, load_params
@@ -68,7 +68,7 @@ def test_the_base_is_loaded_once(tmp_path, monkeypatch):
     folder, *_ = align_folder(tmp_path)
     loaded = []
     monkeypatch.setattr(
-        "llmva.comparison.load_model", lambda *args, **kw: loaded.append(args) or load_model(*args, **kw)
+        "llmva.aligned_model.comparison.load_model", lambda *args, **kw: loaded.append(args) or load_model(*args, **kw)
     )
     comparison = Comparison.of(folder)
     before = [weight.clone() for weight in comparison.chat_model.model.parameters()]
@@ -121,7 +121,7 @@ def test_without_a_network_the_standard_tasks_end_before_the_model_is_loaded(tmp
         raise InputError("standard tasks: cannot be fetched")
 
     monkeypatch.setattr("llmva.measures.harness.load_standard_tasks", offline)
-    monkeypatch.setattr("llmva.comparison.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("llmva.aligned_model.comparison.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
     with pytest.raises(SystemExit) as done:
         standard_utility.main([str(folder)])
     assert done.value.code == 2 and "error: standard tasks: cannot be fetched" in capsys.readouterr().err

@@ -6,7 +6,7 @@ import pytest
 from conftest import prompt_table, save_random_model
 
 from llmva.align import make_parser
-from llmva.align_params import build_params
+from llmva.aligned_model.params import build_params
 from llmva.core import paths
 from llmva.core.params import known_slugs, load_params, load_shapes
 from llmva.core.results import is_organism

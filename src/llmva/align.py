@@ -4,8 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from llmva.align_params import build_params
-from llmva.aligned import METHODS, require_free
+from llmva.aligned_model.folder import METHODS, require_free
+from llmva.aligned_model.params import build_params
 from llmva.core.errors import InputError, OneLineParser, command
 from llmva.core.params import StudyParams
 from llmva.core.store import locked
@@ -28,7 +28,7 @@ def align_model(params: StudyParams, out: Path, method: str, checkpoint: bool) -
     params : StudyParams
         The study; finished parts of an interrupted earlier run are taken up again.
     out, method, checkpoint
-        See `llmva.aligned.AlignOptions`.
+        See `llmva.aligned_model.folder.AlignOptions`.
 
     Raises
     ------

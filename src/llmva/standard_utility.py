@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas
 
-from llmva.comparison import Comparison, find_adapter, read_study
+from llmva.aligned_model.comparison import Comparison, find_adapter, read_study
 from llmva.core.errors import InputError, OneLineParser, command
 from llmva.core.paths import write_atomically
 from llmva.measures.utility import measure_standard_utility

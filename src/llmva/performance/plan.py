@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas
 
 from llmva.align import SLUGS, make_parser
-from llmva.align_params import build_params
+from llmva.aligned_model.params import build_params
 from llmva.core.errors import InputError, OneLineParser, command
 from llmva.core.params import StudyParams, load_params
 from llmva.core.paths import anchored

@@ -6,6 +6,7 @@ from typing import Self
 
 import pandas
 
+from llmva.aligned_model.report import write_card, write_report
 from llmva.core.errors import InputError
 from llmva.core.params import StudyParams
 from llmva.core.paths import anchored
@@ -14,7 +15,6 @@ from llmva.edits.adapter import export_adapter
 from llmva.edits.checkpoint import export_checkpoint
 from llmva.method.edit import EditedModel, EditLog
 from llmva.models.likelihood import reply_surprise
-from llmva.report import write_card, write_report
 from llmva.steering import Original
 from llmva.study.evaluation import evaluate_loop, evaluate_method
 from llmva.study.loop_variants import LLM_VA_R, align_r, read_loop

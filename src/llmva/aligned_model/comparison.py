@@ -1,4 +1,4 @@
-"""Talk to a model and its aligned self side by side: `python -m llmva.comparison aligned`."""
+"""Talk to a model and its aligned self side by side: `python -m llmva.aligned_model.comparison aligned`."""
 
 import sys
 import warnings
@@ -110,7 +110,7 @@ def find_adapter(aligned: str | Path) -> Path:
 @command
 def main(arguments: list[str] | None = None) -> None:
     """Write a copy of the comparison's notebook for an aligned model, and say how to open it."""
-    parser = OneLineParser(prog="python -m llmva.comparison", description=__doc__)
+    parser = OneLineParser(prog="python -m llmva.aligned_model.comparison", description=__doc__)
     parser.add_argument("aligned", nargs="?", help="a folder that `make align` made")
     options = parser.parse_args(arguments)
     if not options.aligned:

@@ -1,0 +1,1 @@
+"""What `make align` leaves: its parameters, its folder, the report, the comparison."""
