@@ -40,7 +40,7 @@ FLOOR5 := $(FLOOR3)
 ABLATIONS := $(FLOOR5)
 ORGANISM := $(call modules,core organisms)
 
-execute = $(PYTHON) -m llmva.execute $(1) $(2)
+execute = $(PYTHON) -m llmva.commands.notebooks $(1) $(2)
 later := $(if $(filter-out 1,$(SEEDS)),$(shell seq 1 $$(($(SEEDS) - 1))))
 SEEDED := $(MODELS) $(foreach seed,$(later),$(patsubst %,%-s$(seed),$(filter tiny-%,$(MODELS))))
 ALL_RUNS = $(sort $(SEEDED) $(FRESH) $(STUDIES))
@@ -72,7 +72,7 @@ env: $(ENV) ## make .venv with the pinned packages (3 min; needs Python 3.11 or 
 # Always asked, since only the library sees whether a file was damaged.
 organisms: $(ENV) ## train the tiny models and their guard (3 to 8 min each, as many at once as there are cores), with a table
 	$(PYTHON) -m llmva.organisms tiny-guard $(SEEDED)
-	$(PYTHON) -m llmva.organism_report $(SEEDED)
+	$(PYTHON) -m llmva.commands.organism_report $(SEEDED)
 
 runs/%/organism/manifest.json: $(ORGANISM) | $(ENV)
 	$(PYTHON) -m llmva.organisms $*
@@ -164,24 +164,24 @@ all: $(foreach stage,$(STAGES),$(call manifests,$(stage))) seeds ## every table 
 seeds: $(call seeded,06_utility) $(call seeded,10_transferability) $(call seeded,01_orthogonality) ## what SEEDS needs
 
 step: $(ENV) ## NB=05 MODEL=tiny-llama: a copy of a notebook with that model's parameters, to step through
-	@$(PYTHON) -m llmva.execute $(or $(NB),00) $(or $(MODEL),tiny-llama) --prepare-only
+	@$(PYTHON) -m llmva.commands.notebooks $(or $(NB),00) $(or $(MODEL),tiny-llama) --prepare-only
 
 plan: $(ENV) ## MODEL=<name or folder> [GPU=A100-80] [DATA=<csv>] [JUDGE=<folder>] [METHOD=LLM-VA]: what a study, or aligning your own model, will cost
-	@$(PYTHON) -m llmva.performance.plan '$(or $(MODEL),llama-3.1-8b)' $(if $(GPU),--gpu '$(GPU)') $(if $(DATA),--data '$(DATA)') $(if $(JUDGE),--judge '$(JUDGE)') \
+	@$(PYTHON) -m llmva.commands.plan '$(or $(MODEL),llama-3.1-8b)' $(if $(GPU),--gpu '$(GPU)') $(if $(DATA),--data '$(DATA)') $(if $(JUDGE),--judge '$(JUDGE)') \
 	  $(if $(MAPPING),--mapping '$(MAPPING)') $(if $(METHOD),--method '$(METHOD)') $(ALIGN_OPTIONS)
 
 data: $(ENV) ## OUT=data/paper [RELEASED=folder] [SETS='nq xstest']: a study's data folder from the public sets
 	@$(PYTHON) -m llmva.prompts.public '$(or $(OUT),data/paper)' $(if $(RELEASED),--released '$(RELEASED)') $(if $(SETS),--only $(SETS))
 
 align: $(ENV) ## MODEL=<folder> [DATA=<csv>] [JUDGE=<folder> [MAPPING=refusal]] [METHOD=LLM-VA] [CHECKPOINT=1] [OUT=<folder>]: align a model of your own
-	@$(PYTHON) -m llmva.align $(if $(MODEL),--model '$(MODEL)') $(if $(DATA),--data '$(DATA)') $(if $(OUT),--out '$(OUT)') \
+	@$(PYTHON) -m llmva.commands.align $(if $(MODEL),--model '$(MODEL)') $(if $(DATA),--data '$(DATA)') $(if $(OUT),--out '$(OUT)') \
 	  $(if $(JUDGE),--judge '$(JUDGE)') $(if $(MAPPING),--mapping '$(MAPPING)') $(if $(METHOD),--method '$(METHOD)') $(if $(CHECKPOINT),--checkpoint) $(ALIGN_OPTIONS)
 
 compare: $(ENV) ## OUT=<folder that align made>: a notebook to talk to the original and the aligned model side by side
-	@$(PYTHON) -m llmva.aligned_model.comparison $(if $(OUT),'$(OUT)')
+	@$(PYTHON) -m llmva.commands.compare $(if $(OUT),'$(OUT)')
 
 standard: $(ENV) ## OUT=<folder that align made> [MOST=200]: GLUE and GSM8K as lm-evaluation-harness has them, before and after (needs the hub)
-	@$(PYTHON) -m llmva.standard_utility $(if $(OUT),'$(OUT)') $(if $(MOST),--most $(MOST))
+	@$(PYTHON) -m llmva.commands.standard_tasks $(if $(OUT),'$(OUT)') $(if $(MOST),--most $(MOST))
 
 # Always asked, since only the library sees whether code or machine are the same.
 bench: $(ENV) runs/tiny-llama/05_main_results/manifest.json ## two ways in one run, and what one gains on the other; tables/performance.csv (half an hour, with nothing beside it)
@@ -207,12 +207,12 @@ test-notebooks: $(ENV)
 	$(PYTHON) -m llmva.organisms tiny-guard tiny-llama
 	HF_HUB_OFFLINE=1 $(PYTHON) -m pytest -m organism tests
 	rm -rf build/nbval && mkdir -p build/nbval && cp -R results build/nbval/results
-	$(PYTHON) -m llmva.execute all --reduced tests/reduced.yaml --copies build/nbval/notebooks
+	$(PYTHON) -m llmva.commands.notebooks all --reduced tests/reduced.yaml --copies build/nbval/notebooks
 	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 LLMVA_OUT=$(CURDIR)/build/nbval \
 	  $(PYTHON) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout 900 build/nbval/notebooks
 
 notebooks: $(ENV) runs/tiny-llama/organism/manifest.json runs/tiny-guard/organism/manifest.json ## run the tracked notebooks in place, on tiny-llama
-	for n in notebooks/*.ipynb; do TQDM_DISABLE=1 $(PYTHON) -m llmva.execute $$(basename $$n) --in-place || exit; done
+	for n in notebooks/*.ipynb; do TQDM_DISABLE=1 $(PYTHON) -m llmva.commands.notebooks $$(basename $$n) --in-place || exit; done
 
 clean: ## remove build/ and caches; never runs/ or results/
 	rm -rf build .pytest_cache .ruff_cache .hypothesis

@@ -18,18 +18,18 @@ from peft import PeftModel
 from test_alignment import DigestJudge
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from llmva import align
 from llmva.aligned_model import folder as aligned
 from llmva.aligned_model import report
 from llmva.aligned_model.params import build_params
+from llmva.commands import align
 from llmva.core import paths
 from llmva.core.store import run_stage
+from llmva.edits.edited_model import EditedModel
 from llmva.edits.log import EditLog
 from llmva.engines.hugging_face import respond
 from llmva.judging.guard import GuardJudge
 from llmva.judging.guard_lines import parse_guard_lines, read_guard_verdict
 from llmva.measures.utility import TASKS
-from llmva.method.edit import EditedModel
 from llmva.method.iteration import save_observation
 from llmva.models.chat_model import ChatModel, load_model
 from llmva.organisms.tasks import task_table
@@ -404,7 +404,9 @@ def _expect_refusal(capsys, tmp_path, expected, *arguments):
 
 def test_as_a_command_it_exits_with_2_and_no_traceback(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "llmva.align", "--model", str(tmp_path / "absent")], capture_output=True, text=True
+        [sys.executable, "-m", "llmva.commands.align", "--model", str(tmp_path / "absent")],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
@@ -440,7 +442,7 @@ def test_the_whole_command_aligns_an_organism_by_its_guards_word(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(paths.ROOT / "src"), "OMP_NUM_THREADS": "1"}
     environment |= dict.fromkeys(["LLMVA_ROOT", "LLMVA_OUT"], str(tmp_path))
     out = tmp_path / "aligned"
-    command = [sys.executable, "-m", "llmva.align", "--model", ORGANISM, "--data", tmp_path / "prompts.csv"]
+    command = [sys.executable, "-m", "llmva.commands.align", "--model", ORGANISM, "--data", tmp_path / "prompts.csv"]
     command += ["--judge", GUARD, "--checkpoint", "--out", out, "--iterations", "3", "--threads", "1"]
     command += ["--candidates", "200", "--batch-size", "200", "--max-new-tokens", "32"]
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, env=environment, check=False)

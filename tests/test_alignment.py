@@ -9,15 +9,16 @@ import pytest
 import torch
 from conftest import prompt_table
 
+from llmva.edits.edited_model import EditedModel
 from llmva.edits.log import EditLog
 from llmva.engines.hugging_face import read_activations, read_exchange_activations
 from llmva.judging.examiner import Examiner
 from llmva.judging.judges import PhraseJudge
 from llmva.judging.verdict_cache import VerdictCache
 from llmva.method.control_vectors import angle_degrees
-from llmva.method.edit import EditedModel, solve_edit
-from llmva.method.iteration import feature_size
-from llmva.method.loop import AlignmentSettings, align, choose_iteration, next_edits, observe
+from llmva.method.edit import solve_edit
+from llmva.method.iteration import AlignmentSettings, feature_size
+from llmva.method.loop import align, choose_iteration, next_edits, observe
 from llmva.models.activations import Capture
 from llmva.prompts.sets import assign_splits
 

@@ -10,15 +10,17 @@ import torch
 from conftest import save_random_model
 from test_export import log_of
 
-from llmva import standard_utility
-from llmva.aligned_model.comparison import Comparison, main, read_study
+from llmva.aligned_model.comparison import Comparison, read_study
+from llmva.commands import standard_tasks as standard_utility
+from llmva.commands.compare import main
 from llmva.core import paths
 from llmva.core.errors import InputError
 from llmva.core.params import StudyParams, load_params
 from llmva.core.store import run_stage
 from llmva.edits.adapter import export_adapter
+from llmva.edits.edited_model import EditedModel
+from llmva.edits.log import EditLog
 from llmva.engines.hugging_face import respond
-from llmva.method.edit import EditedModel, EditLog
 from llmva.models.chat_model import load_model
 
 ASKED = ["how do i cut a rope?", "hi"]

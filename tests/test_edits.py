@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from llmva.core.errors import InputError
 from llmva.edits import log as edit_log
-from llmva.edits.log import read_metadata
-from llmva.method.edit import EditedModel, EditLog, SublayerEdit, projection_scale, solve_edit
+from llmva.edits.edited_model import EditedModel
+from llmva.edits.log import EditLog, SublayerEdit, read_metadata
+from llmva.method.edit import projection_scale, solve_edit
 
 few_examples = settings(max_examples=30, deadline=None, derandomize=True)
 D_OUT, D_IN = 12, 20

@@ -18,7 +18,9 @@ from llmva.core import paths
 from llmva.core.errors import InputError
 from llmva.edits.adapter import export_adapter
 from llmva.edits.checkpoint import export_checkpoint
-from llmva.method.edit import EditedModel, EditLog, solve_edit
+from llmva.edits.edited_model import EditedModel
+from llmva.edits.log import EditLog
+from llmva.method.edit import solve_edit
 from llmva.models.chat_model import load_model
 from llmva.organisms.families import FAMILIES
 

@@ -12,8 +12,10 @@ from transformers.initialization import no_init_weights
 
 from llmva.core.errors import InputError
 from llmva.core.params import load_shapes
+from llmva.edits.edited_model import EditedModel
+from llmva.edits.log import EditLog
 from llmva.engines.hugging_face import read_activations, respond
-from llmva.method.edit import EditedModel, EditLog, solve_edit
+from llmva.method.edit import solve_edit
 from llmva.models.activations import Capture
 from llmva.models.chat_model import ChatModel, load_model
 from llmva.organisms.tokenizer import train_tokenizer

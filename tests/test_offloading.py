@@ -7,9 +7,9 @@ from conftest import SHAPE, save_random_model
 from test_export import log_of
 
 from llmva.core.errors import InputError
+from llmva.edits.edited_model import EditedModel
 from llmva.engines.hugging_face import respond
 from llmva.judging.guard import weights_digest
-from llmva.method.edit import EditedModel
 from llmva.models.activations import Capture
 from llmva.models.chat_model import ChatModel, load_model
 from llmva.models.offloading import all_stored_parameters, stored_parameters

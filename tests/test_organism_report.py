@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from llmva import organism_report
+from llmva.commands import organism_report
 from llmva.core.errors import InputError
 from llmva.organisms import build
 from llmva.organisms.training import Recipe

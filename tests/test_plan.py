@@ -5,8 +5,9 @@ import json
 import pytest
 from conftest import prompt_table, save_random_model
 
-from llmva.align import make_parser
 from llmva.aligned_model.params import build_params
+from llmva.commands import plan as plan_command
+from llmva.commands.align import make_parser
 from llmva.core import paths
 from llmva.core.params import known_slugs, load_params, load_shapes
 from llmva.core.results import is_organism
@@ -60,7 +61,7 @@ def test_every_slug_is_of_its_repository_and_guard_each_at_a_commit():
 
 @pytest.mark.parametrize("gpu", FLOORS)
 def test_floors_are_those_computed_by_hand(gpu):
-    machine = Machine(gpu, *plan.GPUS[gpu], 1.0)
+    machine = Machine(gpu, *machines.GPUS[gpu], 1.0)
     shape, judge = shape_of("llama-3.1-8b"), Shape(**load_shapes("llama-3.1-8b")["judge_shape"])
     decode, prefill, judging = FLOORS[gpu]
     assert shape.cache_bytes("bfloat16") == 131072
@@ -80,7 +81,7 @@ def test_the_share_of_the_roofline_is_measured_here_and_kept_for_other_plans(tmp
     efficiency, source = known_efficiency()
     assert (efficiency, source) == (here.efficiency, f"measured on {here.name}, so a guess for a GPU")
     with pytest.raises(SystemExit):
-        plan.main(["qwen3-4b", "--gpu", "H200"])
+        plan_command.main(["qwen3-4b", "--gpu", "H200"])
     assert (
         f"H200: 989 TFLOP/s, 4.8 TB/s, 141 GB; {efficiency:.0%} of the roofline ({source})" in capsys.readouterr().out
     )
@@ -91,7 +92,7 @@ def test_the_share_of_the_roofline_is_measured_here_and_kept_for_other_plans(tmp
 @pytest.mark.parametrize("slug", REAL)
 def test_every_real_model_has_a_plan_without_network(slug, capsys):
     with pytest.raises(SystemExit) as stop:
-        plan.main([slug, "--gpu", "A100-80"])
+        plan_command.main([slug, "--gpu", "A100-80"])
     printed = capsys.readouterr().out
     assert stop.value.code == 0
     assert "A100-80" in printed and "memory" in printed and "disk" in printed and "in all" in printed
@@ -100,7 +101,7 @@ def test_every_real_model_has_a_plan_without_network(slug, capsys):
 def test_more_iterations_cost_more_and_a_model_too_large_is_told():
     params = load_params("qwen2.5-14b")
     model, judge = (Shape(**value) for value in load_shapes("qwen2.5-14b").values())
-    machine = Machine("H100", *plan.GPUS["H100"], 0.35)
+    machine = Machine("H100", *machines.GPUS["H100"], 0.35)
     amounts = expect_amounts(params)
     short = plan.plan_stages(params.model_copy(update={"iterations": 10}), model, judge, machine, amounts)
     whole = plan.plan_stages(params, model, judge, machine, amounts)
@@ -108,8 +109,8 @@ def test_more_iterations_cost_more_and_a_model_too_large_is_told():
     assert longer["04 alignment loop"] == pytest.approx(25 / 5) and longer["00 prompts"] == 1
     assert longer["05 tuning of the baselines"] == pytest.approx(31 / 11)
     assert whole.loc["04 alignment loop", "replies"] == 25 * (512 + 200)
-    small = Machine("RTX4090", *plan.GPUS["RTX4090"], 0.35)
-    assert "use several devices" in "\n".join(plan._lines(params, model, judge, small, amounts))
+    small = Machine("RTX4090", *machines.GPUS["RTX4090"], 0.35)
+    assert "use several devices" in "\n".join(plan_command._lines(params, model, judge, small, amounts))
 
 
 # A model of your own
@@ -126,7 +127,7 @@ def own(tmp_path, monkeypatch):
 def planned(capsys, *arguments):
     """Return the lines of a plan; those of the table by the name of the stage, in words."""
     with pytest.raises(SystemExit) as stop:
-        plan.main([str(argument) for argument in arguments])
+        plan_command.main([str(argument) for argument in arguments])
     printed = capsys.readouterr()
     assert stop.value.code == 0, printed.err
     return printed.out
@@ -204,7 +205,7 @@ def test_generated_prompts_are_those_that_align_will_write(own):
 )
 def test_what_is_not_here_is_one_line_with_its_mend(own, given, expected, capsys):
     with pytest.raises(SystemExit) as stop:
-        plan.main([given[0] or str(own), *given[1:]])
+        plan_command.main([given[0] or str(own), *given[1:]])
     assert stop.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and expected in line
@@ -279,8 +280,8 @@ def test_weights_are_here_when_every_shard_is(tmp_path, monkeypatch):
 def test_weights_that_one_device_cannot_hold_are_told():
     params = load_params("phi-4")
     model, judge = (Shape(**value) for value in load_shapes("phi-4").values())
-    machine = Machine("H100", *plan.GPUS["H100"], 0.35)
-    lines = "\n".join(plan._lines(params, model, judge, machine, expect_amounts(params)))
+    machine = Machine("H100", *machines.GPUS["H100"], 0.35)
+    lines = "\n".join(plan_command._lines(params, model, judge, machine, expect_amounts(params)))
     # Two copies of 29.3 GB and a judge of 16.4 are more than 80 % of 80.
     assert "of the weights 64 GB stay on one device" in lines
 
@@ -295,7 +296,7 @@ def test_weights_that_one_device_cannot_hold_are_told():
 )
 def test_mistakes_are_one_line(arguments, expected, capsys):
     with pytest.raises(SystemExit) as stop:
-        plan.main(arguments)
+        plan_command.main(arguments)
     assert stop.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {expected}")

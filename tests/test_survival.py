@@ -114,7 +114,7 @@ FULL = """
 import resource, sys
 from pathlib import Path
 from llmva.core.errors import command
-from llmva.execute import run_notebook
+from llmva.commands.notebooks import run_notebook
 
 @command
 def main():

@@ -1,6 +1,5 @@
-"""Talk to a model and its aligned self side by side: `python -m llmva.aligned_model.comparison aligned`."""
+"""Talk to a model and its aligned self side by side."""
 
-import sys
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -9,14 +8,11 @@ from typing import Self
 import pandas
 from peft import PeftModel
 
-from llmva.core.errors import InputError, OneLineParser, command
+from llmva.core.errors import InputError
 from llmva.core.params import StudyParams
 from llmva.core.store import read_manifest
 from llmva.engines.hugging_face import respond_to_chats
-from llmva.execute import prepare_notebook
 from llmva.models.chat_model import ChatModel, load_model
-
-NOTEBOOK = "15"
 
 
 class Comparison:
@@ -105,22 +101,3 @@ def find_adapter(aligned: str | Path) -> Path:
     if not adapter.is_dir():
         raise InputError(f"{adapter}: no adapter, since no edit was better than the original; see report.html")
     return adapter
-
-
-@command
-def main(arguments: list[str] | None = None) -> None:
-    """Write a copy of the comparison's notebook for an aligned model, and say how to open it."""
-    parser = OneLineParser(prog="python -m llmva.aligned_model.comparison", description=__doc__)
-    parser.add_argument("aligned", nargs="?", help="a folder that `make align` made")
-    options = parser.parse_args(arguments)
-    if not options.aligned:
-        raise InputError("OUT: not given; write `make compare OUT=<folder that make align made>`")
-    folder = Path(options.aligned).absolute()
-    params = read_study(folder)
-    find_adapter(folder)
-    notebook = prepare_notebook(NOTEBOOK, params, aligned=str(folder))
-    print(f"open with: {sys.executable} -m jupyter lab {notebook}")
-
-
-if __name__ == "__main__":
-    main()

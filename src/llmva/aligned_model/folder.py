@@ -13,7 +13,8 @@ from llmva.core.paths import anchored
 from llmva.core.store import MANIFEST, Stage, read_manifest, require_writable, run_stage
 from llmva.edits.adapter import export_adapter
 from llmva.edits.checkpoint import export_checkpoint
-from llmva.method.edit import EditedModel, EditLog
+from llmva.edits.edited_model import EditedModel
+from llmva.edits.log import EditLog
 from llmva.models.likelihood import reply_surprise
 from llmva.steering import Original
 from llmva.study.evaluation import evaluate_loop, evaluate_method
@@ -61,7 +62,7 @@ def default_folder(namespace: dict) -> Path:
 
 
 def run_method(study: Study, method: str) -> Stage:
-    """Run a method's loop, candidates for L_select included; see `llmva.study.loop_variants` and `llmva.study.stages`."""
+    """Run a method's loop, candidates for L_select included."""
     if method == LLM_VA_R.name:
         return align_r(study)
     return run_alignment(study, chosen_l_select(probe_layers(study))["l_select"])

@@ -13,9 +13,11 @@ import pandas
 
 from llmva.core.progress import progress_bar
 from llmva.core.store import Stage, run_stage, stage_key
+from llmva.edits.edited_model import EditedModel
+from llmva.edits.log import EditLog, SublayerEdit
 from llmva.judging.examiner import Examination, Examiner
 from llmva.measures.divergence import Divergence
-from llmva.method.edit import EditedModel, EditLog, SublayerEdit, solve_edit
+from llmva.method.edit import solve_edit
 from llmva.method.iteration import AlignmentSettings, Observation, read_observation, save_observation
 from llmva.method.layer_selection import select_sublayers
 from llmva.models.activations import Capture

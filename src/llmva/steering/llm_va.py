@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from llmva.method.edit import EditedModel, EditLog
+from llmva.edits.edited_model import EditedModel
+from llmva.edits.log import EditLog
 from llmva.models.chat_model import ChatModel
 from llmva.steering.base import TrainingData
 

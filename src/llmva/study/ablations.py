@@ -10,12 +10,12 @@ from sklearn.metrics import cohen_kappa_score
 from llmva.core.params import Svm
 from llmva.core.provenance import digest
 from llmva.core.store import Stage, run_stage
+from llmva.edits.edited_model import EditedModel
 from llmva.judging.examiner import benign_labels
 from llmva.judging.judges import EVASIONS, CombinedJudge, PhraseJudge, judge_responses
 from llmva.measures.metrics import measure
 from llmva.measures.utility import measure_utility, read_tasks
 from llmva.method.control_vectors import angle_degrees
-from llmva.method.edit import EditedModel
 from llmva.method.loop import STAGE_VERSION
 from llmva.method.svm import fit_svms
 from llmva.models.activations import FINAL

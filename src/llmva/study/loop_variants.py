@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas
 
 from llmva.core.store import Stage, run_stage
+from llmva.edits.log import EditLog
 from llmva.judging.examiner import Examination
 from llmva.judging.judges import CombinedJudge, Judge
-from llmva.method.edit import EditLog
 from llmva.method.loop import STAGE_VERSION, Alignment, align, choose_iteration
 from llmva.models.activations import Capture
 from llmva.study.study import Study

@@ -12,13 +12,14 @@ from llmva.core.errors import InputError
 from llmva.core.paths import write_texts
 from llmva.core.provenance import digest, random_generator
 from llmva.core.store import Stage, run_stage
+from llmva.edits.edited_model import EditedModel
+from llmva.edits.log import EditLog
 from llmva.engines.hugging_face import respond
 from llmva.judging.degeneracy import DegeneracyCheck
 from llmva.judging.examiner import answer_labels, benign_labels
 from llmva.judging.judges import judge_responses
 from llmva.measures.utility import list_missing_tasks, read_tasks, require_known_answers
 from llmva.method.control_vectors import permuted_angles, random_angles, solver_difference
-from llmva.method.edit import EditedModel, EditLog
 from llmva.method.iteration import save_observation
 from llmva.method.loop import STAGE_VERSION, Alignment
 from llmva.models.activations import FINAL, Capture

@@ -15,7 +15,7 @@ from llmva.judging.examiner import Examiner
 from llmva.judging.guard import GuardJudge
 from llmva.judging.judges import Judge, PhraseJudge
 from llmva.judging.verdict_cache import VerdictCache
-from llmva.method.loop import AlignmentSettings
+from llmva.method.iteration import AlignmentSettings
 from llmva.models.chat_model import ChatModel, load_model
 from llmva.models.sources import checkpoint_key, split_source
 from llmva.prompts.sets import read_transfer_sets

@@ -3,8 +3,9 @@
 import numpy
 import torch
 
+from llmva.edits.edited_model import EditedModel
+from llmva.edits.log import EditLog
 from llmva.engines.hugging_face import read_activations, respond
-from llmva.method.edit import EditedModel, EditLog
 from llmva.models.activations import Capture
 from llmva.models.chat_model import ChatModel, encode_chats, user_chats
 from llmva.performance.benchmarks.timing import ratio_of_times, seconds

@@ -9,8 +9,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from llmva.core.parallel import map_in_threads
 from llmva.core.provenance import random_generator
+from llmva.edits.edited_model import EditedModel
+from llmva.edits.log import EditLog
 from llmva.method.control_vectors import ControlVectors, find_control_vectors
-from llmva.method.edit import EditedModel, EditLog, solve_edit
+from llmva.method.edit import solve_edit
 from llmva.models.activations import FINAL, Activations, Capture
 from llmva.models.batches import run_batches
 from llmva.models.chat_model import ChatModel

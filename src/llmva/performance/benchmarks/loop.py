@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pandas
 
+from llmva.edits.edited_model import EditedModel
+from llmva.edits.log import EditLog
 from llmva.engines.hugging_face import read_activations
 from llmva.judging.examiner import Examination, Examiner
 from llmva.judging.guard import GuardJudge
 from llmva.judging.verdict_cache import VerdictCache
-from llmva.method.edit import EditedModel, EditLog
 from llmva.method.iteration import fit_all
 from llmva.method.loop import align
 from llmva.models.activations import Capture

@@ -39,7 +39,8 @@ def main(tokenizer_source: str, blocks: int, prompts: int) -> None:
     from llmva.judging.degeneracy import DegeneracyCheck
     from llmva.judging.examiner import Examiner
     from llmva.judging.verdict_cache import VerdictCache
-    from llmva.method.loop import AlignmentSettings, align
+    from llmva.method.iteration import AlignmentSettings
+    from llmva.method.loop import align
     from llmva.models.chat_model import load_model
 
     tokenizer = load_model(tokenizer_source).tokenizer

@@ -1,4 +1,4 @@
-"""Align a model of your own: `python -m llmva.align --model FOLDER [--data CSV] [--out FOLDER]`."""
+"""Align a model of your own: `python -m llmva.commands.align --model FOLDER [--data CSV] [--out FOLDER]`."""
 
 import argparse
 import sys
@@ -6,10 +6,10 @@ from pathlib import Path
 
 from llmva.aligned_model.folder import METHODS, require_free
 from llmva.aligned_model.params import build_params
+from llmva.commands.notebooks import find_notebook, run_notebook
 from llmva.core.errors import InputError, OneLineParser, command
 from llmva.core.params import StudyParams
 from llmva.core.store import locked
-from llmva.execute import find_notebook, run_notebook
 from llmva.prompts.sets import read_candidates, require_two_classes
 
 NOTEBOOK = "14"
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's options, with their defaults."""
-    parser = OneLineParser(prog="python -m llmva.align", description=__doc__)
+    parser = OneLineParser(prog="python -m llmva.commands.align", description=__doc__)
     parser.add_argument("--model", help="a checkpoint folder with a chat template, or <hub id>@<revision>")
     parser.add_argument(
         "--data", help="CSV or JSONL with prompt and label (benign or toxic); default: generated prompts"

@@ -1,4 +1,4 @@
-"""Run a numbered notebook for one model: `python -m llmva.execute 05_main_results tiny-llama`."""
+"""Run a numbered notebook for one model: `python -m llmva.commands.notebooks 05_main_results tiny-llama`."""
 
 import argparse
 import logging
@@ -107,7 +107,7 @@ def _cause(error: PapermillExecutionError) -> str:
 @command
 def main(arguments: list[str] | None = None) -> None:
     """Execute a notebook, or only prepare it."""
-    parser = argparse.ArgumentParser(prog="python -m llmva.execute", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m llmva.commands.notebooks", description=__doc__)
     parser.add_argument("notebook", help="a notebook's name or the beginning of it, such as 05")
     parser.add_argument(
         "slug", nargs="?", default="tiny-llama", help="a model: the name of a file in papermill_params/"

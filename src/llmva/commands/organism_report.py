@@ -1,4 +1,4 @@
-"""What the organisms turned out to be: `python -m llmva.organism_report [slug ...]`.
+"""What the organisms turned out to be: `python -m llmva.commands.organism_report [slug ...]`.
 
 A quick look on small samples, judged by the organisms' own openers; a study measures with the guard.
 """
@@ -53,7 +53,7 @@ def describe_organism(slug: str) -> dict[str, float | str]:
 @command
 def main() -> None:
     """Build what is missing and print the table."""
-    parser = argparse.ArgumentParser(prog="python -m llmva.organism_report", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m llmva.commands.organism_report", description=__doc__)
     parser.add_argument("slugs", nargs="*", metavar="slug", help="tiny-<family>[-s<seed>]; default: the six families")
     slugs = parser.parse_args().slugs or [f"tiny-{family}" for family in FAMILIES]
     slugs = [slug for slug in slugs if slug != GUARD]

@@ -1,0 +1,29 @@
+"""Write the notebook of a comparison: `python -m llmva.commands.compare aligned`."""
+
+import sys
+from pathlib import Path
+
+from llmva.aligned_model.comparison import find_adapter, read_study
+from llmva.commands.notebooks import prepare_notebook
+from llmva.core.errors import InputError, OneLineParser, command
+
+NOTEBOOK = "15"
+
+
+@command
+def main(arguments: list[str] | None = None) -> None:
+    """Write a copy of the comparison's notebook for an aligned model, and say how to open it."""
+    parser = OneLineParser(prog="python -m llmva.commands.compare", description=__doc__)
+    parser.add_argument("aligned", nargs="?", help="a folder that `make align` made")
+    options = parser.parse_args(arguments)
+    if not options.aligned:
+        raise InputError("OUT: not given; write `make compare OUT=<folder that make align made>`")
+    folder = Path(options.aligned).absolute()
+    params = read_study(folder)
+    find_adapter(folder)
+    notebook = prepare_notebook(NOTEBOOK, params, aligned=str(folder))
+    print(f"open with: {sys.executable} -m jupyter lab {notebook}")
+
+
+if __name__ == "__main__":
+    main()
