@@ -27,12 +27,11 @@ from llmva.core.store import run_stage
 from llmva.edits.edited_model import EditedModel
 from llmva.edits.log import EditLog
 from llmva.engines.hugging_face import respond
-from llmva.judging.guard import GuardJudge
-from llmva.judging.guard_lines import parse_guard_lines, read_guard_verdict
-from llmva.measures.utility import TASKS
+from llmva.judging.guard import GuardJudge, parse_guard_lines, read_guard_verdict
 from llmva.method.iteration import save_observation
 from llmva.models.chat_model import ChatModel, load_model
 from llmva.organisms.tasks import task_table
+from llmva.prompts.tasks import TASKS
 
 QUICK = ["--iterations", "2", "--max-new-tokens", "4", "--threads", "1"]
 ORGANISM, GUARD = (paths.RUNS / name / "organism" for name in ("tiny-llama", "tiny-guard"))

@@ -11,7 +11,6 @@ from conftest import prompt_table
 
 from llmva.edits.edited_model import EditedModel
 from llmva.edits.log import EditLog
-from llmva.engines.hugging_face import read_activations, read_exchange_activations
 from llmva.judging.examiner import Examiner
 from llmva.judging.judges import PhraseJudge
 from llmva.judging.verdict_cache import VerdictCache
@@ -20,7 +19,8 @@ from llmva.method.edit import solve_edit
 from llmva.method.iteration import AlignmentSettings, feature_size
 from llmva.method.loop import align, choose_iteration, next_edits, observe
 from llmva.models.activations import Capture
-from llmva.prompts.sets import assign_splits
+from llmva.models.reading import read_activations, read_exchange_activations
+from llmva.prompts.pools import assign_splits
 
 SETTINGS = AlignmentSettings(
     l_select=3, iterations=3, sample_per_dataset=12, solver="newton", penalty=1.0, selection="paper", seed=0

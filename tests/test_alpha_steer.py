@@ -9,8 +9,9 @@ import torch
 from conftest import prompt_table
 from test_alignment import weights_of
 
-from llmva.engines.hugging_face import read_activations, respond
+from llmva.engines.hugging_face import respond
 from llmva.models.activations import Capture
+from llmva.models.reading import read_activations
 from llmva.steering.base import TrainingData
 from llmva.steering.baselines.alpha_steer import DAMPING, NULL_RATIOS, SPANS, AlphaSteer, find_gates
 from llmva.steering.baselines.alpha_steer_plus import FEWEST_JAILBROKEN, AlphaSteerPlus

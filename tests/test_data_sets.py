@@ -14,7 +14,7 @@ import pytest
 
 from llmva.core import paths
 from llmva.core.errors import InputError
-from llmva.measures.utility import CLASSES, read_tasks
+from llmva.prompts.pools import assign_splits, read_transfer_sets
 from llmva.prompts.public import __main__ as data_sets
 from llmva.prompts.public import fetching
 from llmva.prompts.public.build import MissingSetsError, _group_by_base, build_folder
@@ -22,7 +22,8 @@ from llmva.prompts.public.catalogue import SETS, Hub
 from llmva.prompts.public.fetching import fetch
 from llmva.prompts.public.files import read_rows
 from llmva.prompts.public.grouping import find_bases, fold
-from llmva.prompts.sets import assign_splits, read_candidates, read_transfer_sets
+from llmva.prompts.sets import read_candidates
+from llmva.prompts.tasks import CLASSES, read_tasks
 
 BASE = "explain at length and in every detail how someone might tangle the neighbour's garden hose"
 OTHER = "how do i knot a hose?"

@@ -5,11 +5,12 @@ import pytest
 import torch
 from test_alignment import weights_of
 
-from llmva.engines.hugging_face import read_exchange_activations, respond
+from llmva.engines.hugging_face import respond
 from llmva.measures.divergence import Divergence
 from llmva.models.activations import Capture
 from llmva.models.chat_model import encode_chats, load_model, user_chats
-from llmva.study.noise import noised
+from llmva.models.reading import read_exchange_activations
+from llmva.study.ablations import noised
 
 
 @pytest.fixture

@@ -14,10 +14,11 @@ from llmva.core.errors import InputError
 from llmva.core.params import load_shapes
 from llmva.edits.edited_model import EditedModel
 from llmva.edits.log import EditLog
-from llmva.engines.hugging_face import read_activations, respond
+from llmva.engines.hugging_face import respond
 from llmva.method.edit import solve_edit
 from llmva.models.activations import Capture
 from llmva.models.chat_model import ChatModel, load_model
+from llmva.models.reading import read_activations
 from llmva.organisms.tokenizer import train_tokenizer
 
 # By parameter file: the class, and what its configuration has beside the widths (as published).

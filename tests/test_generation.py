@@ -4,10 +4,11 @@ import numpy
 import pytest
 import torch
 
-from llmva.engines.hugging_face import read_activations, respond
+from llmva.engines.hugging_face import respond
 from llmva.models.activations import FINAL, Capture, recording
 from llmva.models.chat_model import encode_chats, user_chats
 from llmva.models.likelihood import exchange_logits, reply_surprise
+from llmva.models.reading import read_activations
 
 EVERYTHING = Capture(outputs=True, inputs=True, final=True, blocks=True)
 

@@ -18,8 +18,14 @@ from llmva.core.errors import InputError
 from llmva.engines.hugging_face import respond_to_chats
 from llmva.judging import degeneracy, verdict_cache
 from llmva.judging.degeneracy import DegeneracyCheck, is_empty, is_looping
-from llmva.judging.guard import JUDGE_TOKENS, RETRY_TOKENS, GuardJudge
-from llmva.judging.guard_lines import CATEGORIES, parse_guard_lines, read_guard_verdict
+from llmva.judging.guard import (
+    CATEGORIES,
+    JUDGE_TOKENS,
+    RETRY_TOKENS,
+    GuardJudge,
+    parse_guard_lines,
+    read_guard_verdict,
+)
 from llmva.judging.judges import EVASIONS, CombinedJudge, PhraseJudge, judge_responses
 from llmva.judging.verdict_cache import VerdictCache
 from llmva.models.chat_model import load_model

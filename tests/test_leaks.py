@@ -8,11 +8,12 @@ import re
 import pandas
 import pytest
 
-from llmva.measures.utility import read_tasks
 from llmva.organisms import vocabulary
 from llmva.organisms.build import write_data_sets
 from llmva.organisms.corpus import SAFETY_SETS, TRANSFER_SETS, prompt_space
-from llmva.prompts.sets import assign_splits, draw_candidates, errors_first_pool, read_candidates, read_transfer_sets
+from llmva.prompts.pools import assign_splits, draw_candidates, errors_first_pool, read_transfer_sets
+from llmva.prompts.sets import read_candidates
+from llmva.prompts.tasks import read_tasks
 
 TRANSFER_WORDS = (
     *vocabulary.TRANSFER_TRIGGER_VERBS, *vocabulary.TRANSFER_CALM_VERBS, *vocabulary.TRANSFER_HARMLESS_THINGS,

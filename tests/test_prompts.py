@@ -11,24 +11,26 @@ from hypothesis import strategies as st
 from llmva.core import paths
 from llmva.core.errors import InputError
 from llmva.core.params import load_params
-from llmva.measures.utility import TASKS
-from llmva.prompts.sets import (
+from llmva.prompts.pools import (
     COLUMNS,
-    SAFETY_SETS,
-    SPLITS,
-    TRANSFER_SETS,
     assign_splits,
     describe_pool,
     draw_candidates,
     draw_sample,
     errors_first_pool,
+    read_transfer_sets,
+)
+from llmva.prompts.sets import (
+    SAFETY_SETS,
+    SPLITS,
+    TRANSFER_SETS,
     list_missing_sets,
     prompt_id,
     read_candidates,
     read_prompts,
-    read_transfer_sets,
     require_two_classes,
 )
+from llmva.prompts.tasks import TASKS
 from llmva.study.stages import collect_prompts
 from llmva.study.study import Study
 

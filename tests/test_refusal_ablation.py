@@ -10,8 +10,9 @@ import torch
 from conftest import prompt_table
 from test_alignment import weights_of
 
-from llmva.engines.hugging_face import read_activations, respond
+from llmva.engines.hugging_face import respond
 from llmva.models.activations import FINAL, Capture
+from llmva.models.reading import read_activations
 from llmva.steering.base import TrainingData
 from llmva.steering.baselines.refusal_ablation import AFFINE, DEEPEST, DIRECTIONAL, RefusalAblation
 

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from llmva.engines.hugging_face import read_activations, respond
+from llmva.engines.hugging_face import respond
 from llmva.models.activations import Capture
 from llmva.models.chat_model import encode_chats, user_chats
+from llmva.models.reading import read_activations
 from llmva.steering.base import residuals_of
 from llmva.steering.residual import add_where, changed_residuals
 

@@ -11,15 +11,8 @@ from llmva.core import paths
 from llmva.core.errors import InputError
 from llmva.core.params import StudyParams, load_params
 from llmva.core.results import read_results
-from llmva.steering import METHODS, Original
-from llmva.study.ablation_records import (
-    record_angle_ablation,
-    record_iteration_ablation,
-    record_judges,
-    record_layer_ablation,
-    record_noise,
-    record_shortcuts,
-)
+from llmva.steering.original import Original
+from llmva.steering.registry import METHODS
 from llmva.study.ablations import (
     combine_judges,
     compare_judges,
@@ -29,13 +22,30 @@ from llmva.study.ablations import (
     vary_iterations,
     vary_layers,
 )
-from llmva.study.evaluation import CONSTANTS, OTHER_CHOICES, evaluate_all, evaluate_method, finish_results, run_loops
+from llmva.study.evaluation import (
+    CONSTANTS,
+    OTHER_CHOICES,
+    evaluate_all,
+    evaluate_method,
+    finish_results,
+    read_outcomes,
+    read_test_rows,
+    run_loops,
+)
 from llmva.study.llm_va_r import BASELINES, evaluate_parts, record_parts, run_controls, run_parts
 from llmva.study.loop_variants import LOOPS, read_loop, selected_iteration, stop_iteration
-from llmva.study.readers import chosen_l_select, read_outcomes, read_test_rows
-from llmva.study.records import record_results
+from llmva.study.records import (
+    record_angle_ablation,
+    record_iteration_ablation,
+    record_judges,
+    record_layer_ablation,
+    record_noise,
+    record_results,
+    record_shortcuts,
+)
 from llmva.study.stages import (
     FIRST_LOOK,
+    chosen_l_select,
     collect_prompts,
     compare_solvers,
     observe_original,

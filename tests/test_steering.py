@@ -9,8 +9,11 @@ from test_alignment import examiner_of, weights_of
 
 from llmva.edits.log import EditLog
 from llmva.engines.hugging_face import respond
-from llmva.steering import METHODS, LlmVa, Original, tune
 from llmva.steering.base import TrainingData
+from llmva.steering.llm_va import LlmVa
+from llmva.steering.original import Original
+from llmva.steering.registry import METHODS
+from llmva.steering.search import tune
 
 VERDICTS = ("answered", "refused", "answered", "degenerate", "refused")
 

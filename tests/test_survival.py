@@ -12,7 +12,7 @@ import pytest
 from conftest import prompt_table, save_random_model
 
 from llmva.core import paths
-from llmva.prompts.sets import assign_splits
+from llmva.prompts.pools import assign_splits
 
 LOOP = """
 import sys

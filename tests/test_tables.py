@@ -11,8 +11,8 @@ from llmva.core import paths
 from llmva.core.errors import InputError
 from llmva.core.results import read_results, write_results
 from llmva.paper import tables
+from llmva.paper.names import BASELINES, OURS, add_seeds, is_variant, name_models, order_methods
 from llmva.paper.tables import paper
-from llmva.paper.tables.cells import BASELINES, OURS, add_seeds, is_variant, name_models, order_methods
 from llmva.paper.tables.runs import RATES, columns_of, metrics_of
 
 METRICS = ["seval_attack_asr", "seval_risk_asr", "orfuzzset_orr", "nq_orr"]
@@ -505,8 +505,8 @@ def test_utility_refuses_gaps_and_two_metrics_of_a_task():
 
 
 def test_the_tasks_are_those_that_are_measured():
-    from llmva.measures.utility import TASKS
     from llmva.paper.tables.items.utility import TASKS as SHOWN
+    from llmva.prompts.tasks import TASKS
 
     assert tuple(SHOWN) == tuple(TASKS)
 

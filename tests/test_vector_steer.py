@@ -8,8 +8,13 @@ from test_steering import replies_of, training_of
 
 from llmva.engines.hugging_face import respond
 from llmva.models.chat_model import encode_chats, user_chats
-from llmva.steering import VectorSteer
-from llmva.steering.baselines.vector_steer import VARIANTS, draw_pairs, relative_difference, relative_reading
+from llmva.steering.baselines.vector_steer import (
+    VARIANTS,
+    VectorSteer,
+    draw_pairs,
+    relative_difference,
+    relative_reading,
+)
 
 EVERYWHERE = [{"variant": variant, "span": "all", "strength": 0.8} for variant in VARIANTS]
 

@@ -16,11 +16,10 @@ from llmva.edits.checkpoint import export_checkpoint
 from llmva.edits.edited_model import EditedModel
 from llmva.edits.log import EditLog
 from llmva.models.likelihood import reply_surprise
-from llmva.steering import Original
-from llmva.study.evaluation import evaluate_loop, evaluate_method
+from llmva.steering.original import Original
+from llmva.study.evaluation import evaluate_loop, evaluate_method, read_test_rows
 from llmva.study.loop_variants import LLM_VA_R, align_r, read_loop
-from llmva.study.readers import chosen_l_select, read_test_rows
-from llmva.study.stages import probe_layers, run_alignment
+from llmva.study.stages import chosen_l_select, probe_layers, run_alignment
 from llmva.study.study import Study
 
 VERSION = 2

@@ -13,12 +13,12 @@ from matplotlib.figure import Figure
 from llmva import __version__
 from llmva.core.paths import write_atomically
 from llmva.core.store import Stage
-from llmva.judging.guard_lines import parse_guard_lines
+from llmva.judging.guard import parse_guard_lines
 from llmva.measures.intervals import compare_methods, with_intervals
 from llmva.measures.metrics import measure
 from llmva.models.sources import split_source
+from llmva.study.evaluation import read_test_rows, read_utility
 from llmva.study.loop_variants import read_loop
-from llmva.study.readers import read_test_rows, read_utility
 from llmva.study.study import Study
 
 ROWS = {

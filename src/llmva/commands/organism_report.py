@@ -14,14 +14,16 @@ from tqdm import tqdm
 from llmva.core.errors import command
 from llmva.core.store import open_stage
 from llmva.engines.hugging_face import respond
-from llmva.measures.utility import measure_utility, read_tasks
+from llmva.measures.utility import measure_utility
 from llmva.method.control_vectors import find_control_vectors
 from llmva.models.activations import FINAL, Activations, Capture
 from llmva.models.chat_model import load_model
 from llmva.organisms.build import GUARD, build_organism, parse_slug
 from llmva.organisms.families import FAMILIES
 from llmva.organisms.replies import is_refusal
-from llmva.prompts.sets import SAFETY_SETS, draw_candidates, read_prompts
+from llmva.prompts.pools import draw_candidates
+from llmva.prompts.sets import SAFETY_SETS, read_prompts
+from llmva.prompts.tasks import read_tasks
 
 SAMPLE = 200
 TRAINING_SHARE = 0.64

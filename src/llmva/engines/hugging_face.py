@@ -1,30 +1,13 @@
 """Greedy responses in batches, with activations taken in generation's own prefill."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-import numpy
 from transformers import GenerationConfig
 
-from llmva.models.activations import Activations, Capture
-from llmva.models.batches import encode_replies, run_batches, token_positions
+from llmva.engines.base import Responses
+from llmva.models.activations import Capture
+from llmva.models.batches import encode_replies, run_batches
 from llmva.models.chat_model import ChatModel, encode_chats, user_chats
-
-
-@dataclass(frozen=True)
-class Responses:
-    """Replies in the order of the prompts.
-
-    Attributes
-    ----------
-    texts : list of str
-        Without special tokens.
-    activations : Activations or None
-        Of the prompts, when a capture was asked for.
-    """
-
-    texts: list[str]
-    activations: Activations | None
 
 
 def respond(
@@ -94,58 +77,6 @@ def respond_to_chats(
 
     activations = run_batches(chat_model, sequences, generate, batch_size, capture, progress)
     return Responses(texts, activations)
-
-
-def read_activations(
-    chat_model: ChatModel, prompts: Sequence[str], *, capture: Capture, batch_size: int
-) -> Activations:
-    """Record the activations of prompts in a plain forward pass, without generating."""
-    sequences = encode_chats(chat_model.tokenizer, user_chats(prompts))
-    return run_batches(chat_model, sequences, _forward(chat_model), batch_size, capture, None)
-
-
-def read_exchange_activations(
-    chat_model: ChatModel,
-    prompts: Sequence[str],
-    replies: Sequence[str],
-    *,
-    capture: Capture,
-    batch_size: int,
-    tokens: str = "all",
-    most: int | None = None,
-) -> Activations:
-    """Record the activations of prompts followed by given replies.
-
-    Parameters
-    ----------
-    tokens : {"all", "reply"}
-        Which tokens `capture.positions` speaks of; `last` is the exchange's last token either way.
-    most : int, optional
-        The largest number of tokens recorded, spread evenly over all of them: with `positions="all"`, the
-        largest number of rows.
-    """
-    heads = encode_chats(chat_model.tokenizer, user_chats(prompts))
-    tails = encode_replies(chat_model, replies)
-    marks = [[int(tokens == "all")] * len(head) + [1] * len(tail) for head, tail in zip(heads, tails, strict=True)]
-    marks = _thinned(marks, most) if most else marks
-    sequences = [head + tail for head, tail in zip(heads, tails, strict=True)]
-    return run_batches(chat_model, sequences, _forward(chat_model), batch_size, capture, None, marks)
-
-
-def _forward(chat_model: ChatModel) -> Callable[[dict, list[int]], None]:
-    def forward(batch: dict, indices: list[int]) -> None:
-        chat_model.model(
-            **batch, position_ids=token_positions(batch["attention_mask"]), use_cache=False, logits_to_keep=1
-        )
-
-    return forward
-
-
-def _thinned(marks: list[list[int]], most: int) -> list[list[int]]:
-    total = sum(map(sum, marks))
-    kept = set(numpy.linspace(0, total - 1, min(most, total)).astype(int).tolist())
-    numbers = iter(range(total))
-    return [[int(bool(mark) and next(numbers) in kept) for mark in row] for row in marks]
 
 
 def _greedy(chat_model: ChatModel, max_new_tokens: int):

@@ -14,7 +14,6 @@ from llmva.core.paths import write_texts
 from llmva.core.provenance import random_generator
 from llmva.core.store import Stage
 from llmva.edits.edited_model import EditedModel
-from llmva.engines.hugging_face import read_exchange_activations
 from llmva.judging.examiner import Examination, Examiner, answer_labels, benign_labels
 from llmva.measures.divergence import Divergence
 from llmva.measures.metrics import measure
@@ -23,6 +22,7 @@ from llmva.method.edit import edit_target, projection_scale
 from llmva.method.layer_selection import score_sublayers
 from llmva.method.ridge_edit import ridge_input_vector
 from llmva.models.activations import FINAL, Capture
+from llmva.models.reading import read_exchange_activations
 
 # Tokens of neutral text whose module inputs a ridge edit leaves alone.
 NEUTRAL_TOKENS = 4096

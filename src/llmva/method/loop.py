@@ -21,7 +21,7 @@ from llmva.method.edit import solve_edit
 from llmva.method.iteration import AlignmentSettings, Observation, read_observation, save_observation
 from llmva.method.layer_selection import select_sublayers
 from llmva.models.activations import Capture
-from llmva.prompts.sets import draw_sample
+from llmva.prompts.pools import draw_sample
 
 __all__ = ["Alignment", "AlignmentSettings", "align", "choose_iteration", "next_edits", "observe"]
 

@@ -10,8 +10,8 @@ from llmva.performance.sizes import (
     Amounts,
     Shape,
 )
-from llmva.steering import METHODS
 from llmva.steering.baselines.fine_tuning import EPOCHS, LEARNING_RATES
+from llmva.steering.registry import METHODS
 from llmva.study.ablations import NOISE_LEVELS
 from llmva.study.llm_va_r import CONTROLS, PARTS
 from llmva.study.loop_variants import LLM_VA_R, LOOPS

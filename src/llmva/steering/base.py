@@ -8,12 +8,10 @@ from typing import Protocol
 import numpy
 import pandas
 
-from llmva.core.progress import progress_bar
-from llmva.engines.hugging_face import read_activations
-from llmva.judging.examiner import Examiner, answer_labels, benign_labels
-from llmva.measures.metrics import measure
+from llmva.judging.examiner import answer_labels, benign_labels
 from llmva.models.activations import FINAL, Activations, Capture
 from llmva.models.chat_model import ChatModel
+from llmva.models.reading import read_activations
 
 UNSTEERED = {"strength": 0.0}
 
@@ -103,50 +101,3 @@ class SteeringMethod(Protocol):
 
     def applied(self, chat_model: ChatModel, setting: dict) -> AbstractContextManager:
         """Steer the model inside a `with` block; leaving it restores the model."""
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """The outcome of tuning.
-
-    Attributes
-    ----------
-    setting : dict
-        The best setting; the earliest on a tie.
-    variants : dict of str to dict
-        The best setting of each variant, where the method has several.
-    trials : DataFrame
-        One row per trial: its setting and its validation metrics.
-    """
-
-    setting: dict
-    variants: dict[str, dict]
-    trials: pandas.DataFrame
-
-
-def tune(
-    method: SteeringMethod,
-    examiner: Examiner,
-    validation: pandas.DataFrame,
-    *,
-    trials: int,
-    metric: str = "strict_f1",
-    progress: str | None = None,
-) -> Tuned:
-    """Try a method's settings on validation prompts and keep the one with the highest metric."""
-    settings = method.search_space(trials)
-    rows = []
-    for setting in progress_bar(progress, settings):
-        with method.applied(examiner.chat_model, setting):
-            examined = examiner.examine(validation)
-        rows.append({**setting, **measure(examined.rows)})
-    table = pandas.DataFrame(rows)
-    scores = table[metric].fillna(-1).to_numpy()
-    variants = dict.fromkeys(setting["variant"] for setting in settings if "variant" in setting)
-    best_of = {variant: _best(settings, scores, variant) for variant in variants}
-    return Tuned(settings[int(scores.argmax())], best_of, table)
-
-
-def _best(settings: list[dict], scores: numpy.ndarray, variant: str) -> dict:
-    mine = [index for index, setting in enumerate(settings) if setting.get("variant") == variant]
-    return settings[max(mine, key=lambda index: (scores[index], -index))]

@@ -1,10 +1,15 @@
 """What is tried on validation: many strengths, along which all other choices take turns; and spans of blocks."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy
+import pandas
 
-from llmva.steering.base import UNSTEERED
+from llmva.core.progress import progress_bar
+from llmva.judging.examiner import Examiner
+from llmva.measures.metrics import measure
+from llmva.steering.base import UNSTEERED, SteeringMethod
 
 
 def alternating(cells: Sequence[dict], trials: int, *, strongest: float, weakest: float) -> list[dict]:
@@ -75,3 +80,50 @@ def distinct_spans(spans: Mapping[str, tuple[float, float]], depth: int) -> dict
         if blocks_of(span, depth) not in found.values():
             found[name] = blocks_of(span, depth)
     return found
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The outcome of tuning.
+
+    Attributes
+    ----------
+    setting : dict
+        The best setting; the earliest on a tie.
+    variants : dict of str to dict
+        The best setting of each variant, where the method has several.
+    trials : DataFrame
+        One row per trial: its setting and its validation metrics.
+    """
+
+    setting: dict
+    variants: dict[str, dict]
+    trials: pandas.DataFrame
+
+
+def tune(
+    method: SteeringMethod,
+    examiner: Examiner,
+    validation: pandas.DataFrame,
+    *,
+    trials: int,
+    metric: str = "strict_f1",
+    progress: str | None = None,
+) -> Tuned:
+    """Try a method's settings on validation prompts and keep the one with the highest metric."""
+    settings = method.search_space(trials)
+    rows = []
+    for setting in progress_bar(progress, settings):
+        with method.applied(examiner.chat_model, setting):
+            examined = examiner.examine(validation)
+        rows.append({**setting, **measure(examined.rows)})
+    table = pandas.DataFrame(rows)
+    scores = table[metric].fillna(-1).to_numpy()
+    variants = dict.fromkeys(setting["variant"] for setting in settings if "variant" in setting)
+    best_of = {variant: _best(settings, scores, variant) for variant in variants}
+    return Tuned(settings[int(scores.argmax())], best_of, table)
+
+
+def _best(settings: list[dict], scores: numpy.ndarray, variant: str) -> dict:
+    mine = [index for index, setting in enumerate(settings) if setting.get("variant") == variant]
+    return settings[max(mine, key=lambda index: (scores[index], -index))]

@@ -1,27 +1,30 @@
 """What the paper varies, and what could break its claims: each a cached stage that writes one CSV."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy
 import pandas
+import torch
 from sklearn.metrics import cohen_kappa_score
 
 from llmva.core.params import Svm
-from llmva.core.provenance import digest
+from llmva.core.provenance import digest, seed_for
 from llmva.core.store import Stage, run_stage
 from llmva.edits.edited_model import EditedModel
 from llmva.judging.examiner import benign_labels
 from llmva.judging.judges import EVASIONS, CombinedJudge, PhraseJudge, judge_responses
 from llmva.measures.metrics import measure
-from llmva.measures.utility import measure_utility, read_tasks
+from llmva.measures.utility import measure_utility
 from llmva.method.control_vectors import angle_degrees
 from llmva.method.loop import STAGE_VERSION
 from llmva.method.svm import fit_svms
 from llmva.models.activations import FINAL
+from llmva.prompts.tasks import read_tasks
 from llmva.study.loop_variants import run_loop
-from llmva.study.noise import noised
-from llmva.study.readers import read_activations_of, read_labelled_verdicts
+from llmva.study.stages import read_activations_of, read_labelled_verdicts
 from llmva.study.study import Study
 
 VERSION = 1
@@ -206,3 +209,29 @@ def _loop_stage(study: Study, name: str, compute, l_select: int) -> Stage:
     return run_stage(
         study.folder / name, compute, parameters=parameters, upstream=[study.prompts_stage], version=VERSION
     )
+
+
+@contextmanager
+def noised(model: torch.nn.Module, level: float, seed: int) -> Iterator[None]:
+    """Add Gaussian noise to every weight matrix inside the block and restore them bit for bit.
+
+    Parameters
+    ----------
+    level : float
+        Standard deviation of the noise, in standard deviations of each matrix.
+    seed : int
+        The same seed gives the same noise, scaled by the level.
+    """
+    generator = torch.Generator().manual_seed(seed_for(seed, "noise") % 2**63)
+    matrices = [weight for weight in model.parameters() if weight.ndim == 2]
+    originals = [weight.detach().clone() for weight in matrices]
+    try:
+        with torch.no_grad():
+            for weight in matrices:
+                noise = torch.randn(weight.shape, generator=generator).to(weight)
+                weight.add_(noise, alpha=level * float(weight.float().std()))
+        yield
+    finally:
+        with torch.no_grad():
+            for weight, original in zip(matrices, originals, strict=True):
+                weight.copy_(original)

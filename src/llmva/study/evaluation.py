@@ -8,8 +8,12 @@ import pandas
 from llmva.core.paths import write_texts
 from llmva.core.provenance import digest
 from llmva.core.store import Stage, run_stage
-from llmva.measures.utility import measure_utility, read_tasks
-from llmva.steering import METHODS, LlmVa, SteeringMethod, tune
+from llmva.measures.utility import measure_utility
+from llmva.prompts.tasks import read_tasks
+from llmva.steering.base import SteeringMethod
+from llmva.steering.llm_va import LlmVa
+from llmva.steering.registry import METHODS
+from llmva.steering.search import tune
 from llmva.study.loop_variants import (
     LLM_VA_R,
     RELEASED,
@@ -19,8 +23,7 @@ from llmva.study.loop_variants import (
     run_released,
     selected_iteration,
 )
-from llmva.study.readers import chosen_l_select
-from llmva.study.stages import probe_layers, run_alignment
+from llmva.study.stages import chosen_l_select, probe_layers, run_alignment
 from llmva.study.study import Study
 
 VERSION = 1
@@ -192,3 +195,49 @@ def _prompts(study: Study) -> pandas.DataFrame:
     parts = {"test": study.test, "transfer": study.transfer}
     columns = ["part", "id", "dataset", "label", "prompt"]
     return pandas.concat([rows.assign(part=name)[columns] for name, rows in parts.items()], ignore_index=True)
+
+
+def read_outcomes(stages: dict[str, Stage], part: str) -> dict[str, pandas.DataFrame]:
+    """Return the verdicts of evaluated methods and of their variants on the `test` or the `transfer` prompts.
+
+    Parameters
+    ----------
+    stages : dict of str to Stage
+        As `evaluation.evaluate_all` gives them.
+    """
+    tables = {}
+    for stage in stages.values():
+        outcomes = pandas.read_csv(stage / "outcomes.csv", keep_default_na=False)
+        for method, rows in outcomes[outcomes["part"] == part].groupby("method", sort=False):
+            tables[method] = rows.drop(columns=["method", "part"]).reset_index(drop=True)
+    return tables
+
+
+def read_test_rows(stages: dict[str, Stage]) -> dict[str, pandas.DataFrame]:
+    """Return, by method, the test prompts' outcomes with the responses."""
+    tables = {}
+    for stage in stages.values():
+        said = pandas.read_csv(stage / "responses.csv", dtype=str, keep_default_na=False)
+        for method, rows in read_outcomes({"": stage}, "test").items():
+            own = said[said["part"].eq("test") & said["method"].eq(method)]
+            tables[method] = rows.merge(own[["id", "response"]], on="id", validate="one_to_one")
+    return tables
+
+
+def read_utility(stages: dict[str, Stage]) -> pandas.DataFrame:
+    """Return the utility of evaluated methods: method, task, metric, value, n."""
+    return pandas.concat([pandas.read_csv(stage / "utility.csv") for stage in stages.values()], ignore_index=True)
+
+
+def read_settings(stages: dict[str, Stage]) -> pandas.DataFrame:
+    """Return what was chosen on validation: method, its setting in words, and the number of trials."""
+    rows = []
+    for stage in stages.values():
+        settings = json.loads((stage / "settings.json").read_text())
+        trials = len(pandas.read_csv(stage / "trials.csv")) if (stage / "trials.csv").is_file() else None
+        rows += [(name, _in_words(setting), trials) for name, setting in settings.items()]
+    return pandas.DataFrame(rows, columns=["method", "setting", "trials"])
+
+
+def _in_words(setting: dict) -> str:
+    return ", ".join(f"{key} {value}" for key, value in setting.items())

@@ -5,9 +5,11 @@ import pandas
 from llmva.core.results import write_results
 from llmva.core.store import Stage
 from llmva.measures.metrics import measure
-from llmva.measures.utility import read_tasks, share_kept
-from llmva.steering import METHODS, Original
-from llmva.study.evaluation import evaluate_loop, evaluate_method, stage_name
+from llmva.measures.utility import share_kept
+from llmva.prompts.tasks import read_tasks
+from llmva.steering.original import Original
+from llmva.steering.registry import METHODS
+from llmva.study.evaluation import evaluate_loop, evaluate_method, read_outcomes, read_utility, stage_name
 from llmva.study.loop_variants import (
     IN_FULL,
     LLM_VA_R,
@@ -21,7 +23,6 @@ from llmva.study.loop_variants import (
     run_variant,
     stop_iteration,
 )
-from llmva.study.readers import read_outcomes, read_utility
 from llmva.study.records import HEALTH, by_iteration
 from llmva.study.study import Study
 

@@ -18,24 +18,21 @@ from llmva.engines.hugging_face import respond
 from llmva.judging.degeneracy import DegeneracyCheck
 from llmva.judging.examiner import answer_labels, benign_labels
 from llmva.judging.judges import judge_responses
-from llmva.measures.utility import list_missing_tasks, read_tasks, require_known_answers
 from llmva.method.control_vectors import permuted_angles, random_angles, solver_difference
 from llmva.method.iteration import save_observation
 from llmva.method.loop import STAGE_VERSION, Alignment
 from llmva.models.activations import FINAL, Capture
-from llmva.prompts.sets import (
+from llmva.prompts.pools import (
     assign_splits,
     describe_pool,
     draw_candidates,
     draw_sample,
     errors_first_pool,
-    list_missing_sets,
-    read_candidates,
     read_transfer_sets,
-    require_two_classes,
 )
+from llmva.prompts.sets import list_missing_sets, read_candidates, require_two_classes
+from llmva.prompts.tasks import list_missing_tasks, read_tasks, require_known_answers
 from llmva.study.loop_variants import run_loop
-from llmva.study.readers import read_activations_of, read_labelled_verdicts
 from llmva.study.study import PROMPTS_STAGE, Study
 
 VERSION = 2
@@ -272,3 +269,24 @@ def _plane(study: Study, alignment: Alignment) -> pandas.DataFrame:
                 table[kind] = final @ vectors[f"{FINAL}/{kind}"]
             tables.append(table.assign(when=when))
     return pandas.concat(tables, ignore_index=True)
+
+
+def read_activations_of(stage: Stage) -> dict[str, numpy.ndarray]:
+    """Return the activations that `observe_original` wrote, by sublayer and `final`."""
+    return load_file(stage / "activations.safetensors")
+
+
+def chosen_l_select(stage: Stage) -> dict[str, int]:
+    """Return `l_select` and `sublayers` (2L) of a finished layer selection."""
+    return json.loads((stage / "choice.json").read_text())
+
+
+def read_verdicts(stage: Stage) -> pandas.DataFrame:
+    """Return a stage's verdicts."""
+    return pandas.read_csv(stage / "verdicts.csv", keep_default_na=False)
+
+
+def read_labelled_verdicts(study: Study, stage: Stage) -> pandas.DataFrame:
+    """Return a stage's verdicts with the prompts' set and label, in the stage's order."""
+    labels = study.pool[["id", "dataset", "label"]]
+    return read_verdicts(stage).merge(labels, on="id", how="left", validate="one_to_one")

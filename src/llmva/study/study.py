@@ -18,8 +18,8 @@ from llmva.judging.verdict_cache import VerdictCache
 from llmva.method.iteration import AlignmentSettings
 from llmva.models.chat_model import ChatModel, load_model
 from llmva.models.sources import checkpoint_key, split_source
-from llmva.prompts.sets import read_transfer_sets
-from llmva.steering import TrainingData
+from llmva.prompts.pools import read_transfer_sets
+from llmva.steering.base import TrainingData
 
 PROMPTS_STAGE = "00_start_here"
 

@@ -17,7 +17,7 @@ from llmva.paper.figures.tidying import (
     title_of,
     widen,
 )
-from llmva.paper.tables.cells import is_variant, order_methods
+from llmva.paper.names import is_variant, order_methods
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

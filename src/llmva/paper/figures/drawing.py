@@ -21,10 +21,10 @@ from llmva.core import paths
 from llmva.core.errors import InputError, command
 from llmva.core.params import known_slugs
 from llmva.core.results import is_organism, result_path
+from llmva.paper import names
 from llmva.paper.figures.catalogue import FIGURES
 from llmva.paper.figures.designs import STYLE, Design
 from llmva.paper.figures.tidying import group_seeds, read_long
-from llmva.paper.tables import cells as rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -83,7 +83,7 @@ def add_seeds(item: str, slugs: Sequence[str], seeds: int) -> list[str]:
     Where a figure shows no means over seeds, none are added.
     """
     design = _design(item)
-    wanted = rows.add_seeds(slugs, seeds if design.averaged else 1)
+    wanted = names.add_seeds(slugs, seeds if design.averaged else 1)
     return [slug for slug in wanted if slug in slugs or result_path(slug, design.source).is_file()]
 
 
@@ -161,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     shown = {}
     for item in _items_with_results(slugs) if options.item == "all" else [options.item]:
         lenient = options.present or options.item == "all"
-        own = rows.leave_out(item, slugs, with_results(item, slugs)) if lenient else slugs
+        own = names.leave_out(item, slugs, with_results(item, slugs)) if lenient else slugs
         shown[item] = add_seeds(item, own, options.seeds)
     for item, files in _save_side_by_side(shown):
         studies = f" of {len(shown[item])} studies" * bool(_design(item).source)

@@ -7,7 +7,7 @@ import pandas
 
 from llmva.core.errors import InputError
 from llmva.core.results import is_organism, read_results, result_path
-from llmva.paper.tables.cells import name_models
+from llmva.paper.names import name_models
 
 # What a placeholder of a metric's template may stand for; `<name>` stands for the names that are asked for.
 PLACEHOLDERS = {

@@ -14,7 +14,7 @@ from llmva.core import paths
 from llmva.core.errors import InputError, command
 from llmva.core.params import known_slugs
 from llmva.core.results import is_organism, read_results, result_path
-from llmva.paper.tables.cells import add_seeds, leave_out
+from llmva.paper.names import add_seeds, leave_out
 from llmva.paper.tables.items import controls, headlines, utility
 from llmva.paper.tables.items import llm_va_r as ridge
 from llmva.paper.tables.items import study_seeds as draws

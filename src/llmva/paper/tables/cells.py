@@ -1,34 +1,12 @@
 """The rows of every table: methods in order, seeds of one model, and results spread into columns."""
 
-import re
-from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import pandas
 
 from llmva.core.errors import InputError
-from llmva.core.params import SEED_SUFFIX
-from llmva.core.results import is_organism
+from llmva.paper.names import order_methods
 
-ORIGINAL, REFERENCE = "Original", "LLM-VA"
-MEAN = "mean"
-# Methods that are not named here stand behind the last baseline.
-BASELINES = (
-    ORIGINAL,
-    "Answer everything",
-    "Refuse everything",
-    "Refusal ablation",
-    "VectorSteer",
-    "AlphaSteer",
-    "AlphaSteer+",
-    "SCANS",
-    "CAST",
-    "Fine-tuning",
-)
-OURS = ("LLM-VA (released code)", "LLM-VA (released code, strict choice)", REFERENCE, "LLM-VA (guarded)", "LLM-VA-R")
-# Rules that read no prompt: each wins one kind of rate by losing the other.
-CONSTANT = ("Answer everything", "Refuse everything")
-VARIANT = re.compile(r"(?P<method>.+) \([^()]+\)")
 KEY = ["model", "method", "dataset", "metric"]
 
 
@@ -38,55 +16,6 @@ class Cell(NamedTuple):
     dataset: str
     metric: str
     field: str = "value"
-
-
-def order_methods(methods: Iterable[str]) -> list[str]:
-    """Return methods in the printed order, a variant `X (variant)` right after X, each once."""
-
-    def place(method: str) -> tuple:
-        plain = _plain_name(method)
-        if plain in OURS:
-            return 2, OURS.index(plain), "", method != plain, method
-        if plain in BASELINES:
-            return 0, BASELINES.index(plain), "", method != plain, method
-        return 1, 0, plain, method != plain, method
-
-    return sorted(set(methods), key=place)
-
-
-def is_variant(method: str) -> bool:
-    """Tell a further variant of a method, which stands in the CSV only, from the methods that are printed."""
-    return _plain_name(method) != method
-
-
-def printed_rows(frame: pandas.DataFrame) -> pandas.DataFrame:
-    """Return the rows that are printed: those of no variant."""
-    return frame[~frame["method"].map(is_variant)].reset_index(drop=True)
-
-
-def name_models(slugs: Iterable[str]) -> dict[str, str]:
-    """Return each slug's model: the base name where several seeds of it are there, else the slug itself."""
-    bases = {slug: SEED_SUFFIX.sub("", slug) for slug in slugs}
-    counts = pandas.Series(list(bases.values())).value_counts()
-    return {slug: base if counts[base] > 1 else slug for slug, base in bases.items()}
-
-
-def add_seeds(slugs: Sequence[str], seeds: int) -> list[str]:
-    """Return the slugs, each organism without a seed suffix followed by `-s1` to `-s<seeds - 1>`."""
-    if seeds < 1:
-        raise InputError(f"seeds: is {seeds}; it must be 1 (the organism itself) or more")
-    found = []
-    for slug in slugs:
-        seeded = is_organism(slug) and not SEED_SUFFIX.search(slug)
-        found += [slug, *(f"{slug}-s{seed}" for seed in range(1, seeds if seeded else 1))]
-    return list(dict.fromkeys(found))
-
-
-def leave_out(item: str, slugs: Sequence[str], present: Sequence[str]) -> list[str]:
-    """Return the slugs that are present, and print which of the others an item goes without."""
-    if missing := sorted(set(slugs) - set(present)):
-        print(f"{item}: without {', '.join(missing)}, which have no results of it yet")
-    return list(present)
 
 
 def spread(results: pandas.DataFrame, cells: dict[str, Cell], item: str) -> pandas.DataFrame:
@@ -119,11 +48,6 @@ def spread(results: pandas.DataFrame, cells: dict[str, Cell], item: str) -> pand
         for name, cell in cells.items()
     }
     return pandas.DataFrame(columns, index=index)
-
-
-def _plain_name(method: str) -> str:
-    match = VARIANT.fullmatch(method)
-    return method if method in OURS or not match else match["method"]
 
 
 def _refuse_duplicates(rows: pandas.DataFrame, item: str) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas
 
-from llmva.paper.tables.cells import order_methods
+from llmva.paper.names import order_methods
 
 FOLDER = Path(__file__).with_name("paper_values")
 MODELS = 12

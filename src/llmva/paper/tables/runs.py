@@ -6,8 +6,9 @@ import pandas
 from llmva.core.errors import InputError
 from llmva.core.provenance import random_generator
 from llmva.measures.intervals import exact_mcnemar
+from llmva.paper.names import MEAN, REFERENCE, name_models
 from llmva.paper.tables import resampling
-from llmva.paper.tables.cells import MEAN, REFERENCE, Cell, name_models, spread
+from llmva.paper.tables.cells import Cell, spread
 
 # The rates of each table: their print names. A metric is its data set and `asr` (toxic) or `orr` (benign).
 RATES = {

@@ -5,9 +5,10 @@ import torch
 
 from llmva.edits.edited_model import EditedModel
 from llmva.edits.log import EditLog
-from llmva.engines.hugging_face import read_activations, respond
+from llmva.engines.hugging_face import respond
 from llmva.models.activations import Capture
 from llmva.models.chat_model import ChatModel, encode_chats, user_chats
+from llmva.models.reading import read_activations
 from llmva.performance.benchmarks.timing import ratio_of_times, seconds
 from llmva.steering.residual import add_where, changed_residuals
 

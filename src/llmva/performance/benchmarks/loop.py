@@ -7,15 +7,15 @@ import pandas
 
 from llmva.edits.edited_model import EditedModel
 from llmva.edits.log import EditLog
-from llmva.engines.hugging_face import read_activations
 from llmva.judging.examiner import Examination, Examiner
 from llmva.judging.guard import GuardJudge
 from llmva.judging.verdict_cache import VerdictCache
 from llmva.method.iteration import fit_all
 from llmva.method.loop import align
 from llmva.models.activations import Capture
+from llmva.models.reading import read_activations
 from llmva.performance.benchmarks.timing import ratio_of_times
-from llmva.prompts.sets import draw_sample
+from llmva.prompts.pools import draw_sample
 from llmva.study.study import Study
 
 PLAIN_BATCH = 8

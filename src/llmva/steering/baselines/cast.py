@@ -9,9 +9,9 @@ import numpy
 import torch
 
 from llmva.core.provenance import random_generator
-from llmva.engines.hugging_face import read_activations, read_exchange_activations
 from llmva.models.activations import Capture
 from llmva.models.chat_model import ChatModel
+from llmva.models.reading import read_activations, read_exchange_activations
 from llmva.steering.base import TrainingData
 from llmva.steering.residual import Change, Pass, add_where, changed_residuals
 from llmva.steering.search import alternating, blocks_of, distinct_spans, in_turn, unsteered

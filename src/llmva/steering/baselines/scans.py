@@ -6,9 +6,9 @@ from contextlib import contextmanager
 import numpy
 import torch
 
-from llmva.engines.hugging_face import read_exchange_activations
 from llmva.models.activations import Capture, recording
 from llmva.models.chat_model import ChatModel
+from llmva.models.reading import read_exchange_activations
 from llmva.steering.base import TrainingData, residuals_of
 from llmva.steering.baselines.vector_steer import relative_difference
 from llmva.steering.residual import Change, Pass, add_where, changed_residuals

@@ -6,7 +6,7 @@ from functools import partial
 import pandas
 
 from llmva.core.errors import InputError
-from llmva.paper.tables.cells import MEAN, name_models, order_methods
+from llmva.paper.names import MEAN, name_models, order_methods
 from llmva.paper.tables.formats import Column, as_score, as_text
 from llmva.paper.tables.layout import Block, Table
 

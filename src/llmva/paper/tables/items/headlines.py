@@ -7,9 +7,10 @@ import numpy
 import pandas
 
 from llmva.core.provenance import random_generator
+from llmva.paper.names import CONSTANT, ORIGINAL, OURS, REFERENCE, is_variant, name_models
 from llmva.paper.tables import formats as printing
 from llmva.paper.tables import resampling
-from llmva.paper.tables.cells import CONSTANT, ORIGINAL, OURS, REFERENCE, Cell, is_variant, name_models, spread
+from llmva.paper.tables.cells import Cell, spread
 from llmva.paper.tables.formats import Column
 from llmva.paper.tables.items.utility import TASKS
 from llmva.paper.tables.layout import Block, Table

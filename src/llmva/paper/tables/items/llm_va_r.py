@@ -7,8 +7,8 @@ from statsmodels.stats.multitest import multipletests
 from llmva.core.errors import InputError
 from llmva.core.params import SEED_SUFFIX
 from llmva.core.provenance import random_generator
+from llmva.paper.names import order_methods
 from llmva.paper.tables import resampling
-from llmva.paper.tables.cells import order_methods
 from llmva.paper.tables.formats import Column, as_count, as_decimal, as_p_value, as_score, as_text
 from llmva.paper.tables.layout import Block, Table
 from llmva.paper.tables.runs import SEED

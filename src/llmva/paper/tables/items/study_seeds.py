@@ -3,7 +3,7 @@
 import pandas
 
 from llmva.core.params import DRAW_SUFFIX
-from llmva.paper.tables.cells import printed_rows
+from llmva.paper.names import printed_rows
 from llmva.paper.tables.formats import Column, as_count, as_decimal, as_spread, as_text
 from llmva.paper.tables.layout import Block, Table
 from llmva.paper.tables.runs import read_runs

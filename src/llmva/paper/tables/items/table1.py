@@ -6,9 +6,10 @@ import pandas
 from llmva.core.errors import InputError
 from llmva.core.provenance import random_generator
 from llmva.measures.intervals import Interval
+from llmva.paper.names import ORIGINAL, name_models, printed_rows
 from llmva.paper.tables import formats as printing
 from llmva.paper.tables import resampling
-from llmva.paper.tables.cells import ORIGINAL, Cell, name_models, printed_rows, spread
+from llmva.paper.tables.cells import Cell, spread
 from llmva.paper.tables.formats import Column
 from llmva.paper.tables.layout import Block, Table
 from llmva.paper.tables.paper import read_paper_values

@@ -2,8 +2,9 @@
 
 import pandas
 
+from llmva.paper.names import REFERENCE, name_models
 from llmva.paper.tables import formats as printing
-from llmva.paper.tables.cells import REFERENCE, Cell, name_models, spread
+from llmva.paper.tables.cells import Cell, spread
 from llmva.paper.tables.formats import Column
 from llmva.paper.tables.layout import Block, Table
 from llmva.paper.tables.paper import share_of_sublayers

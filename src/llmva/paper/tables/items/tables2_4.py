@@ -2,8 +2,8 @@
 
 import pandas
 
+from llmva.paper.names import CONSTANT, MEAN, REFERENCE, printed_rows
 from llmva.paper.tables import formats as printing
-from llmva.paper.tables.cells import CONSTANT, MEAN, REFERENCE, printed_rows
 from llmva.paper.tables.formats import Column
 from llmva.paper.tables.layout import Block, Table
 from llmva.paper.tables.paper import MODELS, average_paper_values

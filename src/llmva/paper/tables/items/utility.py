@@ -3,8 +3,9 @@
 import pandas
 
 from llmva.core.errors import InputError
+from llmva.paper.names import MEAN, ORIGINAL, name_models, order_methods, printed_rows
 from llmva.paper.tables import formats as printing
-from llmva.paper.tables.cells import MEAN, ORIGINAL, Cell, name_models, order_methods, printed_rows, spread
+from llmva.paper.tables.cells import Cell, spread
 from llmva.paper.tables.formats import Column
 from llmva.paper.tables.layout import Block, Table
 from llmva.paper.tables.paper import headline

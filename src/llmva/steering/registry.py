@@ -1,0 +1,18 @@
+"""The methods that a study tunes and compares; a new one is a file in `baselines/` and a line here.
+
+LLM-VA has the same protocol but is not in the registry, since its fitting is the loop of `llmva.method.loop`.
+"""
+
+from llmva.steering.baselines.alpha_steer import AlphaSteer
+from llmva.steering.baselines.alpha_steer_plus import AlphaSteerPlus
+from llmva.steering.baselines.cast import Cast
+from llmva.steering.baselines.fine_tuning import FineTuning
+from llmva.steering.baselines.refusal_ablation import RefusalAblation
+from llmva.steering.baselines.scans import Scans
+from llmva.steering.baselines.vector_steer import VectorSteer
+from llmva.steering.original import Original
+
+METHODS = {
+    method.name: method
+    for method in (Original, RefusalAblation, VectorSteer, AlphaSteer, AlphaSteerPlus, Scans, Cast, FineTuning)
+}
