@@ -14,7 +14,7 @@ from llmva.models.activations import Capture
 from llmva.models.reading import read_activations
 from llmva.steering.base import TrainingData
 from llmva.steering.baselines.alpha_steer import DAMPING, NULL_RATIOS, SPANS, AlphaSteer, find_gates
-from llmva.steering.baselines.alpha_steer_plus import FEWEST_JAILBROKEN, AlphaSteerPlus
+from llmva.steering.baselines.alpha_steer_plus import MIN_JAILBROKEN, AlphaSteerPlus
 from llmva.steering.search import distinct_spans
 
 METHODS = (AlphaSteer, AlphaSteerPlus)
@@ -150,12 +150,12 @@ def test_alpha_steer_plus_spares_what_was_handled_rightly_and_opens_for_jailbrea
     numpy.testing.assert_allclose(refused[[0, 2, 3]], [0, 1, 0], atol=0.05)
 
 
-@pytest.mark.parametrize("jailbroken", [FEWEST_JAILBROKEN, FEWEST_JAILBROKEN - 1])
+@pytest.mark.parametrize("jailbroken", [MIN_JAILBROKEN, MIN_JAILBROKEN - 1])
 def test_with_few_jailbreaks_all_toxic_prompts_open_the_gate(jailbroken):
     labels = ["benign"] * 4 + ["toxic"] * 60
     verdicts = ["answered"] * (4 + jailbroken) + ["refused"] * (60 - jailbroken)
     samples = AlphaSteerPlus().samples(planted(numpy.zeros((64, 3)), labels, verdicts))
-    expected = jailbroken if jailbroken == FEWEST_JAILBROKEN else 60
+    expected = jailbroken if jailbroken == MIN_JAILBROKEN else 60
     assert [int(harmful.sum()) for _, harmful in samples.values()] == [expected] * 2
     assert [int(spared.sum()) for spared, _ in samples.values()] == [4, 64 - jailbroken]
 

@@ -257,11 +257,11 @@ def test_the_command_tells_all_that_is_missing_and_how_to_bring_files(hub, monke
     monkeypatch.delenv("LLMVA_DATA", raising=False)
     status, printed = run_command(monkeypatch, capsys, tmp_path / "data", "--only", "orfuzzset", "orbench", "advbench")
     assert status == 2 and not (tmp_path / "data").exists()
-    head, first, second, mend = printed.err.splitlines()
+    head, first, second, fix = printed.err.splitlines()
     assert head == "error: 2 of 3 sets cannot be had, and nothing was written:"
     assert first.endswith("put it at $LLMVA_DATA/orfuzz/ORFuzz.csv")
     assert second.endswith("put its file at $LLMVA_DATA/advbench/harmful_behaviors.csv")
-    assert mend == "LLMVA_DATA is not set; with files of your own, write `LLMVA_DATA=<their folder> make data`"
+    assert fix == "LLMVA_DATA is not set; with files of your own, write `LLMVA_DATA=<their folder> make data`"
     assert "orbench: 1 rows from" in printed.out and "wrote" not in printed.out
 
 

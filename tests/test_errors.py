@@ -1,4 +1,4 @@
-"""Commands: what a user can mend becomes one line and exit status 2, and anything else stays what it is."""
+"""Commands: what a user can fix becomes one line and exit status 2, and anything else stays what it is."""
 
 import errno
 
@@ -28,7 +28,7 @@ def outcome_of(error, capsys):
         (OSError(errno.EFBIG, ""), "error: the disk: File too large; make room and run again\n"),
         (
             OSError(errno.EROFS, "", "/x"),
-            "error: /x: Read-only file system; mend the disk, or name another place\n",
+            "error: /x: Read-only file system; fix the disk, or name another place\n",
         ),
     ],
 )

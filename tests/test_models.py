@@ -94,25 +94,25 @@ def _with_nan(folder):
 
 
 @pytest.mark.parametrize(
-    ("change", "named", "mend"),
+    ("change", "named", "fix"),
     [
         (lambda folder: (folder / "model.safetensors").unlink(), "no weights", "safe serialisation"),
         (lambda folder: (folder / "config.json").unlink(), "no config.json", "save_pretrained"),
-        (lambda folder: (folder / "model.safetensors").write_bytes(b"broken"), "cannot be loaded", "mend"),
-        (_cut_off, "cannot be loaded", "mend"),
-        (_with_a_tensor_missing, "o_proj.weight", "mend"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"broken"), "cannot be loaded", "fix"),
+        (_cut_off, "cannot be loaded", "fix"),
+        (_with_a_tensor_missing, "o_proj.weight", "fix"),
         # As a download leaves it that broke off.
-        (_with_a_shard_missing, "cannot be loaded", "mend"),
+        (_with_a_shard_missing, "cannot be loaded", "fix"),
         (_without_template, "no chat template", "add chat_template.jinja"),
         (_with_nan, "model.layers.1.mlp.down_proj.weight holds NaN", "restore"),
     ],
 )
-def test_a_bad_folder_gets_one_clear_line(family_folders, tmp_path, change, named, mend):
+def test_a_bad_folder_gets_one_clear_line(family_folders, tmp_path, change, named, fix):
     source = _damaged(family_folders["llama"], tmp_path, change)
     with pytest.raises(InputError) as caught:
         load_model(source)
     message = str(caught.value)
-    assert source in message and named in message and mend in message and "\n" not in message
+    assert source in message and named in message and fix in message and "\n" not in message
 
 
 def test_a_damaged_organism_is_noticed(tmp_path):

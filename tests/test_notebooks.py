@@ -15,7 +15,7 @@ from llmva.organisms.corpus import SAFETY_SETS, candidate_table
 NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
 PER_MODEL = [path for path in NOTEBOOKS if path.name[0] in "01"]
 BOX = ("Paper item", "Reads", "Writes", "Cost")
-MOST_CELLS, MOST_LINES, LEAST_MARKDOWN = 30, 20, 0.4
+MAX_CELLS, MAX_LINES, LEAST_MARKDOWN = 30, 20, 0.4
 # Tables are cut after 50 characters; this much of a prompt is enough to know it by.
 PREFIX = 40
 PROMPTS = pandas.concat([candidate_table(name, 0) for name in SAFETY_SETS])
@@ -71,9 +71,9 @@ def test_the_story_is_complete():
 @each
 def test_a_notebook_is_short_and_explains_itself(path):
     cells, code = cells_of(path), cells_of(path, "code")
-    assert len(cells) <= MOST_CELLS
+    assert len(cells) <= MAX_CELLS
     assert len(cells_of(path, "markdown")) / len(cells) >= LEAST_MARKDOWN
-    assert max(len(lines_of(cell)) for cell in code) <= MOST_LINES
+    assert max(len(lines_of(cell)) for cell in code) <= MAX_LINES
     assert 2 <= statistics.median(len(lines_of(cell)) for cell in code) <= 5
 
 

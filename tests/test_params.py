@@ -1,4 +1,4 @@
-"""Parameters: YAML keys, fields and notebook cells agree, and a mistake gets one line that mends it."""
+"""Parameters: YAML keys, fields and notebook cells agree, and a mistake gets one line that fixes it."""
 
 import ast
 import json
@@ -141,7 +141,7 @@ def test_every_notebook_has_the_same_parameters_cell_with_a_comment_on_each_line
         ({"probe": {"l_select": [6], "iterations": 31}}, "probe.iterations", "larger than iterations; make it smaller"),
     ],
 )
-def test_a_mistake_in_a_file_names_the_file_the_field_and_the_mend(folder, changes, field, problem):
+def test_a_mistake_in_a_file_names_the_file_the_field_and_the_fix(folder, changes, field, problem):
     path = write_params(folder, **changes)
     with pytest.raises(InputError) as caught:
         load_params("toy")

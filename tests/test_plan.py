@@ -203,7 +203,7 @@ def test_generated_prompts_are_those_that_align_will_write(own):
         (["qwen3-4b", "--judge", "phrases"], "--judge: only of a model of your own; qwen3-4b has its judge"),
     ],
 )
-def test_what_is_not_here_is_one_line_with_its_mend(own, given, expected, capsys):
+def test_what_is_not_here_is_one_line_with_its_fix(own, given, expected, capsys):
     with pytest.raises(SystemExit) as stop:
         plan_command.main([given[0] or str(own), *given[1:]])
     assert stop.value.code == 2

@@ -73,7 +73,7 @@ def mistake_in(path, *, two_classes: bool = False) -> str:
 
 
 @pytest.mark.parametrize(
-    ("content", "problem", "mend"),
+    ("content", "problem", "fix"),
     [
         ("question,label\nhow,benign\n", "no column 'prompt'", "add it (columns found: question, label)"),
         ("prompt,kind\nhow,benign\n", "no column 'label'", "add it (columns found: prompt, kind)"),
@@ -85,15 +85,15 @@ def mistake_in(path, *, two_classes: bool = False) -> str:
         ("\ufeff\n", "is empty", "columns prompt and label"),
         ("prompt,label\ncaf\xe9,benign\n".encode("latin-1"), "not UTF-8 at byte 16", "save it again as UTF-8"),
         (GOOD.encode("utf-16"), "not UTF-8 at byte 0", "save it again as UTF-8"),
-        ('prompt,label\n"how,benign\n', "cannot be parsed", "mend that line"),
-        ("prompt,label\nwhy,toxic\nhow, then,benign\n", "line 3", "mend that line"),
-        ("prompt,label\nhow, then,benign\nwhy, then,toxic\n", "cannot be parsed", "mend that line"),
+        ('prompt,label\n"how,benign\n', "cannot be parsed", "fix that line"),
+        ("prompt,label\nwhy,toxic\nhow, then,benign\n", "line 3", "fix that line"),
+        ("prompt,label\nhow, then,benign\nwhy, then,toxic\n", "cannot be parsed", "fix that line"),
     ],
 )
-def test_a_csv_with_a_mistake_gets_one_line_with_the_mend(tmp_path, content, problem, mend):
+def test_a_csv_with_a_mistake_gets_one_line_with_the_fix(tmp_path, content, problem, fix):
     message = mistake_in(write(tmp_path, content))
     assert problem in message
-    assert message.endswith(mend)
+    assert message.endswith(fix)
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def test_a_whole_folder_passes_in_silence_and_what_one_goes_without_is_told(stud
             "prompt,answer\na,7\n",
             "gsm.csv: no column 'split'; add it (columns found: prompt, answer)",
         ),
-        ("utility/gsm.csv", "", "gsm.csv: cannot be read (No columns to parse from file); mend or remove it"),
+        ("utility/gsm.csv", "", "gsm.csv: cannot be read (No columns to parse from file); fix or remove it"),
         ("utility/sst2.csv", "prompt,answer,split\n", "sst2.csv: no known set; rename it to one of cola, mnli"),
     ],
 )

@@ -52,7 +52,7 @@ def test_the_noised_model_is_on_record(committed):  # noqa: F811
     assert told in text
     table = pandas.read_csv(committed / "tables" / "table2.csv").set_index(["model", "method"])
     share = table.loc[("mean", "LLM-VA (released code)"), "degenerate"]
-    assert f"takes models of whose replies {100 * share:.0f} % are broken on the mean" in text
+    assert f"takes models of whose replies {100 * share:.0f} % are broken on average" in text
 
 
 WORDS = (

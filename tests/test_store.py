@@ -184,9 +184,9 @@ def test_a_damaged_stage_is_noticed_and_computed_again(tmp_path, damage):
 
 def test_a_stage_that_must_be_there_says_how_to_make_it(tmp_path):
     with pytest.raises(InputError, match="stage: no finished stage here; run notebook 00 first"):
-        open_stage(tmp_path / "stage", mend="run notebook 00 first")
+        open_stage(tmp_path / "stage", fix="run notebook 00 first")
     run_stage(tmp_path / "stage", write_files, parameters={})
-    assert open_stage(tmp_path / "stage", mend="").hit
+    assert open_stage(tmp_path / "stage", fix="").hit
 
 
 # Kills

@@ -128,7 +128,7 @@ def test_liblinear_reports_that_it_did_not_converge():
 
 
 def test_newton_reports_that_it_did_not_converge(monkeypatch):
-    monkeypatch.setattr(newton, "MOST_ROUNDS", 1)
+    monkeypatch.setattr(newton, "MAX_ROUNDS", 1)
     features, labels = draw_features(100, 40, 3.0, generator(7))
     fit = fit_svms(features, labels)
     assert fit.outcome == ("not converged", "not converged")

@@ -18,7 +18,7 @@ from llmva.edits.log import EditLog
 from llmva.models.likelihood import reply_surprise
 from llmva.steering.original import Original
 from llmva.study.evaluation import evaluate_loop, evaluate_method, read_test_rows
-from llmva.study.loop_variants import LLM_VA_R, align_r, read_loop
+from llmva.study.loop_variants import LLM_VA_R, read_loop, run_llm_va_r
 from llmva.study.stages import chosen_l_select, probe_layers, run_alignment
 from llmva.study.study import Study
 
@@ -63,7 +63,7 @@ def default_folder(namespace: dict) -> Path:
 def run_method(study: Study, method: str) -> Stage:
     """Run a method's loop, candidates for L_select included."""
     if method == LLM_VA_R.name:
-        return align_r(study)
+        return run_llm_va_r(study)
     return run_alignment(study, chosen_l_select(probe_layers(study))["l_select"])
 
 

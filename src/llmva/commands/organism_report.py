@@ -37,7 +37,7 @@ def describe_organism(slug: str) -> dict[str, float | str]:
     sublayers; the lowest accuracy of a sublayer stands beside its mean.
     """
     folder = build_organism(slug)
-    facts = open_stage(folder, mend="build it").manifest["facts"]
+    facts = open_stage(folder, fix="build it").manifest["facts"]
     row = {"model": slug, "train s": facts["training_seconds"], "loss": facts["final_loss"]}
     chat_model = load_model(str(folder))
     answer = functools.partial(respond, chat_model, max_new_tokens=40, batch_size=128)

@@ -13,7 +13,7 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 class InputError(Exception):
-    """Bad input. The message is one line: the file or parameter, what is wrong with it, and the mend."""
+    """Bad input. The message is one line: the file or parameter, what is wrong with it, and the fix."""
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -48,5 +48,5 @@ def _told(error: OSError) -> str | None:
     if error.errno not in DISK_ERRORS:
         return None
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    mend = "make room and run again" if full else "mend the disk, or name another place"
-    return f"{error.filename or 'the disk'}: {os.strerror(error.errno)}; {mend}"
+    fix = "make room and run again" if full else "fix the disk, or name another place"
+    return f"{error.filename or 'the disk'}: {os.strerror(error.errno)}; {fix}"

@@ -157,7 +157,7 @@ class StudyParams(BaseModel):
 
     @classmethod
     def checked(cls, values: dict, source: str = "parameters") -> "StudyParams":
-        """Build parameters, or raise an `InputError` that names the source, the field and the mend."""
+        """Build parameters, or raise an `InputError` that names the source, the field and the fix."""
         try:
             return cls.model_validate(values)
         except ValidationError as error:
@@ -222,7 +222,7 @@ def _read_yaml(path: Path) -> dict:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not readable as YAML ({str(error).splitlines()[0]}); mend that line") from None
+        raise InputError(f"{path}: not readable as YAML ({str(error).splitlines()[0]}); fix that line") from None
     if not isinstance(values, dict):
         raise InputError(f"{path}: no parameters in it; copy tiny-llama.yaml and change its values")
     return values

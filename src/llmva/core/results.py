@@ -60,15 +60,15 @@ def is_organism(slug: str) -> bool:
 
 def _read(item: str, slug: str) -> pandas.DataFrame:
     path = result_path(slug, item)
-    mend = f"run `make {item} MODELS={slug}`"
+    fix = f"run `make {item} MODELS={slug}`"
     if not path.is_file():
-        raise InputError(f"{path}: missing; {mend}")
+        raise InputError(f"{path}: missing; {fix}")
     try:
         # Older parsers of pandas are off by a unit in the last place now and then; Python's is exact.
         frame = pandas.read_csv(path, dtype=dict.fromkeys(("model", "method", "dataset", "metric", "value"), str))
         frame["value"] = frame["value"].astype(float)
     except (ValueError, KeyError) as error:
-        raise InputError(f"{path}: not readable as results ({str(error).splitlines()[0]}); {mend}") from None
+        raise InputError(f"{path}: not readable as results ({str(error).splitlines()[0]}); {fix}") from None
     return _checked(frame, slug, str(path))
 
 
@@ -83,5 +83,5 @@ def _checked(frame: pandas.DataFrame, slug: str, source: str) -> pandas.DataFram
         raise InputError(f"{source}: model: is {others.iloc[0]!r}; it must be {slug!r}, the folder's name")
     for name in ("value", "n", "seed"):
         if not pandas.api.types.is_numeric_dtype(frame[name]):
-            raise InputError(f"{source}: {name}: not all numbers; mend that column")
+            raise InputError(f"{source}: {name}: not all numbers; fix that column")
     return frame.loc[:, list(COLUMNS)].astype({"value": float, "n": int, "seed": int})

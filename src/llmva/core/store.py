@@ -96,11 +96,11 @@ def run_stage(
     return Stage(folder, key, hit=False)
 
 
-def open_stage(folder: Path, *, mend: str) -> Stage:
-    """Return a stage that must already be there; `mend` says what to run when it is not."""
+def open_stage(folder: Path, *, fix: str) -> Stage:
+    """Return a stage that must already be there; `fix` says what to run when it is not."""
     manifest = read_manifest(folder)
     if manifest is None:
-        raise InputError(f"{folder}: no finished stage here; {mend}")
+        raise InputError(f"{folder}: no finished stage here; {fix}")
     return Stage(Path(folder), manifest["key"], hit=True)
 
 
@@ -121,17 +121,17 @@ def is_whole(folder: Path, key: str | None = None) -> bool:
 
 def require_writable(folder: Path) -> None:
     """Raise an `InputError` unless a folder of this name can be made or replaced."""
-    mend = "name another folder"
+    fix = "name another folder"
     if folder.is_file():
-        raise InputError(f"{folder}: is a file, not a folder; {mend}")
+        raise InputError(f"{folder}: is a file, not a folder; {fix}")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise InputError(f"{folder.parent}: is a file, not a folder; {mend}") from None
+        raise InputError(f"{folder.parent}: is a file, not a folder; {fix}") from None
     except OSError as error:
-        raise InputError(f"{folder.parent}: cannot be made ({error.strerror}); {mend}") from None
+        raise InputError(f"{folder.parent}: cannot be made ({error.strerror}); {fix}") from None
     if not os.access(folder.parent, os.W_OK):
-        raise InputError(f"{folder.parent}: not writable; change its permissions or {mend}")
+        raise InputError(f"{folder.parent}: not writable; change its permissions or {fix}")
 
 
 def read_manifest(folder: Path) -> dict | None:

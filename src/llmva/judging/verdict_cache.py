@@ -58,5 +58,5 @@ class VerdictCache:
             return action()
         except sqlite3.DatabaseError as error:
             # The extended codes keep the kind of error in their lowest byte.
-            mend = MENDS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, f"mend the disk, or {AGAIN}")
-            raise InputError(f"{self._path}: the verdict cache cannot be used ({error}); {mend}") from None
+            fix = MENDS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, f"fix the disk, or {AGAIN}")
+            raise InputError(f"{self._path}: the verdict cache cannot be used ({error}); {fix}") from None

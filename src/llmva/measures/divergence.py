@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from llmva.models.chat_model import ChatModel
-from llmva.models.likelihood import MOST_LOGITS, exchange_logits
+from llmva.models.likelihood import MAX_LOGITS, exchange_logits
 
 # Logits of the reference that are kept between measurements; above it they are computed each time.
-MOST_KEPT = 2**27
+MAX_KEPT = 2**27
 
 
 class Divergence:
@@ -34,7 +34,7 @@ class Divergence:
         """Return the mean over all tokens of all replies, in nats per token; nan without one."""
         total, tokens = 0.0, 0
         for before, after in zip(self._before(), self._logits(changed), strict=True):
-            rows = max(1, MOST_LOGITS // before.shape[-1])
+            rows = max(1, MAX_LOGITS // before.shape[-1])
             for first, second in zip(before.split(rows), after.split(rows), strict=True):
                 log_before, log_after = first.float().log_softmax(-1), second.to(first.device).float().log_softmax(-1)
                 total += float((log_before.exp() * (log_before - log_after)).sum())
@@ -53,4 +53,4 @@ class Divergence:
 
     def _fits(self) -> bool:
         # Characters are more than tokens, so this errs on the safe side.
-        return sum(map(len, self.replies)) * self.reference.model.config.vocab_size <= MOST_KEPT
+        return sum(map(len, self.replies)) * self.reference.model.config.vocab_size <= MAX_KEPT

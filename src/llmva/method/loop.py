@@ -29,7 +29,7 @@ STAGE_VERSION = 2
 SELECTION_METRICS = {"strict": "strict_f1", "guarded": "strict_f1", "paper": "f1"}
 LOWEST_F1 = 0.1
 # Gates of the guarded selection: more broken replies than the original's, and nats per token on neutral replies.
-MOST_BROKEN, MOST_DIVERGENCE = 0.02, 0.05
+MAX_BROKEN, MAX_DIVERGENCE = 0.02, 0.05
 # Of each task.
 DIVERGENCE_PROMPTS = 20
 
@@ -152,8 +152,8 @@ def choose_iteration(history: pandas.DataFrame, selection: str) -> int:
     """
     scores = history[SELECTION_METRICS[selection]].fillna(-1)
     if selection == "guarded":
-        broken = history["degenerate"] > history["degenerate"].iloc[0] + MOST_BROKEN
-        moved = history["divergence"] > MOST_DIVERGENCE if "divergence" in history else False
+        broken = history["degenerate"] > history["degenerate"].iloc[0] + MAX_BROKEN
+        moved = history["divergence"] > MAX_DIVERGENCE if "divergence" in history else False
         scores = scores.mask(broken | moved, -1)
     return int(scores.to_numpy().argmax())
 

@@ -14,7 +14,7 @@ import numpy
 import scipy.linalg
 
 TOLERANCE = 1e-10
-MOST_ROUNDS = 500
+MAX_ROUNDS = 500
 # Rounds without fewer wrong rows than ever before, until smaller penalties come first.
 PATIENCE = 3
 PENALTY_RATIO = 30.0
@@ -53,7 +53,7 @@ def _follow_active_rows(
     """Return one column's coefficients, whether they are the optimum, and the rounds taken."""
     solved, start = _harmless_penalty(quadratics.norms), labels != 0
     penalties, active, wrong_counts = [penalty], start, []
-    for rounds in range(1, MOST_ROUNDS + 1):
+    for rounds in range(1, MAX_ROUNDS + 1):
         coefficients, multipliers, predictions = quadratics.minimum(active, labels, penalties[-1])
         wrong = _wrong_rows(active, labels, multipliers, predictions, quadratics.norms)
         wrong_counts.append(numpy.count_nonzero(wrong))

@@ -87,7 +87,7 @@ def load_model(source: str, *, dtype: str = "float32", device: str | None = None
         tokenizer = AutoTokenizer.from_pretrained(location, padding_side="left", **pinned)
         model = _load_weights(location, config, dtype, options)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise InputError(f"{source}: cannot be loaded ({_first_line(error)}); {_mend(location)}") from None
+        raise InputError(f"{source}: cannot be loaded ({_first_line(error)}); {_fix(location)}") from None
     _require_chat_template(tokenizer, source)
     _require_finite(model, source)
     if tokenizer.pad_token is None:
@@ -162,9 +162,9 @@ def _room() -> dict[int | str, int]:
     return {**room, "cpu": int(SHARE_FOR_WEIGHTS * psutil.virtual_memory().available)}
 
 
-def _mend(location: Path | str) -> str:
+def _fix(location: Path | str) -> str:
     if isinstance(location, Path):
-        return "mend the checkpoint folder"
+        return "fix the checkpoint folder"
     return (
         "check the network and run again, what was fetched is kept; for a gated model accept its licence on "
         f"https://huggingface.co/{location} and log in with `hf auth login`"

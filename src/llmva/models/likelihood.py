@@ -9,7 +9,7 @@ from llmva.models.batches import by_length, encode_replies, for_each_batch, pad_
 from llmva.models.chat_model import ChatModel, encode_chats, user_chats
 
 # Entries of logits that are taken into float32 at once: a quarter of a gigabyte.
-MOST_LOGITS = 2**26
+MAX_LOGITS = 2**26
 
 
 @torch.inference_mode()
@@ -85,7 +85,7 @@ def reply_surprise(
 
 def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Return the loss of each token, (batch, positions), in float32, a few rows at a time where logits are large."""
-    rows = max(1, MOST_LOGITS // max(1, logits[0].numel()))
+    rows = max(1, MAX_LOGITS // max(1, logits[0].numel()))
     parts = [
         torch.nn.functional.cross_entropy(part.float().transpose(1, 2), aims, reduction="none")
         for part, aims in zip(logits.split(rows), targets.split(rows), strict=True)

@@ -30,8 +30,8 @@ def locate(source: str) -> tuple[Path | str, dict]:
         return folder, {}
     if Path(source).is_absolute() or source.startswith((".", "runs/")):
         tiny = anchored(source).is_relative_to(anchored("runs"))
-        mend = "`make organisms` builds the tiny ones" if tiny else "name a folder as save_pretrained writes it"
-        raise InputError(f"{source}: no such model folder; {mend}")
+        fix = "`make organisms` builds the tiny ones" if tiny else "name a folder as save_pretrained writes it"
+        raise InputError(f"{source}: no such model folder; {fix}")
     name, revision = split_source(source)
     if not COMMIT.fullmatch(revision):
         # A branch moves, and with it the weights behind finished stages.

@@ -15,7 +15,7 @@ SAFETY_SETS = ("seval_attack", "seval_risk", "orfuzzset", "nq")
 TRANSFER_SETS = ("advbench", "orbench_toxic", "xstest_toxic", "orbench", "xstest")
 LABELS = ("benign", "toxic")
 SPLITS = {"train": 0.8, "validation": 0.1, "test": 0.1}
-FEWEST_ROWS = 10
+MIN_ROWS = 10
 
 
 def read_prompts(path: str | Path, dataset: str | None = None) -> pandas.DataFrame:
@@ -31,7 +31,7 @@ def read_prompts(path: str | Path, dataset: str | None = None) -> pandas.DataFra
     Raises
     ------
     InputError
-        Names the file, the column and the mend.
+        Names the file, the column and the fix.
     """
     path = Path(path)
     table = _read_table(path)
@@ -61,8 +61,8 @@ def read_safety_sets(folder: str | Path) -> pandas.DataFrame:
     labels = {label for table in tables for label in table["label"]}
     if absent := [label for label in LABELS if label not in labels]:
         missing = ", ".join(f"{name}.csv" for name in SAFETY_SETS if name not in names)
-        mend = f"add some of {missing}, as `make data` makes them" if missing else f"add some to {names[0]}.csv"
-        raise InputError(f"{place}: no {absent[0]} prompts; {mend}")
+        fix = f"add some of {missing}, as `make data` makes them" if missing else f"add some to {names[0]}.csv"
+        raise InputError(f"{place}: no {absent[0]} prompts; {fix}")
     return pandas.concat(tables, ignore_index=True)
 
 
@@ -76,8 +76,8 @@ def find_sets(folder: Path, known: Sequence[str]) -> list[str]:
     """
     there = {path.stem for path in folder.glob("*.csv") if not path.name.startswith(".")}
     if strangers := sorted(there - set(known)):
-        mend = f"rename it to one of {', '.join(known)}, or remove it"
-        raise InputError(f"{folder}/{strangers[0]}.csv: no known set; {mend}")
+        fix = f"rename it to one of {', '.join(known)}, or remove it"
+        raise InputError(f"{folder}/{strangers[0]}.csv: no known set; {fix}")
     return [name for name in known if name in there]
 
 
@@ -101,8 +101,8 @@ def read_candidates(source: str | Path) -> pandas.DataFrame:
 
 def require_two_classes(prompts: pandas.DataFrame, source: str) -> None:
     """Raise an `InputError` unless a table has enough rows to split and both labels."""
-    if len(prompts) < FEWEST_ROWS:
-        raise InputError(f"{source}: {len(prompts)} prompts; at least {FEWEST_ROWS} are needed to split 8:1:1")
+    if len(prompts) < MIN_ROWS:
+        raise InputError(f"{source}: {len(prompts)} prompts; at least {MIN_ROWS} are needed to split 8:1:1")
     for label in LABELS:
         count = prompts.loc[prompts["label"] == label, "group"].nunique()
         if count < len(SPLITS):
@@ -126,7 +126,7 @@ def _read_table(path: Path) -> pandas.DataFrame:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 at byte {error.start}; save it again as UTF-8") from None
     except (ValueError, pandas.errors.ParserWarning) as error:
-        raise InputError(f"{path}: cannot be parsed ({str(error).splitlines()[0]}); mend that line") from None
+        raise InputError(f"{path}: cannot be parsed ({str(error).splitlines()[0]}); fix that line") from None
 
 
 def _read_csv(path: Path) -> pandas.DataFrame:

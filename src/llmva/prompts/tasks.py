@@ -88,7 +88,7 @@ def _read_table(path: Path) -> pandas.DataFrame:
     try:
         table = pandas.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except ValueError as error:
-        raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]}); mend or remove it") from None
+        raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]}); fix or remove it") from None
     for column in READ:
         if column not in table:
             raise InputError(f"{path}: no column {column!r}; add it (columns found: {', '.join(map(str, table))})")

@@ -18,8 +18,8 @@ from llmva.study.loop_variants import (
     LLM_VA_R,
     RELEASED,
     RELEASED_STRICT,
-    align_r,
     read_loop,
+    run_llm_va_r,
     run_released,
     selected_iteration,
 )
@@ -41,7 +41,7 @@ def run_loops(study: Study) -> dict[str, Stage]:
     return {
         "LLM-VA": run_alignment(study, l_select),
         RELEASED.name: run_released(study, l_select),
-        LLM_VA_R.name: align_r(study),
+        LLM_VA_R.name: run_llm_va_r(study),
     }
 
 

@@ -18,8 +18,8 @@ from llmva.study.loop_variants import (
     RMS_RIDGE,
     SOFT_SVM,
     Variant,
-    align_r,
     read_loop,
+    run_llm_va_r,
     run_variant,
     stop_iteration,
 )
@@ -53,7 +53,7 @@ def run_parts(study: Study) -> dict[str, Stage]:
         )
         for variant in PARTS
     }
-    return {**parts, LLM_VA_R.name: align_r(study)}
+    return {**parts, LLM_VA_R.name: run_llm_va_r(study)}
 
 
 def run_controls(study: Study, aligned_r: Stage) -> dict[str, Stage]:

@@ -103,7 +103,7 @@ def run_released(study: Study, l_select: int) -> Stage:
     return run_variant(study, RELEASED, [l_select], study.params.iterations, "llm_va_released_code")
 
 
-def align_r(study: Study) -> Stage:
+def run_llm_va_r(study: Study) -> Stage:
     """Run LLM-VA-R for each candidate number of sublayers; see `run_variant`."""
     return run_variant(study, LLM_VA_R, study.params.probe.l_select, study.params.ridge.iterations, "llm_va_r")
 

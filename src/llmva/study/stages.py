@@ -41,7 +41,7 @@ NEUTRAL_PROMPTS = 200
 RANDOM_PAIRS = 2000
 BAND = [0.025, 0.975]
 # A judge is tried on this many replies first; more strange words than this share, and it is no judge.
-FIRST_LOOK, MOST_UNPARSED = 32, 0.5
+FIRST_LOOK, MAX_UNPARSED = 32, 0.5
 
 
 def collect_prompts(study: Study) -> Stage:
@@ -249,7 +249,7 @@ def _read_data(study: Study) -> pandas.DataFrame:
 def _require_format(verdicts: pandas.DataFrame, judge: str) -> None:
     # The original's replies are sound, so it is the judge that speaks another language.
     strange = verdicts["guard_verdict"].eq("unparsed").mean()
-    if strange > MOST_UNPARSED:
+    if strange > MAX_UNPARSED:
         raise InputError(
             f"{judge}: {strange:.0%} of its judgements are not the three lines of Qwen3Guard-Gen; "
             "name a guard model of that format, or `phrases`"

@@ -97,8 +97,8 @@ class Study:
     @cached_property
     def prompts_stage(self) -> Stage:
         """The finished prompts stage; the same one for as long as this study is in memory."""
-        mend = f"run notebook {PROMPTS_STAGE} first (`make step NB=00 MODEL={self.params.slug}`)"
-        return open_stage(self.folder / PROMPTS_STAGE, mend=mend)
+        fix = f"run notebook {PROMPTS_STAGE} first (`make step NB=00 MODEL={self.params.slug}`)"
+        return open_stage(self.folder / PROMPTS_STAGE, fix=fix)
 
     @cached_property
     def pool(self) -> pandas.DataFrame:

@@ -69,8 +69,8 @@ def figure_data(item: str, slugs: Sequence[str] = ()) -> pandas.DataFrame:
     data = design.tidy(read_long(design.source, shown, averaged=design.averaged))
     for model, members in models.items():
         if model not in set(data["model"]):
-            mend = f"run `make {design.source} MODELS={members[0]}`"
-            raise InputError(f"{result_path(members[0], design.source)}: nothing that {item} draws; {mend}")
+            fix = f"run `make {design.source} MODELS={members[0]}`"
+            raise InputError(f"{result_path(members[0], design.source)}: nothing that {item} draws; {fix}")
     if design.averaged:
         data = data.assign(seeds=data["model"].map(lambda model: len(models[model])))
     order = list(models)

@@ -36,7 +36,7 @@ VARIANTS = (
     "LLM-VA", "LLM-VA, L_select in full", "RMS", "soft SVM", "ridge edit", "RMS and ridge", "LLM-VA-R",
 )  # fmt: skip
 OURS, PALE_YELLOW, PALE_GREY = "LLM-VA-R", "#FFF0C2", "#F1F3F5"
-MOST_ABREAST = 7
+MAX_ABREAST = 7
 
 
 def tidy_ridge(results: pandas.DataFrame) -> pandas.DataFrame:
@@ -65,7 +65,7 @@ def draw_ridge(data: pandas.DataFrame) -> "Figure":
     variants, models = list(data["method"].unique()), data["model"].nunique()
     curves = data[data["measure"] == "strict_f1"].astype({"iteration": int})
     loops = list(curves["method"].unique())
-    down = -(-len(loops) // MOST_ABREAST)
+    down = -(-len(loops) // MAX_ABREAST)
     # As many dots as there are models fit beside one another in a row.
     heights = 1.3 * down + 0.35, (0.2 + 0.012 * models) * len(variants) + 0.4
     figure = new_figure(7.2, sum(heights) + 1)

@@ -12,7 +12,7 @@ from llmva.performance.benchmarks.loop import benchmark_loop
 from llmva.performance.benchmarks.memory import benchmark_memory
 from llmva.performance.benchmarks.solver import benchmark_solver
 from llmva.performance.sizes import Shape
-from llmva.study.loop_variants import align_r, read_loop
+from llmva.study.loop_variants import read_loop, run_llm_va_r
 from llmva.study.study import Study
 
 # How the features' mean compares with their deviation, and whether two dimensions are massive.
@@ -70,7 +70,7 @@ def loop_rows(study: Study, sizes: dict[str, int]) -> Iterator[Row]:
 
 def serving_rows(study: Study, sizes: dict[str, int]) -> Iterator[Row]:
     """Compare the edited model with the original, and a model without hooks with a steered one."""
-    log, choice, _ = read_loop(align_r(study))
+    log, choice, _ = read_loop(run_llm_va_r(study))
     prompts, tokens = study.validation["prompt"].tolist(), study.params.generation.max_new_tokens
     setting = f"{study.params.slug}, {len(prompts)} replies of {tokens} tokens in one batch"
     best, runs = log.at_iteration(choice["best_iteration"]), MORE * sizes["runs"]

@@ -110,11 +110,11 @@ def _read(
 def _tell(missing: list[str], asked: int, folder: Path | None) -> str:
     # Who is told of a place below it should know how to name one.
     unset = folder is None and any(f"${VARIABLE}" in line for line in missing)
-    mend = f"{VARIABLE} is not set; with files of your own, write `{VARIABLE}=<their folder> make data`"
+    fix = f"{VARIABLE} is not set; with files of your own, write `{VARIABLE}=<their folder> make data`"
     if len(missing) == 1:
-        return missing[0] + (f" ({mend})" if unset else "")
+        return missing[0] + (f" ({fix})" if unset else "")
     head = f"{len(missing)} of {asked} sets cannot be had, and nothing was written:"
-    return "\n".join([head, *(f"  {line}" for line in missing), *([mend] if unset else [])])
+    return "\n".join([head, *(f"  {line}" for line in missing), *([fix] if unset else [])])
 
 
 def _prompts(name: str, data_set: DataSet, rows: list[dict]) -> pandas.DataFrame:

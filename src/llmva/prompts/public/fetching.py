@@ -74,8 +74,8 @@ def _from_hub(name: str, hub: Hub, files: tuple[str, ...], *, single: bool) -> F
     except Exception as error:
         # The libraries' own errors, for no network, no such set and a closed gate, are of many kinds.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        mend = GATED.format(id=hub.id, file=_place(files)) if hub.gated else f"or put it at {_place(files)}"
-        raise InputError(f"{name}: {where}: cannot be fetched ({reason}); {mend}") from None
+        fix = GATED.format(id=hub.id, file=_place(files)) if hub.gated else f"or put it at {_place(files)}"
+        raise InputError(f"{name}: {where}: cannot be fetched ({reason}); {fix}") from None
     return Fetched(found, f"{where}@{revision}", digest(found))
 
 

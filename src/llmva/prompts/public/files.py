@@ -27,7 +27,7 @@ def read_rows(path: Path, columns: tuple[str, ...] | None = None) -> list[dict]:
     Raises
     ------
     InputError
-        When the file cannot be read; names it and the mend.
+        When the file cannot be read; names it and the fix.
     """
     try:
         name, content = _unpacked(path)

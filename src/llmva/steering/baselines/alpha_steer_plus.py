@@ -5,7 +5,7 @@ import numpy
 from llmva.steering.base import TrainingData
 from llmva.steering.baselines.alpha_steer import AlphaSteer
 
-FEWEST_JAILBROKEN = 32
+MIN_JAILBROKEN = 32
 
 
 class AlphaSteerPlus(AlphaSteer):
@@ -26,6 +26,6 @@ class AlphaSteerPlus(AlphaSteer):
         benign, toxic = training.benign == 1, training.benign == -1
         answered, refused = training.answered == 1, training.answered == -1
         jailbroken = toxic & answered
-        harmful = jailbroken if jailbroken.sum() >= FEWEST_JAILBROKEN else toxic
+        harmful = jailbroken if jailbroken.sum() >= MIN_JAILBROKEN else toxic
         right = benign & answered
         return dict(zip(self.variants, ((right, harmful), (right | (toxic & refused), harmful)), strict=True))

@@ -21,7 +21,7 @@ SPANS = {"published": (15 / 32, 24 / 32), "late": (0.5, 1.0), "all": (0.0, 1.0)}
 # Published are conditions in the first third. A late one would miss the prefill of most blocks.
 DEEPEST_CONDITION = 0.5
 CONDITIONS = 2
-MOST_PROMPTS, MOST_OPENINGS, OPENING_WORDS = 64, 4, 3
+MAX_PROMPTS, MAX_OPENINGS, OPENING_WORDS = 64, 4, 3
 # A step at every generated token adds up: steps as long as the residual break the language.
 WEAKEST, STRONGEST = 0.05, 0.8
 
@@ -179,7 +179,7 @@ def frequent_openings(training: TrainingData) -> tuple[list[str], list[str]]:
         if opening and label:
             counts[label][opening] += 1
     sides = counts[-1] - counts[1], counts[1] - counts[-1]
-    refusing, answering = ([opening for opening, _ in side.most_common(MOST_OPENINGS)] for side in sides)
+    refusing, answering = ([opening for opening, _ in side.most_common(MAX_OPENINGS)] for side in sides)
     return refusing, answering
 
 
@@ -248,7 +248,7 @@ def _contrasts(training: TrainingData, refusing: list[str], answering: list[str]
     """Return half of refusing minus answering, each a mean over the reply's tokens, (pairs, d) by site."""
     prompts = training.rows["prompt"].to_numpy()
     draw = random_generator(training.seed, "CAST", "contrasts")
-    drawn = draw.choice(len(prompts), min(MOST_PROMPTS, len(prompts)), replace=False)
+    drawn = draw.choice(len(prompts), min(MAX_PROMPTS, len(prompts)), replace=False)
     numbers = range(max(len(refusing), len(answering)))
     exchanges = list(product(prompts[drawn].tolist(), numbers))
     sides = []

@@ -15,7 +15,7 @@ from llmva.steering.search import alternating_variants, unsteered
 # The published filter: the last blocks' directions are too near to the words of a refusal themselves.
 DEEPEST = 0.8
 WEAKEST, STRONGEST = 0.05, 1.0
-MOST_SITES = 8
+MAX_SITES = 8
 DIRECTIONAL, AFFINE = VARIANTS = ("directional", "affine")
 
 
@@ -92,7 +92,7 @@ class RefusalAblation:
         """
         if self.outcome != "fitted":
             return unsteered(VARIANTS)
-        cells = [{"site": round(site / self.depth, 4)} for site in _spread(sorted(self.directions), MOST_SITES)]
+        cells = [{"site": round(site / self.depth, 4)} for site in _spread(sorted(self.directions), MAX_SITES)]
         return alternating_variants(dict.fromkeys(VARIANTS, cells), trials, strongest=STRONGEST, weakest=WEAKEST)
 
     @contextmanager

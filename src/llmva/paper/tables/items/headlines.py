@@ -22,7 +22,7 @@ PAPERS_OWN = ("VectorSteer", "AlphaSteer", "AlphaSteer+", "SCANS")
 METHODS = (REFERENCE, "LLM-VA-R")
 COLUMNS = ("claim", "method", "paper", "here", "here_low", "here_high", "verdict", "runs")
 # A bootstrap over fewer runs is far too narrow.
-FEWEST_RUNS = 6
+MIN_RUNS = 6
 
 
 # By quantity, one row per run and one column per method.
@@ -78,7 +78,7 @@ def build_headlines(results: dict[str, pandas.DataFrame]) -> dict[str, pandas.Da
     for claim in _claims(values):
         for method in values["strict_f1"].columns.intersection(METHODS, sort=False):
             here, low, high = claim.measure(values, method, whole), numpy.nan, numpy.nan
-            if len(runs) >= FEWEST_RUNS:
+            if len(runs) >= MIN_RUNS:
                 low, high, _ = resampling.percentile_interval(claim.measure(values, method, drawn))
             verdict = judge_claim(low, high, claim.limit, claim.falls)
             rows.append((claim.text, method, claim.paper, here, low, high, verdict, len(runs)))
