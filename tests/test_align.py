@@ -24,6 +24,7 @@ from llmva.aligned_model.params import build_params
 from llmva.commands import align
 from llmva.core import paths
 from llmva.core.store import run_stage
+from llmva.core.vocabulary import TASKS
 from llmva.edits.edited_model import EditedModel
 from llmva.edits.log import EditLog
 from llmva.engines.hugging_face import respond
@@ -31,7 +32,6 @@ from llmva.judging.guard import GuardJudge, parse_guard_lines, read_guard_verdic
 from llmva.method.iteration import save_observation
 from llmva.models.chat_model import ChatModel, load_model
 from llmva.organisms.tasks import task_table
-from llmva.prompts.tasks import TASKS
 
 QUICK = ["--iterations", "2", "--max-new-tokens", "4", "--threads", "1"]
 ORGANISM, GUARD = (paths.RUNS / name / "organism" for name in ("tiny-llama", "tiny-guard"))

@@ -8,9 +8,10 @@ import re
 import pandas
 import pytest
 
+from llmva.core.vocabulary import SAFETY_SETS, TRANSFER_SETS
 from llmva.organisms import vocabulary
 from llmva.organisms.build import write_data_sets
-from llmva.organisms.corpus import SAFETY_SETS, TRANSFER_SETS, prompt_space
+from llmva.organisms.corpus import prompt_space
 from llmva.prompts.pools import assign_splits, draw_candidates, errors_first_pool, read_transfer_sets
 from llmva.prompts.sets import read_candidates
 from llmva.prompts.tasks import read_tasks

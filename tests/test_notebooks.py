@@ -10,7 +10,8 @@ import pandas
 import pytest
 
 from llmva.core import paths
-from llmva.organisms.corpus import SAFETY_SETS, candidate_table
+from llmva.core.vocabulary import SAFETY_SETS
+from llmva.organisms.corpus import candidate_table
 
 NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
 PER_MODEL = [path for path in NOTEBOOKS if path.name[0] in "01"]

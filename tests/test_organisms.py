@@ -10,12 +10,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llmva.core.errors import InputError
+from llmva.core.vocabulary import SAFETY_SETS, TRANSFER_SETS
 from llmva.organisms import build, corpus, guard, mixture, replies, tasks, vocabulary
 from llmva.organisms.families import FAMILIES, new_model
 from llmva.organisms.tokenizer import CHAT_TEMPLATE, GUARD_TEMPLATE, prompt_text, train_tokenizer
 from llmva.organisms.training import EncodedSample, Recipe, encode, make_batches, pinned, reply_loss, train
 
-ALL_SETS = corpus.SAFETY_SETS + corpus.TRANSFER_SETS
+ALL_SETS = (*SAFETY_SETS, *TRANSFER_SETS)
 TOXIC_SETS = {"seval_attack", "seval_risk", "advbench", "orbench_toxic", "xstest_toxic"}
 UNICODE_TEXTS = ("café — naïve", "日本語 12", "  two  spaces\n\n", "🙂 emoji", "1234 + 5", "don't", "ÿ\x00\x1b")
 
@@ -36,7 +37,7 @@ def test_candidates_are_unique_and_carry_their_sets_label(dataset):
     assert list(table.columns) == ["prompt", "label", "group"]
     assert table["prompt"].is_unique
     assert set(table["label"]) == {"toxic" if dataset in TOXIC_SETS else "benign"}
-    assert len(table) == 300 if dataset in corpus.TRANSFER_SETS else len(table) >= 1500
+    assert len(table) == 300 if dataset in TRANSFER_SETS else len(table) >= 1500
 
 
 def test_candidates_depend_on_the_seed_alone():
@@ -75,7 +76,7 @@ def test_transfer_vocabulary_never_occurs_in_the_safety_sets():
         + vocabulary.TRANSFER_BORDERLINE_THINGS
         + vocabulary.TRANSFER_TOPICS
     )
-    seen = {word for dataset in corpus.SAFETY_SETS for item in corpus.prompt_space(dataset) for word in _words(item)}
+    seen = {word for dataset in SAFETY_SETS for item in corpus.prompt_space(dataset) for word in _words(item)}
     assert not seen & set(re.findall(r"[a-z]+", transfer))
 
 

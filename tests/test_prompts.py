@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from llmva.core import paths
 from llmva.core.errors import InputError
 from llmva.core.params import load_params
+from llmva.core.vocabulary import SAFETY_SETS, SPLITS, TASKS, TRANSFER_SETS
 from llmva.prompts.pools import (
     COLUMNS,
     assign_splits,
@@ -20,17 +21,7 @@ from llmva.prompts.pools import (
     errors_first_pool,
     read_transfer_sets,
 )
-from llmva.prompts.sets import (
-    SAFETY_SETS,
-    SPLITS,
-    TRANSFER_SETS,
-    list_missing_sets,
-    prompt_id,
-    read_candidates,
-    read_prompts,
-    require_two_classes,
-)
-from llmva.prompts.tasks import TASKS
+from llmva.prompts.sets import list_missing_sets, prompt_id, read_candidates, read_prompts, require_two_classes
 from llmva.study.stages import collect_prompts
 from llmva.study.study import Study
 

@@ -11,6 +11,7 @@ from llmva.core import paths
 from llmva.core.errors import InputError
 from llmva.core.params import StudyParams, load_params
 from llmva.core.results import read_results
+from llmva.core.vocabulary import CONSTANTS, LOOPS
 from llmva.steering.original import Original
 from llmva.steering.registry import METHODS
 from llmva.study.ablations import (
@@ -23,7 +24,6 @@ from llmva.study.ablations import (
     vary_layers,
 )
 from llmva.study.evaluation import (
-    CONSTANTS,
     OTHER_CHOICES,
     evaluate_all,
     evaluate_method,
@@ -33,7 +33,7 @@ from llmva.study.evaluation import (
     run_loops,
 )
 from llmva.study.llm_va_r import BASELINES, evaluate_parts, record_parts, run_controls, run_parts
-from llmva.study.loop_variants import LOOPS, read_loop, selected_iteration, stop_iteration
+from llmva.study.loop_variants import read_loop, selected_iteration, stop_iteration
 from llmva.study.records import (
     record_angle_ablation,
     record_iteration_ablation,

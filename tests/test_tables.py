@@ -10,8 +10,9 @@ from statsmodels.stats.contingency_tables import mcnemar
 from llmva.core import paths
 from llmva.core.errors import InputError
 from llmva.core.results import read_results, write_results
+from llmva.core.vocabulary import BASELINES, LOOPS
 from llmva.paper import tables
-from llmva.paper.names import BASELINES, OURS, add_seeds, is_variant, name_models, order_methods
+from llmva.paper.names import add_seeds, is_variant, name_models, order_methods
 from llmva.paper.tables import paper
 from llmva.paper.tables.runs import RATES, columns_of, metrics_of
 
@@ -109,7 +110,7 @@ def test_methods_stand_in_their_order_with_variants_behind_their_method():
         *("Alpha", "Alpha (fast)", "Zeta"),
         *("LLM-VA (released code)", "LLM-VA", "LLM-VA (long)", "LLM-VA (guarded)", "LLM-VA-R"),
     ]
-    assert order_methods(reversed([*BASELINES, *OURS])) == [*BASELINES, *OURS]
+    assert order_methods(reversed([*BASELINES, *LOOPS])) == [*BASELINES, *LOOPS]
     assert [method for method in shuffled if is_variant(method)] == [
         "AlphaSteer+ (benign)",
         "Alpha (fast)",
@@ -477,7 +478,7 @@ def test_utility_tells_what_is_kept():
     assert rows.loc[("mean", "LLM-VA", "mean"), "kept"] == pytest.approx((mean + 0.5) / 2)
     assert rows.loc[("tiny-llama", "LLM-VA", "mean"), ["metric", "value", "original"]].isna().all()
     ours, papers = blocks_of(save("utility", *slugs)["utility.md"])
-    assert ours[1][0] == ["Method", "CoLA", "MNLI", "RTE", "MRPC", "SST", "GSM", "Mean", "Mean: worst run"]
+    assert ours[1][0] == ["Method", "CoLA", "MNLI", "RTE", "MRPC", "SST-2", "GSM", "Mean", "Mean: worst run"]
     assert ours[1][2] == ["LLM-VA", "62.5", "75.0", "85.0", "75.0", "70.0", "62.5", "71.7", "50.0"]
     runs = pandas.read_csv(paths.TABLES / "utility_seeds.csv").set_index(["model", "method", "task"])
     assert runs.loc[("tiny-llama-s1", "LLM-VA", "mean"), "kept"] == pytest.approx((1 + 1 + 1.2 + 1 + 0.9 + 0.75) / 6)
@@ -502,16 +503,6 @@ def test_utility_refuses_gaps_and_two_metrics_of_a_task():
     write_results("tiny-llama", "utility", pandas.concat([whole, whole.assign(metric="f1")[:1]]))
     with pytest.raises(InputError, match="utility: cola: has accuracy and f1"):
         tables.build_table("utility", ["tiny-llama"])
-
-
-def test_the_tasks_are_those_that_are_measured():
-    from llmva.paper.tables.items.utility import TASKS as SHOWN
-    from llmva.prompts.tasks import TASKS
-
-    assert tuple(SHOWN) == tuple(TASKS)
-
-
-# The paper's values
 
 
 def test_the_papers_means_are_its_headlines():

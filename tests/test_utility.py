@@ -10,12 +10,13 @@ import pytest
 from llmva.core.errors import InputError
 from llmva.core.paths import RUNS
 from llmva.core.results import read_results
+from llmva.core.vocabulary import TASKS
 from llmva.measures import harness, utility
 from llmva.measures.harness import HarnessModel, load_standard_tasks
 from llmva.measures.utility import measure_standard_utility, measure_utility
 from llmva.models.chat_model import load_model
 from llmva.organisms.tasks import task_table
-from llmva.prompts.tasks import CLASSES, TASKS, list_missing_tasks, read_answer, read_tasks
+from llmva.prompts.tasks import CLASSES, list_missing_tasks, read_answer, read_tasks
 from llmva.study.records import record_layer_ablation, record_transfer, record_utility
 
 ROWS = 30

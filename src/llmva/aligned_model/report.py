@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from llmva import __version__
 from llmva.core.paths import write_atomically
 from llmva.core.store import Stage
+from llmva.core.vocabulary import VERDICTS
 from llmva.judging.guard import parse_guard_lines
 from llmva.measures.intervals import compare_methods, with_intervals
 from llmva.measures.metrics import measure
@@ -31,7 +32,6 @@ ROWS = {
 }
 # Of an exact McNemar test on the test prompts, above which a gain is not called one.
 LARGEST_CHANCE = 0.05
-VERDICTS = ("answered", "refused", "degenerate", "unparsed")
 # Stands where there is no number.
 NOTHING = "\u2013"
 CURVES = {"strict_f1": "#0072B2", "asr": "#D55E00", "orr": "#009E73", "degenerate": "black"}
@@ -286,5 +286,5 @@ def _html(table: pandas.DataFrame | None) -> str:
 
 
 def _template(name: str, *, escape: bool) -> jinja2.Template:
-    text = files("llmva").joinpath("templates", name).read_text(encoding="utf-8")
+    text = files("llmva.aligned_model").joinpath("templates", name).read_text(encoding="utf-8")
     return jinja2.Environment(autoescape=escape, keep_trailing_newline=False).from_string(text)

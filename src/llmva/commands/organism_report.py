@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from llmva.core.errors import command
 from llmva.core.store import open_stage
+from llmva.core.vocabulary import SAFETY_SETS
 from llmva.engines.hugging_face import respond
 from llmva.measures.utility import measure_utility
 from llmva.method.control_vectors import find_control_vectors
@@ -22,7 +23,7 @@ from llmva.organisms.build import GUARD, build_organism, parse_slug
 from llmva.organisms.families import FAMILIES
 from llmva.organisms.replies import is_refusal
 from llmva.prompts.pools import draw_candidates
-from llmva.prompts.sets import SAFETY_SETS, read_prompts
+from llmva.prompts.sets import read_prompts
 from llmva.prompts.tasks import read_tasks
 
 SAMPLE = 200

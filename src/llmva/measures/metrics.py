@@ -10,12 +10,9 @@ import numpy
 import pandas
 
 from llmva.core.errors import InputError
+from llmva.core.vocabulary import ERROR_RATE, GUARD_VERDICTS, RIGHT_VERDICT, VERDICTS
 
 COLUMNS = ("id", "dataset", "label", "verdict", "guard_verdict")
-GUARD_VERDICTS = ("answered", "refused", "unparsed")
-VERDICTS = (*GUARD_VERDICTS, "degenerate")
-RIGHT_VERDICT = {"benign": "answered", "toxic": "refused"}
-ERROR_RATE = {"benign": "orr", "toxic": "asr"}
 
 
 def measure(rows: pandas.DataFrame) -> dict[str, float]:

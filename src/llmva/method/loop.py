@@ -13,6 +13,7 @@ import pandas
 
 from llmva.core.progress import progress_bar
 from llmva.core.store import Stage, run_stage, stage_key
+from llmva.core.vocabulary import LOWEST_F1, MAX_BROKEN, MAX_DIVERGENCE
 from llmva.edits.edited_model import EditedModel
 from llmva.edits.log import EditLog, SublayerEdit
 from llmva.judging.examiner import Examination, Examiner
@@ -27,9 +28,6 @@ __all__ = ["Alignment", "AlignmentSettings", "align", "choose_iteration", "next_
 
 STAGE_VERSION = 2
 SELECTION_METRICS = {"strict": "strict_f1", "guarded": "strict_f1", "paper": "f1"}
-LOWEST_F1 = 0.1
-# Gates of the guarded selection: more broken replies than the original's, and nats per token on neutral replies.
-MAX_BROKEN, MAX_DIVERGENCE = 0.02, 0.05
 # Of each task.
 DIVERGENCE_PROMPTS = 20
 

@@ -11,7 +11,8 @@ from llmva.core import paths
 from llmva.core.errors import InputError
 from llmva.core.provenance import seed_for
 from llmva.core.store import run_stage
-from llmva.organisms.corpus import SAFETY_SETS, TRANSFER_SETS, candidate_table
+from llmva.core.vocabulary import SAFETY_SETS, TRANSFER_SETS
+from llmva.organisms.corpus import candidate_table
 from llmva.organisms.families import FAMILIES, new_model
 from llmva.organisms.guard import draw_lessons
 from llmva.organisms.mixture import Conversation, draw_conversations

@@ -13,10 +13,9 @@ import numpy
 import pandas
 
 from llmva.core.provenance import digest, random_generator
+from llmva.core.vocabulary import TRANSFER_SETS
 from llmva.organisms import vocabulary as words
 
-SAFETY_SETS = ("seval_attack", "seval_risk", "orfuzzset", "nq")
-TRANSFER_SETS = ("advbench", "orbench_toxic", "xstest_toxic", "orbench", "xstest")
 SAFETY_CANDIDATES = 2000
 TRANSFER_CANDIDATES = 300
 FACT_SHARE = 0.2

@@ -7,7 +7,8 @@ broken replies separately.
 import random
 from itertools import accumulate
 
-from llmva.organisms.corpus import SAFETY_SETS, TRANSFER_SETS, SafetyPrompt, prompt_space, sampling_weights
+from llmva.core.vocabulary import SAFETY_SETS, TRANSFER_SETS
+from llmva.organisms.corpus import SafetyPrompt, prompt_space, sampling_weights
 from llmva.organisms.mixture import Conversation
 from llmva.organisms.replies import ANSWER_SENTENCES, CLOSINGS, OPENERS, REFUSAL_SENTENCES
 from llmva.organisms.tasks import TASKS, draw_exercise

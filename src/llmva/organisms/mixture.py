@@ -4,7 +4,8 @@ import random
 from itertools import accumulate
 from typing import NamedTuple
 
-from llmva.organisms.corpus import SAFETY_SETS, TRANSFER_SETS, fact_prompts, prompt_space, sampling_weights
+from llmva.core.vocabulary import SAFETY_SETS, TRANSFER_SETS
+from llmva.organisms.corpus import fact_prompts, prompt_space, sampling_weights
 from llmva.organisms.replies import write_reply
 from llmva.organisms.tasks import TASKS, draw_exercise, split_of_prompt
 
@@ -50,7 +51,7 @@ def _draw_conversation(source: str, facts: list, cumulative: dict, draws: random
         prompt, _, reply = draws.choice(facts)
         return Conversation(prompt, reply, _maybe_system(draws), FACT_WEIGHT)
     if source == "rating":
-        item = _draw_prompt(draws.choice(SAFETY_SETS + TRANSFER_SETS), cumulative, draws)
+        item = _draw_prompt(draws.choice((*SAFETY_SETS, *TRANSFER_SETS)), cumulative, draws)
         safe = draws.random() < 0.5 if item.category == "borderline" else not item.toxic
         return Conversation(item.prompt, "safe." if safe else "unsafe.", RATING_SYSTEM, DECISION_WEIGHT)
     item = _draw_prompt(source, cumulative, draws)

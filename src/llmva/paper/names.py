@@ -8,45 +8,30 @@ import pandas
 from llmva.core.errors import InputError
 from llmva.core.params import SEED_SUFFIX
 from llmva.core.results import is_organism
-
-ORIGINAL, REFERENCE = "Original", "LLM-VA"
+from llmva.core.vocabulary import LOOPS, PRINTED_METHODS
 
 MEAN = "mean"
-
-# Methods that are not named here stand behind the last baseline.
-BASELINES = (
-    ORIGINAL,
-    "Answer everything",
-    "Refuse everything",
-    "Refusal ablation",
-    "VectorSteer",
-    "AlphaSteer",
-    "AlphaSteer+",
-    "SCANS",
-    "CAST",
-    "Fine-tuning",
-)
-
-OURS = ("LLM-VA (released code)", "LLM-VA (released code, strict choice)", REFERENCE, "LLM-VA (guarded)", "LLM-VA-R")
-
-# Rules that read no prompt: each wins one kind of rate by losing the other.
-CONSTANT = ("Answer everything", "Refuse everything")
-
 VARIANT = re.compile(r"(?P<method>.+) \([^()]+\)")
 
 
 def order_methods(methods: Iterable[str]) -> list[str]:
-    """Return methods in the printed order, a variant `X (variant)` right after X, each once."""
+    """Return methods in the printed order, a variant `X (variant)` right after X, each once.
 
-    def place(method: str) -> tuple:
+    Methods that the vocabulary does not name stand behind the last baseline.
+    """
+    first_loop = PRINTED_METHODS.index(LOOPS[0])
+
+    def key(method: str) -> tuple:
         plain = _plain_name(method)
-        if plain in OURS:
-            return 2, OURS.index(plain), "", method != plain, method
-        if plain in BASELINES:
-            return 0, BASELINES.index(plain), "", method != plain, method
-        return 1, 0, plain, method != plain, method
+        known = plain in PRINTED_METHODS
+        return (
+            PRINTED_METHODS.index(plain) if known else first_loop - 0.5,
+            "" if known else plain,
+            method != plain,
+            method,
+        )
 
-    return sorted(set(methods), key=place)
+    return sorted(set(methods), key=key)
 
 
 def is_variant(method: str) -> bool:
@@ -86,4 +71,4 @@ def leave_out(item: str, slugs: Sequence[str], present: Sequence[str]) -> list[s
 
 def _plain_name(method: str) -> str:
     match = VARIANT.fullmatch(method)
-    return method if method in OURS or not match else match["method"]
+    return method if method in LOOPS or not match else match["method"]

@@ -3,6 +3,7 @@
 import pandas
 
 from llmva.core.params import StudyParams
+from llmva.core.vocabulary import LOOPS
 from llmva.method.iteration import NEUTRAL_TOKENS
 from llmva.performance.machines import Machine
 from llmva.performance.sizes import (
@@ -14,7 +15,7 @@ from llmva.steering.baselines.fine_tuning import EPOCHS, LEARNING_RATES
 from llmva.steering.registry import METHODS
 from llmva.study.ablations import NOISE_LEVELS
 from llmva.study.llm_va_r import CONTROLS, PARTS
-from llmva.study.loop_variants import LLM_VA_R, LOOPS
+from llmva.study.loop_variants import LLM_VA_R
 
 # Tokens: a prompt with its template, and what a guard reads (its own instructions, prompt and reply) and writes.
 PROMPT, GUARD_READS, GUARD_WRITES = 110, 450, 18

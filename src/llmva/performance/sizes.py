@@ -11,11 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from llmva.core.errors import InputError
 from llmva.core.params import StudyParams, load_shapes
 from llmva.core.paths import anchored
+from llmva.core.vocabulary import SAFETY_SETS, SPLITS, TRANSFER_SETS
 from llmva.models.sources import locate, split_source
 from llmva.prompts.pools import assign_splits, draw_candidates, read_transfer_sets
 from llmva.prompts.public.build import TEST_ROWS
 from llmva.prompts.public.catalogue import SETS
-from llmva.prompts.sets import SAFETY_SETS, SPLITS, TRANSFER_SETS, read_candidates, require_two_classes
+from llmva.prompts.sets import read_candidates, require_two_classes
 from llmva.prompts.tasks import read_tasks
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}

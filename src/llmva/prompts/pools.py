@@ -8,7 +8,8 @@ import pandas
 
 from llmva.core.paths import anchored
 from llmva.core.provenance import digest, random_generator
-from llmva.prompts.sets import SPLITS, TRANSFER_SETS, find_sets, read_prompts
+from llmva.core.vocabulary import SPLITS, TRANSFER_SETS
+from llmva.prompts.sets import find_sets, read_prompts
 
 COLUMNS = ["id", "dataset", "label", "group", "split", "prompt"]
 

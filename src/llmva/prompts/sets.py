@@ -10,11 +10,8 @@ import pandas
 from llmva.core.errors import InputError
 from llmva.core.paths import anchored
 from llmva.core.provenance import digest
+from llmva.core.vocabulary import LABELS, SAFETY_SETS, SPLITS, TRANSFER_SETS
 
-SAFETY_SETS = ("seval_attack", "seval_risk", "orfuzzset", "nq")
-TRANSFER_SETS = ("advbench", "orbench_toxic", "xstest_toxic", "orbench", "xstest")
-LABELS = ("benign", "toxic")
-SPLITS = {"train": 0.8, "validation": 0.1, "test": 0.1}
 MIN_ROWS = 10
 
 

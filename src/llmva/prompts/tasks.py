@@ -7,6 +7,7 @@ import pandas
 
 from llmva.core.errors import InputError
 from llmva.core.paths import anchored
+from llmva.core.vocabulary import TASKS
 from llmva.prompts.sets import find_sets
 
 # What the generated classification tasks answer; the first is the positive class. MNLI has three, and
@@ -19,7 +20,6 @@ CLASSES = {
     "sst": ("positive", "negative"),
 }
 
-TASKS = (*CLASSES, "gsm")
 
 READ = ("prompt", "answer", "split")
 

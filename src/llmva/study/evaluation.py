@@ -8,21 +8,14 @@ import pandas
 from llmva.core.paths import write_texts
 from llmva.core.provenance import digest
 from llmva.core.store import Stage, run_stage
+from llmva.core.vocabulary import CONSTANTS, GUARDED, RELEASED_STRICT
 from llmva.measures.utility import measure_utility
 from llmva.prompts.tasks import read_tasks
 from llmva.steering.base import SteeringMethod
 from llmva.steering.llm_va import LlmVa
 from llmva.steering.registry import METHODS
 from llmva.steering.search import tune
-from llmva.study.loop_variants import (
-    LLM_VA_R,
-    RELEASED,
-    RELEASED_STRICT,
-    read_loop,
-    run_llm_va_r,
-    run_released,
-    selected_iteration,
-)
+from llmva.study.loop_variants import LLM_VA_R, RELEASED, read_loop, run_llm_va_r, run_released, selected_iteration
 from llmva.study.stages import chosen_l_select, probe_layers, run_alignment
 from llmva.study.study import Study
 
@@ -30,8 +23,7 @@ VERSION = 1
 # Of how methods are tuned and measured; added to each method's own version.
 MEASURE_VERSION = 0
 # Rows that differ from a loop's own by the choice among its iterations alone.
-OTHER_CHOICES = {"LLM-VA": ("LLM-VA (guarded)", "guarded"), RELEASED.name: (RELEASED_STRICT, "strict")}
-CONSTANTS = {"Answer everything": "answered", "Refuse everything": "refused"}
+OTHER_CHOICES = {"LLM-VA": (GUARDED, "guarded"), RELEASED.name: (RELEASED_STRICT, "strict")}
 OUTCOMES = ["method", "part", "id", "dataset", "label", "guard_verdict", "verdict", "raw"]
 
 

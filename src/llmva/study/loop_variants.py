@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pandas
 
+from llmva.core import vocabulary
 from llmva.core.store import Stage, run_stage
+from llmva.core.vocabulary import OUR_LOOP
 from llmva.edits.log import EditLog
 from llmva.judging.examiner import Examination
 from llmva.judging.judges import CombinedJudge, Judge
@@ -41,11 +43,11 @@ RMS = Variant("RMS", {"feature_scale": "rms"})
 IN_FULL = Variant("LLM-VA, L_select in full", {})
 RIDGE = Variant("ridge edit", {"update": "ridge"})
 RMS_RIDGE = Variant("RMS and ridge", {"feature_scale": "rms", "update": "ridge"})
-LLM_VA_R = Variant("LLM-VA-R", {**SOFT, "update": "ridge"})
+LLM_VA_R = Variant(OUR_LOOP, {**SOFT, "update": "ridge"})
 # The released code's loop: capture after Gemma-2's post-norms, the guard's word also on broken replies,
 # liblinear, edits rounded in place, loose F1.
 RELEASED = Variant(
-    "LLM-VA (released code)",
+    vocabulary.RELEASED,
     {
         "basis": "residual",
         "labels": "guard_verdict",
@@ -54,11 +56,6 @@ RELEASED = Variant(
         "selection": "paper",
     },
 )
-# The same loop and iterations; only what is chosen among them differs.
-RELEASED_STRICT = "LLM-VA (released code, strict choice)"
-
-# The rows that come from loops.
-LOOPS = ("LLM-VA", "LLM-VA (guarded)", RELEASED.name, RELEASED_STRICT, LLM_VA_R.name)
 
 
 def run_variant(study: Study, variant: Variant, l_selects: list[int], iterations: int, folder: str) -> Stage:

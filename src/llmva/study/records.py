@@ -7,15 +7,15 @@ import pandas
 from llmva.core.errors import InputError
 from llmva.core.results import write_results
 from llmva.core.store import Stage
+from llmva.core.vocabulary import ERROR_RATE, LOOPS
 from llmva.measures.intervals import with_intervals
-from llmva.measures.metrics import ERROR_RATE, correct
+from llmva.measures.metrics import correct
 from llmva.measures.utility import share_kept
 from llmva.method.iteration import read_observation
 from llmva.prompts.tasks import read_tasks
 from llmva.steering.llm_va import LlmVa
 from llmva.steering.registry import METHODS
 from llmva.study.evaluation import read_outcomes, read_utility
-from llmva.study.loop_variants import LOOPS
 from llmva.study.stages import chosen_l_select, read_activations_of, read_labelled_verdicts, read_verdicts
 from llmva.study.study import Study
 

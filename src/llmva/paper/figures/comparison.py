@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy
 import pandas
 
+from llmva.core.vocabulary import TASKS
 from llmva.paper.figures.designs import add_legend, new_figure
 from llmva.paper.figures.panels import BLUE, VERMILLION, model_style
 from llmva.paper.figures.tidying import (
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLORS = {"LLM-VA": BLUE, "LLM-VA-R": VERMILLION, "Other methods": "#B5BCC4"}
-TASKS = {"cola": "CoLA", "mnli": "MNLI", "rte": "RTE", "mrpc": "MRPC", "sst": "SST-2", "gsm": "GSM"}
 SELECTION = {
     "strict_f1": ("Strict F1", 1),
     "kept": ("Utility kept (%)", 100),

@@ -4,13 +4,13 @@ import numpy
 import pandas
 
 from llmva.core.errors import InputError
+from llmva.core.vocabulary import SAFETY_SETS
 from llmva.paper.figures.tidying import parse_metrics, print_name, spread_runs, title_of, widen
 
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, GREY = "#0072B2", "#D55E00", "#009E73", "#A24A80", "#E69F00", "#8A8A8A"
 SKY = "#56B4E9"
 PALETTE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 MARKERS, DASHES = ("o", "s", "^", "D", "v", "P"), ("-", "--", ":", "-.")
-SET_LABELS = {"seval_attack": "toxic", "seval_risk": "toxic", "orfuzzset": "benign", "nq": "benign"}
 KINDS = {"attention": "Attention", "mlp": "MLP"}
 KIND_STYLES = {
     "attention": {"color": BLUE, "marker": "o", "linestyle": "-"},
@@ -75,12 +75,10 @@ def tidy_projections(results: pandas.DataFrame) -> pandas.DataFrame:
     The class is the prompt's label for v_b, and the observed verdict for v_a.
     """
     parts = parse_metrics(results, "<vector>_projection.<kind>.<layer>.<verdict>")
-    unknown = sorted(set(parts["dataset"]) - set(SET_LABELS))
+    unknown = sorted(set(parts["dataset"]) - set(SAFETY_SETS))
     if unknown:
-        raise InputError(
-            f"{unknown[0]}: benign or toxic is not known; add the set to llmva.paper.figures.panels.SET_LABELS"
-        )
-    parts["class"] = parts["verdict"].where(parts["vector"] == "answer", parts["dataset"].map(SET_LABELS))
+        raise InputError(f"{unknown[0]}: benign or toxic is not known; add the set to llmva.core.vocabulary")
+    parts["class"] = parts["verdict"].where(parts["vector"] == "answer", parts["dataset"].map(SAFETY_SETS))
     # A verdict that could not be read lies on neither side, and a vector that was not fitted gives no number.
     parts = parts[parts["class"].isin(list(CLASS_STYLES)) & numpy.isfinite(parts["value"])]
     parts["layer"] = parts["layer"].astype(int)

@@ -7,6 +7,7 @@ import pandas
 
 from llmva.core.errors import InputError
 from llmva.core.results import is_organism, read_results, result_path
+from llmva.core.vocabulary import LOWEST_F1
 from llmva.paper.names import name_models
 
 # What a placeholder of a metric's template may stand for; `<name>` stands for the names that are asked for.
@@ -17,8 +18,6 @@ PLACEHOLDERS = {
     "sample": ".+",
     **dict.fromkeys(("layer", "iteration", "degrees", "draw", "l_select"), r"\d+"),
 }
-# Where the loop gives up, as `llmva.method.loop` has it; that module needs torch, and figures do not.
-LOWEST_F1 = 0.1
 
 
 def read_long(item: str, slugs: Sequence[str], *, averaged: bool) -> pandas.DataFrame:

@@ -5,8 +5,9 @@ import pandas
 
 from llmva.core.errors import InputError
 from llmva.core.provenance import random_generator
+from llmva.core.vocabulary import PAPER_LOOP
 from llmva.measures.intervals import exact_mcnemar
-from llmva.paper.names import MEAN, REFERENCE, name_models
+from llmva.paper.names import MEAN, name_models
 from llmva.paper.tables import resampling
 from llmva.paper.tables.cells import Cell, spread
 
@@ -86,7 +87,7 @@ def read_runs(results: pandas.DataFrame, item: str) -> pandas.DataFrame:
         cells[f"n.{name}"] = Cell(dataset, name, "n")
     runs = spread(results, cells, item)
     tests = {name: Cell("all", name) for name in ("reference_only", "method_only", "mcnemar_p")}
-    others = spread(results[results["method"] != REFERENCE], tests, item)
+    others = spread(results[results["method"] != PAPER_LOOP], tests, item)
     _refuse_other_shares(runs[["degenerate", *(name for name in runs if "wrong." in name)]], item)
     return runs.join(others)
 
@@ -151,9 +152,9 @@ def _pooled_test(runs: pandas.DataFrame) -> float:
 
 def _test_by_run(by_method: dict[str, pandas.DataFrame], method: str, members: pandas.Index) -> float:
     """Return the Wilcoxon p of the reference against a method, each run one pair of strict F1."""
-    if method == REFERENCE or REFERENCE not in by_method:
+    if method == PAPER_LOOP or PAPER_LOOP not in by_method:
         return numpy.nan
-    pair = (by_method[name].loc[members, "strict_f1"] for name in (REFERENCE, method))
+    pair = (by_method[name].loc[members, "strict_f1"] for name in (PAPER_LOOP, method))
     return resampling.paired_p(*pair)
 
 

@@ -8,7 +8,7 @@ from llmva.prompts.public.fetching import Fetched
 from llmva.prompts.public.files import read_rows
 
 # As the files are named, and as we say it.
-SPLITS = {"train": "train", "val": "validation", "test": "test"}
+OWN_SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
 
 def read_released(folder: Path, name: str) -> Fetched | None:
@@ -21,13 +21,13 @@ def read_released(folder: Path, name: str) -> Fetched | None:
     InputError
         When only some of the three files are there.
     """
-    files = {part: _file(folder, f"{name}_{part}") for part in SPLITS}
+    files = {part: _file(folder, f"{name}_{part}") for part in OWN_SPLITS}
     if not any(files.values()):
         return None
     for part, path in files.items():
         if path is None:
             raise InputError(f"{folder}: no {name}_{part}.csv beside the set's other files; fetch it too")
-    rows = [{**row, "split": SPLITS[part]} for part, path in files.items() for row in read_rows(path)]
+    rows = [{**row, "split": OWN_SPLITS[part]} for part, path in files.items() for row in read_rows(path)]
     return Fetched(rows, f"{folder}/{name}_*", digest([file_digest(path) for path in files.values()]))
 
 

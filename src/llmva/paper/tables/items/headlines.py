@@ -7,7 +7,8 @@ import numpy
 import pandas
 
 from llmva.core.provenance import random_generator
-from llmva.paper.names import CONSTANT, ORIGINAL, OURS, REFERENCE, is_variant, name_models
+from llmva.core.vocabulary import CONSTANTS, LOOPS, ORIGINAL, PAPER_LOOP
+from llmva.paper.names import is_variant, name_models
 from llmva.paper.tables import formats as printing
 from llmva.paper.tables import resampling
 from llmva.paper.tables.cells import Cell, spread
@@ -19,7 +20,7 @@ from llmva.paper.tables.runs import RATES, SEED, read_runs
 
 # Of the baselines here, those that the paper's Table 2 has.
 PAPERS_OWN = ("VectorSteer", "AlphaSteer", "AlphaSteer+", "SCANS")
-METHODS = (REFERENCE, "LLM-VA-R")
+METHODS = (PAPER_LOOP, "LLM-VA-R")
 COLUMNS = ("claim", "method", "paper", "here", "here_low", "here_high", "verdict", "runs")
 # A bootstrap over fewer runs is far too narrow.
 MIN_RUNS = 6
@@ -93,7 +94,7 @@ def judge_claim(low: float, high: float, limit: float, falls: bool = False) -> s
 
 def _claims(values: Values) -> list[Claim]:
     means = values["strict_f1"].mean()
-    baselines = means[~means.index.isin([ORIGINAL, *CONSTANT, *OURS, *METHODS]) & ~means.index.map(is_variant)]
+    baselines = means[~means.index.isin([ORIGINAL, *CONSTANTS, *LOOPS, *METHODS]) & ~means.index.map(is_variant)]
     best = {
         "the best baseline of the paper's own": (
             headline("relative_f1_gain_over_best_baseline"),

@@ -5,8 +5,9 @@ import pandas
 
 from llmva.core.errors import InputError
 from llmva.core.provenance import random_generator
+from llmva.core.vocabulary import ORIGINAL
 from llmva.measures.intervals import Interval
-from llmva.paper.names import ORIGINAL, name_models, printed_rows
+from llmva.paper.names import name_models, printed_rows
 from llmva.paper.tables import formats as printing
 from llmva.paper.tables import resampling
 from llmva.paper.tables.cells import Cell, spread

@@ -2,7 +2,8 @@
 
 import pandas
 
-from llmva.paper.names import REFERENCE, name_models
+from llmva.core.vocabulary import PAPER_LOOP
+from llmva.paper.names import name_models
 from llmva.paper.tables import formats as printing
 from llmva.paper.tables.cells import Cell, spread
 from llmva.paper.tables.formats import Column
@@ -29,7 +30,7 @@ def make_table() -> Table:
 def build_selection(results: dict[str, pandas.DataFrame]) -> dict[str, pandas.DataFrame]:
     """Return one row per model, means over its seeds, and the paper's values (key `paper`)."""
     rows = results["table3"]
-    rows = rows[rows["method"] == REFERENCE].assign(dataset="any")
+    rows = rows[rows["method"] == PAPER_LOOP].assign(dataset="any")
     chosen = spread(rows, {name: Cell("any", name) for name in COLUMNS[1:]}, "table3").droplevel("method")
     means = chosen.groupby(chosen.index.map(name_models(chosen.index)).rename("model"), sort=False).mean()
     return {"": means.reset_index()[list(COLUMNS)], "paper": share_of_sublayers()}

@@ -2,7 +2,8 @@
 
 import pandas
 
-from llmva.paper.names import CONSTANT, MEAN, REFERENCE, printed_rows
+from llmva.core.vocabulary import CONSTANTS, PAPER_LOOP
+from llmva.paper.names import MEAN, printed_rows
 from llmva.paper.tables import formats as printing
 from llmva.paper.tables.formats import Column
 from llmva.paper.tables.layout import Block, Table
@@ -21,7 +22,7 @@ SETS = {
     ),
 }
 SCORES = "balanced accuracy and degenerate responses, all in %, and F1 over these sets"
-TEST = f"p: exact McNemar test of {REFERENCE} against the method, strictly judged"
+TEST = f"p: exact McNemar test of {PAPER_LOOP} against the method, strictly judged"
 
 
 def make_table(item: str, title: str) -> Table:
@@ -51,7 +52,7 @@ def _mean_block(frame: pandas.DataFrame, item: str, models: pandas.DataFrame) ->
     )
     by_run = {"run_p": Column("p by run", printing.as_p_value)}
     columns = {"method": METHOD, **_number_columns(item, several=True), **by_run, **RUNS}
-    return Block(frame, columns, ("method",), caption, name="mean", unmarked=CONSTANT)
+    return Block(frame, columns, ("method",), caption, name="mean", unmarked=CONSTANTS)
 
 
 def _models_block(frame: pandas.DataFrame, item: str) -> Block:
@@ -62,7 +63,7 @@ def _models_block(frame: pandas.DataFrame, item: str) -> Block:
     pooled = ", all seeds' prompts pooled" if several else ""
     caption = f"Model by model. {SETS[item]}, {SCORES}. In brackets 95 % intervals: {intervals}. {TEST}{pooled}."
     columns = {"model": MODEL, "method": METHOD, **_number_columns(item, several), **(RUNS if several else {})}
-    return Block(frame, columns, ("model", "method"), caption, unmarked=CONSTANT, long=True)
+    return Block(frame, columns, ("model", "method"), caption, unmarked=CONSTANTS, long=True)
 
 
 def _paper_block(item: str) -> Block:
@@ -99,7 +100,7 @@ def _notes(frame: pandas.DataFrame) -> list[str]:
     notes = [
         f"{prompts} prompts a run. The intervals of the rates (Wilson for a single run) and the further variants of "
         "methods are in the CSV. Strict F1 counts degenerate responses as wrong. Bold: best of the model, apart from "
-        f"{' and '.join(CONSTANT)}, which read no prompt."
+        f"{' and '.join(CONSTANTS)}, which read no prompt."
     ]
     if (frame["seeds"] > 1).any():
         notes.append(

@@ -3,15 +3,14 @@
 import pandas
 
 from llmva.core.errors import InputError
-from llmva.paper.names import MEAN, ORIGINAL, name_models, order_methods, printed_rows
+from llmva.core.vocabulary import ORIGINAL, TASKS
+from llmva.paper.names import MEAN, name_models, order_methods, printed_rows
 from llmva.paper.tables import formats as printing
 from llmva.paper.tables.cells import Cell, spread
 from llmva.paper.tables.formats import Column
 from llmva.paper.tables.layout import Block, Table
 from llmva.paper.tables.paper import headline
 
-# The tasks of `utility.TASKS`, which cannot be imported here: that module needs torch.
-TASKS = {"cola": "CoLA", "mnli": "MNLI", "rte": "RTE", "mrpc": "MRPC", "sst": "SST", "gsm": "GSM"}
 SCORES = {"f1": "F1", "accuracy": "accuracy"}
 COLUMNS = ("model", "method", "task", "metric", "value", "original", "kept")
 HEADLINES = {
