@@ -1,4 +1,8 @@
-"""The tracked result files `results/<slug>/<item>.csv`, in long format: one number a row."""
+"""The tracked result files `results/<slug>/<item>.csv`, in long format: one number a row.
+
+Every row has the columns of `RESULT_COLUMNS`. An item may add key columns of `KEY_COLUMNS`, which tell rows of one
+metric apart: the angle of a sublayer, the F1 of an iteration. A row without such a key leaves it empty.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,8 +12,23 @@ import pandas
 from llmva.core import paths
 from llmva.core.errors import InputError
 
-COLUMNS = ("model", "method", "dataset", "metric", "value", "n", "seed")
-SORTED_BY = ["model", "method", "dataset", "metric", "seed"]
+RESULT_COLUMNS = ("model", "method", "dataset", "metric", "value", "n", "seed")
+KEY_COLUMNS = {
+    "sublayer": "str",
+    "iteration": "Int64",
+    "degrees": "Int64",
+    "draw": "Int64",
+    "l_select": "Int64",
+    "noise": "float",
+    "id": "str",
+    "group": "str",
+    "verdict": "str",
+    "first": "str",
+    "second": "str",
+    "benign_set": "str",
+    "toxic_set": "str",
+}
+SORTED_BY = ["model", "method", "dataset", "metric"]
 
 
 def write_results(slug: str, item: str, frame: pandas.DataFrame) -> Path:
@@ -20,8 +39,8 @@ def write_results(slug: str, item: str, frame: pandas.DataFrame) -> Path:
     slug, item : str
         The model, and the display item (`table2`, `figure9`).
     frame : DataFrame
-        The columns of `COLUMNS`; `model` may be left out, since it is the slug. Rows are sorted,
-        and rows that share a key keep their order.
+        The columns of `RESULT_COLUMNS`, and key columns; `model` may be left out, since it is the slug. Rows are
+        sorted, and rows that share all keys keep their order.
 
     Returns
     -------
@@ -30,7 +49,7 @@ def write_results(slug: str, item: str, frame: pandas.DataFrame) -> Path:
     """
     path = result_path(slug, item)
     checked = _checked(frame if "model" in frame else frame.assign(model=slug), slug, str(path))
-    ordered = checked.sort_values(SORTED_BY, kind="stable")
+    ordered = checked.sort_values([*SORTED_BY, *_keys(checked), "seed"], kind="stable", na_position="first")
     paths.write_atomically(path, ordered.to_csv(index=False, lineterminator="\n"))
     return path
 
@@ -73,15 +92,25 @@ def _read(item: str, slug: str) -> pandas.DataFrame:
 
 
 def _checked(frame: pandas.DataFrame, slug: str, source: str) -> pandas.DataFrame:
-    if set(frame.columns) != set(COLUMNS):
-        found = ", ".join(map(str, frame.columns))
-        raise InputError(f"{source}: columns are {found}; they must be {', '.join(COLUMNS)}")
+    keys = _keys(frame)
+    if set(frame.columns) != {*RESULT_COLUMNS, *keys} or not frame.columns.is_unique:
+        columns = ", ".join(map(str, frame.columns))
+        raise InputError(
+            f"{source}: columns are {columns}; they must be {', '.join(RESULT_COLUMNS)}, and keys of "
+            f"{', '.join(KEY_COLUMNS)}"
+        )
     if frame.empty:
         raise InputError(f"{source}: no rows in it; run `make {Path(source).stem} MODELS={slug}`")
     others = frame.loc[frame["model"] != slug, "model"]
     if len(others):
         raise InputError(f"{source}: model: is {others.iloc[0]!r}; it must be {slug!r}, the folder's name")
-    for name in ("value", "n", "seed"):
-        if not pandas.api.types.is_numeric_dtype(frame[name]):
-            raise InputError(f"{source}: {name}: not all numbers; fix that column")
-    return frame.loc[:, list(COLUMNS)].astype({"value": float, "n": int, "seed": int})
+    for name in ("value", "n", "seed", *(key for key in keys if KEY_COLUMNS[key] != "str")):
+        if not pandas.api.types.is_numeric_dtype(frame[name]) and frame[name].notna().any():
+            raise InputError(f"{source}: {name}: not all numbers; correct that column")
+    texts = {key: frame[key].fillna("") for key in keys if KEY_COLUMNS[key] == "str"}
+    types = {"value": float, "n": int, "seed": int, **{key: KEY_COLUMNS[key] for key in keys}}
+    return frame.loc[:, [*RESULT_COLUMNS[:4], *keys, *RESULT_COLUMNS[4:]]].assign(**texts).astype(types)
+
+
+def _keys(frame: pandas.DataFrame) -> list[str]:
+    return [key for key in KEY_COLUMNS if key in frame]

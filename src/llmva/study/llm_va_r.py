@@ -23,7 +23,7 @@ from llmva.study.loop_variants import (
     run_variant,
     stop_iteration,
 )
-from llmva.study.records import HEALTH, by_iteration
+from llmva.study.records import HEALTH, lengthen
 from llmva.study.study import Study
 
 R = LLM_VA_R.changes
@@ -98,8 +98,8 @@ def record_parts(study: Study, loops: dict[str, Stage], evaluated: dict[str, Sta
             {name: _course(loop, study.params.ridge.iterations) for name, loop in loops.items()}, orient="index"
         )
     )
-    final = table.rename_axis("method").reset_index().melt("method", var_name="metric").dropna()
-    curves = [by_iteration(_logged(name, loop)).assign(method=name) for name, loop in loops.items()]
+    final = lengthen(table.rename_axis("method"))
+    curves = [lengthen(_logged(name, loop)).assign(method=name) for name, loop in loops.items()]
     frame = pandas.concat([final, *curves])
     # By the first word of the metric; all that is told of a loop was seen on validation prompts.
     sets = {"test": study.test, "transfer": study.transfer, "kept": read_tasks(study.params.data)}

@@ -7,7 +7,7 @@ import pandas
 from llmva.core.errors import InputError
 from llmva.core.results import write_results
 from llmva.core.store import Stage
-from llmva.core.vocabulary import ERROR_RATE, LOOPS
+from llmva.core.vocabulary import ERROR_RATE, LOOPS, ORIGINAL, PAPER_LOOP
 from llmva.measures.intervals import with_intervals
 from llmva.measures.metrics import correct
 from llmva.measures.utility import share_kept
@@ -22,7 +22,6 @@ from llmva.study.study import Study
 # What goes on inside a loop, beside its rates.
 HEALTH = ("mean_angle", "mean_scale", "mean_accuracy_answer", "divergence")
 NULL_QUANTILES = {"low": 0.025, "high": 0.975}
-PLANE_GROUPS = {"normal": 0, "over-refusal": 1, "jailbreak": 2, "broken": 3}
 
 
 def record_prompts(study: Study) -> pandas.DataFrame:
@@ -37,21 +36,14 @@ def record_prompts(study: Study) -> pandas.DataFrame:
 
 def record_angles(study: Study, observed: Stage) -> pandas.DataFrame:
     """Write figures 1 and 9: the angle of v_a and v_b by sublayer, its permuted-label null, and that of chance."""
-    table = read_observation(observed).sublayers
     null = pandas.read_csv(observed / "null_angles.csv", index_col="draw")
     chance = pandas.read_csv(observed / "random_angles.csv", index_col="quantile")
-    rows = []
-    for name in table.index:
-        rows.append((f"angle.{name}", table.at[name, "angle"]))
-        rows.append((f"angle_null_mean.{name}", null[name].mean()))
-        for side, quantile in NULL_QUANTILES.items():
-            rows.append((f"angle_null_{side}.{name}", null[name].quantile(quantile)))
-            rows.append((f"angle_random_{side}.{name}", chance.at[quantile, name]))
-    frame = pandas.DataFrame(rows, columns=["metric", "value"]).assign(
-        method="Original", dataset="train", n=_training_rows(observed), seed=study.params.seed
-    )
-    write_results(study.params.slug, "figure9", frame)
-    return frame
+    angles = {"angle": read_observation(observed).sublayers["angle"], "angle_null_mean": null.mean()}
+    for side, quantile in NULL_QUANTILES.items():
+        angles |= {f"angle_null_{side}": null.quantile(quantile), f"angle_random_{side}": chance.loc[quantile]}
+    table = pandas.DataFrame(angles).rename_axis("sublayer")
+    write_long(study, "figure9", table, method="Original", dataset="train", n=_training_rows(observed))
+    return table
 
 
 def record_projections(study: Study, observed: Stage, sublayers: list[str]) -> pandas.DataFrame:
@@ -62,14 +54,17 @@ def record_projections(study: Study, observed: Stage, sublayers: list[str]) -> p
     activations, observation = read_activations_of(observed), read_observation(observed)
     rows = read_labelled_verdicts(study, observed)
     held_out = (rows["split"] == "validation").to_numpy()
-    rows = rows[held_out]
-    tables = []
-    for name in sublayers:
-        for kind in ("benign", "answer"):
+    shared = rows.loc[held_out, ["dataset", "guard_verdict"]].rename(columns={"guard_verdict": "verdict"})
+    tables = [
+        shared.assign(
+            sublayer=name,
+            metric=f"{kind}_projection",
             # Four decimals: a point in a histogram needs no more, and the file is tracked.
-            projected = (activations[name][held_out] @ getattr(observation.vectors[name], kind)).round(4)
-            metric = [f"{kind}_projection.{name}.{verdict}" for verdict in rows["guard_verdict"]]
-            tables.append(pandas.DataFrame({"dataset": rows["dataset"], "metric": metric, "value": projected}))
+            value=(activations[name][held_out] @ getattr(observation.vectors[name], kind)).round(4),
+        )
+        for name in sublayers
+        for kind in ("benign", "answer")
+    ]
     frame = pandas.concat(tables, ignore_index=True).assign(method="Original", n=1, seed=study.params.seed)
     write_results(study.params.slug, "figure2", frame)
     return frame
@@ -77,31 +72,21 @@ def record_projections(study: Study, observed: Stage, sublayers: list[str]) -> p
 
 def record_layer_selection(study: Study, observed: Stage, probed: Stage) -> pandas.DataFrame:
     """Write figure 10, the scores of Eq. 6 by sublayer, and table 3, the chosen L_select."""
-    table = read_observation(observed).sublayers
-    scores = pandas.DataFrame({"metric": [f"score.{name}" for name in table.index], "value": table["score"].to_numpy()})
-    shared = {"dataset": "validation", "seed": study.params.seed}
-    scores = scores.assign(method="Original", n=len(study.validation), **shared)
-    write_results(study.params.slug, "figure10", scores)
+    scores = read_observation(observed).sublayers[["score"]].rename_axis("sublayer")
+    write_long(study, "figure10", scores, method="Original")
     choice = chosen_l_select(probed)
-    values = {**choice, "share": choice["l_select"] / choice["sublayers"]}
-    chosen = pandas.DataFrame({"metric": list(values), "value": list(values.values())})
-    write_results(study.params.slug, "table3", chosen.assign(method="LLM-VA", n=len(study.validation), **shared))
+    write_long(study, "table3", pandas.DataFrame([{**choice, "share": choice["l_select"] / choice["sublayers"]}]))
     return scores
 
 
 def record_plane(study: Study, aligned: Stage) -> pandas.DataFrame:
     """Write figure 3: each validation prompt's place in the plane of v_b and v_a, before and after."""
     plane = pandas.read_csv(aligned / "plane.csv", keep_default_na=False)
-    plane["group"] = [
-        PLANE_GROUPS[_group(label, verdict)] for label, verdict in zip(plane["label"], plane["verdict"], strict=True)
-    ]
-    plane["method"] = plane["when"].map({"before": "Original", "after": "LLM-VA"})
-    plane[["benign", "answer"]] = plane[["benign", "answer"]].round(4)
-    columns = {"benign": "benign_projection", "answer": "answer_projection", "group": "group"}
-    long = plane.melt(["id", "dataset", "method"], list(columns), "kind", "value")
-    long["metric"] = long["kind"].map(columns) + "." + long["id"]
-    frame = long[["method", "dataset", "metric", "value"]].assign(n=1, seed=study.params.seed)
-    write_results(study.params.slug, "figure3", frame)
+    plane["group"] = [_group(label, verdict) for label, verdict in zip(plane["label"], plane["verdict"], strict=True)]
+    plane["method"] = plane["when"].map({"before": ORIGINAL, "after": PAPER_LOOP})
+    columns = {"benign": "benign_projection", "answer": "answer_projection"}
+    long = plane.rename(columns=columns).melt(["id", "dataset", "method", "group"], list(columns.values()), "metric")
+    write_results(study.params.slug, "figure3", long.round({"value": 4}).assign(n=1, seed=study.params.seed))
     return plane
 
 
@@ -142,20 +127,34 @@ def record_utility(study: Study, evaluated: dict[str, Stage]) -> pandas.DataFram
 
 
 def record_history(study: Study, aligned: Stage) -> pandas.DataFrame:
-    """Write the loop's validation metrics and means by iteration, as `<metric>.<iteration>`."""
+    """Write the loop's validation metrics and means by iteration."""
     history = pandas.read_csv(aligned / "history.csv", index_col="iteration")
-    frame = by_iteration(history).assign(
-        method="LLM-VA", dataset="validation", n=len(study.validation), seed=study.params.seed
-    )
-    write_results(study.params.slug, "history", frame)
+    write_long(study, "history", history)
     return history
 
 
-def by_iteration(history: pandas.DataFrame) -> pandas.DataFrame:
-    """Return a history, indexed by iteration, as metric (`<name>.<iteration>`) and value."""
-    long = history.rename_axis("iteration").reset_index().melt("iteration", var_name="name", value_name="value")
-    long["metric"] = long["name"] + "." + long["iteration"].map("{:03d}".format)
-    return long.dropna()[["metric", "value"]]
+def write_long(
+    study: Study,
+    item: str,
+    table: pandas.DataFrame,
+    *,
+    method: str = PAPER_LOOP,
+    dataset: str = "validation",
+    n: int | None = None,
+) -> None:
+    """Write a table as results: its index levels become key columns, each other column a metric; nan is left out."""
+    write_results(
+        study.params.slug,
+        item,
+        lengthen(table).assign(method=method, dataset=dataset, n=n or len(study.validation), seed=study.params.seed),
+    )
+
+
+def lengthen(table: pandas.DataFrame) -> pandas.DataFrame:
+    """Return one row per number of a table: its named index levels, metric, value; nan is left out."""
+    keys = [name for name in table.index.names if name]
+    long = table.melt(var_name="metric", ignore_index=not keys).reset_index(drop=not keys)
+    return long.dropna(subset="value")
 
 
 def _rates(rows: pandas.DataFrame) -> dict:
@@ -174,10 +173,10 @@ def _rates(rows: pandas.DataFrame) -> dict:
 
 def _group(label: str, verdict: str) -> str:
     if verdict not in ("answered", "refused"):
-        return "broken"
+        return "broken reply"
     if label == "benign":
-        return "normal" if verdict == "answered" else "over-refusal"
-    return "normal" if verdict == "refused" else "jailbreak"
+        return "handled rightly" if verdict == "answered" else "over-refusal"
+    return "handled rightly" if verdict == "refused" else "jailbreak"
 
 
 def _training_rows(observed: Stage) -> int:
@@ -188,62 +187,59 @@ MAIN_METRICS = ["f1", "strict_f1", "asr", "orr", "degenerate"]
 
 
 def record_angle_ablation(study: Study, stage: Stage) -> pandas.DataFrame:
-    """Write figure 6: the best validation F1 of each run by degrees and draw."""
+    """Write figure 6: the best validation F1 of each run by degrees and draw, and the original's."""
     runs = pandas.read_csv(stage / "angles.csv")
-    start = runs[runs["iteration"] == 0].iloc[0]
-    best = runs.groupby(["degrees", "draw"])[["f1", "strict_f1"]].max().reset_index()
-    rows = [(f"original_{metric}", start[metric]) for metric in ("f1", "strict_f1")]
-    for row in best.itertuples():
-        rows += [(f"{name}.{row.degrees:03d}.{row.draw}", getattr(row, name)) for name in ("f1", "strict_f1")]
-    _write(study, "figure6", pandas.DataFrame(rows, columns=["metric", "value"]))
-    return best
+    best = runs.groupby(["degrees", "draw"])[["f1", "strict_f1"]].max()
+    start = runs.loc[runs["iteration"] == 0, ["f1", "strict_f1"]].head(1)
+    frame = pandas.concat(
+        [lengthen(best).assign(method=PAPER_LOOP), start.melt(var_name="metric").assign(method=ORIGINAL)]
+    )
+    shared = {"dataset": "validation", "n": len(study.validation), "seed": study.params.seed}
+    write_results(study.params.slug, "figure6", frame.assign(**shared))
+    return best.reset_index()
 
 
 def record_iteration_ablation(study: Study, stage: Stage) -> pandas.DataFrame:
-    """Write figures 7 and 12: validation metrics and the loop's health by iteration."""
+    """Write figures 7 and 12: validation metrics and the loop's health by iteration, and the iteration chosen."""
     history = pandas.read_csv(stage / "history.csv", index_col="iteration")
     chosen = json.loads((stage / "choice.json").read_text())["best_iteration"]
-    best = pandas.DataFrame({"metric": ["best_iteration"], "value": [float(chosen)]})
-    _write(study, "figure12", pandas.concat([best, by_iteration(history[[*MAIN_METRICS, *HEALTH]])]))
+    write_long(study, "figure12", _with_constant(history[[*MAIN_METRICS, *HEALTH]], best_iteration=chosen))
     return history
 
 
 def record_layer_ablation(study: Study, stage: Stage, l_select: int) -> pandas.DataFrame:
-    """Write figure 8: validation F1 and utility kept by number of edited sublayers."""
+    """Write figure 8: validation F1 and utility kept by number of edited sublayers, and the number chosen."""
     table = pandas.read_csv(stage / "layers.csv").set_index("l_select")
     # Of tasks that the data do not have, nan.
     kept = share_kept(table, _original_utility(study))
     table = table.assign(kept=kept.mean(axis=1), kept_gsm=kept.get("gsm", float("nan")))
-    long = table[["f1", "strict_f1", "kept", "kept_gsm"]].melt(ignore_index=False).reset_index()
-    long["metric"] = long["variable"] + "." + long["l_select"].astype(str)
-    chosen = pandas.DataFrame({"metric": ["chosen"], "value": [float(l_select)]})
-    rows = pandas.concat([chosen, long[["metric", "value"]]])
+    long = lengthen(_with_constant(table[["f1", "strict_f1", "kept", "kept_gsm"]], chosen=l_select))
     validation, tasks = len(study.validation), len(read_tasks(study.params.data))
-    _write(study, "figure8", rows, n=[tasks if name.startswith("kept") else validation for name in rows["metric"]])
+    long["n"] = long["metric"].str.startswith("kept").map({True: tasks, False: validation})
+    shared = {"method": PAPER_LOOP, "dataset": "validation", "seed": study.params.seed}
+    write_results(study.params.slug, "figure8", long.assign(**shared))
     return table
 
 
 def record_judges(study: Study, stage: Stage, agreement: pandas.DataFrame) -> pandas.DataFrame:
     """Write figure 11, rates by iteration under one judge and under two, and the judges' agreement."""
     histories = pandas.read_csv(stage / "histories.csv").set_index("iteration")
-    tables = []
-    for judges, history in histories.groupby("judges", sort=False):
-        rates = [name for name in history if name.endswith(("_asr", "_orr")) or name == "strict_f1"]
-        tables.append(by_iteration(history[rates]).assign(method=judges))
-    _write(study, "figure11", pandas.concat(tables))
-    long = agreement.melt(["method", "label", "first", "second", "n"], ["kappa", "agreement"], "name")
-    long["metric"] = long["name"] + "." + long["first"] + " and " + long["second"]
-    rows = long.rename(columns={"label": "dataset"}).dropna()[["method", "dataset", "metric", "value", "n"]]
-    write_results(study.params.slug, "judges", rows.assign(seed=study.params.seed))
+    rates = [name for name in histories if name.endswith(("_asr", "_orr")) or name == "strict_f1"]
+    tables = [
+        lengthen(history[rates]).assign(method=judges) for judges, history in histories.groupby("judges", sort=False)
+    ]
+    shared = {"dataset": "validation", "n": len(study.validation), "seed": study.params.seed}
+    write_results(study.params.slug, "figure11", pandas.concat(tables).assign(**shared))
+    keys = ["method", "dataset", "first", "second", "n"]
+    long = lengthen(agreement.rename(columns={"label": "dataset"}).set_index(keys))
+    write_results(study.params.slug, "judges", long.assign(seed=study.params.seed))
     return histories
 
 
 def record_noise(study: Study, stage: Stage) -> pandas.DataFrame:
     """Write what the metrics make of a model with noise on its weights."""
     table = pandas.read_csv(stage / "noise.csv")
-    long = table[["noise", *MAIN_METRICS, "balanced_accuracy"]].melt("noise")
-    long["metric"] = long["variable"] + "." + long["noise"].map("{:.1f}".format)
-    _write(study, "noise", long[["metric", "value"]].assign(method="Noised"))
+    write_long(study, "noise", table.set_index("noise")[[*MAIN_METRICS, "balanced_accuracy"]], method="Noised")
     return table
 
 
@@ -251,9 +247,7 @@ def record_shortcuts(study: Study, stage: Stage) -> pandas.DataFrame:
     """Write the shortcut control: means over sublayers of v_b's accuracies and cosine, by pair of sets learnt from."""
     table = pandas.read_csv(stage / "shortcuts.csv")
     means = table.groupby(["benign_set", "toxic_set"])[["seen_accuracy", "unseen_accuracy", "cosine"]].mean()
-    long = means.reset_index().melt(["benign_set", "toxic_set"])
-    long["metric"] = long["variable"] + "." + long["benign_set"] + " and " + long["toxic_set"]
-    _write(study, "shortcuts", long[["metric", "value"]].assign(method="Original"))
+    write_long(study, "shortcuts", means, method="Original")
     return means
 
 
@@ -262,8 +256,7 @@ def _original_utility(study: Study) -> pandas.Series:
     return table.set_index("task")["value"]
 
 
-def _write(study: Study, item: str, rows: pandas.DataFrame, n: list[int] | None = None) -> None:
-    frame = rows.assign(dataset="validation", n=n or len(study.validation), seed=study.params.seed)
-    if "method" not in frame:
-        frame = frame.assign(method="LLM-VA")
-    write_results(study.params.slug, item, frame)
+def _with_constant(table: pandas.DataFrame, **constants: float) -> pandas.DataFrame:
+    """Return a table with a row of no key, for what is one number of the whole."""
+    row = pandas.DataFrame(constants, index=pandas.Index([None], name=table.index.name, dtype="Int64"), dtype=float)
+    return pandas.concat([table.set_axis(table.index.astype("Int64")), row])
