@@ -29,7 +29,7 @@ from llmva.edits.edited_model import EditedModel
 from llmva.edits.log import EditLog
 from llmva.engines.hugging_face import respond
 from llmva.judging.guard import GuardJudge, parse_guard_lines, read_guard_verdict
-from llmva.method.iteration import save_observation
+from llmva.method import iteration
 from llmva.models.chat_model import ChatModel, load_model
 from llmva.organisms.tasks import task_table
 
@@ -284,10 +284,8 @@ def test_an_interrupted_run_is_taken_up_again(runs, tmp_path, own_prompts, two_c
 
 
 def test_more_iterations_go_on_where_fewer_ended(runs, tmp_path, own_prompts, two_classes, monkeypatch):
-    looks = []
-    monkeypatch.setattr(
-        "llmva.method.loop.save_observation", lambda *a, **k: looks.append(1) or save_observation(*a, **k)
-    )
+    looks, write = [], iteration._write_observation
+    monkeypatch.setattr("llmva.method.iteration._write_observation", lambda *a, **k: looks.append(1) or write(*a, **k))
     folder = save_random_model(tmp_path / "model")
     given = ["--model", folder, "--data", own_prompts, "--out", tmp_path / "aligned", *QUICK]
     assert run(*given) == 0

@@ -1,7 +1,7 @@
 """The loop: Eq. 7 on every family, replay, restore, resume, and named outcomes instead of crashes."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy
 import pandas
@@ -16,15 +16,13 @@ from llmva.judging.judges import PhraseJudge
 from llmva.judging.verdict_cache import VerdictCache
 from llmva.method.control_vectors import angle_degrees
 from llmva.method.edit import solve_edit
-from llmva.method.iteration import AlignmentSettings, feature_size
-from llmva.method.loop import align, choose_iteration, next_edits, observe
+from llmva.method.iteration import ObservationSettings, Observer, feature_size
+from llmva.method.loop import LoopSettings, align, choose_iteration, next_edits, observe
 from llmva.models.activations import Capture
 from llmva.models.reading import read_activations, read_exchange_activations
 from llmva.prompts.pools import assign_splits
 
-SETTINGS = AlignmentSettings(
-    l_select=3, iterations=3, sample_per_dataset=12, solver="newton", penalty=1.0, selection="paper", seed=0
-)
+SETTINGS = LoopSettings(3, 3, "paper", ObservationSettings(12, "newton", 1.0, seed=0))
 
 
 @dataclass(frozen=True)
@@ -53,6 +51,12 @@ def pool():
 
 def examiner_of(chat_model, judge=None):
     return Examiner(chat_model, judge or DigestJudge(), VerdictCache(None), None, batch_size=64, max_new_tokens=4)
+
+
+def observe_with(chat_model, pool, settings, iteration, folder):
+    """Return one observation of a model as it is."""
+    with EditedModel(chat_model.writers) as edited:
+        return observe(Observer(examiner_of(chat_model), edited, pool, settings.observation), iteration, folder, ())
 
 
 def weights_of(chat_model):
@@ -120,11 +124,11 @@ def test_a_killed_run_resumes_to_the_same_result(llama, pool, tmp_path, monkeypa
 
 
 def test_runs_that_begin_alike_share_their_beginning(llama, pool, tmp_path):
-    align(examiner_of(llama), pool, replace(SETTINGS, iterations=1), folder=tmp_path, upstream=())
+    align(examiner_of(llama), pool, SETTINGS.changed(iterations=1), folder=tmp_path, upstream=())
     assert len(list(tmp_path.iterdir())) == 2 * 2  # Two observations, each with its lock.
-    align(examiner_of(llama), pool, replace(SETTINGS, iterations=2), folder=tmp_path, upstream=())
+    align(examiner_of(llama), pool, SETTINGS.changed(iterations=2), folder=tmp_path, upstream=())
     assert sum(path.is_dir() for path in tmp_path.iterdir()) == 3
-    align(examiner_of(llama), pool, replace(SETTINGS, iterations=1, l_select=2), folder=tmp_path, upstream=())
+    align(examiner_of(llama), pool, SETTINGS.changed(iterations=1, l_select=2), folder=tmp_path, upstream=())
     assert sum(path.is_dir() for path in tmp_path.iterdir()) == 4
 
 
@@ -134,14 +138,14 @@ def test_runs_that_differ_in_what_they_make_of_replies_ask_the_original_once(lla
     originals, histories = {}, {}
     for name, shared in (("alone", None), ("sharing", originals)):
         for draw in range(2):
-            settings = replace(SETTINGS, iterations=1, distortion=(60, draw))
+            settings = SETTINGS.changed(iterations=1, distortion=(60, draw))
             done = align(examiner_of(llama), pool, settings, folder=tmp_path / name, upstream=(), originals=shared)
             histories[name, draw] = done.history
     # The two looks of each run, without the second run's first.
     assert len(asked) == 4 + 3 and list(originals) == [Capture()]
     for draw in range(2):
         pandas.testing.assert_frame_equal(histories["alone", draw], histories["sharing", draw])
-    ridge = replace(SETTINGS, iterations=0, update="ridge")
+    ridge = SETTINGS.changed(iterations=0, update="ridge")
     align(examiner_of(llama), pool, ridge, folder=tmp_path / "ridge", upstream=(), originals=originals)
     assert asked[-1] == Capture(inputs=True) and len(asked) == 8
 
@@ -155,13 +159,13 @@ def test_one_class_stops_the_loop_with_its_name(llama, pool, tmp_path):
 def test_a_broken_module_is_skipped_by_name_and_the_rest_is_edited(llama, pool, tmp_path):
     with torch.no_grad():
         llama.writers["mlp.01"].weight[0] = torch.nan
-    observed = observe(examiner_of(llama), pool, SETTINGS, 0, folder=tmp_path, upstream=())
+    observed = observe_with(llama, pool, SETTINGS, 0, tmp_path)
     assert observed.sublayers.at["mlp.01", "answer_outcome"] == "non-finite"
     assert observed.sublayers.at["attention.00", "answer_outcome"] == "fitted"
 
 
 def test_a_vanishing_scale_skips_the_sublayer(llama, pool, tmp_path):
-    observed = observe(examiner_of(llama), pool, SETTINGS, 0, folder=tmp_path, upstream=())
+    observed = observe_with(llama, pool, SETTINGS, 0, tmp_path)
     observed.sublayers.loc["attention.01", "scale"] = numpy.nan
     with EditedModel(llama.writers) as edited:
         names = [edit.sublayer for edit in next_edits(edited, observed, l_select=4)]
@@ -174,7 +178,7 @@ def test_the_loop_stops_when_f1_collapses_to_under_half(llama, pool, tmp_path, m
 
     given = iter(rates)
     monkeypatch.setattr(observation, "measure", lambda rows: {"f1": next(given), "strict_f1": 0.0, "asr": 0.0})
-    done = align(examiner_of(llama), pool, replace(SETTINGS, iterations=2), folder=tmp_path, upstream=())
+    done = align(examiner_of(llama), pool, SETTINGS.changed(iterations=2), folder=tmp_path, upstream=())
     assert len(done.history) == kept and ("fell to" in done.stopped) == (kept == 2)
 
 
@@ -183,14 +187,14 @@ def test_the_earliest_best_iteration_wins_by_the_chosen_metric(llama, pool, tmp_
 
     given = iter([{"f1": 0.5, "strict_f1": 0.5}, {"f1": 0.8, "strict_f1": 0.6}, {"f1": 0.9, "strict_f1": 0.6}] * 2)
     monkeypatch.setattr(observation, "measure", lambda rows: next(given))
-    two = replace(SETTINGS, iterations=2)
+    two = SETTINGS.changed(iterations=2)
     assert align(examiner_of(llama), pool, two, folder=tmp_path / "a", upstream=()).best_iteration == 2
-    strict = align(examiner_of(llama), pool, replace(two, selection="strict"), folder=tmp_path / "b", upstream=())
+    strict = align(examiner_of(llama), pool, two.changed(selection="strict"), folder=tmp_path / "b", upstream=())
     assert strict.best_iteration == 1 and len(strict.best_log) == 1
 
 
 def test_each_iteration_draws_a_fresh_sample(llama, pool, tmp_path):
-    seen = [observe(examiner_of(llama), pool, SETTINGS, t, folder=tmp_path, upstream=()).stage for t in (0, 1)]
+    seen = [observe_with(llama, pool, SETTINGS, t, tmp_path).stage for t in (0, 1)]
     ids = [set(pandas.read_csv(stage / "responses.csv").query("split == 'train'")["id"]) for stage in seen]
     assert ids[0] != ids[1] and len(ids[0]) == 24
 
@@ -205,7 +209,7 @@ NEUTRAL = pandas.DataFrame({"task": ["gsm", "sst"] * 3, "prompt": [f"neutral {n}
 def test_a_ridge_edit_moves_neutral_inputs_less_than_the_exact_one(llama, pool, tmp_path):
     def moved(**changes):
         done = align(
-            examiner_of(llama), pool, replace(SETTINGS, iterations=1, l_select=4, **changes),
+            examiner_of(llama), pool, SETTINGS.changed(iterations=1, l_select=4, **changes),
             folder=tmp_path / str(len(changes)), upstream=(), neutral=NEUTRAL,
         )  # fmt: skip
         inputs = read_exchange_activations(
@@ -221,11 +225,11 @@ def test_a_ridge_edit_moves_neutral_inputs_less_than_the_exact_one(llama, pool, 
 
 
 def test_left_out_tasks_are_not_protected(llama, pool, tmp_path):
-    settings = replace(SETTINGS, iterations=1, update="ridge")
+    settings = SETTINGS.changed(iterations=1, update="ridge")
     vectors = []
     for left_out in ((), ("gsm",)):
         done = align(
-            examiner_of(llama), pool, replace(settings, neutral_left_out=left_out),
+            examiner_of(llama), pool, settings.changed(neutral_left_out=left_out),
             folder=tmp_path, upstream=(), neutral=NEUTRAL,
         )  # fmt: skip
         vectors.append(done.log.iterations[0][0].input_vector)
@@ -234,7 +238,7 @@ def test_left_out_tasks_are_not_protected(llama, pool, tmp_path):
 
 def test_shuffled_labels_and_distortions_change_the_vectors_by_seed(llama, pool, tmp_path):
     def vectors(**changes):
-        return observe(examiner_of(llama), pool, replace(SETTINGS, **changes), 0, folder=tmp_path, upstream=()).vectors
+        return observe_with(llama, pool, SETTINGS.changed(**changes), 0, tmp_path).vectors
 
     plain, turned = vectors(), vectors(distortion=(30, 1))
     assert angle_degrees(plain["mlp.00"].answer, turned["mlp.00"].answer) == pytest.approx(30, abs=1e-3)
@@ -253,7 +257,7 @@ def test_scaled_features_give_the_same_vectors_at_every_size(scale):
 def test_rounding_makes_every_edits_weights_bfloat16_and_leaves_the_original(llama, pool, tmp_path):
     original = weights_of(llama)
     done = align(
-        examiner_of(llama), pool, replace(SETTINGS, iterations=2, rounding="bfloat16"), folder=tmp_path, upstream=()
+        examiner_of(llama), pool, SETTINGS.changed(iterations=2, rounding="bfloat16"), folder=tmp_path, upstream=()
     )
     with EditedModel(llama.writers, rounding="bfloat16") as edited:
         edited.apply(done.log)

@@ -1,5 +1,6 @@
 """The stages of a study: computed once, found again without a model, and anew when what they rest on changes."""
 
+import json
 import sqlite3
 
 import pandas
@@ -11,8 +12,7 @@ from llmva.core import paths
 from llmva.core.errors import InputError
 from llmva.core.params import StudyParams, load_params
 from llmva.core.results import read_results
-from llmva.core.vocabulary import CONSTANTS, LOOPS
-from llmva.steering.original import Original
+from llmva.core.vocabulary import CONSTANTS, GUARDED, LOOPS, PAPER_LOOP
 from llmva.steering.registry import METHODS
 from llmva.study.ablations import (
     combine_judges,
@@ -26,14 +26,19 @@ from llmva.study.ablations import (
 from llmva.study.evaluation import (
     OTHER_CHOICES,
     evaluate_all,
-    evaluate_method,
+    evaluate_original,
     finish_results,
     read_outcomes,
     read_test_rows,
     run_loops,
 )
 from llmva.study.llm_va_r import BASELINES, evaluate_parts, record_parts, run_controls, run_parts
-from llmva.study.loop_variants import read_loop, selected_iteration, stop_iteration
+from llmva.study.loop_variants import (
+    FinishedLoop,
+    probe_layers,
+    read_loop,
+    run_alignment,
+)
 from llmva.study.records import (
     record_angle_ablation,
     record_iteration_ablation,
@@ -43,15 +48,7 @@ from llmva.study.records import (
     record_results,
     record_shortcuts,
 )
-from llmva.study.stages import (
-    FIRST_LOOK,
-    chosen_l_select,
-    collect_prompts,
-    compare_solvers,
-    observe_original,
-    probe_layers,
-    run_alignment,
-)
+from llmva.study.stages import FIRST_LOOK, collect_prompts, compare_solvers, observe_original
 from llmva.study.study import Study
 
 # Tuned in a moment; fine-tuning and the others have tests of their own.
@@ -141,7 +138,7 @@ def test_more_candidates_than_sublayers_count_as_all(world):
     study = study_of(world)
     collect_prompts(study)
     probed = probe_layers(study)
-    assert chosen_l_select(probed)["sublayers"] == 4
+    assert json.loads((probed / "choice.json").read_text())["sublayers"] == 4
     assert set(pandas.read_csv(probed / "probes.csv")["l_select"]) == {2, 3, 4}
 
 
@@ -169,7 +166,9 @@ def test_every_method_answers_the_same_test_prompts(world):
     study = study_of(world)
     evaluated = evaluate_quickly(study)
     outcomes = read_outcomes(evaluated, "test")
-    assert {*CONSTANTS, *QUICK, "VectorSteer (reading vector)", "AlphaSteer+ (benign)", *LOOPS[:2]} <= set(outcomes)
+    assert {*CONSTANTS, *QUICK, "VectorSteer (reading vector)", "AlphaSteer+ (benign)", PAPER_LOOP, GUARDED} <= set(
+        outcomes
+    )
     assert all(rows["id"].tolist() == study.test["id"].tolist() for rows in outcomes.values())
     assert set(outcomes["Refuse everything"]["verdict"]) == {"refused"}
     for name in ("VectorSteer", "AlphaSteer+"):
@@ -196,16 +195,16 @@ def test_the_guarded_choice_keeps_away_from_broken_replies(world):
     study = study_of(world)
     collect_prompts(study)
     stage = run_alignment(study, 3)
-    history = read_loop(stage)[2]
-    chosen = selected_iteration(stage, "guarded")
+    loop = read_loop(stage)
+    history, chosen = loop.history, loop.chosen_by("guarded")
     assert history.loc[chosen, "degenerate"] <= history.loc[0, "degenerate"] + 0.02
     assert history.loc[chosen, "divergence"] <= 0.05
 
 
 def test_the_stop_rule_strikes_at_the_first_fall_or_never():
     history = pandas.DataFrame({"mean_accuracy_answer": [0.95, 0.9, 0.84, 0.99, 0.2]})
-    assert stop_iteration(history) == 2
-    assert stop_iteration(history.loc[:1]) is None
+    assert FinishedLoop(None, None, history).stop_iteration() == 2
+    assert FinishedLoop(None, None, history.loc[:1]).stop_iteration() is None
 
 
 def test_every_loop_has_its_row_and_two_have_another_choice_of_theirs(world):
@@ -214,29 +213,29 @@ def test_every_loop_has_its_row_and_two_have_another_choice_of_theirs(world):
     loops = run_loops(study)
     assert set(loops) | {name for name, _ in OTHER_CHOICES.values()} == set(LOOPS)
     for name, (_, selection) in OTHER_CHOICES.items():
-        assert selected_iteration(loops[name], selection) in read_loop(loops[name])[2].index
-    assert read_loop(loops["LLM-VA (released code)"])[1]["rounding"] == "bfloat16"
+        loop = read_loop(loops[name])
+        assert loop.chosen_by(selection) in loop.history.index
+    assert read_loop(loops["LLM-VA (released code)"]).choice.rounding == "bfloat16"
 
 
 def test_ablations_share_the_loops_iterations_and_leave_their_results(world, monkeypatch):
     monkeypatch.setattr(paths, "RESULTS", world / "results")
     study = study_of(world)
     collect_prompts(study)
-    l_select = chosen_l_select(probe_layers(study))["l_select"]
-    run_alignment(study, l_select)
+    run_alignment(study)
     known = {path.name for path in (study.folder / "iterations").iterdir() if path.is_dir()}
-    history = record_iteration_ablation(study, vary_iterations(study, l_select))
+    history = record_iteration_ablation(study, vary_iterations(study))
     added = {path.name for path in (study.folder / "iterations").iterdir() if path.is_dir()} - known
     assert history.index.tolist() == [0, 1, 2, 3] and len(added) == 1
-    best = record_angle_ablation(study, vary_angle(study, l_select))
+    best = record_angle_ablation(study, vary_angle(study))
     assert best[["degrees", "draw"]].to_numpy().tolist() == [[0, 0], [60, 0], [60, 1]]
-    original = evaluate_method(study, Original())
-    assert record_layer_ablation(study, vary_layers(study, l_select), l_select).index.tolist() == [1, 4]
+    original = evaluate_original(study)
+    assert record_layer_ablation(study, vary_layers(study), original).index.tolist() == [1, 4]
     agreement = compare_judges(study, read_test_rows({"Original": original}))
-    histories = record_judges(study, combine_judges(study, l_select), agreement)
+    histories = record_judges(study, combine_judges(study), agreement)
     assert set(histories["judges"]) == {"one judge", "combined judges"}
     assert record_noise(study, measure_noised(study))["noise"].is_monotonic_increasing
-    assert len(record_shortcuts(study, cross_sets(study, observe_original(study)))) == 1
+    assert len(record_shortcuts(study, cross_sets(study))) == 1
     for item in ("figure6", "figure8", "figure11", "figure12", "judges", "noise", "shortcuts"):
         assert len(read_results(item, ["toy"]))
 
@@ -249,12 +248,12 @@ def test_the_parts_of_llm_va_r_are_run_alike_and_compared_on_the_same_prompts(wo
     loops = {**parts, **run_controls(study, parts["LLM-VA-R"])}
     table = record_parts(study, loops, evaluate_parts(study, loops))
     assert list(table.index) == ["Original", *BASELINES, *loops]
-    shared = {tuple(read_loop(stage)[2].index) for name, stage in parts.items() if name != "LLM-VA"}
+    shared = {tuple(read_loop(stage).history.index) for name, stage in parts.items() if name != "LLM-VA"}
     assert shared == {(0, 1)}
     rows = read_results("ridge", ["toy"]).set_index("metric")
     assert set(rows.loc["test_strict_f1", "n"]) == {len(study.test)}
-    assert set(rows.loc["strict_f1.000", "n"]) == {len(study.validation)}
-    assert set(rows.loc["mean_angle.000", "method"]) == {"LLM-VA", "LLM-VA-R"}
+    assert set(rows.loc["strict_f1", "n"]) == {len(study.validation)} and rows.loc["strict_f1", "iteration"].min() == 0
+    assert set(rows.loc["mean_angle", "method"]) == {"LLM-VA", "LLM-VA-R"}
     assert read_results("ridge", ["toy"])["method"].nunique() == len(table)
 
 

@@ -37,7 +37,7 @@ if sys.argv[5] == "ridge":
     check = degeneracy.DegeneracyCheck(load_model(model), 1e9, 64)
     examiner = replace(examiner, cache=VerdictCache(runs / "verdicts.sqlite"), degeneracy=check)
 print("started", flush=True)
-settings = replace(SETTINGS, iterations=6, update=sys.argv[5])
+settings = SETTINGS.changed(iterations=6, update=sys.argv[5])
 done = align(examiner, pool, settings, folder=runs, upstream=(), neutral=neutral)
 done.log.save(runs / "edit_log.safetensors", {"model": "toy"})
 done.history.to_csv(runs / "history.csv")

@@ -1,5 +1,6 @@
 """Utility: what a reply answers, F1 of planted answers, and the harness's own tasks over planted data."""
 
+import json
 from types import SimpleNamespace
 
 import datasets
@@ -10,6 +11,7 @@ import pytest
 from llmva.core.errors import InputError
 from llmva.core.paths import RUNS
 from llmva.core.results import read_results
+from llmva.core.store import Stage
 from llmva.core.vocabulary import TASKS
 from llmva.measures import harness, utility
 from llmva.measures.harness import HarnessModel, load_standard_tasks
@@ -207,13 +209,15 @@ def test_figure_8_goes_without_tasks_that_the_data_do_not_have(tmp_path, monkeyp
     scores = {"cola": 0.8, "gsm": 0.4}
     layers = pandas.DataFrame([{"l_select": 4, "f1": 0.9, "strict_f1": 0.9} | {task: scores[task] for task in there}])
     layers.to_csv(tmp_path / "layers.csv", index=False)
+    (tmp_path / "manifest.json").write_text(json.dumps({"parameters": {"l_select": 4}}))
     params = SimpleNamespace(slug="toy", seed=0, data=str(tmp_path))
-    study = SimpleNamespace(params=params, folder=tmp_path, validation=[0] * 5)
-    table = record_layer_ablation(study, tmp_path, 4)
-    values = read_results("figure8", ["toy"]).set_index("metric")["value"]
+    study = SimpleNamespace(params=params, folder=tmp_path, validation=[0] * 5, tasks=read_tasks(tmp_path))
+    original = Stage(tmp_path / "methods" / "original", "", hit=True)
+    table = record_layer_ablation(study, Stage(tmp_path, "", hit=True), original)
+    values = read_results("figure8", ["toy"]).set_index(["metric", "l_select"])["value"]
     for name, expected in (("kept", kept), ("kept_gsm", arithmetic)):
         assert table.at[4, name] == pytest.approx(expected) if expected else numpy.isnan(table.at[4, name])
-        assert numpy.isnan(values[f"{name}.4"]) == (expected is None)
+        assert numpy.isnan(values[name, 4]) == (expected is None)
 
 
 @pytest.mark.parametrize("record, problem", [(record_transfer, "no unseen sets"), (record_utility, "no tasks")])

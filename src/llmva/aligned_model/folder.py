@@ -1,6 +1,6 @@
 """An aligned model and what comes with it, written at once: adapter, log, checkpoint, report, card."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
@@ -16,10 +16,8 @@ from llmva.edits.checkpoint import export_checkpoint
 from llmva.edits.edited_model import EditedModel
 from llmva.edits.log import EditLog
 from llmva.models.likelihood import reply_surprise
-from llmva.steering.original import Original
-from llmva.study.evaluation import evaluate_loop, evaluate_method, read_test_rows
-from llmva.study.loop_variants import LLM_VA_R, read_loop, run_llm_va_r
-from llmva.study.stages import chosen_l_select, probe_layers, run_alignment
+from llmva.study.evaluation import evaluate_loop, evaluate_original, read_test_rows
+from llmva.study.loop_variants import LLM_VA_R, PAPER_STAGE, probe_layers, read_loop, run_alignment, run_llm_va_r
 from llmva.study.study import Study
 
 VERSION = 2
@@ -64,12 +62,12 @@ def run_method(study: Study, method: str) -> Stage:
     """Run a method's loop, candidates for L_select included."""
     if method == LLM_VA_R.name:
         return run_llm_va_r(study)
-    return run_alignment(study, chosen_l_select(probe_layers(study))["l_select"])
+    return run_alignment(study)
 
 
 def evaluate_aligned(study: Study, method: str, loop: Stage) -> dict[str, Stage]:
     """Let the original and the aligned model answer the test prompts and the tasks, once."""
-    return {"Original": evaluate_method(study, Original()), method: evaluate_loop(study, method, loop)}
+    return {"Original": evaluate_original(study), method: evaluate_loop(study, method, loop)}
 
 
 def write_aligned(study: Study, options: AlignOptions, loop: Stage, evaluated: dict[str, Stage]) -> Stage:
@@ -87,17 +85,18 @@ def write_aligned(study: Study, options: AlignOptions, loop: Stage, evaluated: d
         When `out` is a file, holds something else, or cannot be written.
     """
     require_free(options.out, study.params)
-    log, choice, _ = read_loop(loop)
+    finished = read_loop(loop)
+    choice = finished.choice
 
     def compute(place: Path) -> dict:
-        best = log.at_iteration(choice["best_iteration"])
+        best = finished.log.at_iteration(choice.best_iteration)
         best.save(place / "edit_log.safetensors", study.log_metadata)
         if best.sublayers:
             export_adapter(study.chat_model, best, place / "adapter")
         if options.checkpoint:
             export_checkpoint(study.params.model, best, place / "checkpoint")
         facts = {
-            **choice,
+            **asdict(choice),
             "method": options.method,
             "sublayers": len(study.chat_model.sublayers),
             "edited": sorted(best.sublayers),
@@ -112,7 +111,7 @@ def write_aligned(study: Study, options: AlignOptions, loop: Stage, evaluated: d
 
     parameters = {
         "method": options.method,
-        "iteration": choice["best_iteration"],
+        "iteration": choice.best_iteration,
         "checkpoint": options.checkpoint,
         "model": study.log_metadata,
     }
@@ -121,8 +120,9 @@ def write_aligned(study: Study, options: AlignOptions, loop: Stage, evaluated: d
 
 def read_probe_history(study: Study, loop: Stage) -> pandas.DataFrame:
     """Return the validation history of every candidate for L_select: l_select, iteration and the metrics."""
-    history = pandas.read_csv(loop / "history.csv")
-    return history if "l_select" in history else pandas.read_csv(probe_layers(study) / "probes.csv")
+    # The paper's loop goes on with one candidate, chosen before; others run each of theirs to the end.
+    paper = loop.folder == study.folder / PAPER_STAGE
+    return pandas.read_csv(probe_layers(study) / "probes.csv" if paper else loop / "history.csv")
 
 
 def require_free(out: Path, params: StudyParams) -> None:

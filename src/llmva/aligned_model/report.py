@@ -70,7 +70,7 @@ def write_report(
     """
     rows = read_test_rows(evaluated)
     results = _results(rows, study)
-    history = read_loop(loop)[2]
+    history = read_loop(loop).history
     told = {
         **_told(study, facts, rows, results),
         "rates": _html(pandas.DataFrame(_rates(results, facts["method"]), columns=["", "original", "aligned"])),

@@ -20,12 +20,13 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from llmva.core.errors import DISK_ERRORS, InputError
+from llmva.core.paths import ROOT
 from llmva.core.provenance import digest, environment, file_digest
 
 MANIFEST = "manifest.json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Stage:
     """A finished stage on disk.
 
@@ -42,6 +43,10 @@ class Stage:
     folder: Path
     key: str
     hit: bool
+
+    def __repr__(self) -> str:
+        folder = self.folder.relative_to(ROOT) if self.folder.is_relative_to(ROOT) else self.folder
+        return f"{folder}: {'found' if self.hit else 'computed'}"
 
     def __truediv__(self, name: str) -> Path:
         return self.folder / name

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy
@@ -23,17 +24,24 @@ from llmva.method.layer_selection import score_sublayers
 from llmva.method.ridge_edit import ridge_input_vector
 from llmva.models.activations import FINAL, Capture
 from llmva.models.reading import read_exchange_activations
+from llmva.prompts.pools import draw_sample
 
 # Tokens of neutral text whose module inputs a ridge edit leaves alone.
 NEUTRAL_TOKENS = 4096
+# Neutral prompts of each task on which the divergence is measured.
+DIVERGENCE_PROMPTS = 20
 
 
 @dataclass(frozen=True)
-class AlignmentSettings:
-    """What determines an alignment besides the model, its judge and its prompts; see `StudyParams`.
+class ObservationSettings:
+    """What an observation depends on besides the model, its judge and the prompts; see `StudyParams`.
 
     Attributes
     ----------
+    sample_per_dataset, seed : int
+        Training prompts drawn of each set, and the seed of the draws.
+    solver, penalty
+        As in `llmva.method.svm.fit_svms`.
     feature_scale : str
         `raw`, `rms` or `length`: what each sublayer's features are divided by before the SVMs (`feature_size`).
     update : str
@@ -52,12 +60,9 @@ class AlignmentSettings:
         Whether broken replies teach v_a nothing, or what the guard makes of them, as in the released code.
     """
 
-    l_select: int
-    iterations: int
     sample_per_dataset: int
     solver: str
     penalty: float
-    selection: str
     seed: int
     feature_scale: str = "raw"
     update: str = "exact"
@@ -69,6 +74,11 @@ class AlignmentSettings:
     distortion: tuple[int, int] = (0, 0)
     shuffled: bool = False
     labels: str = "verdict"
+
+    @property
+    def capture(self) -> Capture:
+        """What is recorded of the prompts: a ridge edit is fitted on what the modules read as well."""
+        return Capture(inputs=self.update == "ridge", basis=self.basis)
 
 
 @dataclass(frozen=True)
@@ -94,49 +104,99 @@ class Observation:
     input_vectors: dict[str, numpy.ndarray] = field(default_factory=dict)
 
 
-def save_observation(
-    place: Path,
-    examined: Examination,
-    settings: AlignmentSettings,
-    *,
-    iteration: int = 0,
-    examiner: Examiner | None = None,
-    edited: EditedModel | None = None,
-    neutral: pandas.DataFrame | None = None,
-    divergence: Divergence | None = None,
-) -> None:
-    """Fit every sublayer's vectors on an examination's training rows and write all of it down.
+@dataclass(frozen=True, eq=False)
+class Observer:
+    """What all iterations of a loop share: the model with its edits, its judge, the prompts and the settings.
 
-    Parameters
+    Attributes
     ----------
-    examiner, edited, neutral
-        What a ridge edit needs: the model, its current weights, and neutral prompts with the original's replies
-        (columns task, prompt, reply).
-    divergence : Divergence, optional
-        Measures how far the examiner's model has moved.
+    edited : EditedModel
+        The examiner's model, edited in place.
+    pool : DataFrame
+        The study's prompts; training prompts teach, validation prompts measure.
+    neutral : DataFrame, optional
+        Prompts that have nothing to do with safety and the original's replies (columns task, prompt, reply):
+        the divergence is measured on them, and ridge edits leave them alone.
     """
-    vectors, scales = fit_all(examined, settings, iteration)
-    final = vectors.pop(FINAL)
-    table = score_sublayers(vectors, final)
-    table.insert(0, "scale", pandas.Series(scales))
-    for name in ("answer_outcome", "benign_outcome", "angle"):
-        table[name] = [getattr(vectors[sublayer], name) for sublayer in table.index]
-    rows = examined.rows
-    write_texts(place / "responses.csv", rows[["id", "split", "response"]])
-    write_texts(place / "verdicts.csv", rows[["id", "split", "guard_verdict", "verdict", "raw"]])
-    table.to_csv(place / "sublayers.csv", index_label="sublayer")
-    metrics = measure(rows[rows["split"] == "validation"])
-    arrays = {
-        f"{name}/{kind}": getattr(value, kind)
-        for name, value in {**vectors, FINAL: final}.items()
-        for kind in ("answer", "benign")
-    }
-    if divergence is not None:
-        metrics["divergence"] = divergence.measure(examiner.chat_model)
-    if settings.update == "ridge" and edited is not None:
-        arrays |= _ridge_inputs(examined, vectors, scales, settings, examiner=examiner, edited=edited, neutral=neutral)
-    (place / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
-    save_file(arrays, place / "vectors.safetensors")
+
+    examiner: Examiner
+    edited: EditedModel
+    pool: pandas.DataFrame
+    settings: ObservationSettings
+    neutral: pandas.DataFrame | None = None
+
+    def examine(self, iteration: int) -> Examination:
+        """Let the model as it is now answer an iteration's fresh sample and the validation prompts."""
+        sample = draw_sample(self.pool, self.settings.sample_per_dataset, self.settings.seed, iteration)
+        prompts = pandas.concat([sample, self.pool[self.pool["split"] == "validation"]], ignore_index=True)
+        return self.examiner.examine(prompts, self.settings.capture)
+
+    @cached_property
+    def divergence(self) -> Divergence | None:
+        """The divergence from the reference model on some neutral prompts of each task, if both are there."""
+        check = self.examiner.degeneracy
+        if self.neutral is None or self.neutral.empty or check is None or check.reference is None:
+            return None
+        rows = self.neutral.groupby("task", sort=False).head(DIVERGENCE_PROMPTS)
+        replies = rows["prompt"].tolist(), rows["reply"].tolist()
+        return Divergence(check.reference, *replies, batch_size=self.examiner.batch_size)
+
+    def save(self, folder: Path, examined: Examination, iteration: int) -> None:
+        """Write an observation, with the divergence and, of a ridge edit, the input vectors; see `read_observation`."""
+        vectors, scales = fit_all(examined, self.settings, iteration)
+        metrics, inputs = {}, {}
+        if self.divergence is not None:
+            metrics["divergence"] = self.divergence.measure(self.examiner.chat_model)
+        if self.settings.update == "ridge":
+            inputs = self._ridge_inputs(examined, vectors, scales)
+        _write_observation(folder, examined, vectors, scales, metrics=metrics, inputs=inputs)
+
+    def _ridge_inputs(
+        self, examined: Examination, vectors: dict[str, ControlVectors], scales: dict[str, float]
+    ) -> dict[str, numpy.ndarray]:
+        train, inputs = (examined.rows["split"] == "train").to_numpy(), examined.activations.inputs
+        quiet, device = self._neutral_inputs(), self.examiner.chat_model.device
+        on_gpu = device.type == "cuda"
+
+        def solve(name: str) -> numpy.ndarray:
+            pair = {"answer": vectors[name].answer, "benign": vectors[name].benign}
+            target, _ = edit_target(self.edited.weight(name), None, **pair, scale=scales[name])
+            return ridge_input_vector(
+                target,
+                inputs[name][train],
+                quiet.get(name),
+                neutral_weight=self.settings.neutral_weight,
+                damping=self.settings.damping,
+                device=device if on_gpu else None,
+            ).astype(numpy.float32)
+
+        usable = [
+            name
+            for name in inputs
+            if vectors[name].answer.any() and vectors[name].benign.any() and numpy.isfinite(scales[name])
+        ]
+        # A GPU solves one after the other: each needs a gigabyte of its memory.
+        return map_in_threads(solve, usable, 1 if on_gpu else torch.get_num_threads())
+
+    def _neutral_inputs(self) -> dict[str, numpy.ndarray]:
+        if self.neutral is None:
+            return {}
+        rows = self.neutral[~self.neutral["task"].isin(self.settings.neutral_left_out)]
+        if rows.empty:
+            return {}
+        return read_exchange_activations(
+            self.examiner.chat_model,
+            rows["prompt"].tolist(),
+            rows["reply"].tolist(),
+            capture=Capture(outputs=False, inputs=True, final=False, positions="all"),
+            batch_size=self.examiner.batch_size,
+            most=NEUTRAL_TOKENS,
+        ).inputs
+
+
+def save_observation(folder: Path, examined: Examination, settings: ObservationSettings) -> None:
+    """Fit every sublayer's vectors on an examination's training rows and write all of it down."""
+    _write_observation(folder, examined, *fit_all(examined, settings))
 
 
 def read_observation(stage: Stage) -> Observation:
@@ -159,7 +219,7 @@ def read_observation(stage: Stage) -> Observation:
 
 
 def fit_all(
-    examined: Examination, settings: AlignmentSettings, iteration: int = 0
+    examined: Examination, settings: ObservationSettings, iteration: int = 0
 ) -> tuple[dict[str, ControlVectors], dict[str, float]]:
     """Fit the control vectors of all sublayers and of the final stream, and the scales of Eq. 7."""
     rows = examined.rows
@@ -208,53 +268,26 @@ def feature_size(features: numpy.ndarray, kind: str) -> float:
     return float(size) if numpy.isfinite(size) and size > 0 else 1.0
 
 
-def _ridge_inputs(
+def _write_observation(
+    folder: Path,
     examined: Examination,
     vectors: dict[str, ControlVectors],
     scales: dict[str, float],
-    settings: AlignmentSettings,
     *,
-    examiner: Examiner,
-    edited: EditedModel,
-    neutral: pandas.DataFrame | None,
-) -> dict[str, numpy.ndarray]:
-    train = (examined.rows["split"] == "train").to_numpy()
-    quiet = {} if neutral is None else _neutral_inputs(examiner, neutral, settings.neutral_left_out)
-    device = examiner.chat_model.device
-
-    def solve(name: str) -> numpy.ndarray:
-        found = vectors[name]
-        target, _ = edit_target(edited.weight(name), None, answer=found.answer, benign=found.benign, scale=scales[name])
-        return ridge_input_vector(
-            target,
-            examined.activations.inputs[name][train],
-            quiet.get(name),
-            neutral_weight=settings.neutral_weight,
-            damping=settings.damping,
-            device=device if device.type == "cuda" else None,
-        ).astype(numpy.float32)
-
-    usable = [
-        name
-        for name in examined.activations.inputs
-        if vectors[name].answer.any() and vectors[name].benign.any() and numpy.isfinite(scales[name])
-    ]
-    # A GPU solves one after the other: each needs a gigabyte of its memory.
-    solved = map_in_threads(solve, usable, 1 if device.type == "cuda" else torch.get_num_threads())
-    return {f"{name}/input": vector for name, vector in solved.items()}
-
-
-def _neutral_inputs(
-    examiner: Examiner, neutral: pandas.DataFrame, left_out: tuple[str, ...]
-) -> dict[str, numpy.ndarray]:
-    rows = neutral[~neutral["task"].isin(left_out)]
-    if rows.empty:
-        return {}
-    return read_exchange_activations(
-        examiner.chat_model,
-        rows["prompt"].tolist(),
-        rows["reply"].tolist(),
-        capture=Capture(outputs=False, inputs=True, final=False, positions="all"),
-        batch_size=examiner.batch_size,
-        most=NEUTRAL_TOKENS,
-    ).inputs
+    metrics: dict[str, float] | None = None,
+    inputs: dict[str, numpy.ndarray] | None = None,
+) -> None:
+    rows, sublayers = examined.rows, {name: pair for name, pair in vectors.items() if name != FINAL}
+    write_texts(folder / "responses.csv", rows[["id", "split", "response"]])
+    write_texts(folder / "verdicts.csv", rows[["id", "split", "guard_verdict", "verdict", "raw"]])
+    table = score_sublayers(sublayers, vectors[FINAL])
+    table.insert(0, "scale", pandas.Series(scales))
+    for name in ("answer_outcome", "benign_outcome", "angle"):
+        table[name] = [getattr(sublayers[sublayer], name) for sublayer in table.index]
+    table.to_csv(folder / "sublayers.csv", index_label="sublayer")
+    metrics = measure(rows[rows["split"] == "validation"]) | (metrics or {})
+    (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+    arrays = {f"{name}/{kind}": getattr(pair, kind) for name, pair in vectors.items() for kind in ("answer", "benign")}
+    save_file(
+        arrays | {f"{name}/input": vector for name, vector in (inputs or {}).items()}, folder / "vectors.safetensors"
+    )

@@ -5,9 +5,9 @@ so a killed run resumes where it was, runs that begin alike share their beginnin
 iteration's model is a prefix of the edit log.
 """
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import pandas
 
@@ -17,19 +17,38 @@ from llmva.core.vocabulary import LOWEST_F1, MAX_BROKEN, MAX_DIVERGENCE
 from llmva.edits.edited_model import EditedModel
 from llmva.edits.log import EditLog, SublayerEdit
 from llmva.judging.examiner import Examination, Examiner
-from llmva.measures.divergence import Divergence
 from llmva.method.edit import solve_edit
-from llmva.method.iteration import AlignmentSettings, Observation, read_observation, save_observation
+from llmva.method.iteration import Observation, ObservationSettings, Observer, read_observation
 from llmva.method.layer_selection import select_sublayers
 from llmva.models.activations import Capture
-from llmva.prompts.pools import draw_sample
 
-__all__ = ["Alignment", "AlignmentSettings", "align", "choose_iteration", "next_edits", "observe"]
-
-STAGE_VERSION = 2
+LOOP_VERSION = 2
 SELECTION_METRICS = {"strict": "strict_f1", "guarded": "strict_f1", "paper": "f1"}
-# Of each task.
-DIVERGENCE_PROMPTS = 20
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """What a loop does with its observations, and what these depend on.
+
+    Attributes
+    ----------
+    l_select, iterations : int
+        Sublayers that are edited in each iteration, and T.
+    selection : str
+        What picks the iteration on validation; see `choose_iteration`.
+    observation : ObservationSettings
+        See there.
+    """
+
+    l_select: int
+    iterations: int
+    selection: str
+    observation: ObservationSettings
+
+    def changed(self, **changes) -> Self:
+        """Return the same settings with some fields changed, those of the observation too."""
+        own = {name: changes.pop(name) for name in ("l_select", "iterations", "selection") if name in changes}
+        return replace(self, observation=replace(self.observation, **changes), **own)
 
 
 @dataclass(frozen=True)
@@ -63,7 +82,7 @@ class Alignment:
 def align(
     examiner: Examiner,
     pool: pandas.DataFrame,
-    settings: AlignmentSettings,
+    settings: LoopSettings,
     *,
     folder: Path,
     upstream: tuple[Stage, ...],
@@ -77,40 +96,24 @@ def align(
     ----------
     examiner : Examiner
         Holds the model; it is edited in place while this runs and restored afterwards.
-    pool : DataFrame
-        The study's prompts; training prompts teach, validation prompts choose.
-    settings : AlignmentSettings
-        See there.
+    pool, neutral : DataFrame
+        See `Observer`; validation prompts choose the iteration.
     folder : Path
         Where iterations are kept.
     upstream : tuple of Stage
         What the first observation depends on: prompts, model and judge.
-    neutral : DataFrame, optional
-        Prompts that have nothing to do with safety and the original's replies (columns task, prompt, reply):
-        the divergence is measured on them, and ridge edits leave them alone.
     originals : dict of Capture to Examination, optional
         What the original said, for runs that only make something else of it: the first one fills it. All of them
         must have the same examiner, prompts, size of the sample and seed.
     progress : str, optional
         Title of a progress bar.
     """
-    divergence = divergence_of(examiner, neutral)
     log, history, stopped = EditLog(), [], f"all {settings.iterations} iterations done"
-    with edited_model(examiner, settings) as edited:
+    with EditedModel(examiner.chat_model.writers, rounding=settings.observation.rounding) as edited:
+        observer = Observer(examiner, edited, pool, settings.observation, neutral)
         for iteration in progress_bar(progress, range(settings.iterations + 1)):
             edited.apply(log)
-            observed = observe(
-                examiner,
-                pool,
-                settings,
-                iteration,
-                folder=folder,
-                upstream=upstream,
-                edited=edited,
-                neutral=neutral,
-                divergence=divergence,
-                originals=None if iteration else originals,
-            )
+            observed = observe(observer, iteration, folder, upstream, originals=None if iteration else originals)
             history.append({"iteration": iteration, **observed.metrics, **_summary(observed.sublayers)})
             if reason := _must_stop(history, settings.selection):
                 stopped = reason
@@ -123,23 +126,32 @@ def align(
                 stopped = f"iteration {iteration}: no sublayer could be edited ({_outcomes(observed.sublayers)})"
                 break
             log = log.appended(edits)
-            upstream = (_after(observed.stage, settings.l_select),)
+            # The next model follows from this observation and the number of sublayers edited.
+            upstream = (replace(observed.stage, key=f"{observed.stage.key}:{settings.l_select}"),)
     table = pandas.DataFrame(history).set_index("iteration")
     return Alignment(log, table, choose_iteration(table, settings.selection), stopped)
 
 
-def edited_model(examiner: Examiner, settings: AlignmentSettings) -> EditedModel:
-    """Return the examiner's model, to be edited in place with the settings' rounding."""
-    return EditedModel(examiner.chat_model.writers, rounding=settings.rounding)
+def observe(
+    observer: Observer,
+    iteration: int,
+    folder: Path,
+    upstream: tuple[Stage, ...],
+    *,
+    originals: dict[Capture, Examination] | None = None,
+) -> Observation:
+    """Return an iteration's observation, from its stage where it is there already; see `align`."""
+    parameters = {"iteration": iteration, **asdict(observer.settings)}
 
+    def compute(place: Path) -> None:
+        known, capture = {} if originals is None else originals, observer.settings.capture
+        if capture not in known:
+            known[capture] = observer.examine(iteration)
+        observer.save(place, known[capture], iteration)
 
-def divergence_of(examiner: Examiner, neutral: pandas.DataFrame | None) -> Divergence | None:
-    """Return the divergence from the reference model on some neutral prompts of each task, if both are there."""
-    if neutral is None or neutral.empty or examiner.degeneracy is None or examiner.degeneracy.reference is None:
-        return None
-    rows = neutral.groupby("task", sort=False).head(DIVERGENCE_PROMPTS)
-    reference, batch_size = examiner.degeneracy.reference, examiner.batch_size
-    return Divergence(reference, rows["prompt"].tolist(), rows["reply"].tolist(), batch_size=batch_size)
+    key = stage_key(parameters, upstream, LOOP_VERSION)
+    options = {"parameters": parameters, "upstream": upstream, "version": LOOP_VERSION}
+    return read_observation(run_stage(folder / key[:16], compute, **options))
 
 
 def choose_iteration(history: pandas.DataFrame, selection: str) -> int:
@@ -154,48 +166,6 @@ def choose_iteration(history: pandas.DataFrame, selection: str) -> int:
         moved = history["divergence"] > MAX_DIVERGENCE if "divergence" in history else False
         scores = scores.mask(broken | moved, -1)
     return int(scores.to_numpy().argmax())
-
-
-def observe(
-    examiner: Examiner,
-    pool: pandas.DataFrame,
-    settings: AlignmentSettings,
-    iteration: int,
-    *,
-    folder: Path,
-    upstream: tuple[Stage, ...],
-    edited: EditedModel | None = None,
-    neutral: pandas.DataFrame | None = None,
-    divergence: Divergence | None = None,
-    originals: dict[Capture, Examination] | None = None,
-) -> Observation:
-    """Let the model answer an iteration's sample and the validation prompts, and fit its vectors."""
-    parameters = {"iteration": iteration, **asdict(settings)}
-    for later in ("l_select", "iterations", "selection"):
-        del parameters[later]
-    if settings.labels == "verdict":
-        # This choice came later: what was observed before it is still found.
-        del parameters["labels"]
-    sample = draw_sample(pool, settings.sample_per_dataset, settings.seed, iteration)
-    prompts = pandas.concat([sample, pool[pool["split"] == "validation"]], ignore_index=True)
-
-    def compute(place: Path) -> None:
-        capture = Capture(inputs=settings.update == "ridge", basis=settings.basis)
-        known = {} if originals is None else originals
-        if capture not in known:
-            known[capture] = examiner.examine(prompts, capture)
-        save_observation(
-            place,
-            known[capture],
-            settings,
-            iteration=iteration,
-            examiner=examiner,
-            edited=edited,
-            neutral=neutral,
-            divergence=divergence,
-        )
-
-    return read_observation(_run_iteration(folder, compute, parameters, upstream))
 
 
 def next_edits(edited: EditedModel, observed: Observation, l_select: int) -> tuple[SublayerEdit, ...]:
@@ -214,16 +184,6 @@ def next_edits(edited: EditedModel, observed: Observation, l_select: int) -> tup
         )
         for name in select_sublayers(usable, l_select)
     )
-
-
-def _run_iteration(folder: Path, compute: Callable, parameters: dict, upstream: tuple[Stage, ...]) -> Stage:
-    key = stage_key(parameters, upstream, STAGE_VERSION)
-    return run_stage(folder / key[:16], compute, parameters=parameters, upstream=upstream, version=STAGE_VERSION)
-
-
-def _after(stage: Stage, l_select: int) -> Stage:
-    # The next model follows from this observation and the number of sublayers edited.
-    return Stage(stage.folder, f"{stage.key}:{l_select}", stage.hit)
 
 
 def _summary(table: pandas.DataFrame) -> dict[str, float]:

@@ -1,7 +1,6 @@
 """What the paper varies, and what could break its claims: each a cached stage that writes one CSV."""
 
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,27 +11,26 @@ from sklearn.metrics import cohen_kappa_score
 
 from llmva.core.params import Svm
 from llmva.core.provenance import digest, seed_for
-from llmva.core.store import Stage, run_stage
+from llmva.core.store import Stage
 from llmva.edits.edited_model import EditedModel
 from llmva.judging.examiner import benign_labels
 from llmva.judging.judges import EVASIONS, CombinedJudge, PhraseJudge, judge_responses
 from llmva.measures.metrics import measure
 from llmva.measures.utility import measure_utility
 from llmva.method.control_vectors import angle_degrees
-from llmva.method.loop import STAGE_VERSION
+from llmva.method.loop import LOOP_VERSION
 from llmva.method.svm import fit_svms
 from llmva.models.activations import FINAL
 from llmva.prompts.tasks import read_tasks
-from llmva.study.loop_variants import run_loop
-from llmva.study.stages import read_activations_of, read_labelled_verdicts
+from llmva.study.loop_variants import PAPER, chosen_l_select, run_loop, write_loop
+from llmva.study.stages import observe_original, read_activations_of, read_labelled_verdicts
 from llmva.study.study import Study
 
-VERSION = 1
 # Of each weight matrix' own standard deviation.
 NOISE_LEVELS = [0.0, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0]
 
 
-def vary_angle(study: Study, l_select: int) -> Stage:
+def vary_angle(study: Study) -> Stage:
     """Turn both vectors by D degrees towards random directions and run the loop (paper 5.4, Fig. 6).
 
     Writes `angles.csv`: degrees, draw, iteration, validation metrics. Every run has the probe's iterations.
@@ -41,7 +39,7 @@ def vary_angle(study: Study, l_select: int) -> Stage:
 
     def compute(place: Path) -> None:
         # All runs begin at the same model, so that it is asked once.
-        tables, originals = {}, {}
+        l_select, tables, originals = chosen_l_select(study), {}, {}
         for degrees in ablations.degrees:
             for draw in range(ablations.draws if degrees else 1):
                 title = f"vectors {degrees} degrees off, draw {draw}"
@@ -50,24 +48,22 @@ def vary_angle(study: Study, l_select: int) -> Stage:
                 tables[degrees, draw] = run.history
         pandas.concat(tables, names=["degrees", "draw"]).to_csv(place / "angles.csv")
 
-    return _loop_stage(study, "07_ablation_angle", compute, l_select)
+    return _loop_stage(study, "07_ablation_angle", compute)
 
 
-def vary_iterations(study: Study, l_select: int) -> Stage:
+def vary_iterations(study: Study) -> Stage:
     """Run the loop on to the ablation's T (Fig. 7, 12); all of its beginning is there already.
 
-    Writes `history.csv`, one row per iteration, and `choice.json`.
+    Writes what every loop leaves; see `write_loop`.
     """
 
     def compute(place: Path) -> None:
-        run = run_loop(study, l_select, study.params.ablations.iterations, title="longer loop")
-        run.history.to_csv(place / "history.csv")
-        (place / "choice.json").write_text(json.dumps({"best_iteration": run.best_iteration}) + "\n")
+        write_loop(study, place, PAPER, [chosen_l_select(study)], study.params.ablations.iterations)
 
-    return _loop_stage(study, "08_ablation_iterations", compute, l_select)
+    return _loop_stage(study, "08_ablation_iterations", compute)
 
 
-def vary_layers(study: Study, l_select: int) -> Stage:
+def vary_layers(study: Study) -> Stage:
     """Edit from a few to all sublayers (Fig. 8).
 
     Writes `layers.csv`: l_select, the iteration that validation chooses among the probe's, its metrics and
@@ -87,10 +83,10 @@ def vary_layers(study: Study, l_select: int) -> Stage:
             rows.append({"l_select": count, "iteration": run.best_iteration, **best, **scores})
         pandas.DataFrame(rows).to_csv(place / "layers.csv", index=False)
 
-    return _loop_stage(study, "09_ablation_layers", compute, l_select)
+    return _loop_stage(study, "09_ablation_layers", compute)
 
 
-def combine_judges(study: Study, l_select: int) -> Stage:
+def combine_judges(study: Study) -> Stage:
     """Run the loop with a judge for toxic prompts and another, stricter one for benign prompts (Fig. 11).
 
     Writes `histories.csv`: judges (`one judge` or `combined judges`), iteration, and the validation
@@ -99,6 +95,7 @@ def combine_judges(study: Study, l_select: int) -> Stage:
     iterations = study.params.probe.iterations
 
     def compute(place: Path) -> None:
+        l_select = chosen_l_select(study)
         both = CombinedJudge(toxic=study.judge, benign=PhraseJudge(anywhere=EVASIONS))
         histories = {
             "one judge": run_loop(study, l_select, iterations).history,
@@ -106,7 +103,7 @@ def combine_judges(study: Study, l_select: int) -> Stage:
         }
         pandas.concat(histories, names=["judges"]).to_csv(place / "histories.csv")
 
-    return _loop_stage(study, "11_judges", compute, l_select)
+    return _loop_stage(study, "11_judges", compute)
 
 
 def compare_judges(study: Study, outcomes: dict[str, pandas.DataFrame]) -> pandas.DataFrame:
@@ -152,20 +149,16 @@ def measure_noised(study: Study) -> Stage:
                 rows.append({"noise": level, **measure(study.examiner.examine(study.validation).rows)})
         pandas.DataFrame(rows).to_csv(place / "noise.csv", index=False)
 
-    parameters = {"levels": NOISE_LEVELS, **study.identity("seed")}
-    return run_stage(
-        study.folder / "noise", compute, parameters=parameters, upstream=[study.prompts_stage], version=VERSION
-    )
+    return study.stage("noise", compute, fields=("seed",), version=1, levels=NOISE_LEVELS)
 
 
-def cross_sets(study: Study, observed: Stage) -> Stage:
+def cross_sets(study: Study) -> Stage:
     """Train v_b on one benign and one toxic set and test it on the others: is it safety or the template?
 
     Writes `shortcuts.csv`: sublayer, benign set and toxic set that it learnt from, `seen_accuracy` on held-out
     prompts of these, `unseen_accuracy` on those of the other sets, and the `cosine` with v_b of all sets.
     """
-
-    svm = study.params.svm
+    observed, svm = observe_original(study), study.params.svm
 
     def compute(place: Path) -> None:
         rows = read_labelled_verdicts(study, observed)
@@ -173,8 +166,7 @@ def cross_sets(study: Study, observed: Stage) -> Stage:
         tables = [_cross(name, features, rows, svm) for name, features in layers.items()]
         pandas.concat(tables, ignore_index=True).to_csv(place / "shortcuts.csv", index=False)
 
-    parameters = study.identity("svm")
-    return run_stage(study.folder / "shortcuts", compute, parameters=parameters, upstream=[observed], version=VERSION)
+    return study.stage("shortcuts", compute, fields=("svm",), upstream=[observed], version=1)
 
 
 def _cross(name: str, features: numpy.ndarray, rows: pandas.DataFrame, svm: Svm) -> pandas.DataFrame:
@@ -202,13 +194,11 @@ def _kappa(one: pandas.Series, other: pandas.Series) -> float:
     return float(cohen_kappa_score(one, other)) if len(set(one) | set(other)) > 1 else float("nan")
 
 
-def _loop_stage(study: Study, name: str, compute, l_select: int) -> Stage:
+def _loop_stage(study: Study, name: str, compute: Callable[[Path], None]) -> Stage:
     fields = ("seed", "sample_per_dataset", "svm", "selection", "probe", "ablations")
     tasks = digest(read_tasks(study.params.data).to_numpy().tolist())
-    parameters = {"loop": STAGE_VERSION, "l_select": l_select, "tasks": tasks, **study.identity(*fields)}
-    return run_stage(
-        study.folder / name, compute, parameters=parameters, upstream=[study.prompts_stage], version=VERSION
-    )
+    l_select = chosen_l_select(study)
+    return study.stage(name, compute, fields=fields, version=1, loop=LOOP_VERSION, l_select=l_select, tasks=tasks)
 
 
 @contextmanager

@@ -7,19 +7,24 @@ import pandas
 
 from llmva.core.paths import write_texts
 from llmva.core.provenance import digest
-from llmva.core.store import Stage, run_stage
+from llmva.core.store import Stage
 from llmva.core.vocabulary import CONSTANTS, GUARDED, RELEASED_STRICT
 from llmva.measures.utility import measure_utility
-from llmva.prompts.tasks import read_tasks
 from llmva.steering.base import SteeringMethod
 from llmva.steering.llm_va import LlmVa
+from llmva.steering.original import Original
 from llmva.steering.registry import METHODS
 from llmva.steering.search import tune
-from llmva.study.loop_variants import LLM_VA_R, RELEASED, read_loop, run_llm_va_r, run_released, selected_iteration
-from llmva.study.stages import chosen_l_select, probe_layers, run_alignment
+from llmva.study.loop_variants import (
+    LLM_VA_R,
+    RELEASED,
+    read_loop,
+    run_alignment,
+    run_llm_va_r,
+    run_released,
+)
 from llmva.study.study import Study
 
-VERSION = 1
 # Of how methods are tuned and measured; added to each method's own version.
 MEASURE_VERSION = 0
 # Rows that differ from a loop's own by the choice among its iterations alone.
@@ -29,10 +34,9 @@ OUTCOMES = ["method", "part", "id", "dataset", "label", "guard_verdict", "verdic
 
 def run_loops(study: Study) -> dict[str, Stage]:
     """Run, or find, the three loops of the main results, by the name of their row."""
-    l_select = chosen_l_select(probe_layers(study))["l_select"]
     return {
-        "LLM-VA": run_alignment(study, l_select),
-        RELEASED.name: run_released(study, l_select),
+        "LLM-VA": run_alignment(study),
+        RELEASED.name: run_released(study),
         LLM_VA_R.name: run_llm_va_r(study),
     }
 
@@ -52,15 +56,15 @@ def evaluate_all(study: Study, loops: dict[str, Stage]) -> dict[str, Stage]:
         stages[name] = evaluate_loop(study, name, loop)
         if name in OTHER_CHOICES:
             other, selection = OTHER_CHOICES[name]
-            stages[other] = evaluate_loop(study, other, loop, selected_iteration(loop, selection))
+            stages[other] = evaluate_loop(study, other, loop, read_loop(loop).chosen_by(selection))
     return stages
 
 
 def evaluate_loop(study: Study, name: str, loop: Stage, iteration: int | None = None) -> Stage:
     """Evaluate a finished loop at its chosen iteration, or at another one; see `evaluate_method`."""
-    log, choice, _ = read_loop(loop)
-    method = LlmVa(log, name, choice.get("rounding", "none"))
-    setting = {"iteration": choice["best_iteration"] if iteration is None else iteration}
+    finished = read_loop(loop)
+    method = LlmVa(finished.log, name, finished.choice.rounding)
+    setting = {"iteration": finished.choice.best_iteration if iteration is None else iteration}
     return evaluate_method(study, method, setting=setting, upstream=(loop,))
 
 
@@ -84,7 +88,7 @@ def evaluate_method(
         says whether there was anything to fit. A method with
         variants has the rows of its best setting under its name, and those of each variant under "name (variant)".
     """
-    tasks = read_tasks(study.params.data)
+    tasks = study.tasks
 
     def compute(place: Path) -> dict:
         settings = {method.name: setting} if setting is not None else _tuned(study, method, place)
@@ -103,21 +107,23 @@ def evaluate_method(
             write_texts(place / "utility.csv", utility.assign(method=name)[["method", *utility.columns]], mode="a")
         return {"outcome": getattr(method, "outcome", "nothing to fit")}
 
-    parameters = {
-        "method": method.name,
-        "setting": setting,
-        "trials": study.trials,
-        "tasks": digest(tasks.to_numpy().tolist()),
-        "transfer": digest(study.transfer["id"].tolist()),
-        **study.identity("seed"),
-    }
-    return run_stage(
-        study.folder / "methods" / stage_name(method.name),
+    return study.stage(
+        f"methods/{stage_name(method.name)}",
         compute,
-        parameters=parameters,
+        fields=("seed",),
         upstream=(study.prompts_stage, *upstream),
         version=MEASURE_VERSION + method.version,
+        method=method.name,
+        setting=setting,
+        trials=study.trials,
+        tasks=digest(tasks.to_numpy().tolist()),
+        transfer=digest(study.transfer["id"].tolist()),
     )
+
+
+def evaluate_original(study: Study) -> Stage:
+    """Let the unedited model answer the test prompts; see `evaluate_method`."""
+    return evaluate_method(study, Original())
 
 
 def evaluate_constants(study: Study) -> Stage:
@@ -125,7 +131,7 @@ def evaluate_constants(study: Study) -> Stage:
 
     A reply that never looks at its prompt solves no task: their utility is 0.
     """
-    tasks = read_tasks(study.params.data)
+    tasks = study.tasks
     prompts = _prompts(study)
     failed = tasks.groupby("task", sort=False).size().rename("n").reset_index().assign(value=0.0)
     failed["metric"] = ["accuracy" if task == "gsm" else "f1" for task in failed["task"]]
@@ -138,8 +144,8 @@ def evaluate_constants(study: Study) -> Stage:
             write_texts(place / "utility.csv", failed.assign(method=name)[["method", *failed.columns]], mode="a")
         (place / "settings.json").write_text(json.dumps(dict.fromkeys(CONSTANTS, {})) + "\n")
 
-    parameters = {"tasks": digest(tasks.to_numpy().tolist()), "prompts": digest(prompts["id"].tolist())}
-    return run_stage(study.folder / "methods" / "constant", compute, parameters=parameters, version=VERSION)
+    digests = {"tasks": digest(tasks.to_numpy().tolist()), "prompts": digest(prompts["id"].tolist())}
+    return study.stage("methods/constant", compute, fields=None, upstream=(), version=1, **digests)
 
 
 def finish_results(study: Study, evaluated: dict[str, Stage], name: str) -> Stage:
@@ -149,13 +155,8 @@ def finish_results(study: Study, evaluated: dict[str, Stage], name: str) -> Stag
         tables = [pandas.read_csv(stage / "outcomes.csv", keep_default_na=False) for stage in evaluated.values()]
         write_texts(place / "outcomes.csv", pandas.concat(tables)[OUTCOMES])
 
-    return run_stage(
-        study.folder / name,
-        compute,
-        parameters={"methods": list(evaluated)},
-        upstream=tuple(evaluated.values()),
-        version=VERSION,
-    )
+    upstream, methods = tuple(evaluated.values()), list(evaluated)
+    return study.stage(name, compute, fields=None, upstream=upstream, version=1, methods=methods)
 
 
 def stage_name(method: str) -> str:

@@ -21,7 +21,6 @@ from llmva.study.loop_variants import (
     read_loop,
     run_llm_va_r,
     run_variant,
-    stop_iteration,
 )
 from llmva.study.records import HEALTH, lengthen
 from llmva.study.study import Study
@@ -58,7 +57,7 @@ def run_parts(study: Study) -> dict[str, Stage]:
 
 def run_controls(study: Study, aligned_r: Stage) -> dict[str, Stage]:
     """Vary lambda, mu and the neutral text, and shuffle the labels."""
-    l_select = read_loop(aligned_r)[1]["l_select"]
+    l_select = read_loop(aligned_r).choice.l_select
     return {
         variant.name: run_variant(
             study, variant, [l_select], study.params.ridge.iterations, f"13_parts/{stage_name(variant.name)}"
@@ -112,7 +111,7 @@ def record_parts(study: Study, loops: dict[str, Stage], evaluated: dict[str, Sta
 
 
 def _logged(name: str, loop: Stage) -> pandas.DataFrame:
-    history = read_loop(loop)[2]
+    history = read_loop(loop).history
     return history[["strict_f1", *((*HEALTH, "mean_accuracy_benign") if name in LOGGED else ())]]
 
 
@@ -128,11 +127,11 @@ def _summary(test: pandas.DataFrame, transfer: pandas.DataFrame | None, kept: pa
 
 
 def _course(loop: Stage, short: int) -> dict[str, float]:
-    _, choice, history = read_loop(loop)
-    stop, scores = stop_iteration(history), history["strict_f1"]
+    finished = read_loop(loop)
+    stop, scores = finished.stop_iteration(), finished.history["strict_f1"]
     return {
-        "iteration": choice["best_iteration"],
-        "l_select": choice["l_select"],
+        "iteration": finished.choice.best_iteration,
+        "l_select": finished.choice.l_select,
         "stop_rule": float("nan") if stop is None else stop,
         "best_validation": scores.max(),
         "best_before_stop": scores.max() if stop is None else scores.loc[: stop - 1].max(),

@@ -12,11 +12,11 @@ from llmva.measures.intervals import with_intervals
 from llmva.measures.metrics import correct
 from llmva.measures.utility import share_kept
 from llmva.method.iteration import read_observation
-from llmva.prompts.tasks import read_tasks
 from llmva.steering.llm_va import LlmVa
 from llmva.steering.registry import METHODS
 from llmva.study.evaluation import read_outcomes, read_utility
-from llmva.study.stages import chosen_l_select, read_activations_of, read_labelled_verdicts, read_verdicts
+from llmva.study.loop_variants import read_loop
+from llmva.study.stages import read_activations_of, read_labelled_verdicts, read_verdicts
 from llmva.study.study import Study
 
 # What goes on inside a loop, beside its rates.
@@ -71,10 +71,10 @@ def record_projections(study: Study, observed: Stage, sublayers: list[str]) -> p
 
 
 def record_layer_selection(study: Study, observed: Stage, probed: Stage) -> pandas.DataFrame:
-    """Write figure 10, the scores of Eq. 6 by sublayer, and table 3, the chosen L_select."""
-    scores = read_observation(observed).sublayers[["score"]].rename_axis("sublayer")
-    write_long(study, "figure10", scores, method="Original")
-    choice = chosen_l_select(probed)
+    """Write figure 10, the scores of Eq. 6, and table 3, the chosen L_select; return the scores and their terms."""
+    scores = read_observation(observed).sublayers
+    write_long(study, "figure10", scores[["score"]], method="Original")
+    choice = json.loads((probed / "choice.json").read_text())
     write_long(study, "table3", pandas.DataFrame([{**choice, "share": choice["l_select"] / choice["sublayers"]}]))
     return scores
 
@@ -128,7 +128,7 @@ def record_utility(study: Study, evaluated: dict[str, Stage]) -> pandas.DataFram
 
 def record_history(study: Study, aligned: Stage) -> pandas.DataFrame:
     """Write the loop's validation metrics and means by iteration."""
-    history = pandas.read_csv(aligned / "history.csv", index_col="iteration")
+    history = read_loop(aligned).history
     write_long(study, "history", history)
     return history
 
@@ -150,11 +150,11 @@ def write_long(
     )
 
 
-def lengthen(table: pandas.DataFrame) -> pandas.DataFrame:
-    """Return one row per number of a table: its named index levels, metric, value; nan is left out."""
+def lengthen(table: pandas.DataFrame, *, keep_missing: bool = False) -> pandas.DataFrame:
+    """Return one row per number of a table: its named index levels, metric, value; nan is left out unless kept."""
     keys = [name for name in table.index.names if name]
     long = table.melt(var_name="metric", ignore_index=not keys).reset_index(drop=not keys)
-    return long.dropna(subset="value")
+    return long if keep_missing else long.dropna(subset="value")
 
 
 def _rates(rows: pandas.DataFrame) -> dict:
@@ -201,21 +201,24 @@ def record_angle_ablation(study: Study, stage: Stage) -> pandas.DataFrame:
 
 def record_iteration_ablation(study: Study, stage: Stage) -> pandas.DataFrame:
     """Write figures 7 and 12: validation metrics and the loop's health by iteration, and the iteration chosen."""
-    history = pandas.read_csv(stage / "history.csv", index_col="iteration")
-    chosen = json.loads((stage / "choice.json").read_text())["best_iteration"]
-    write_long(study, "figure12", _with_constant(history[[*MAIN_METRICS, *HEALTH]], best_iteration=chosen))
-    return history
+    loop = read_loop(stage)
+    chosen = pandas.DataFrame({"metric": ["best_iteration"], "value": [float(loop.choice.best_iteration)]})
+    long = pandas.concat([lengthen(loop.history[[*MAIN_METRICS, *HEALTH]]), chosen])
+    shared = {"method": PAPER_LOOP, "dataset": "validation", "n": len(study.validation), "seed": study.params.seed}
+    write_results(study.params.slug, "figure12", long.assign(**shared))
+    return loop.history
 
 
-def record_layer_ablation(study: Study, stage: Stage, l_select: int) -> pandas.DataFrame:
+def record_layer_ablation(study: Study, stage: Stage, original: Stage) -> pandas.DataFrame:
     """Write figure 8: validation F1 and utility kept by number of edited sublayers, and the number chosen."""
     table = pandas.read_csv(stage / "layers.csv").set_index("l_select")
     # Of tasks that the data do not have, nan.
-    kept = share_kept(table, _original_utility(study))
+    kept = share_kept(table, pandas.read_csv(original / "utility.csv").set_index("task")["value"])
     table = table.assign(kept=kept.mean(axis=1), kept_gsm=kept.get("gsm", float("nan")))
-    long = lengthen(_with_constant(table[["f1", "strict_f1", "kept", "kept_gsm"]], chosen=l_select))
-    validation, tasks = len(study.validation), len(read_tasks(study.params.data))
-    long["n"] = long["metric"].str.startswith("kept").map({True: tasks, False: validation})
+    shown = table[["f1", "strict_f1", "kept", "kept_gsm"]]
+    chosen = pandas.DataFrame({"metric": ["chosen"], "value": [float(stage.manifest["parameters"]["l_select"])]})
+    long = pandas.concat([lengthen(shown, keep_missing=True), chosen])
+    long["n"] = long["metric"].str.startswith("kept").map({True: len(study.tasks), False: len(study.validation)})
     shared = {"method": PAPER_LOOP, "dataset": "validation", "seed": study.params.seed}
     write_results(study.params.slug, "figure8", long.assign(**shared))
     return table
@@ -249,14 +252,3 @@ def record_shortcuts(study: Study, stage: Stage) -> pandas.DataFrame:
     means = table.groupby(["benign_set", "toxic_set"])[["seen_accuracy", "unseen_accuracy", "cosine"]].mean()
     write_long(study, "shortcuts", means, method="Original")
     return means
-
-
-def _original_utility(study: Study) -> pandas.Series:
-    table = pandas.read_csv(study.folder / "methods" / "original" / "utility.csv")
-    return table.set_index("task")["value"]
-
-
-def _with_constant(table: pandas.DataFrame, **constants: float) -> pandas.DataFrame:
-    """Return a table with a row of no key, for what is one number of the whole."""
-    row = pandas.DataFrame(constants, index=pandas.Index([None], name=table.index.name, dtype="Int64"), dtype=float)
-    return pandas.concat([table.set_axis(table.index.astype("Int64")), row])

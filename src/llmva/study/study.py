@@ -1,5 +1,6 @@
 """A study of one model: what its stages share, loaded only when something must be computed."""
 
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -9,16 +10,18 @@ from pydantic import BaseModel
 
 from llmva.core import paths
 from llmva.core.params import StudyParams, load_params
-from llmva.core.store import Stage, open_stage
+from llmva.core.store import Stage, open_stage, run_stage
 from llmva.judging.degeneracy import DegeneracyCheck
 from llmva.judging.examiner import Examiner
 from llmva.judging.guard import GuardJudge
 from llmva.judging.judges import Judge, PhraseJudge
 from llmva.judging.verdict_cache import VerdictCache
-from llmva.method.iteration import AlignmentSettings
+from llmva.method.iteration import ObservationSettings
+from llmva.method.loop import LoopSettings
 from llmva.models.chat_model import ChatModel, load_model
 from llmva.models.sources import checkpoint_key, split_source
 from llmva.prompts.pools import read_transfer_sets
+from llmva.prompts.tasks import read_tasks
 from llmva.steering.base import TrainingData
 
 PROMPTS_STAGE = "00_start_here"
@@ -121,6 +124,11 @@ class Study:
         return read_transfer_sets(self.params.data, self.params.transfer_size, self.params.seed)
 
     @cached_property
+    def tasks(self) -> pandas.DataFrame:
+        """The utility tasks that the data bring: task, prompt, answer."""
+        return read_tasks(self.params.data)
+
+    @cached_property
     def neutral(self) -> pandas.DataFrame:
         """Prompts that have nothing to do with safety and the original's replies: task, prompt, reply."""
         return pandas.read_csv(self.prompts_stage / "neutral.csv", dtype=str, keep_default_na=False)
@@ -155,19 +163,50 @@ class Study:
             **{name: _plain(getattr(params, name)) for name in (*generation, *fields)},
         }
 
-    def settings(self, l_select: int, iterations: int, **changes) -> AlignmentSettings:
-        """Return an alignment's settings; `changes` replace fields of `AlignmentSettings`."""
+    def stage(
+        self,
+        name: str,
+        compute: Callable[[Path], dict | None],
+        *,
+        version: int,
+        fields: Sequence[str] | None = (),
+        upstream: Sequence[Stage] | None = None,
+        **parameters: object,
+    ) -> Stage:
+        """Declare a stage of this study and return it, found or computed; see `run_stage`.
+
+        Parameters
+        ----------
+        name : str
+            Its folder below the study's.
+        fields : sequence of str, optional
+            The parameters that it depends on, besides `identity`; None where it depends on no model either.
+        upstream : sequence of Stage, optional
+            What it reads; the prompts by default.
+        parameters
+            What else determines it.
+        """
+        identity = {} if fields is None else self.identity(*fields)
+        return run_stage(
+            self.folder / name,
+            compute,
+            parameters={**identity, **parameters},
+            upstream=(self.prompts_stage,) if upstream is None else upstream,
+            version=version,
+        )
+
+    def settings(self, l_select: int, iterations: int, **changes) -> LoopSettings:
+        """Return a loop's settings; `changes` replace fields of it or of its observations."""
         params = self.params
-        own = {
-            "sample_per_dataset": params.sample_per_dataset,
-            "solver": params.svm.solver,
-            "penalty": params.svm.penalty,
-            "selection": params.selection,
-            "seed": params.seed,
-            "neutral_weight": params.ridge.neutral_weight,
-            "damping": params.ridge.damping,
-        }
-        return AlignmentSettings(l_select, iterations, **{**own, **changes})
+        observation = ObservationSettings(
+            sample_per_dataset=params.sample_per_dataset,
+            solver=params.svm.solver,
+            penalty=params.svm.penalty,
+            seed=params.seed,
+            neutral_weight=params.ridge.neutral_weight,
+            damping=params.ridge.damping,
+        )
+        return LoopSettings(l_select, iterations, params.selection, observation).changed(**changes)
 
 
 def _plain(value):

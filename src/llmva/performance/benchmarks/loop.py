@@ -61,4 +61,4 @@ def _observe_plainly(study: Study, iteration: int) -> None:
     activations = read_activations(
         study.chat_model, prompts["prompt"].tolist(), capture=Capture(), batch_size=PLAIN_BATCH
     )
-    fit_all(Examination(rows, activations), study.settings(1, 1, solver="liblinear"))
+    fit_all(Examination(rows, activations), study.settings(1, 1, solver="liblinear").observation)

@@ -39,8 +39,8 @@ def main(tokenizer_source: str, blocks: int, prompts: int) -> None:
     from llmva.judging.degeneracy import DegeneracyCheck
     from llmva.judging.examiner import Examiner
     from llmva.judging.verdict_cache import VerdictCache
-    from llmva.method.iteration import AlignmentSettings
-    from llmva.method.loop import align
+    from llmva.method.iteration import ObservationSettings
+    from llmva.method.loop import LoopSettings, align
     from llmva.models.chat_model import load_model
 
     tokenizer = load_model(tokenizer_source).tokenizer
@@ -48,7 +48,7 @@ def main(tokenizer_source: str, blocks: int, prompts: int) -> None:
     model, reference = _random_model(tokenizer, blocks), _random_model(tokenizer, blocks)
     check = DegeneracyCheck(reference, numpy.inf, 64)
     examiner = Examiner(model, _parity_judge(), VerdictCache(None), check, 64, 8)
-    settings = AlignmentSettings(2 * blocks, 1, 256, "newton", 1.0, "paper", 0)
+    settings = LoopSettings(2 * blocks, 1, "paper", ObservationSettings(256, "newton", 1.0, seed=0))
     with tempfile.TemporaryDirectory() as folder:
         align(examiner, _prompts(prompts), settings, folder=Path(folder), upstream=())
     size = sum(weight.nbytes for weight in model.model.parameters())

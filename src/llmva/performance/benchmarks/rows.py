@@ -70,10 +70,10 @@ def loop_rows(study: Study, sizes: dict[str, int]) -> Iterator[Row]:
 
 def serving_rows(study: Study, sizes: dict[str, int]) -> Iterator[Row]:
     """Compare the edited model with the original, and a model without hooks with a steered one."""
-    log, choice, _ = read_loop(run_llm_va_r(study))
+    loop = read_loop(run_llm_va_r(study))
     prompts, tokens = study.validation["prompt"].tolist(), study.params.generation.max_new_tokens
     setting = f"{study.params.slug}, {len(prompts)} replies of {tokens} tokens in one batch"
-    best, runs = log.at_iteration(choice["best_iteration"]), MORE * sizes["runs"]
+    best, runs = loop.log.at_iteration(loop.choice.best_iteration), MORE * sizes["runs"]
     edited = benchmark_edited(study.chat_model, best, prompts, runs=runs, max_new_tokens=tokens)
     yield "edited over original, throughput", setting, edited, ">=0.99", runs
     hooked = benchmark_hooks(study.chat_model, prompts, runs=runs, max_new_tokens=tokens)
