@@ -32,12 +32,9 @@ ENV := .venv/.ready
 endif
 BASE_PYTHON ?= $(shell command -v python3.11 || command -v python3)
 
-# What each stage imports, by package; touching figures or tables never runs a model again.
+# What a study imports, by package; touching tables or figures never runs a model again.
 modules = $(foreach package,$(1),$(wildcard src/llmva/$(package)/*.py src/llmva/$(package)/*/*.py))
-FLOOR2 := $(call modules,.) $(call modules,core)
-FLOOR3 := $(FLOOR2)
-FLOOR5 := $(FLOOR3)
-ABLATIONS := $(FLOOR5)
+STUDY := $(call modules,core prompts models organisms engines edits judging measures method steering study)
 ORGANISM := $(call modules,core organisms)
 
 execute = $(PYTHON) -m llmva.commands.notebooks $(1) $(2)
@@ -78,9 +75,9 @@ runs/%/organism/manifest.json: $(ORGANISM) | $(ENV)
 	$(PYTHON) -m llmva.organisms $*
 	@touch $@
 
-runs/%/00_start_here/manifest.json: notebooks/00_start_here.ipynb $(FLOOR2) | $(ENV)
+runs/%/00_start_here/manifest.json: notebooks/00_start_here.ipynb $(STUDY) | $(ENV)
 	$(call execute,00,$*)
-runs/%/01_orthogonality/manifest.json: notebooks/01_orthogonality.ipynb runs/%/00_start_here/manifest.json $(FLOOR3)
+runs/%/01_orthogonality/manifest.json: notebooks/01_orthogonality.ipynb runs/%/00_start_here/manifest.json
 	$(call execute,01,$*)
 runs/%/02_svm_identification/manifest.json: notebooks/02_svm_identification.ipynb runs/%/01_orthogonality/manifest.json
 	$(call execute,02,$*)
@@ -88,23 +85,23 @@ runs/%/03_layer_selection/manifest.json: notebooks/03_layer_selection.ipynb runs
 	$(call execute,03,$*)
 runs/%/04_alignment_loop/manifest.json: notebooks/04_alignment_loop.ipynb runs/%/03_layer_selection/manifest.json
 	$(call execute,04,$*)
-runs/%/05_main_results/manifest.json: notebooks/05_main_results.ipynb runs/%/04_alignment_loop/manifest.json $(FLOOR5)
+runs/%/05_main_results/manifest.json: notebooks/05_main_results.ipynb runs/%/04_alignment_loop/manifest.json
 	$(call execute,05,$*)
 
 # Utility and transfer are measured with the main results; these two read them.
 runs/%/06_utility/manifest.json: notebooks/06_utility.ipynb runs/%/05_main_results/manifest.json
 	$(call execute,06,$*)
-runs/%/07_ablation_angle/manifest.json: notebooks/07_ablation_angle.ipynb runs/%/03_layer_selection/manifest.json $(ABLATIONS)
+runs/%/07_ablation_angle/manifest.json: notebooks/07_ablation_angle.ipynb runs/%/03_layer_selection/manifest.json
 	$(call execute,07,$*)
-runs/%/08_ablation_iterations/manifest.json: notebooks/08_ablation_iterations.ipynb runs/%/04_alignment_loop/manifest.json $(ABLATIONS)
+runs/%/08_ablation_iterations/manifest.json: notebooks/08_ablation_iterations.ipynb runs/%/04_alignment_loop/manifest.json
 	$(call execute,08,$*)
-runs/%/09_ablation_layers/manifest.json: notebooks/09_ablation_layers.ipynb runs/%/04_alignment_loop/manifest.json $(FLOOR5) $(ABLATIONS)
+runs/%/09_ablation_layers/manifest.json: notebooks/09_ablation_layers.ipynb runs/%/04_alignment_loop/manifest.json
 	$(call execute,09,$*)
 runs/%/10_transferability/manifest.json: notebooks/10_transferability.ipynb runs/%/05_main_results/manifest.json
 	$(call execute,10,$*)
-runs/%/11_judges/manifest.json: notebooks/11_judges.ipynb runs/%/04_alignment_loop/manifest.json $(FLOOR5) $(ABLATIONS)
+runs/%/11_judges/manifest.json: notebooks/11_judges.ipynb runs/%/04_alignment_loop/manifest.json
 	$(call execute,11,$*)
-runs/%/13_ridge_edit/manifest.json: notebooks/13_ridge_edit.ipynb runs/%/04_alignment_loop/manifest.json $(FLOOR5)
+runs/%/13_ridge_edit/manifest.json: notebooks/13_ridge_edit.ipynb runs/%/04_alignment_loop/manifest.json
 	$(call execute,13,$*)
 
 # Parameter files; tiny-llama-s1 and tiny-llama-draw1 use tiny-llama's. Organisms need training first, real models do not.

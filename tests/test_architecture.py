@@ -117,6 +117,17 @@ def test_what_needs_no_model_imports_no_torch(package):
     assert answer.stdout.strip() == "set()"
 
 
+@pytest.mark.parametrize(("variable", "package"), [("STUDY", "study"), ("ORGANISM", "organisms")])
+def test_make_knows_every_package_that_a_stage_imports(variable, package):
+    needed, waiting = set(), {f"{package}/"}
+    while waiting:
+        needed |= waiting
+        inside = [path for path in MODULES if unit_of(path) in waiting]
+        waiting = {unit for path in inside for unit in imports_of(path)} - needed
+    listed = re.search(rf"^{variable} := \$\(call modules,([a-z_ ]+)\)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert needed <= {f"{name}/" for name in listed[1].split()}
+
+
 # Form
 
 

@@ -16,7 +16,7 @@ from llmva.organisms.corpus import candidate_table
 NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
 PER_MODEL = [path for path in NOTEBOOKS if path.name[0] in "01"]
 BOX = ("Paper item", "Reads", "Writes", "Cost")
-MAX_CELLS, MAX_LINES, LEAST_MARKDOWN = 30, 20, 0.4
+MAX_CELLS, MAX_LINES, MAX_MODULES, LEAST_MARKDOWN = 30, 20, 5, 0.4
 # Tables are cut after 50 characters; this much of a prompt is enough to know it by.
 PREFIX = 40
 PROMPTS = pandas.concat([candidate_table(name, 0) for name in SAFETY_SETS])
@@ -76,6 +76,19 @@ def test_a_notebook_is_short_and_explains_itself(path):
     assert len(cells_of(path, "markdown")) / len(cells) >= LEAST_MARKDOWN
     assert max(len(lines_of(cell)) for cell in code) <= MAX_LINES
     assert 2 <= statistics.median(len(lines_of(cell)) for cell in code) <= 5
+
+
+@each
+def test_a_notebook_imports_few_modules_of_the_library(path):
+    nodes = [node for cell in cells_of(path, "code") for node in ast.walk(ast.parse(cell.source))]
+    modules = {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module.startswith("llmva")}
+    assert 0 < len(modules) <= MAX_MODULES
+
+
+@each
+def test_no_output_ends_in_a_digest(path):
+    shown = [text for cell in cells_of(path, "code") for text in texts_of(cell)]
+    assert not [text for text in shown if re.search(r"\b[0-9a-f]{12,64}['\"}]*$", text.strip())]
 
 
 @each
