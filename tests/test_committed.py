@@ -17,7 +17,7 @@ from llmva.core import paths
 from llmva.core.params import known_slugs
 from llmva.core.results import is_organism
 from llmva.paper import figures, tables
-from llmva.study.llm_va_r import BASELINES, CONTROLS, PARTS
+from llmva.study.llm_va_r import COMPARED_BASELINES, CONTROLS, PARTS
 
 BASES = ["tiny-llama", "tiny-gemma2", "tiny-mistral", "tiny-phi3", "tiny-qwen2", "tiny-qwen3"]
 # Whose main results are committed, and whose ablations are as well.
@@ -119,7 +119,7 @@ def test_every_fresh_organism_has_every_part_and_every_control(committed):
     loops = {"LLM-VA", "LLM-VA-R", *(variant.name for variant in (*PARTS, *CONTROLS))}
     for slug in fresh_of(committed / "results"):
         rows = pandas.read_csv(committed / "results" / slug / "ridge.csv")
-        assert set(rows["method"]) == {"Original", *BASELINES, *loops}, slug
+        assert set(rows["method"]) == {"Original", *COMPARED_BASELINES, *loops}, slug
 
 
 def test_what_rests_on_other_seeds_of_the_study_is_rebuilt_from_results(committed):

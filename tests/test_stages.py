@@ -32,7 +32,7 @@ from llmva.study.evaluation import (
     read_test_rows,
     run_loops,
 )
-from llmva.study.llm_va_r import BASELINES, evaluate_parts, record_parts, run_controls, run_parts
+from llmva.study.llm_va_r import COMPARED_BASELINES, evaluate_parts, record_parts, run_controls, run_parts
 from llmva.study.loop_variants import (
     FinishedLoop,
     probe_layers,
@@ -247,7 +247,7 @@ def test_the_parts_of_llm_va_r_are_run_alike_and_compared_on_the_same_prompts(wo
     parts = {"LLM-VA": run_alignment(study, 3), **run_parts(study)}
     loops = {**parts, **run_controls(study, parts["LLM-VA-R"])}
     table = record_parts(study, loops, evaluate_parts(study, loops))
-    assert list(table.index) == ["Original", *BASELINES, *loops]
+    assert list(table.index) == ["Original", *COMPARED_BASELINES, *loops]
     shared = {tuple(read_loop(stage).history.index) for name, stage in parts.items() if name != "LLM-VA"}
     assert shared == {(0, 1)}
     rows = read_results("ridge", ["toy"]).set_index("metric")

@@ -2,17 +2,23 @@
 
 import pandas
 
-from llmva.core.results import write_results
 from llmva.core.store import Stage
+from llmva.core.vocabulary import ORIGINAL, PAPER_LOOP
 from llmva.measures.metrics import measure
 from llmva.measures.utility import share_kept
-from llmva.prompts.tasks import read_tasks
-from llmva.steering.original import Original
 from llmva.steering.registry import METHODS
-from llmva.study.evaluation import evaluate_loop, evaluate_method, read_outcomes, read_utility, stage_name
+from llmva.study.evaluation import (
+    evaluate_loop,
+    evaluate_method,
+    evaluate_original,
+    read_outcomes,
+    read_utility,
+    stage_name,
+)
 from llmva.study.loop_variants import (
     IN_FULL,
     LLM_VA_R,
+    PAPER,
     RIDGE,
     RMS,
     RMS_RIDGE,
@@ -22,14 +28,14 @@ from llmva.study.loop_variants import (
     run_llm_va_r,
     run_variant,
 )
-from llmva.study.records import HEALTH, lengthen
+from llmva.study.records import HEALTH, lengthen, record
 from llmva.study.study import Study
 
 R = LLM_VA_R.changes
 # The loops whose log is tracked.
-LOGGED = ("LLM-VA", LLM_VA_R.name)
+LOGGED = (PAPER_LOOP, LLM_VA_R.name)
 # Those that a first look at other organisms' validation prompts left in the running.
-BASELINES = ("AlphaSteer", "AlphaSteer+", "Fine-tuning")
+COMPARED_BASELINES = ("AlphaSteer", "AlphaSteer+", "Fine-tuning")
 # Run for each candidate number of sublayers, as LLM-VA-R is.
 PARTS = (IN_FULL, RMS, SOFT_SVM, RIDGE, RMS_RIDGE)
 # Run with the number of sublayers that LLM-VA-R chose.
@@ -43,33 +49,28 @@ CONTROLS = (
 )
 
 
+def describe_variants() -> pandas.DataFrame:
+    """Return what each variant changes in the paper's loop: one row per variant, one column per setting."""
+    variants = (PAPER, *PARTS, LLM_VA_R, *CONTROLS)
+    return pandas.DataFrame({variant.name: variant.changes for variant in variants}).T.fillna("")
+
+
 def run_parts(study: Study) -> dict[str, Stage]:
     """Run LLM-VA, each half of LLM-VA-R and of the first design of it alone, and both together, all in the same way."""
-    params = study.params
-    parts = {
-        variant.name: run_variant(
-            study, variant, params.probe.l_select, params.ridge.iterations, f"13_parts/{stage_name(variant.name)}"
-        )
-        for variant in PARTS
-    }
+    parts = {variant.name: _run_part(study, variant, study.params.probe.l_select) for variant in PARTS}
     return {**parts, LLM_VA_R.name: run_llm_va_r(study)}
 
 
 def run_controls(study: Study, aligned_r: Stage) -> dict[str, Stage]:
     """Vary lambda, mu and the neutral text, and shuffle the labels."""
-    l_select = read_loop(aligned_r).choice.l_select
-    return {
-        variant.name: run_variant(
-            study, variant, [l_select], study.params.ridge.iterations, f"13_parts/{stage_name(variant.name)}"
-        )
-        for variant in CONTROLS
-    }
+    l_selects = [read_loop(aligned_r).choice.l_select]
+    return {variant.name: _run_part(study, variant, l_selects) for variant in CONTROLS}
 
 
 def evaluate_parts(study: Study, loops: dict[str, Stage]) -> dict[str, Stage]:
     """Evaluate the original, some baselines and each loop's chosen iteration on test and transfer prompts and tasks."""
-    evaluated = {"Original": evaluate_method(study, Original())}
-    evaluated |= {name: evaluate_method(study, METHODS[name]()) for name in BASELINES}
+    evaluated = {ORIGINAL: evaluate_original(study)}
+    evaluated |= {name: evaluate_method(study, METHODS[name]()) for name in COMPARED_BASELINES}
     return evaluated | {name: evaluate_loop(study, name, stage) for name, stage in loops.items()}
 
 
@@ -87,27 +88,26 @@ def record_parts(study: Study, loops: dict[str, Stage], evaluated: dict[str, Sta
     # Data without tasks give a table of no columns, and nothing that could be kept.
     outcomes, transfer = read_outcomes(evaluated, "test"), read_outcomes(evaluated, "transfer")
     utility = read_utility(evaluated).pivot(index="method", columns="task", values="value").reindex(list(outcomes))
-    kept = share_kept(utility, utility.loc["Original"])
-    names = ["Original", *BASELINES, *loops]
-    table = pandas.DataFrame.from_dict(
-        {name: _summary(outcomes[name], transfer.get(name), kept.loc[name]) for name in names}, orient="index"
-    )
-    table = table.join(
-        pandas.DataFrame.from_dict(
-            {name: _course(loop, study.params.ridge.iterations) for name, loop in loops.items()}, orient="index"
-        )
-    )
-    final = lengthen(table.rename_axis("method"))
+    kept = share_kept(utility, utility.loc[ORIGINAL])
+    short = study.params.ridge.iterations
+    rows = {
+        name: _summary(outcomes[name], transfer.get(name), kept.loc[name])
+        | (_course(loops[name], short) if name in loops else {})
+        for name in (ORIGINAL, *COMPARED_BASELINES, *loops)
+    }
+    table = pandas.DataFrame.from_dict(rows, orient="index").rename_axis("method")
     curves = [lengthen(_logged(name, loop)).assign(method=name) for name, loop in loops.items()]
-    frame = pandas.concat([final, *curves])
-    # By the first word of the metric; all that is told of a loop was seen on validation prompts.
-    sets = {"test": study.test, "transfer": study.transfer, "kept": read_tasks(study.params.data)}
-    counts = {name: len(rows) for name, rows in sets.items()}
+    frame = pandas.concat([lengthen(table), *curves])
+    # By the first word of the metric; all else that a loop has was seen on validation prompts.
+    counts = {"test": len(study.test), "transfer": len(study.transfer), "kept": len(study.tasks)}
     first = frame["metric"].str.split("_").str[0]
-    frame["dataset"] = first.where(first.isin(list(sets)), "validation")
-    frame["n"] = frame["dataset"].map({**counts, "validation": len(study.validation)})
-    write_results(study.params.slug, "ridge", frame.assign(seed=study.params.seed))
-    return table
+    frame["dataset"] = first.where(first.isin(list(counts)), "validation")
+    record(study, "ridge", frame.assign(n=frame["dataset"].map({**counts, "validation": len(study.validation)})))
+    return table.rename_axis(None)
+
+
+def _run_part(study: Study, variant: Variant, l_selects: list[int]) -> Stage:
+    return run_variant(study, variant, l_selects, study.params.ridge.iterations, f"13_parts/{stage_name(variant.name)}")
 
 
 def _logged(name: str, loop: Stage) -> pandas.DataFrame:

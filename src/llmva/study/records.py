@@ -19,6 +19,7 @@ from llmva.study.loop_variants import read_loop
 from llmva.study.stages import read_activations_of, read_labelled_verdicts, read_verdicts
 from llmva.study.study import Study
 
+MAIN_METRICS = ["f1", "strict_f1", "asr", "orr", "degenerate"]
 # What goes on inside a loop, beside its rates.
 HEALTH = ("mean_angle", "mean_scale", "mean_accuracy_answer", "divergence")
 NULL_QUANTILES = {"low": 0.025, "high": 0.975}
@@ -27,11 +28,15 @@ NULL_QUANTILES = {"low": 0.025, "high": 0.975}
 def record_prompts(study: Study) -> pandas.DataFrame:
     """Write how the original model errs on its pool; return `asr` or `orr`, `degenerate` and `n` by set."""
     rows = study.pool.merge(read_verdicts(study.prompts_stage), on="id", validate="one_to_one")
-    rates = pandas.DataFrame(_rates(rows) for _, rows in rows.groupby("dataset"))
-    long = rates.melt(["dataset", "n"], var_name="metric").dropna()
-    frame = long.assign(method="Original", seed=study.params.seed)
-    write_results(study.params.slug, "prompts", frame)
-    return rates.set_index("dataset")
+    rows["wrong"] = ~correct(rows, strict=False).to_numpy()
+    sets = rows.groupby("dataset")
+    rates = pandas.DataFrame(index=sets.size().index, columns=["asr", "orr"], dtype=float)
+    for name, group in sets:
+        rates.loc[name, ERROR_RATE[group["label"].iloc[0]]] = group["wrong"].mean()
+    rates = rates.assign(degenerate=sets["verdict"].agg(lambda verdicts: (verdicts == "degenerate").mean()))
+    rates["n"] = sets.size()
+    record(study, "prompts", lengthen(rates.set_index("n", append=True)), method=ORIGINAL)
+    return rates
 
 
 def record_angles(study: Study, observed: Stage) -> pandas.DataFrame:
@@ -42,7 +47,8 @@ def record_angles(study: Study, observed: Stage) -> pandas.DataFrame:
     for side, quantile in NULL_QUANTILES.items():
         angles |= {f"angle_null_{side}": null.quantile(quantile), f"angle_random_{side}": chance.loc[quantile]}
     table = pandas.DataFrame(angles).rename_axis("sublayer")
-    write_long(study, "figure9", table, method="Original", dataset="train", n=_training_rows(observed))
+    training = int((read_verdicts(observed)["split"] == "train").sum())
+    record(study, "figure9", lengthen(table), method=ORIGINAL, dataset="train", n=training)
     return table
 
 
@@ -65,17 +71,18 @@ def record_projections(study: Study, observed: Stage, sublayers: list[str]) -> p
         for name in sublayers
         for kind in ("benign", "answer")
     ]
-    frame = pandas.concat(tables, ignore_index=True).assign(method="Original", n=1, seed=study.params.seed)
-    write_results(study.params.slug, "figure2", frame)
+    frame = pandas.concat(tables, ignore_index=True)
+    record(study, "figure2", frame, method=ORIGINAL, n=1)
     return frame
 
 
 def record_layer_selection(study: Study, observed: Stage, probed: Stage) -> pandas.DataFrame:
     """Write figure 10, the scores of Eq. 6, and table 3, the chosen L_select; return the scores and their terms."""
     scores = read_observation(observed).sublayers
-    write_long(study, "figure10", scores[["score"]], method="Original")
+    record(study, "figure10", lengthen(scores[["score"]]), method=ORIGINAL)
     choice = json.loads((probed / "choice.json").read_text())
-    write_long(study, "table3", pandas.DataFrame([{**choice, "share": choice["l_select"] / choice["sublayers"]}]))
+    share = choice["l_select"] / choice["sublayers"]
+    record(study, "table3", lengthen(pandas.DataFrame([{**choice, "share": share}])))
     return scores
 
 
@@ -86,22 +93,25 @@ def record_plane(study: Study, aligned: Stage) -> pandas.DataFrame:
     plane["method"] = plane["when"].map({"before": ORIGINAL, "after": PAPER_LOOP})
     columns = {"benign": "benign_projection", "answer": "answer_projection"}
     long = plane.rename(columns=columns).melt(["id", "dataset", "method", "group"], list(columns.values()), "metric")
-    write_results(study.params.slug, "figure3", long.round({"value": 4}).assign(n=1, seed=study.params.seed))
+    record(study, "figure3", long.round({"value": 4}), n=1)
     return plane
+
+
+def record_history(study: Study, aligned: Stage) -> pandas.DataFrame:
+    """Write the loop's validation metrics and means by iteration."""
+    history = read_loop(aligned).history
+    record(study, "history", lengthen(history))
+    return history
 
 
 def record_results(study: Study, evaluated: dict[str, Stage]) -> pandas.DataFrame:
     """Write table 2, every method's metrics on the test prompts with intervals and tests, and table 1's properties."""
     frame = with_intervals(read_outcomes(evaluated, "test"), seed=study.params.seed)
-    write_results(study.params.slug, "table2", frame)
-    properties = [
-        (name, metric, float(value))
-        for name, kind in {**METHODS, **dict.fromkeys(LOOPS, LlmVa)}.items()
-        if name != "Original"
-        for metric, value in (("finetunes", kind.finetunes), ("hooks", kind.hooks))
-    ]
-    table = pandas.DataFrame(properties, columns=["method", "metric", "value"])
-    write_results(study.params.slug, "table1", table.assign(dataset="all", n=1, seed=study.params.seed))
+    record(study, "table2", frame)
+    kinds = {**METHODS, **dict.fromkeys(LOOPS, LlmVa)}
+    properties = {name: {"finetunes": kind.finetunes, "hooks": kind.hooks} for name, kind in kinds.items()}
+    table = pandas.DataFrame.from_dict(properties, orient="index", dtype=float).drop(index=ORIGINAL)
+    record(study, "table1", lengthen(table.rename_axis("method")), dataset="all", n=1)
     return frame
 
 
@@ -111,101 +121,36 @@ def record_transfer(study: Study, evaluated: dict[str, Stage]) -> pandas.DataFra
     if not outcomes:
         raise InputError(f"{study.params.data}: no unseen sets, so no table 4; `make data` makes some")
     frame = with_intervals(outcomes, seed=study.params.seed)
-    write_results(study.params.slug, "table4", frame)
+    record(study, "table4", frame)
     return frame
 
 
 def record_utility(study: Study, evaluated: dict[str, Stage]) -> pandas.DataFrame:
     """Write what every method scores on every utility task (figure 5)."""
-    scores = read_utility(evaluated).rename(columns={"task": "dataset"}).assign(seed=study.params.seed)
+    scores = read_utility(evaluated).rename(columns={"task": "dataset"})
     if scores.empty:
         raise InputError(f"{study.params.data}: no tasks, so no figure 5; `make data` makes some")
     # Garbage on a negative row costs the F1 of the positive class nothing: the share of it stands beside.
     unreadable = scores.assign(metric="unreadable", value=scores["unreadable"])
-    write_results(study.params.slug, "utility", pandas.concat([scores, unreadable]).drop(columns="unreadable"))
+    record(study, "utility", pandas.concat([scores, unreadable]).drop(columns="unreadable"))
     return scores
-
-
-def record_history(study: Study, aligned: Stage) -> pandas.DataFrame:
-    """Write the loop's validation metrics and means by iteration."""
-    history = read_loop(aligned).history
-    write_long(study, "history", history)
-    return history
-
-
-def write_long(
-    study: Study,
-    item: str,
-    table: pandas.DataFrame,
-    *,
-    method: str = PAPER_LOOP,
-    dataset: str = "validation",
-    n: int | None = None,
-) -> None:
-    """Write a table as results: its index levels become key columns, each other column a metric; nan is left out."""
-    write_results(
-        study.params.slug,
-        item,
-        lengthen(table).assign(method=method, dataset=dataset, n=n or len(study.validation), seed=study.params.seed),
-    )
-
-
-def lengthen(table: pandas.DataFrame, *, keep_missing: bool = False) -> pandas.DataFrame:
-    """Return one row per number of a table: its named index levels, metric, value; nan is left out unless kept."""
-    keys = [name for name in table.index.names if name]
-    long = table.melt(var_name="metric", ignore_index=not keys).reset_index(drop=not keys)
-    return long if keep_missing else long.dropna(subset="value")
-
-
-def _rates(rows: pandas.DataFrame) -> dict:
-    wrong = float((~correct(rows, strict=False)).mean())
-    rate = ERROR_RATE[rows["label"].iloc[0]]
-    broken = float((rows["verdict"] == "degenerate").mean())
-    return {
-        "dataset": rows["dataset"].iloc[0],
-        "asr": None,
-        "orr": None,
-        rate: wrong,
-        "degenerate": broken,
-        "n": len(rows),
-    }
-
-
-def _group(label: str, verdict: str) -> str:
-    if verdict not in ("answered", "refused"):
-        return "broken reply"
-    if label == "benign":
-        return "handled rightly" if verdict == "answered" else "over-refusal"
-    return "handled rightly" if verdict == "refused" else "jailbreak"
-
-
-def _training_rows(observed: Stage) -> int:
-    return int((read_verdicts(observed)["split"] == "train").sum())
-
-
-MAIN_METRICS = ["f1", "strict_f1", "asr", "orr", "degenerate"]
 
 
 def record_angle_ablation(study: Study, stage: Stage) -> pandas.DataFrame:
     """Write figure 6: the best validation F1 of each run by degrees and draw, and the original's."""
     runs = pandas.read_csv(stage / "angles.csv")
     best = runs.groupby(["degrees", "draw"])[["f1", "strict_f1"]].max()
-    start = runs.loc[runs["iteration"] == 0, ["f1", "strict_f1"]].head(1)
-    frame = pandas.concat(
-        [lengthen(best).assign(method=PAPER_LOOP), start.melt(var_name="metric").assign(method=ORIGINAL)]
-    )
-    shared = {"dataset": "validation", "n": len(study.validation), "seed": study.params.seed}
-    write_results(study.params.slug, "figure6", frame.assign(**shared))
+    start = runs.loc[runs["iteration"] == 0, ["f1", "strict_f1"]].head(1).melt(var_name="metric")
+    frame = pandas.concat([lengthen(best).assign(method=PAPER_LOOP), start.assign(method=ORIGINAL)])
+    record(study, "figure6", frame)
     return best.reset_index()
 
 
 def record_iteration_ablation(study: Study, stage: Stage) -> pandas.DataFrame:
     """Write figures 7 and 12: validation metrics and the loop's health by iteration, and the iteration chosen."""
     loop = read_loop(stage)
-    chosen = pandas.DataFrame({"metric": ["best_iteration"], "value": [float(loop.choice.best_iteration)]})
-    long = pandas.concat([lengthen(loop.history[[*MAIN_METRICS, *HEALTH]]), chosen])
-    shared = {"method": PAPER_LOOP, "dataset": "validation", "n": len(study.validation), "seed": study.params.seed}
-    write_results(study.params.slug, "figure12", long.assign(**shared))
+    curves = lengthen(loop.history[[*MAIN_METRICS, *HEALTH]])
+    record(study, "figure12", pandas.concat([curves, _single("best_iteration", loop.choice.best_iteration)]))
     return loop.history
 
 
@@ -215,12 +160,10 @@ def record_layer_ablation(study: Study, stage: Stage, original: Stage) -> pandas
     # Of tasks that the data do not have, nan.
     kept = share_kept(table, pandas.read_csv(original / "utility.csv").set_index("task")["value"])
     table = table.assign(kept=kept.mean(axis=1), kept_gsm=kept.get("gsm", float("nan")))
-    shown = table[["f1", "strict_f1", "kept", "kept_gsm"]]
-    chosen = pandas.DataFrame({"metric": ["chosen"], "value": [float(stage.manifest["parameters"]["l_select"])]})
-    long = pandas.concat([lengthen(shown, keep_missing=True), chosen])
-    long["n"] = long["metric"].str.startswith("kept").map({True: len(study.tasks), False: len(study.validation)})
-    shared = {"method": PAPER_LOOP, "dataset": "validation", "seed": study.params.seed}
-    write_results(study.params.slug, "figure8", long.assign(**shared))
+    curves = lengthen(table[["f1", "strict_f1", "kept", "kept_gsm"]], keep_missing=True)
+    long = pandas.concat([curves, _single("chosen", stage.manifest["parameters"]["l_select"])])
+    counts = {True: len(study.tasks), False: len(study.validation)}
+    record(study, "figure8", long.assign(n=long["metric"].str.startswith("kept").map(counts)))
     return table
 
 
@@ -228,21 +171,18 @@ def record_judges(study: Study, stage: Stage, agreement: pandas.DataFrame) -> pa
     """Write figure 11, rates by iteration under one judge and under two, and the judges' agreement."""
     histories = pandas.read_csv(stage / "histories.csv").set_index("iteration")
     rates = [name for name in histories if name.endswith(("_asr", "_orr")) or name == "strict_f1"]
-    tables = [
-        lengthen(history[rates]).assign(method=judges) for judges, history in histories.groupby("judges", sort=False)
-    ]
-    shared = {"dataset": "validation", "n": len(study.validation), "seed": study.params.seed}
-    write_results(study.params.slug, "figure11", pandas.concat(tables).assign(**shared))
+    curves = {judges: lengthen(history[rates]) for judges, history in histories.groupby("judges", sort=False)}
+    record(study, "figure11", pandas.concat(curves, names=["method"]).reset_index("method"))
     keys = ["method", "dataset", "first", "second", "n"]
-    long = lengthen(agreement.rename(columns={"label": "dataset"}).set_index(keys))
-    write_results(study.params.slug, "judges", long.assign(seed=study.params.seed))
+    record(study, "judges", lengthen(agreement.rename(columns={"label": "dataset"}).set_index(keys)))
     return histories
 
 
 def record_noise(study: Study, stage: Stage) -> pandas.DataFrame:
     """Write what the metrics make of a model with noise on its weights."""
     table = pandas.read_csv(stage / "noise.csv")
-    write_long(study, "noise", table.set_index("noise")[[*MAIN_METRICS, "balanced_accuracy"]], method="Noised")
+    shown = table.set_index("noise")[[*MAIN_METRICS, "balanced_accuracy"]]
+    record(study, "noise", lengthen(shown), method="Noised")
     return table
 
 
@@ -250,5 +190,42 @@ def record_shortcuts(study: Study, stage: Stage) -> pandas.DataFrame:
     """Write the shortcut control: means over sublayers of v_b's accuracies and cosine, by pair of sets learnt from."""
     table = pandas.read_csv(stage / "shortcuts.csv")
     means = table.groupby(["benign_set", "toxic_set"])[["seen_accuracy", "unseen_accuracy", "cosine"]].mean()
-    write_long(study, "shortcuts", means, method="Original")
+    record(study, "shortcuts", lengthen(means), method=ORIGINAL)
     return means
+
+
+def record(
+    study: Study,
+    item: str,
+    rows: pandas.DataFrame,
+    *,
+    method: str = PAPER_LOOP,
+    dataset: str = "validation",
+    n: int | None = None,
+) -> None:
+    """Write rows in long format as an item's results; columns that they lack are filled in."""
+    defaults = {"method": method, "dataset": dataset, "seed": study.params.seed}
+    if "n" not in rows:
+        defaults["n"] = n or len(study.validation)
+    missing = {name: value for name, value in defaults.items() if name not in rows}
+    write_results(study.params.slug, item, rows.assign(**missing))
+
+
+def lengthen(table: pandas.DataFrame, *, keep_missing: bool = False) -> pandas.DataFrame:
+    """Return one row per number of a table: its named index levels, metric, value; nan is left out unless kept."""
+    keys = [name for name in table.index.names if name]
+    long = table.melt(var_name="metric", ignore_index=not keys).reset_index(drop=not keys)
+    return long if keep_missing else long.dropna(subset="value")
+
+
+def _single(metric: str, value: float) -> pandas.DataFrame:
+    """Return the row of a number that no key tells apart."""
+    return pandas.DataFrame({"metric": [metric], "value": [float(value)]})
+
+
+def _group(label: str, verdict: str) -> str:
+    if verdict not in ("answered", "refused"):
+        return "broken reply"
+    if label == "benign":
+        return "handled rightly" if verdict == "answered" else "over-refusal"
+    return "handled rightly" if verdict == "refused" else "jailbreak"
