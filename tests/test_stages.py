@@ -172,7 +172,7 @@ def test_every_method_answers_the_same_test_prompts(world):
     assert all(rows["id"].tolist() == study.test["id"].tolist() for rows in outcomes.values())
     assert set(outcomes["Refuse everything"]["verdict"]) == {"refused"}
     for name in ("VectorSteer", "AlphaSteer+"):
-        assert len(pandas.read_csv(evaluated[name] / "trials.csv")) <= study.trials == 1 + 3 * 1 + 2 - 1
+        assert len(pandas.read_csv(evaluated[name] / "trials.csv")) <= study.params.trials == 1 + 3 * 1 + 2 - 1
     said = read_test_rows({"Original": evaluated["Original"]})["Original"]
     assert said["response"].notna().all() and said["id"].tolist() == study.test["id"].tolist()
 

@@ -1,6 +1,6 @@
 """The alignment loop: observe the model, fit its vectors, edit it, and do it again (paper 4.3).
 
-One iteration is one cached observation. Its place is named by the digest of all that led to it,
+One iteration is one cached observation. Its folder is named by the digest of all that led to it,
 so a killed run resumes where it was, runs that begin alike share their beginning, and every
 iteration's model is a prefix of the edit log.
 """
@@ -143,11 +143,11 @@ def observe(
     """Return an iteration's observation, from its stage where it is there already; see `align`."""
     parameters = {"iteration": iteration, **asdict(observer.settings)}
 
-    def compute(place: Path) -> None:
+    def compute(stage_folder: Path) -> None:
         known, capture = {} if originals is None else originals, observer.settings.capture
         if capture not in known:
             known[capture] = observer.examine(iteration)
-        observer.save(place, known[capture], iteration)
+        observer.save(stage_folder, known[capture], iteration)
 
     key = stage_key(parameters, upstream, LOOP_VERSION)
     options = {"parameters": parameters, "upstream": upstream, "version": LOOP_VERSION}

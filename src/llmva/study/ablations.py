@@ -37,7 +37,7 @@ def vary_angle(study: Study) -> Stage:
     """
     ablations = study.params.ablations
 
-    def compute(place: Path) -> None:
+    def compute(folder: Path) -> None:
         # All runs begin at the same model, so that it is asked once.
         l_select, tables, originals = chosen_l_select(study), {}, {}
         for degrees in ablations.degrees:
@@ -46,7 +46,7 @@ def vary_angle(study: Study) -> Stage:
                 options = {"title": title, "distortion": (degrees, draw), "originals": originals}
                 run = run_loop(study, l_select, study.params.probe.iterations, **options)
                 tables[degrees, draw] = run.history
-        pandas.concat(tables, names=["degrees", "draw"]).to_csv(place / "angles.csv")
+        pandas.concat(tables, names=["degrees", "draw"]).to_csv(folder / "angles.csv")
 
     return _loop_stage(study, "07_ablation_angle", compute)
 
@@ -57,8 +57,8 @@ def vary_iterations(study: Study) -> Stage:
     Writes what every loop leaves; see `write_loop`.
     """
 
-    def compute(place: Path) -> None:
-        write_loop(study, place, PAPER, [chosen_l_select(study)], study.params.ablations.iterations)
+    def compute(folder: Path) -> None:
+        write_loop(study, folder, PAPER, [chosen_l_select(study)], study.params.ablations.iterations)
 
     return _loop_stage(study, "08_ablation_iterations", compute)
 
@@ -71,7 +71,7 @@ def vary_layers(study: Study) -> Stage:
     """
     tasks, generation = read_tasks(study.params.data), study.params.generation
 
-    def compute(place: Path) -> None:
+    def compute(folder: Path) -> None:
         rows = []
         for count in sorted({min(count, len(study.chat_model.sublayers)) for count in study.params.ablations.l_select}):
             run = run_loop(study, count, study.params.probe.iterations)
@@ -81,7 +81,7 @@ def vary_layers(study: Study) -> Stage:
             scores = dict(zip(utility["task"], utility["value"], strict=True))
             best = run.history.loc[run.best_iteration]
             rows.append({"l_select": count, "iteration": run.best_iteration, **best, **scores})
-        pandas.DataFrame(rows).to_csv(place / "layers.csv", index=False)
+        pandas.DataFrame(rows).to_csv(folder / "layers.csv", index=False)
 
     return _loop_stage(study, "09_ablation_layers", compute)
 
@@ -94,14 +94,14 @@ def combine_judges(study: Study) -> Stage:
     """
     iterations = study.params.probe.iterations
 
-    def compute(place: Path) -> None:
+    def compute(folder: Path) -> None:
         l_select = chosen_l_select(study)
         both = CombinedJudge(toxic=study.judge, benign=PhraseJudge(anywhere=EVASIONS))
         histories = {
             "one judge": run_loop(study, l_select, iterations).history,
             "combined judges": run_loop(study, l_select, iterations, title="combined judges", judge=both).history,
         }
-        pandas.concat(histories, names=["judges"]).to_csv(place / "histories.csv")
+        pandas.concat(histories, names=["judges"]).to_csv(folder / "histories.csv")
 
     return _loop_stage(study, "11_judges", compute)
 
@@ -142,12 +142,12 @@ def measure_noised(study: Study) -> Stage:
     Writes `noise.csv`: noise (in standard deviations of each matrix), validation metrics.
     """
 
-    def compute(place: Path) -> None:
+    def compute(folder: Path) -> None:
         rows = []
         for level in NOISE_LEVELS:
             with noised(study.chat_model.model, level, study.params.seed):
                 rows.append({"noise": level, **measure(study.examiner.examine(study.validation).rows)})
-        pandas.DataFrame(rows).to_csv(place / "noise.csv", index=False)
+        pandas.DataFrame(rows).to_csv(folder / "noise.csv", index=False)
 
     return study.stage("noise", compute, fields=("seed",), version=1, levels=NOISE_LEVELS)
 
@@ -160,11 +160,11 @@ def cross_sets(study: Study) -> Stage:
     """
     observed, svm = observe_original(study), study.params.svm
 
-    def compute(place: Path) -> None:
+    def compute(folder: Path) -> None:
         rows = read_labelled_verdicts(study, observed)
         layers = {name: found for name, found in read_activations_of(observed).items() if name != FINAL}
         tables = [_cross(name, features, rows, svm) for name, features in layers.items()]
-        pandas.concat(tables, ignore_index=True).to_csv(place / "shortcuts.csv", index=False)
+        pandas.concat(tables, ignore_index=True).to_csv(folder / "shortcuts.csv", index=False)
 
     return study.stage("shortcuts", compute, fields=("svm",), upstream=[observed], version=1)
 

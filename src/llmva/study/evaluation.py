@@ -8,34 +8,27 @@ import pandas
 from llmva.core.paths import write_texts
 from llmva.core.provenance import digest
 from llmva.core.store import Stage
-from llmva.core.vocabulary import CONSTANTS, GUARDED, RELEASED_STRICT
+from llmva.core.vocabulary import CONSTANTS, GUARDED, PAPER_LOOP, RELEASED_STRICT
 from llmva.measures.utility import measure_utility
 from llmva.steering.base import SteeringMethod
 from llmva.steering.llm_va import LlmVa
 from llmva.steering.original import Original
 from llmva.steering.registry import METHODS
 from llmva.steering.search import tune
-from llmva.study.loop_variants import (
-    LLM_VA_R,
-    RELEASED,
-    read_loop,
-    run_alignment,
-    run_llm_va_r,
-    run_released,
-)
+from llmva.study.loop_variants import LLM_VA_R, RELEASED, read_loop, run_alignment, run_llm_va_r, run_released
 from llmva.study.study import Study
 
 # Of how methods are tuned and measured; added to each method's own version.
 MEASURE_VERSION = 0
 # Rows that differ from a loop's own by the choice among its iterations alone.
-OTHER_CHOICES = {"LLM-VA": (GUARDED, "guarded"), RELEASED.name: (RELEASED_STRICT, "strict")}
+OTHER_CHOICES = {PAPER_LOOP: (GUARDED, "guarded"), RELEASED.name: (RELEASED_STRICT, "strict")}
 OUTCOMES = ["method", "part", "id", "dataset", "label", "guard_verdict", "verdict", "raw"]
 
 
 def run_loops(study: Study) -> dict[str, Stage]:
     """Run, or find, the three loops of the main results, by the name of their row."""
     return {
-        "LLM-VA": run_alignment(study),
+        PAPER_LOOP: run_alignment(study),
         RELEASED.name: run_released(study),
         LLM_VA_R.name: run_llm_va_r(study),
     }
@@ -77,7 +70,7 @@ def evaluate_method(
     ----------
     setting : dict, optional
         A setting that was already chosen on validation; without it the method is tuned here with
-        `study.trials` trials.
+        `StudyParams.trials` trials.
 
     Returns
     -------
@@ -85,26 +78,20 @@ def evaluate_method(
         `outcomes.csv`: method, part (test or transfer), id, dataset, label, guard_verdict, verdict, raw;
         `responses.csv`: method, part, id, response; `utility.csv`: method, task, metric, value, n,
         unreadable; `settings.json`: the chosen setting by method; and, when tuned, `trials.csv`. The manifest
-        says whether there was anything to fit. A method with
-        variants has the rows of its best setting under its name, and those of each variant under "name (variant)".
+        says whether there was anything to fit. A method with variants has the rows of its best setting under its
+        name, and those of each variant under "name (variant)".
     """
-    tasks = study.tasks
 
-    def compute(place: Path) -> dict:
-        settings = {method.name: setting} if setting is not None else _tuned(study, method, place)
-        (place / "settings.json").write_text(json.dumps(settings, indent=1) + "\n")
+    def compute(folder: Path) -> dict:
+        settings = {method.name: setting} if setting is not None else _tuned(study, method, folder)
+        (folder / "settings.json").write_text(json.dumps(settings, indent=1) + "\n")
         measured = {}
         for name, chosen in settings.items():
             # The best setting is the best of its variant too, and is measured once.
             key = json.dumps(chosen)
             if key not in measured:
-                measured[key] = _measure(study, method, chosen, tasks)
-            outcomes, utility = measured[key]
-            write_texts(place / "outcomes.csv", outcomes.assign(method=name)[OUTCOMES], mode="a")
-            write_texts(
-                place / "responses.csv", outcomes.assign(method=name)[["method", "part", "id", "response"]], mode="a"
-            )
-            write_texts(place / "utility.csv", utility.assign(method=name)[["method", *utility.columns]], mode="a")
+                measured[key] = _measure(study, method, chosen)
+            _append(folder, name, *measured[key])
         return {"outcome": getattr(method, "outcome", "nothing to fit")}
 
     return study.stage(
@@ -115,8 +102,8 @@ def evaluate_method(
         version=MEASURE_VERSION + method.version,
         method=method.name,
         setting=setting,
-        trials=study.trials,
-        tasks=digest(tasks.to_numpy().tolist()),
+        trials=study.params.trials,
+        tasks=digest(study.tasks.to_numpy().tolist()),
         transfer=digest(study.transfer["id"].tolist()),
     )
 
@@ -131,18 +118,15 @@ def evaluate_constants(study: Study) -> Stage:
 
     A reply that never looks at its prompt solves no task: their utility is 0.
     """
-    tasks = study.tasks
-    prompts = _prompts(study)
+    tasks, prompts = study.tasks, _prompts(study)
     failed = tasks.groupby("task", sort=False).size().rename("n").reset_index().assign(value=0.0)
     failed["metric"] = ["accuracy" if task == "gsm" else "f1" for task in failed["task"]]
     failed = failed.assign(unreadable=1.0)[["task", "metric", "value", "n", "unreadable"]]
 
-    def compute(place: Path) -> None:
+    def compute(folder: Path) -> None:
         for name, verdict in CONSTANTS.items():
-            rows = prompts.assign(method=name, guard_verdict=verdict, verdict=verdict, raw="")
-            write_texts(place / "outcomes.csv", rows[OUTCOMES], mode="a")
-            write_texts(place / "utility.csv", failed.assign(method=name)[["method", *failed.columns]], mode="a")
-        (place / "settings.json").write_text(json.dumps(dict.fromkeys(CONSTANTS, {})) + "\n")
+            _append(folder, name, prompts.assign(guard_verdict=verdict, verdict=verdict, raw=""), failed)
+        (folder / "settings.json").write_text(json.dumps(dict.fromkeys(CONSTANTS, {})) + "\n")
 
     digests = {"tasks": digest(tasks.to_numpy().tolist()), "prompts": digest(prompts["id"].tolist())}
     return study.stage("methods/constant", compute, fields=None, upstream=(), version=1, **digests)
@@ -151,9 +135,9 @@ def evaluate_constants(study: Study) -> Stage:
 def finish_results(study: Study, evaluated: dict[str, Stage], name: str) -> Stage:
     """Mark a notebook's results as finished, in the folder of its name: all methods' outcomes, `outcomes.csv`."""
 
-    def compute(place: Path) -> None:
+    def compute(folder: Path) -> None:
         tables = [pandas.read_csv(stage / "outcomes.csv", keep_default_na=False) for stage in evaluated.values()]
-        write_texts(place / "outcomes.csv", pandas.concat(tables)[OUTCOMES])
+        write_texts(folder / "outcomes.csv", pandas.concat(tables)[OUTCOMES])
 
     upstream, methods = tuple(evaluated.values()), list(evaluated)
     return study.stage(name, compute, fields=None, upstream=upstream, version=1, methods=methods)
@@ -165,22 +149,26 @@ def stage_name(method: str) -> str:
     return "_".join("".join(letter if letter.isalnum() else " " for letter in words).split())
 
 
-def _tuned(study: Study, method: SteeringMethod, place: Path) -> dict[str, dict]:
+def _append(folder: Path, name: str, outcomes: pandas.DataFrame, utility: pandas.DataFrame) -> None:
+    outcomes, utility = outcomes.assign(method=name), utility.assign(method=name)[["method", *utility.columns]]
+    write_texts(folder / "outcomes.csv", outcomes[OUTCOMES], mode="a")
+    write_texts(folder / "utility.csv", utility, mode="a")
+    if "response" in outcomes:
+        write_texts(folder / "responses.csv", outcomes[["method", "part", "id", "response"]], mode="a")
+
+
+def _tuned(study: Study, method: SteeringMethod, folder: Path) -> dict[str, dict]:
     method.fit(study.training)
-    tuned = tune(method, study.examiner, study.validation, trials=study.trials, progress=f"tuning {method.name}")
-    tuned.trials.to_csv(place / "trials.csv", index=False)
+    trials = study.params.trials
+    tuned = tune(method, study.examiner, study.validation, trials=trials, progress=f"tuning {method.name}")
+    tuned.trials.to_csv(folder / "trials.csv", index=False)
     return {method.name: tuned.setting, **{f"{method.name} ({name})": best for name, best in tuned.variants.items()}}
 
 
-def _measure(
-    study: Study, method: SteeringMethod, setting: dict, tasks: pandas.DataFrame
-) -> tuple[pandas.DataFrame, pandas.DataFrame]:
-    generation = study.params.generation
+def _measure(study: Study, method: SteeringMethod, setting: dict) -> tuple[pandas.DataFrame, pandas.DataFrame]:
     with method.applied(study.chat_model, setting):
         outcomes = study.examiner.examine(_prompts(study)).rows
-        utility = measure_utility(
-            study.chat_model, tasks, batch_size=generation.batch_size, max_new_tokens=generation.max_new_tokens
-        )
+        utility = measure_utility(study.chat_model, study.tasks, **study.params.generation.model_dump())
     return outcomes, utility
 
 

@@ -50,7 +50,7 @@ def collect_prompts(study: Study) -> Stage:
     drawn = draw_candidates(candidates, params.candidates, params.seed)
     drawn["split"] = assign_splits(drawn, params.seed)
 
-    def compute(place: Path) -> dict:
+    def compute(folder: Path) -> dict:
         # Before hours of replies rest on it.
         _require_format(study.plain_examiner.examine(drawn.head(FIRST_LOOK)).rows, params.judge_model)
         answered = study.plain_examiner.examine(drawn, progress="replies of the original model").rows
@@ -61,10 +61,10 @@ def collect_prompts(study: Study) -> Stage:
         verdicts = judge_responses(exchanges, study.judge, cache=study.plain_examiner.cache, degeneracy=check)
         wrong = is_wrong(drawn.merge(verdicts, on="id", validate="one_to_one"))
         pool = errors_first_pool(drawn, wrong, size=params.pool_size, error_share=params.error_share, seed=params.seed)
-        write_texts(place / "neutral.csv", _neutral(study, pool, exchanges, verdicts))
-        write_texts(place / "responses.csv", exchanges[["id", "response"]])
-        write_texts(place / "verdicts.csv", verdicts)
-        write_texts(place / "prompts.csv", pool)
+        write_texts(folder / "neutral.csv", _neutral(study, pool, exchanges, verdicts))
+        write_texts(folder / "responses.csv", exchanges[["id", "response"]])
+        write_texts(folder / "verdicts.csv", verdicts)
+        write_texts(folder / "prompts.csv", pool)
         return {"surprise_limit": check.limit, **describe_pool(pool)}
 
     parameters = {
@@ -104,21 +104,21 @@ def observe_original(study: Study) -> Stage:
     """
     params = study.params
 
-    def compute(place: Path) -> None:
+    def compute(folder: Path) -> None:
         sample = draw_sample(study.pool, params.sample_per_dataset, params.seed, 0)
         examined = study.examiner.examine(pandas.concat([sample, study.validation], ignore_index=True), Capture())
-        save_observation(place, examined, study.settings(1, 1).observation)
+        save_observation(folder, examined, study.settings(1, 1).observation)
         outputs = {name: numpy.ascontiguousarray(values) for name, values in examined.activations.outputs.items()}
-        save_file(outputs, place / "activations.safetensors")
+        save_file(outputs, folder / "activations.safetensors")
         del outputs[FINAL]
-        _permuted(study, examined.rows, outputs).to_csv(place / "null_angles.csv", index_label="draw")
+        _permuted(study, examined.rows, outputs).to_csv(folder / "null_angles.csv", index_label="draw")
         chance = {
             name: random_angles(
                 values.shape[1], draws=RANDOM_PAIRS, generator=random_generator(params.seed, "random", name)
             )
             for name, values in outputs.items()
         }
-        pandas.DataFrame(chance).quantile(BAND).to_csv(place / "random_angles.csv", index_label="quantile")
+        pandas.DataFrame(chance).quantile(BAND).to_csv(folder / "random_angles.csv", index_label="quantile")
 
     fields = ("seed", "sample_per_dataset", "svm", "null_draws")
     return study.stage("01_orthogonality", compute, fields=fields, version=2)
@@ -149,7 +149,7 @@ def compare_solvers(study: Study, observed: Stage) -> Stage:
     share of it; and whether each solver says that it converged.
     """
 
-    def compute(place: Path) -> None:
+    def compute(folder: Path) -> None:
         rows = read_labelled_verdicts(study, observed)
         train = (rows["split"] == "train").to_numpy()
         labels = numpy.column_stack([benign_labels(rows), answer_labels(rows)])[train]
@@ -158,7 +158,7 @@ def compare_solvers(study: Study, observed: Stage) -> Stage:
             for name, features in read_activations_of(observed).items()
         }
         table = pandas.DataFrame.from_dict(compared, orient="index")
-        table.to_csv(place / "solvers.csv", index_label="sublayer")
+        table.to_csv(folder / "solvers.csv", index_label="sublayer")
 
     penalty = study.params.svm.penalty
     return study.stage("02_svm_identification", compute, fields=None, upstream=[observed], version=2, penalty=penalty)

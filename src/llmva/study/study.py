@@ -145,11 +145,6 @@ class Study:
         neutral = tuple(self.neutral["prompt"])
         return TrainingData(self.chat_model, rows, neutral, self.params.generation.batch_size, self.params.seed)
 
-    @property
-    def trials(self) -> int:
-        """See `StudyParams.trials`."""
-        return self.params.trials
-
     def identity(self, *fields: str) -> dict:
         """Return a stage's parameters: the fields it depends on and what the model and the judge are."""
         generation = ("threads", "dtype", "generation")
