@@ -78,10 +78,10 @@ def test_tuning_also_keeps_the_best_of_each_variant(llama, prompts, monkeypatch)
 
 
 def tuned_by(chat_model, prompts, monkeypatch, scores, settings):
-    from llmva.steering import base
+    from llmva.steering import search
 
     left = iter(scores)
-    monkeypatch.setattr(base, "measure", lambda rows: {"strict_f1": next(left)})
+    monkeypatch.setattr(search, "measure", lambda rows: {"strict_f1": next(left)})
 
     class Several(Original):
         def search_space(self, trials):

@@ -1,6 +1,6 @@
 """What is tried on validation: many strengths, along which all other choices take turns; and spans of blocks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy
@@ -80,6 +80,23 @@ def distinct_spans(spans: Mapping[str, tuple[float, float]], depth: int) -> dict
         if blocks_of(span, depth) not in found.values():
             found[name] = blocks_of(span, depth)
     return found
+
+
+def best_threshold(scores: numpy.ndarray, quality: Callable[[numpy.ndarray], numpy.ndarray]) -> tuple[float, float]:
+    """Return the threshold that separates rows best, half-way between two neighbouring scores, and how good it is.
+
+    Parameters
+    ----------
+    scores : ndarray, shape (n,)
+    quality : callable
+        From the rows below each threshold, (thresholds, n) of bool, to how good each is, (thresholds,). Of
+        equally good ones the middle one is taken.
+    """
+    ordered = numpy.unique(scores.astype(numpy.float64))
+    thresholds = (ordered[1:] + ordered[:-1]) / 2 if len(ordered) > 1 else ordered
+    values = quality(scores < thresholds[:, None])
+    winners = numpy.flatnonzero(values >= values.max() - 1e-9)
+    return float(thresholds[winners[len(winners) // 2]]), float(values.max())
 
 
 @dataclass(frozen=True)
