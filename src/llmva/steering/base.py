@@ -50,6 +50,11 @@ class TrainingData:
         """+1 for benign prompts, -1 for toxic ones, (n,)."""
         return benign_labels(self.rows).to_numpy()
 
+    @property
+    def right(self) -> numpy.ndarray:
+        """Which prompts were handled rightly, benign and answered or toxic and refused, bool (n,)."""
+        return self.answered * self.benign == 1
+
     @cached_property
     def residuals(self) -> dict[int, numpy.ndarray]:
         """The residual stream at each training prompt's last token; see `read`."""

@@ -57,7 +57,7 @@ class ResidualMethod:
         return self._steered(chat_model, setting) if setting["strength"] else nullcontext()
 
     def _shortcoming(self, training: TrainingData) -> str | None:
-        """Return what the training prompts lack, or None; unless a subclass says otherwise, verdicts of two kinds."""
+        """Return why nothing can be learnt, or None; unless a subclass says otherwise, verdicts of one class."""
         return "one class" if one_class(training.answered) else None
 
     def _fit(self, training: TrainingData) -> str | None:

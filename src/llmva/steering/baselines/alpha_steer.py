@@ -49,9 +49,9 @@ class AlphaSteer(ResidualMethod):
         return {"": (training.benign == 1, training.benign == -1)}
 
     def _shortcoming(self, training: TrainingData) -> str | None:
-        spared, harmful = zip(*self.samples(training).values(), strict=True)
         if one_class(training.answered):
             return "one class"
+        spared, harmful = zip(*self.samples(training).values(), strict=True)
         if not all(rows.any() for rows in spared):
             return "nothing to spare"
         if not all(rows.any() for rows in harmful):
@@ -59,11 +59,12 @@ class AlphaSteer(ResidualMethod):
         return None if training.is_finite else "non-finite"
 
     def _fit(self, training: TrainingData) -> None:
+        samples = self.samples(training)
         self.steps, self.gates = {}, {}
         for site in range(self.depth):
             rows = training.residuals[site]
             self.steps[site] = relative_difference(rows, -training.answered)
-            for variant, (spared, harmful) in self.samples(training).items():
+            for variant, (spared, harmful) in samples.items():
                 handled = [rows[spared]]
                 if self.spares_neutral and training.neutral:
                     handled.append(training.neutral_residuals[site])

@@ -56,18 +56,18 @@ class Cast(ResidualMethod):
         if not self.condition_vectors:
             return "no condition"
         similarities = {site: _similarities(means[site], vector) for site, vector in self.condition_vectors.items()}
-        self.conditions = {
-            sign: _best_conditions(similarities, training.benign == -sign, self.depth) for sign in (1, -1)
-        }
-        self.steps = {}
+        self.conditions, self.steps = {}, {}
+        for sign in (1, -1):
+            self.conditions[sign] = _best_conditions(similarities, training.benign == -sign, self.depth)
         for site, differences in _contrasts(training).items():
             mean_norm = numpy.linalg.norm(training.residuals[site], axis=1).mean()
             self.steps[site] = (mean_norm * oriented_component(differences)).astype(numpy.float32)
         return None
 
     def _cells(self, variant: str) -> list[dict]:
+        tried = ("condition_site", "threshold", "fires_when")
         signed = [
-            {**{key: value for key, value in condition.items() if key != "f1"}, "sign": sign}
+            {**{key: condition[key] for key in tried}, "sign": sign}
             for sign, conditions in self.conditions.items()
             for condition in conditions
         ]
@@ -202,9 +202,8 @@ def _prompt_means(training: TrainingData) -> dict[int, numpy.ndarray]:
 def _condition_vectors(means: dict[int, numpy.ndarray], training: TrainingData) -> dict[int, numpy.ndarray]:
     draw = random_generator(training.seed, "CAST", "pairs")
     toxic, benign = (draw.permutation(numpy.flatnonzero(training.benign == label)) for label in (-1, 1))
-    pairs, depth = min(len(toxic), len(benign)), len(means) - 1
-    sites = [site for site in range(depth) if site <= DEEPEST_CONDITION * depth]
-    differences = {site: (means[site][toxic[:pairs]] - means[site][benign[:pairs]]) / 2 for site in sites}
+    pairs, deepest = min(len(toxic), len(benign)), int(DEEPEST_CONDITION * (len(means) - 1))
+    differences = {site: (means[site][toxic[:pairs]] - means[site][benign[:pairs]]) / 2 for site in range(deepest + 1)}
     return {site: oriented_component(rows).astype(numpy.float32) for site, rows in differences.items() if rows.any()}
 
 

@@ -3,7 +3,7 @@
 import copy
 import warnings
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple
 
 import numpy
@@ -56,14 +56,13 @@ class FineTuning:
 
     def fit(self, training: TrainingData) -> None:
         """Write the desired responses; training itself waits until a setting is applied."""
-        labels = set(training.rows["label"]) - set(training.rows["label"][_is_right(training)])
+        labels = set(training.rows["label"]) - set(training.rows["label"][training.right])
         self.outcome = f"no right {' or '.join(sorted(labels))} reply" if labels else FITTED
-        if self.outcome == FITTED:
-            self._training, self._snapshots = training, {}
-            prompts = training.rows["prompt"].tolist()
-            self._exchanges = encode_exchanges(
-                training.chat_model, prompts, desired_responses(training), batch_size=training.batch_size
-            )
+        if labels:
+            return
+        self._training, self._snapshots = training, {}
+        prompts, replies = training.rows["prompt"].tolist(), desired_responses(training)
+        self._exchanges = encode_exchanges(training.chat_model, prompts, replies, batch_size=training.batch_size)
 
     def search_space(self, trials: int) -> list[dict]:
         """Return the unedited model, step 0, and for each learning rate evenly spaced steps, `trials` in all.
@@ -80,11 +79,9 @@ class FineTuning:
         self._planned = {(setting["learning_rate"], setting["step"]) for setting in settings if setting["step"]}
         return settings
 
-    @contextmanager
-    def applied(self, chat_model: ChatModel, setting: dict) -> Iterator[None]:
+    def applied(self, chat_model: ChatModel, setting: dict) -> AbstractContextManager:
         """Add the trained factors to the weights in place; leaving restores them bit for bit."""
-        with merged(chat_model, self.factors(**setting) if setting["step"] else {}):
-            yield
+        return merged(chat_model, self.factors(**setting) if setting["step"] else {})
 
     def factors(self, learning_rate: float, step: int) -> Factors:
         """Return the factors after a step; the learning rate is trained if that has not been done yet."""
@@ -110,7 +107,7 @@ def desired_responses(training: TrainingData) -> list[str]:
     prompt of the same data set, or, where it has none, of the same label. A broken or unparsed response counts
     as wrong.
     """
-    rows, right = training.rows, _is_right(training)
+    rows, right = training.rows, training.right
     responses = rows["response"].to_numpy(dtype=object, copy=True)
     wrong = numpy.flatnonzero(~right)
     longest = max(map(len, encode_replies(training.chat_model, responses.tolist())))
@@ -209,10 +206,6 @@ def merged(chat_model: ChatModel, factors: Factors) -> Iterator[None]:
         with torch.no_grad():
             for name, weight in weights.items():
                 weight.copy_(originals[name])
-
-
-def _is_right(training: TrainingData) -> numpy.ndarray:
-    return training.answered * training.benign == 1
 
 
 def _end_token(chat_model: ChatModel) -> int:

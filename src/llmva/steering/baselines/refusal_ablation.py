@@ -65,8 +65,8 @@ class RefusalAblation(ResidualMethod):
         }
         means = {site: rows[answered].mean(0) for site, rows in training.residuals.items()}
         self.levels = {
-            site: {place: float(mean @ unit) for place, mean in means.items() if numpy.isfinite(mean).all()}
-            for site, unit in self.directions.items()
+            origin: {site: float(mean @ unit) for site, mean in means.items() if numpy.isfinite(mean).all()}
+            for origin, unit in self.directions.items()
         }
         return None if self.directions else "no direction"
 
@@ -78,17 +78,16 @@ class RefusalAblation(ResidualMethod):
         origin, strength = round(setting["site"] * self.depth), setting["strength"]
         direction = torch.from_numpy(self.directions[origin])
         if setting["variant"] == AFFINE:
-            levels = self.levels[origin]
-            changes = {site: _levelling(direction, strength, level) for site, level in levels.items()}
+            levels = self.levels[origin].items()
+            changes = {site: _levelling(direction, strength, level) for site, level in levels}
             return changed_residuals(chat_model, changes)
-        ablation = _ablating(direction, strength)
-        return changed_residuals(chat_model, dict.fromkeys(range(self.depth + 1), ablation), contributions=ablation)
+        changes = dict.fromkeys(range(self.depth + 1), _ablating(direction, strength))
+        return changed_residuals(chat_model, changes, contributions=changes[0])
 
 
 def _rightly_handled(training: TrainingData) -> tuple[numpy.ndarray, numpy.ndarray]:
     """Return which training rows are refused toxic prompts, and which answered benign ones, two masks (n,)."""
-    right = training.benign * training.answered == 1
-    return right & (training.benign == -1), right & (training.benign == 1)
+    return training.right & (training.benign == -1), training.right & (training.benign == 1)
 
 
 def _direction(rows: numpy.ndarray, labels: numpy.ndarray) -> numpy.ndarray | None:
@@ -122,4 +121,4 @@ def _levelling(direction: torch.Tensor, strength: float, level: float) -> Change
 def _spread(sites: list[int], most: int) -> list[int]:
     """Return at most so many sites, each from the middle of an equal stretch of them."""
     count = min(most, len(sites))
-    return [sites[int((place + 0.5) * len(sites) / count)] for place in range(count)]
+    return [sites[int((number + 0.5) * len(sites) / count)] for number in range(count)]
