@@ -13,7 +13,7 @@ from llmva.engines.hugging_face import respond
 from llmva.models.activations import Capture
 from llmva.models.reading import read_activations
 from llmva.steering.base import TrainingData
-from llmva.steering.baselines.alpha_steer import DAMPING, NULL_RATIOS, SPANS, AlphaSteer, find_gates
+from llmva.steering.baselines.alpha_steer import DAMPING, NULL_RATIOS, AlphaSteer, find_gates
 from llmva.steering.baselines.alpha_steer_plus import MIN_JAILBROKEN, AlphaSteerPlus
 from llmva.steering.search import distinct_spans
 
@@ -253,7 +253,7 @@ def test_a_deeper_model_gets_all_spans_with_all_ratios():
         contents.update(dict.fromkeys(range(7), contents[0]))
     method = AlphaSteer()
     method.fit(training)
-    assert distinct_spans(SPANS, 6) == {
+    assert distinct_spans(AlphaSteer.spans, 6) == {
         "published": range(2, 4),
         "middle": range(2, 5),
         "late": range(3, 6),

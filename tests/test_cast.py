@@ -123,7 +123,7 @@ def test_the_planted_prompts_are_told_apart_by_the_conditions_of_both_signs(fitt
 
 def test_the_behaviour_vector_points_from_answering_to_refusing_openings(fitted, model):
     training = training_of(model)
-    for site, differences in cast._contrasts(training, *frequent_openings(training)).items():
+    for site, differences in cast._contrasts(training).items():
         along = differences @ fitted.steps[site]
         assert (along > 0).mean() > 0.5
         mean_norm = numpy.linalg.norm(training.residuals[site], axis=1).mean()

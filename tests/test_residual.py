@@ -1,14 +1,16 @@
-"""Hooks on the residual stream: the right positions with and without a cache, and nothing left behind."""
+"""Hooks on the residual stream: the right positions, nothing left behind; and the base of methods that set them."""
 
+import numpy
 import pytest
 import torch
+from test_steering import replies_of, training_of
 
 from llmva.engines.hugging_face import respond
 from llmva.models.activations import Capture
 from llmva.models.chat_model import encode_chats, user_chats
 from llmva.models.reading import read_activations
 from llmva.steering.base import residuals_of
-from llmva.steering.residual import add_where, changed_residuals
+from llmva.steering.residual import ResidualMethod, add_where, changed_residuals
 
 
 def padded(chat_model, prompts):
@@ -91,3 +93,55 @@ def test_a_nested_pass_is_neither_changed_nor_followed(llama):
         with changed_residuals(llama, {1: lambda hidden, now: hidden * 2}, before=before):
             changed = llama.model(input_ids=tokens).logits
     assert len(calls) == 1 and logits[0].equal(plain) and not changed.equal(plain)
+
+
+def test_contributions_of_all_sublayers_are_changed_on_their_way_into_the_stream(family_model, prompts):
+    capture = Capture(blocks=True, basis="residual")
+    changes = {"changes": {}, "contributions": lambda hidden, now: hidden * 0}
+    with changed_residuals(family_model, **changes):
+        read = read_activations(family_model, prompts, capture=capture, batch_size=5)
+    for site, stream in residuals_of(read).items():
+        assert (stream == read.blocks[0]).all(), site
+
+
+# A method of a few lines
+
+
+class Toy(ResidualMethod):
+    """A step along the first axis at block inputs, as long as the mean residual."""
+
+    name, version = "Toy", 1
+    spans = {"late": (0.5, 1.0), "all": (0.0, 1.0)}
+    weakest, strongest = 0.1, 1.0
+
+    def _fit(self, training):
+        axis = numpy.eye(training.residuals[0].shape[1], dtype=numpy.float32)[0]
+        self.steps = {site: numpy.linalg.norm(rows, axis=1).mean() * axis for site, rows in training.residuals.items()}
+
+    def _steered(self, chat_model, setting):
+        def adding(step):
+            return lambda hidden, now: add_where(hidden, now.prompt | now.generated, step)
+
+        steps = {site: torch.from_numpy(setting["strength"] * self.steps[site]) for site in self._blocks(setting)}
+        return changed_residuals(chat_model, {site: adding(step) for site, step in steps.items()})
+
+
+def test_the_base_makes_a_method_of_what_is_fitted_and_how_it_steers(llama, prompts):
+    toy, plain = Toy(), replies_of(llama, prompts)
+    assert (toy.outcome, toy.hooks, toy.finetunes) == ("not fitted", True, False)
+    assert toy.search_space(9) == [{"strength": 0.0}]
+    toy.fit(training_of(llama, prompts))
+    settings = toy.search_space(9)
+    assert toy.outcome == "fitted" and len(settings) == 9 and settings[0] == {"strength": 0.0}
+    assert settings[1:3] == [{"span": "late", "strength": 1.0}, {"span": "all", "strength": 0.7197}]
+    with toy.applied(llama, settings[1]):
+        assert replies_of(llama, prompts) != plain
+    with toy.applied(llama, settings[0]):
+        assert not any(module._forward_hooks or module._forward_pre_hooks for module in llama.model.modules())
+        assert replies_of(llama, prompts) == plain
+
+
+def test_what_the_base_cannot_fit_is_a_named_outcome_and_steers_nothing(llama, prompts):
+    toy = Toy()
+    toy.fit(training_of(llama, prompts, verdicts="answered"))
+    assert toy.outcome == "one class" and toy.search_space(9) == [{"strength": 0.0}]

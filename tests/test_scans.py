@@ -10,6 +10,7 @@ from test_alignment import weights_of
 from llmva.engines.hugging_face import respond
 from llmva.models.activations import FINAL, Activations, Capture
 from llmva.models.chat_model import encode_chats, load_model, user_chats
+from llmva.steering import base
 from llmva.steering.base import TrainingData
 from llmva.steering.baselines import scans
 from llmva.steering.baselines.scans import Scans, find_thresholds, read_transitions
@@ -101,7 +102,7 @@ def test_a_planted_direction_is_found_and_the_classifier_separates_planted_toxic
     training.__dict__["residuals"] = dict.fromkeys(range(3), last)
     repeated = after.repeat(len(model.tokenizer(scans.WORD, add_special_tokens=False)["input_ids"]), axis=0)
     read = Activations({FINAL: repeated}, {}, dict.fromkeys(range(2), repeated), numpy.ones(count))
-    monkeypatch.setattr(scans, "read_exchange_activations", lambda *_, **options: read)
+    monkeypatch.setattr(base, "read_exchange_activations", lambda *_, **options: read)
     method = Scans()
     method.fit(training)
     step = method.steps[1]

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy
 import pytest
 
-from llmva.steering.baselines.scans import SPANS
+from llmva.steering.baselines.scans import Scans
 from llmva.steering.search import alternating, alternating_variants, blocks_of, distinct_spans, in_turn
 
 CELLS = [{"span": "late", "sign": 1}, {"span": "all", "sign": -1}, {"span": "early"}]
@@ -47,9 +47,9 @@ def test_pairs_come_once_each_and_neighbours_differ_in_both(quick, slow):
 
 
 def test_spans_keep_their_share_of_the_depth_and_equal_ones_are_left_out():
-    assert distinct_spans(SPANS, 32)["published"] == range(10, 20)
-    assert distinct_spans(SPANS, 2) == {"published": range(1, 2), "all": range(0, 2)}
-    assert distinct_spans(SPANS, 1) == {"published": range(0, 1)}
+    assert distinct_spans(Scans.spans, 32)["published"] == range(10, 20)
+    assert distinct_spans(Scans.spans, 2) == {"published": range(1, 2), "all": range(0, 2)}
+    assert distinct_spans(Scans.spans, 1) == {"published": range(0, 1)}
 
 
 @pytest.mark.parametrize("depth", range(1, 33))

@@ -64,6 +64,11 @@ def test_every_method_says_whether_it_trains_and_whether_it_hooks(fitted):
     assert fitted.name in {*METHODS, "LLM-VA"}
 
 
+def test_every_method_says_what_came_of_fitting(fitted):
+    assert fitted.outcome == ("nothing to fit" if fitted.name in {"Original", "LLM-VA"} else "fitted")
+    assert type(fitted).outcome == ("nothing to fit" if fitted.name in {"Original", "LLM-VA"} else "not fitted")
+
+
 def test_tuning_keeps_the_best_setting_and_the_earliest_on_a_tie(llama, prompts, monkeypatch):
     tuned = tuned_by(llama, prompts, monkeypatch, [0.3, 0.7, 0.7, 0.1], [{"number": number} for number in range(4)])
     assert tuned.setting == {"number": 1} and tuned.trials["strict_f1"].tolist() == [0.3, 0.7, 0.7, 0.1]
@@ -78,10 +83,10 @@ def test_tuning_also_keeps_the_best_of_each_variant(llama, prompts, monkeypatch)
 
 
 def tuned_by(chat_model, prompts, monkeypatch, scores, settings):
-    from llmva.steering import base
+    from llmva.steering import search
 
     left = iter(scores)
-    monkeypatch.setattr(base, "measure", lambda rows: {"strict_f1": next(left)})
+    monkeypatch.setattr(search, "measure", lambda rows: {"strict_f1": next(left)})
 
     class Several(Original):
         def search_space(self, trials):

@@ -1,5 +1,6 @@
-"""The protocol of a steering method, what it may learn from, and tuning with a fixed number of trials."""
+"""The protocol of a steering method, and what it may learn from."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,9 +12,10 @@ import pandas
 from llmva.judging.examiner import answer_labels, benign_labels
 from llmva.models.activations import FINAL, Activations, Capture
 from llmva.models.chat_model import ChatModel
-from llmva.models.reading import read_activations
+from llmva.models.reading import read_activations, read_exchange_activations
 
 UNSTEERED = {"strength": 0.0}
+NOT_FITTED, FITTED, NOTHING_TO_FIT = "not fitted", "fitted", "nothing to fit"
 
 
 @dataclass(frozen=True)
@@ -48,19 +50,51 @@ class TrainingData:
         """+1 for benign prompts, -1 for toxic ones, (n,)."""
         return benign_labels(self.rows).to_numpy()
 
+    @property
+    def right(self) -> numpy.ndarray:
+        """Which prompts were handled rightly, benign and answered or toxic and refused, bool (n,)."""
+        return self.answered * self.benign == 1
+
     @cached_property
     def residuals(self) -> dict[int, numpy.ndarray]:
-        """The residual stream at each prompt's last token, (n, d) by site: block inputs, then the last output."""
-        return residuals_of(self._read(self.rows["prompt"].tolist()))
+        """The residual stream at each training prompt's last token; see `read`."""
+        return self.read(self.rows["prompt"].tolist())
 
     @cached_property
     def neutral_residuals(self) -> dict[int, numpy.ndarray]:
-        """The same of the neutral prompts."""
-        return residuals_of(self._read(list(self.neutral)))
+        """The residual stream at each neutral prompt's last token; see `read`."""
+        return self.read(self.neutral)
 
-    def _read(self, prompts: list[str]) -> Activations:
-        capture = Capture(outputs=False, blocks=True)
-        return read_activations(self.chat_model, prompts, capture=capture, batch_size=self.batch_size)
+    @property
+    def is_finite(self) -> bool:
+        """Whether no residual of a training prompt has overflowed."""
+        return all(numpy.isfinite(rows).all() for rows in self.residuals.values())
+
+    def read(
+        self, prompts: Sequence[str], replies: Sequence[str] | None = None, positions: str = "last"
+    ) -> dict[int, numpy.ndarray]:
+        """Read the unedited model's residual stream in prompts, or in replies that follow them.
+
+        Parameters
+        ----------
+        positions : str
+            `last`, `all` or `mean` (see `Capture`) of each prompt's tokens; with replies, of each reply's.
+
+        Returns
+        -------
+        dict of int to (rows, d) float32 array
+            By site: block inputs, then the last block's output.
+        """
+        capture = Capture(outputs=False, blocks=True, positions=positions)
+        options = {"capture": capture, "batch_size": self.batch_size}
+        if replies is None:
+            return residuals_of(read_activations(self.chat_model, prompts, **options))
+        return residuals_of(read_exchange_activations(self.chat_model, prompts, replies, tokens="reply", **options))
+
+
+def one_class(labels: numpy.ndarray) -> bool:
+    """Return whether labels, of which 0 are left out, do not hold both +1 and -1."""
+    return not {1, -1} <= set(labels.tolist())
 
 
 def residuals_of(activations: Activations) -> dict[int, numpy.ndarray]:
@@ -82,12 +116,17 @@ class SteeringMethod(Protocol):
         Counts the changes that give other results; what was measured before one is measured again.
     finetunes, hooks : bool
         Whether it trains weights by gradient, and whether it must run beside the model (Table 1).
+    outcome : str
+        `not fitted`, `fitted`, or why there was nothing to learn from, as `one class`; manifests record it. A
+        method that learns nothing says `nothing to fit`. What cannot be fitted raises nothing: its search space
+        is the unsteered model.
     """
 
     name: str
     version: int
     finetunes: bool
     hooks: bool
+    outcome: str
 
     def fit(self, training: TrainingData) -> None:
         """Learn from training prompts and the original model's verdicts on them."""
@@ -96,7 +135,7 @@ class SteeringMethod(Protocol):
         """Return at most `trials` settings, the unsteered model first.
 
         A setting is flat and goes into JSON. Settings with a key `variant` compete, and the best of each
-        variant is also reported on its own.
+        variant is also reported by itself.
         """
 
     def applied(self, chat_model: ChatModel, setting: dict) -> AbstractContextManager:

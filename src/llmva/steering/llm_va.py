@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from llmva.edits.edited_model import EditedModel
 from llmva.edits.log import EditLog
 from llmva.models.chat_model import ChatModel
-from llmva.steering.base import TrainingData
+from llmva.steering.base import NOTHING_TO_FIT, TrainingData
 
 
 class LlmVa:
@@ -25,6 +25,7 @@ class LlmVa:
     version = 1
     finetunes = False
     hooks = False
+    outcome = NOTHING_TO_FIT
 
     def __init__(self, log: EditLog, name: str = "LLM-VA", rounding: str = "none") -> None:
         self.log = log

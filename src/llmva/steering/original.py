@@ -3,7 +3,7 @@
 from contextlib import AbstractContextManager, nullcontext
 
 from llmva.models.chat_model import ChatModel
-from llmva.steering.base import TrainingData
+from llmva.steering.base import NOTHING_TO_FIT, TrainingData
 
 
 class Original:
@@ -13,6 +13,7 @@ class Original:
     version = 1
     finetunes = False
     hooks = False
+    outcome = NOTHING_TO_FIT
 
     def fit(self, training: TrainingData) -> None:
         """Learn nothing."""

@@ -1,12 +1,82 @@
 """Change the residual stream while a model answers: in batches, with and without the cache, leaving no trace."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 
 from llmva.models.chat_model import ChatModel
+from llmva.steering.base import FITTED, NOT_FITTED, TrainingData, one_class
+from llmva.steering.search import alternating_variants, blocks_of, distinct_spans, unsteered
+
+
+class ResidualMethod:
+    """A `SteeringMethod` that changes the residual stream, of which strength 0 is the unsteered model.
+
+    A subclass has a name, a version and its range of strengths, and says what it learns (`_fit`), what it tries
+    beside strengths (`_cells`) and how it steers (`_steered`).
+
+    Attributes
+    ----------
+    outcome : str
+        See `SteeringMethod`.
+    depth : int
+        Number of blocks of the model that it was fitted to.
+    weakest, strongest : float
+        The sizes of strengths that are tried; they are spaced geometrically.
+    variants : tuple of str
+        Names of variants, which share the trials; "" alone for a method without any.
+    spans : dict of str to pair of float
+        Shares of the depth that may be steered; real models differ too much in depth for block numbers.
+    """
+
+    finetunes = False
+    hooks = True
+    outcome = NOT_FITTED
+    variants = ("",)
+    spans: Mapping[str, tuple[float, float]] = {"all": (0.0, 1.0)}
+
+    def fit(self, training: TrainingData) -> None:
+        """Learn from training prompts, or let the outcome say why there is nothing to learn from."""
+        shortcoming = self._shortcoming(training)
+        if shortcoming is None:
+            self.depth = len(training.residuals) - 1
+            shortcoming = self._fit(training)
+        self.outcome = shortcoming or FITTED
+
+    def search_space(self, trials: int) -> list[dict]:
+        """Return for each variant the unsteered model, then strengths along which all other choices take turns."""
+        if self.outcome != FITTED:
+            return unsteered(self.variants)
+        cells = {variant: self._cells(variant) for variant in self.variants}
+        return alternating_variants(cells, trials, strongest=self.strongest, weakest=self.weakest)
+
+    def applied(self, chat_model: ChatModel, setting: dict) -> AbstractContextManager:
+        """Hook the model inside the block; every hook comes off again, and strength 0 sets none."""
+        return self._steered(chat_model, setting) if setting["strength"] else nullcontext()
+
+    def _shortcoming(self, training: TrainingData) -> str | None:
+        """Return why nothing can be learnt, or None; unless a subclass says otherwise, verdicts of one class."""
+        return "one class" if one_class(training.answered) else None
+
+    def _fit(self, training: TrainingData) -> str | None:
+        """Learn from training prompts without a shortcoming; return what turned out to be missing, or None."""
+        raise NotImplementedError
+
+    def _cells(self, variant: str) -> list[dict]:
+        """Return the choices that take turns along a variant's strengths; see `search.alternating`."""
+        return self._span_cells()
+
+    def _steered(self, chat_model: ChatModel, setting: dict) -> AbstractContextManager:
+        """Return a context that steers with a strength other than 0; see `changed_residuals`."""
+        raise NotImplementedError
+
+    def _span_cells(self) -> list[dict]:
+        return [{"span": span} for span in distinct_spans(self.spans, self.depth)]
+
+    def _blocks(self, setting: dict) -> range:
+        return blocks_of(self.spans[setting["span"]], self.depth)
 
 
 @dataclass(frozen=True)
@@ -29,13 +99,23 @@ class Pass:
     generated: torch.Tensor
     last: int | None
 
+    @property
+    def is_prefill(self) -> bool:
+        """Whether this pass ends with the prompt: what is decided here, per prompt, holds for its whole reply."""
+        # Without a cache, decoding runs over the whole text again, and its passes end later.
+        return self.last == self.prompt.shape[1] - 1
+
 
 Change = Callable[[torch.Tensor, Pass], torch.Tensor]
 
 
 @contextmanager
 def changed_residuals(
-    chat_model: ChatModel, changes: Mapping[int, Change], *, before: Callable[[Pass, dict], None] | None = None
+    chat_model: ChatModel,
+    changes: Mapping[int, Change],
+    *,
+    contributions: Change | None = None,
+    before: Callable[[Pass, dict], None] | None = None,
 ) -> Iterator[None]:
     """Apply changes to the residual stream inside the block; every hook comes off again.
 
@@ -44,19 +124,23 @@ def changed_residuals(
     changes : mapping of int to callable
         By site: 0 to L-1 are the inputs of the blocks, L is what the last block writes, before the final
         norm. Each gets the stream, (batch, positions, d), and the pass, and returns the new stream.
+    contributions : callable, optional
+        The same for what every sublayer adds to the stream, in Gemma-2 after its post-norms.
     before : callable, optional
         Called at the start of every pass with the pass and the model's keyword arguments. It may run the
         model itself, which is then neither changed nor followed.
     """
-    tracker = _Tracker(before)
+    tracker, blocks = _Tracker(before), chat_model.blocks
+    outputs = [(sublayer.contribution, contributions) for sublayer in chat_model.sublayers if contributions]
     handles = [chat_model.model.register_forward_pre_hook(tracker.start, with_kwargs=True)]
-    blocks = chat_model.blocks
     try:
         for site, change in changes.items():
             if site == len(blocks):
-                handles.append(blocks[-1].register_forward_hook(_output_hook(tracker, change)))
+                outputs.append((blocks[-1], change))
             else:
                 handles.append(blocks[site].register_forward_pre_hook(_input_hook(tracker, change), with_kwargs=True))
+        for module, change in outputs:
+            handles.append(module.register_forward_hook(_output_hook(tracker, change)))
         yield
     finally:
         for handle in handles:
@@ -84,8 +168,7 @@ class _Tracker:
             return
         tokens = options["input_ids"] if "input_ids" in options else inputs[0]
         cache = options.get("past_key_values")
-        cached = cache.get_seq_length() if cache is not None else 0
-        if cached:
+        if cache is not None and cache.get_seq_length():
             nothing = torch.zeros_like(tokens, dtype=torch.bool)
             self._text, self.now = None, Pass(nothing, ~nothing, None)
         else:
@@ -100,6 +183,9 @@ class _Tracker:
             finally:
                 self._inside = False
 
+    def changed(self, hidden: torch.Tensor, change: Change) -> torch.Tensor:
+        return hidden if self.now is None or self._inside else change(hidden, self.now)
+
     def _continues(self, tokens: torch.Tensor) -> bool:
         text = self._text
         return text is not None and tokens.shape == (len(text), text.shape[1] + 1) and tokens[:, :-1].equal(text)
@@ -109,28 +195,20 @@ class _Tracker:
         early = torch.arange(tokens.shape[1], device=tokens.device) < self._width
         return Pass(real & early, real & ~early, self._width - 1)
 
-    @property
-    def active(self) -> bool:
-        return self.now is not None and not self._inside
-
 
 def _input_hook(tracker: _Tracker, change: Change):
     def hook(_, inputs, options):
-        if not tracker.active:
-            return None
         if inputs:
-            return (change(inputs[0], tracker.now), *inputs[1:]), options
-        return inputs, {**options, "hidden_states": change(options["hidden_states"], tracker.now)}
+            return (tracker.changed(inputs[0], change), *inputs[1:]), options
+        return inputs, {**options, "hidden_states": tracker.changed(options["hidden_states"], change)}
 
     return hook
 
 
 def _output_hook(tracker: _Tracker, change: Change):
     def hook(_, inputs, output):
-        if not tracker.active:
-            return None
         if isinstance(output, tuple):
-            return (change(output[0], tracker.now), *output[1:])
-        return change(output, tracker.now)
+            return (tracker.changed(output[0], change), *output[1:])
+        return tracker.changed(output, change)
 
     return hook

@@ -1,6 +1,6 @@
 """What is tried on validation: many strengths, along which all other choices take turns; and spans of blocks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy
@@ -49,9 +49,9 @@ def alternating_variants(
         By variant; the name "" stands for a method without variants, and is left out.
     """
     settings = []
-    for place, (variant, own) in enumerate(cells.items()):
-        share = trials // len(cells) + (place < trials % len(cells))
-        tried = alternating(own, share, strongest=strongest, weakest=weakest)
+    for number, (variant, choices) in enumerate(cells.items()):
+        share = trials // len(cells) + (number < trials % len(cells))
+        tried = alternating(choices, share, strongest=strongest, weakest=weakest)
         settings += [{"variant": variant, **setting} if variant else setting for setting in tried]
     return settings
 
@@ -75,11 +75,28 @@ def blocks_of(span: tuple[float, float], depth: int) -> range:
 
 def distinct_spans(spans: Mapping[str, tuple[float, float]], depth: int) -> dict[str, range]:
     """Return the blocks of each span; in a shallow model some spans are equal, and the first of these stays."""
-    found: dict[str, range] = {}
+    distinct: dict[str, range] = {}
     for name, span in spans.items():
-        if blocks_of(span, depth) not in found.values():
-            found[name] = blocks_of(span, depth)
-    return found
+        if (blocks := blocks_of(span, depth)) not in distinct.values():
+            distinct[name] = blocks
+    return distinct
+
+
+def best_threshold(scores: numpy.ndarray, quality: Callable[[numpy.ndarray], numpy.ndarray]) -> tuple[float, float]:
+    """Return the threshold that separates rows best, half-way between two neighbouring scores, and how good it is.
+
+    Parameters
+    ----------
+    scores : ndarray, shape (n,)
+    quality : callable
+        From the rows below each threshold, (thresholds, n) of bool, to how good each is, (thresholds,). Of
+        equally good ones the middle one is taken.
+    """
+    ordered = numpy.unique(scores.astype(numpy.float64))
+    thresholds = (ordered[1:] + ordered[:-1]) / 2 if len(ordered) > 1 else ordered
+    values = quality(scores < thresholds[:, None])
+    winners = numpy.flatnonzero(values >= values.max() - 1e-9)
+    return float(thresholds[winners[len(winners) // 2]]), float(values.max())
 
 
 @dataclass(frozen=True)
@@ -118,12 +135,8 @@ def tune(
             examined = examiner.examine(validation)
         rows.append({**setting, **measure(examined.rows)})
     table = pandas.DataFrame(rows)
-    scores = table[metric].fillna(-1).to_numpy()
+    # A stable order, so that the earliest comes first on a tie.
+    best_first = [settings[index] for index in numpy.argsort(-table[metric].fillna(-1).to_numpy(), kind="stable")]
     variants = dict.fromkeys(setting["variant"] for setting in settings if "variant" in setting)
-    best_of = {variant: _best(settings, scores, variant) for variant in variants}
-    return Tuned(settings[int(scores.argmax())], best_of, table)
-
-
-def _best(settings: list[dict], scores: numpy.ndarray, variant: str) -> dict:
-    mine = [index for index, setting in enumerate(settings) if setting.get("variant") == variant]
-    return settings[max(mine, key=lambda index: (scores[index], -index))]
+    best_of = {name: next(setting for setting in best_first if setting.get("variant") == name) for name in variants}
+    return Tuned(best_first[0], best_of, table)

@@ -5,27 +5,23 @@ fitted under a null-space constraint. Every row it is fitted to has the same tar
 M is exactly `u r^T` for one vector u: a gate `h . u` times a step r. Only u and r are computed and stored here.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import numpy
 import scipy.linalg
 import torch
 
 from llmva.models.chat_model import ChatModel
-from llmva.steering.base import TrainingData
+from llmva.steering.base import TrainingData, one_class
 from llmva.steering.baselines.vector_steer import relative_difference
-from llmva.steering.residual import Change, Pass, add_where, changed_residuals
-from llmva.steering.search import alternating_variants, blocks_of, distinct_spans, in_turn, unsteered
+from llmva.steering.residual import Change, Pass, ResidualMethod, add_where, changed_residuals
+from llmva.steering.search import in_turn
 
-# Shares of the depth that are steered. The published blocks, scaled to other depths, lie in the first.
-SPANS = {"published": (0.25, 0.6), "middle": (0.25, 0.75), "late": (0.5, 1.0), "all": (0.0, 1.0)}
 NULL_RATIOS = (0.4, 0.5, 0.6)
-WEAKEST, STRONGEST = 0.03, 2.0
 DAMPING = 0.01
 
 
-class AlphaSteer:
+class AlphaSteer(ResidualMethod):
     """A refusal step at block inputs, during the prefill, at all prompt positions, scaled by a gate per prompt.
 
     The gate is read from the last prompt token as it is when it reaches the block, so after the steering of
@@ -36,36 +32,36 @@ class AlphaSteer:
     Attributes
     ----------
     steps : dict of int to (d,) array
-        r by site.
+        r by site; see `relative_difference`.
     gates : dict of (variant, site) to dict of float to (d,) array
-        u by null ratio.
+        u by null ratio; see `find_gates`.
     """
 
     name = "AlphaSteer"
     version = 1
-    finetunes = False
-    hooks = True
+    # The published blocks, scaled to other depths, lie in the first.
+    spans = {"published": (0.25, 0.6), "middle": (0.25, 0.75), "late": (0.5, 1.0), "all": (0.0, 1.0)}
+    weakest, strongest = 0.03, 2.0
     spares_neutral = True
-    variants = ("",)
 
-    def __init__(self) -> None:
-        self.steps: dict[int, numpy.ndarray] = {}
-        self.gates: dict[tuple[str, int], dict[float, numpy.ndarray]] = {}
-        self.outcome = "not fitted"
+    def samples(self, training: TrainingData) -> dict[str, tuple[numpy.ndarray, numpy.ndarray]]:
+        """Return by variant which training rows are spared and which open the gate, two masks (n,)."""
+        return {"": (training.benign == 1, training.benign == -1)}
 
-    def fit(self, training: TrainingData) -> None:
-        """Compute r and u of every block; see `find_gates` and `relative_difference`.
+    def _shortcoming(self, training: TrainingData) -> str | None:
+        if one_class(training.answered):
+            return "one class"
+        spared, harmful = zip(*self.samples(training).values(), strict=True)
+        if not all(rows.any() for rows in spared):
+            return "nothing to spare"
+        if not all(rows.any() for rows in harmful):
+            return "no toxic prompts"
+        return None if training.is_finite else "non-finite"
 
-        Verdicts of one class, nothing to spare, no toxic prompts or non-finite residuals fit nothing; the
-        outcome says which.
-        """
+    def _fit(self, training: TrainingData) -> None:
         samples = self.samples(training)
-        self.outcome = _shortcoming(training, samples) or "fitted"
-        if self.outcome != "fitted":
-            return
-        depth = len(training.residuals) - 1
         self.steps, self.gates = {}, {}
-        for site in range(depth):
+        for site in range(self.depth):
             rows = training.residuals[site]
             self.steps[site] = relative_difference(rows, -training.answered)
             for variant, (spared, harmful) in samples.items():
@@ -74,36 +70,15 @@ class AlphaSteer:
                     handled.append(training.neutral_residuals[site])
                 self.gates[variant, site] = find_gates(numpy.concatenate(handled), rows[harmful])
 
-    def samples(self, training: TrainingData) -> dict[str, tuple[numpy.ndarray, numpy.ndarray]]:
-        """Return by variant which training rows are spared and which open the gate, two masks (n,)."""
-        return {"": (training.benign == 1, training.benign == -1)}
-
-    def search_space(self, trials: int) -> list[dict]:
-        """Return the unsteered model and geometrically spaced strengths, strongest first; so for each variant.
-
-        Spans and null ratios take turns along the strengths.
-        """
-        if self.outcome != "fitted":
-            return unsteered(self.variants)
-        cells = {variant: self._cells(variant) for variant in self.variants}
-        return alternating_variants(cells, trials, strongest=STRONGEST, weakest=WEAKEST)
-
     def _cells(self, variant: str) -> list[dict]:
-        return in_turn(
-            [{"span": span} for span in distinct_spans(SPANS, len(self.steps))],
-            [{"null_ratio": ratio} for ratio in self.gates[variant, 0]],
-        )
+        return in_turn(self._span_cells(), [{"null_ratio": ratio} for ratio in self.gates[variant, 0]])
 
-    @contextmanager
-    def applied(self, chat_model: ChatModel, setting: dict) -> Iterator[None]:
-        """Hook the span's block inputs; the hooks come off when the block ends."""
+    def _steered(self, chat_model: ChatModel, setting: dict) -> AbstractContextManager:
         changes = {}
-        if setting["strength"]:
-            for site in blocks_of(SPANS[setting["span"]], len(self.steps)):
-                gate = self.gates[setting.get("variant", ""), site][setting["null_ratio"]]
-                changes[site] = _gated(gate, setting["strength"] * self.steps[site])
-        with changed_residuals(chat_model, changes):
-            yield
+        for site in self._blocks(setting):
+            gate = self.gates[setting.get("variant", ""), site][setting["null_ratio"]]
+            changes[site] = _gated(gate, setting["strength"] * self.steps[site])
+        return changed_residuals(chat_model, changes)
 
 
 def find_gates(handled: numpy.ndarray, harmful: numpy.ndarray) -> dict[float, numpy.ndarray]:
@@ -157,15 +132,3 @@ def _gated(gate: numpy.ndarray, step: numpy.ndarray) -> Change:
         return add_where(hidden, now.prompt, opening[:, None] * step.to(hidden.device))
 
     return change
-
-
-def _shortcoming(training: TrainingData, samples: dict[str, tuple[numpy.ndarray, numpy.ndarray]]) -> str | None:
-    if not {1, -1} <= set(training.answered):
-        return "one class"
-    if not all(spared.any() for spared, _ in samples.values()):
-        return "nothing to spare"
-    if not all(harmful.any() for _, harmful in samples.values()):
-        return "no toxic prompts"
-    if not all(numpy.isfinite(rows).all() for rows in training.residuals.values()):
-        return "non-finite"
-    return None

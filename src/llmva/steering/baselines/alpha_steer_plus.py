@@ -23,9 +23,8 @@ class AlphaSteerPlus(AlphaSteer):
 
     def samples(self, training: TrainingData) -> dict[str, tuple[numpy.ndarray, numpy.ndarray]]:
         """Return by variant which training rows are spared and which open the gate, two masks (n,)."""
-        benign, toxic = training.benign == 1, training.benign == -1
-        answered, refused = training.answered == 1, training.answered == -1
-        jailbroken = toxic & answered
+        toxic = training.benign == -1
+        jailbroken = toxic & (training.answered == 1)
         harmful = jailbroken if jailbroken.sum() >= MIN_JAILBROKEN else toxic
-        right = benign & answered
-        return dict(zip(self.variants, ((right, harmful), (right | (toxic & refused), harmful)), strict=True))
+        spared = training.right & ~toxic, training.right
+        return {variant: (rows, harmful) for variant, rows in zip(self.variants, spared, strict=True)}

@@ -1,32 +1,25 @@
 """CAST: steer only the prompts whose state meets a condition (conditional activation steering)."""
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from itertools import product
 
 import numpy
 import torch
 
 from llmva.core.provenance import random_generator
-from llmva.models.activations import Capture
 from llmva.models.chat_model import ChatModel
-from llmva.models.reading import read_activations, read_exchange_activations
-from llmva.steering.base import TrainingData
-from llmva.steering.residual import Change, Pass, add_where, changed_residuals
-from llmva.steering.search import alternating, blocks_of, distinct_spans, in_turn, unsteered
+from llmva.steering.base import TrainingData, one_class
+from llmva.steering.residual import Change, Pass, ResidualMethod, add_where, changed_residuals
+from llmva.steering.search import best_threshold, in_turn
 
-# Shares of the depth that are steered, at block inputs. Published are blocks 15 to 23 of 32.
-SPANS = {"published": (15 / 32, 24 / 32), "late": (0.5, 1.0), "all": (0.0, 1.0)}
 # Published are conditions in the first third. A late one would miss the prefill of most blocks.
 DEEPEST_CONDITION = 0.5
 CONDITIONS = 2
 MAX_PROMPTS, MAX_OPENINGS, OPENING_WORDS = 64, 4, 3
-# A step at every generated token adds up: steps as long as the residual break the language.
-WEAKEST, STRONGEST = 0.05, 0.8
 
 
-class Cast:
+class Cast(ResidualMethod):
     """A step along refusing minus answering for the prompts that meet a condition, and no change for others.
 
     The condition is read once, at one block's input during the prefill, from the mean over the prompt's
@@ -45,64 +38,52 @@ class Cast:
 
     name = "CAST"
     version = 2
-    finetunes = False
-    hooks = True
+    # Published are blocks 15 to 23 of 32.
+    spans = {"published": (15 / 32, 24 / 32), "late": (0.5, 1.0), "all": (0.0, 1.0)}
+    # A step at every generated token adds up: steps as long as the residual break the language.
+    weakest, strongest = 0.05, 0.8
 
-    def __init__(self) -> None:
-        self.condition_vectors: dict[int, numpy.ndarray] = {}
-        self.steps: dict[int, numpy.ndarray] = {}
-        self.conditions: dict[int, list[dict]] = {}
-        self.outcome = "not fitted"
+    def _shortcoming(self, training: TrainingData) -> str | None:
+        if one_class(training.benign) or one_class(training.answered):
+            return "one class"
+        if not all(frequent_openings(training)):
+            return "refusals open like answers"
+        return None if training.is_finite else "non-finite residuals"
 
-    def fit(self, training: TrainingData) -> None:
-        """Compute condition vectors, the conditions that tell the training prompts apart best, and the steps.
-
-        Training prompts of one label, verdicts of one class, refusals that open like answers, residuals that are
-        not finite, or prompts that no block tells apart fit nothing; the outcome says which.
-        """
-        refusing, answering = frequent_openings(training)
-        self.outcome = _shortcoming(training, refusing, answering) or "fitted"
-        if self.outcome != "fitted":
-            return
+    def _fit(self, training: TrainingData) -> str | None:
         means = _prompt_means(training)
         self.condition_vectors = _condition_vectors(means, training)
         if not self.condition_vectors:
-            self.outcome = "no condition"
-            return
+            return "no condition"
         similarities = {site: _similarities(means[site], vector) for site, vector in self.condition_vectors.items()}
+        self.conditions, self.steps = {}, {}
         for sign in (1, -1):
-            self.conditions[sign] = _best_conditions(similarities, training.benign == -sign, len(means))
-        for site, differences in _contrasts(training, refusing, answering).items():
+            self.conditions[sign] = _best_conditions(similarities, training.benign == -sign, self.depth)
+        for site, differences in _contrasts(training).items():
             mean_norm = numpy.linalg.norm(training.residuals[site], axis=1).mean()
             self.steps[site] = (mean_norm * oriented_component(differences)).astype(numpy.float32)
+        return None
 
-    def search_space(self, trials: int) -> list[dict]:
-        """Return the unsteered model, then strengths along which conditions, their signs and spans take turns."""
-        if self.outcome != "fitted":
-            return unsteered()
+    def _cells(self, variant: str) -> list[dict]:
+        tried = ("condition_site", "threshold", "fires_when")
         signed = [
-            {**_without_f1(condition), "sign": sign} for sign, found in self.conditions.items() for condition in found
+            {**{key: condition[key] for key in tried}, "sign": sign}
+            for sign, conditions in self.conditions.items()
+            for condition in conditions
         ]
-        spans = [{"span": span} for span in distinct_spans(SPANS, len(self.steps))]
-        return alternating(in_turn(spans, signed), trials, strongest=STRONGEST, weakest=WEAKEST)
+        return in_turn(self._span_cells(), signed)
 
-    @contextmanager
-    def applied(self, chat_model: ChatModel, setting: dict) -> Iterator[None]:
-        """Hook the condition's block and the span's; the hooks come off when the block ends."""
-        if not setting["strength"]:
-            yield
-            return
-        depth = len(self.steps)
-        place = round(setting["condition_site"] * depth)
-        vector = torch.from_numpy(self.condition_vectors[place])
+    def _steered(self, chat_model: ChatModel, setting: dict) -> AbstractContextManager:
+        origin = round(setting["condition_site"] * self.depth)
+        vector = torch.from_numpy(self.condition_vectors[origin])
         condition = _Condition(vector, setting["threshold"], setting["fires_when"])
-        span = blocks_of(SPANS[setting["span"]], depth)
+        span = self._blocks(setting)
         steps = {site: torch.from_numpy(setting["strength"] * self.steps[site]) for site in span}
-        changes: dict[int, Change] = {}
-        for site in {place, *span}:
-            changes[site] = _changing(condition, steps.get(site), decides=site == place, prompts=site >= place)
-        with changed_residuals(chat_model, changes):
-            yield
+        changes = {
+            site: _changing(condition, steps.get(site), decides=site == origin, prompts=site >= origin)
+            for site in {origin, *span}
+        }
+        return changed_residuals(chat_model, changes)
 
 
 def condition_similarity(states: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
@@ -155,16 +136,12 @@ def best_condition(similarities: numpy.ndarray, wanted: numpy.ndarray) -> dict:
     dict
         threshold, fires_when and f1; the threshold lies half-way between two neighbouring rows.
     """
-    ordered = numpy.unique(similarities.astype(numpy.float64))
-    thresholds = (ordered[1:] + ordered[:-1]) / 2 if len(ordered) > 1 else ordered
-    found = []
-    for fires_when in ("below", "above"):
-        fires = (similarities < thresholds[:, None]) == (fires_when == "below")
-        f1 = 2 * (fires & wanted).sum(1) / (fires.sum(1) + wanted.sum())
-        winners = numpy.flatnonzero(f1 >= f1.max() - 1e-9)
-        threshold = float(thresholds[winners[len(winners) // 2]])
-        found.append({"threshold": threshold, "fires_when": fires_when, "f1": float(f1.max())})
-    return max(found, key=lambda condition: condition["f1"])
+    sides = {
+        "below": best_threshold(similarities, lambda below: _f1(below, wanted)),
+        "above": best_threshold(similarities, lambda below: _f1(~below, wanted)),
+    }
+    fires_when, (threshold, f1) = max(sides.items(), key=lambda side: side[1][1])
+    return {"threshold": threshold, "fires_when": fires_when, "f1": f1}
 
 
 def frequent_openings(training: TrainingData) -> tuple[list[str], list[str]]:
@@ -202,12 +179,10 @@ class _Condition:
 
 def _changing(condition: _Condition, step: torch.Tensor | None, *, decides: bool, prompts: bool) -> Change:
     def change(hidden: torch.Tensor, now: Pass) -> torch.Tensor:
-        # Passes that decode, from the cache or over the whole text again, keep their prompt's decision.
-        prefill = now.last == hidden.shape[1] - 1
-        if prefill and decides:
+        if now.is_prefill and decides:
             condition.decide(hidden, now.prompt)
         # In a prefill that has not come to the condition yet, the decision is still the last batch's.
-        if step is None or (prefill and not prompts):
+        if step is None or (now.is_prefill and not prompts):
             return hidden
         where = now.generated | now.prompt if prompts else now.generated
         return add_where(hidden, where & condition.fires.to(where.device)[:, None], step)
@@ -215,19 +190,20 @@ def _changing(condition: _Condition, step: torch.Tensor | None, *, decides: bool
     return change
 
 
+def _f1(fires: numpy.ndarray, wanted: numpy.ndarray) -> numpy.ndarray:
+    return 2 * (fires & wanted).sum(1) / (fires.sum(1) + wanted.sum())
+
+
 def _prompt_means(training: TrainingData) -> dict[int, numpy.ndarray]:
-    """Return the mean block input over all tokens of each training prompt, (n, d) by site."""
-    capture = Capture(outputs=False, blocks=True, positions="mean")
-    prompts = training.rows["prompt"].tolist()
-    return read_activations(training.chat_model, prompts, capture=capture, batch_size=training.batch_size).blocks
+    """Return the mean residual over all tokens of each training prompt, (n, d) by site."""
+    return training.read(training.rows["prompt"].tolist(), positions="mean")
 
 
 def _condition_vectors(means: dict[int, numpy.ndarray], training: TrainingData) -> dict[int, numpy.ndarray]:
     draw = random_generator(training.seed, "CAST", "pairs")
     toxic, benign = (draw.permutation(numpy.flatnonzero(training.benign == label)) for label in (-1, 1))
-    pairs = min(len(toxic), len(benign))
-    sites = [site for site in means if site <= DEEPEST_CONDITION * len(means)]
-    differences = {site: (means[site][toxic[:pairs]] - means[site][benign[:pairs]]) / 2 for site in sites}
+    pairs, deepest = min(len(toxic), len(benign)), int(DEEPEST_CONDITION * (len(means) - 1))
+    differences = {site: (means[site][toxic[:pairs]] - means[site][benign[:pairs]]) / 2 for site in range(deepest + 1)}
     return {site: oriented_component(rows).astype(numpy.float32) for site, rows in differences.items() if rows.any()}
 
 
@@ -237,42 +213,26 @@ def _similarities(means: numpy.ndarray, vector: numpy.ndarray) -> numpy.ndarray:
 
 def _best_conditions(similarities: dict[int, numpy.ndarray], wanted: numpy.ndarray, depth: int) -> list[dict]:
     """Return the best condition of each of the best sites, the earliest site on a tie."""
-    found = [
+    conditions = [
         {"condition_site": round(site / depth, 4), **best_condition(rows, wanted)}
         for site, rows in similarities.items()
     ]
-    return sorted(found, key=lambda condition: -condition["f1"])[:CONDITIONS]
+    return sorted(conditions, key=lambda condition: -condition["f1"])[:CONDITIONS]
 
 
-def _contrasts(training: TrainingData, refusing: list[str], answering: list[str]) -> dict[int, numpy.ndarray]:
-    """Return half of refusing minus answering, each a mean over the reply's tokens, (pairs, d) by site."""
+def _contrasts(training: TrainingData) -> dict[int, numpy.ndarray]:
+    """Return half of refusing minus answering, each a mean over the reply's tokens, (pairs, d) by block input."""
+    openings = frequent_openings(training)
     prompts = training.rows["prompt"].to_numpy()
     draw = random_generator(training.seed, "CAST", "contrasts")
     drawn = draw.choice(len(prompts), min(MAX_PROMPTS, len(prompts)), replace=False)
-    numbers = range(max(len(refusing), len(answering)))
-    exchanges = list(product(prompts[drawn].tolist(), numbers))
-    sides = []
-    for openings in (refusing, answering):
-        read = read_exchange_activations(
-            training.chat_model,
+    exchanges = list(product(prompts[drawn].tolist(), range(max(map(len, openings)))))
+    refusing, answering = (
+        training.read(
             [prompt for prompt, _ in exchanges],
-            [openings[number % len(openings)] for _, number in exchanges],
-            capture=Capture(outputs=False, blocks=True, positions="mean"),
-            batch_size=training.batch_size,
-            tokens="reply",
+            [side[number % len(side)] for _, number in exchanges],
+            positions="mean",
         )
-        sides.append(read.blocks)
-    return {site: (rows - sides[1][site]) / 2 for site, rows in sides[0].items()}
-
-
-def _shortcoming(training: TrainingData, refusing: list[str], answering: list[str]) -> str:
-    if not {1, -1} <= set(training.benign) or not {1, -1} <= set(training.answered):
-        return "one class"
-    if not refusing or not answering:
-        return "refusals open like answers"
-    finite = all(numpy.isfinite(rows).all() for rows in training.residuals.values())
-    return "" if finite else "non-finite residuals"
-
-
-def _without_f1(condition: dict) -> dict:
-    return {key: value for key, value in condition.items() if key != "f1"}
+        for side in openings
+    )
+    return {site: (refusing[site] - answering[site]) / 2 for site in range(len(refusing) - 1)}

@@ -3,17 +3,19 @@
 import copy
 import warnings
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple
 
 import numpy
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from llmva.core.progress import progress_bar
 from llmva.core.provenance import random_generator, seed_for
 from llmva.engines.hugging_face import respond
+from llmva.models.batches import encode_replies
 from llmva.models.chat_model import ChatModel, encode_chats, user_chats
-from llmva.steering.base import TrainingData
+from llmva.steering.base import FITTED, NOT_FITTED, TrainingData
 
 # The middle rate comes first, since the first ones get the trials left over.
 LEARNING_RATES = (1e-3, 3e-4, 3e-3)
@@ -38,20 +40,15 @@ class FineTuning:
     The desired responses are the model's own (see `desired_responses`), so no text has to be supplied. Validation
     chooses the learning rate and the step, which is early stopping. A learning rate is trained when one of its
     steps is first applied; what comes out depends on the training data, the seed, the rate and the step alone.
-
-    Attributes
-    ----------
-    outcome : str
-        `fitted`, or which replies there are none to learn from.
     """
 
     name = "Fine-tuning"
     version = 1
     finetunes = True
     hooks = False
+    outcome = NOT_FITTED
 
     def __init__(self) -> None:
-        self.outcome = "not fitted"
         self._training: TrainingData | None = None
         self._exchanges: list[Exchange] = []
         self._planned: set[tuple[float, int]] = set()
@@ -59,14 +56,13 @@ class FineTuning:
 
     def fit(self, training: TrainingData) -> None:
         """Write the desired responses; training itself waits until a setting is applied."""
-        labels = set(training.rows["label"]) - set(training.rows["label"][_is_right(training)])
-        self.outcome = f"no right {' or '.join(sorted(labels))} reply" if labels else "fitted"
-        if self.outcome == "fitted":
-            self._training, self._snapshots = training, {}
-            prompts = training.rows["prompt"].tolist()
-            self._exchanges = encode_exchanges(
-                training.chat_model, prompts, desired_responses(training), batch_size=training.batch_size
-            )
+        labels = set(training.rows["label"]) - set(training.rows["label"][training.right])
+        self.outcome = f"no right {' or '.join(sorted(labels))} reply" if labels else FITTED
+        if labels:
+            return
+        self._training, self._snapshots = training, {}
+        prompts, replies = training.rows["prompt"].tolist(), desired_responses(training)
+        self._exchanges = encode_exchanges(training.chat_model, prompts, replies, batch_size=training.batch_size)
 
     def search_space(self, trials: int) -> list[dict]:
         """Return the unedited model, step 0, and for each learning rate evenly spaced steps, `trials` in all.
@@ -74,7 +70,7 @@ class FineTuning:
         Fewer where training is so short that it has not as many steps.
         """
         settings = [{"learning_rate": 0.0, "step": 0}]
-        if self.outcome == "fitted":
+        if self.outcome == FITTED:
             total = count_steps(len(self._exchanges))
             shares = [len(part) for part in numpy.array_split(range(trials - 1), len(LEARNING_RATES))]
             for rate, share in zip(LEARNING_RATES, shares, strict=True):
@@ -83,11 +79,9 @@ class FineTuning:
         self._planned = {(setting["learning_rate"], setting["step"]) for setting in settings if setting["step"]}
         return settings
 
-    @contextmanager
-    def applied(self, chat_model: ChatModel, setting: dict) -> Iterator[None]:
+    def applied(self, chat_model: ChatModel, setting: dict) -> AbstractContextManager:
         """Add the trained factors to the weights in place; leaving restores them bit for bit."""
-        with merged(chat_model, self.factors(**setting) if setting["step"] else {}):
-            yield
+        return merged(chat_model, self.factors(**setting) if setting["step"] else {})
 
     def factors(self, learning_rate: float, step: int) -> Factors:
         """Return the factors after a step; the learning rate is trained if that has not been done yet."""
@@ -113,10 +107,10 @@ def desired_responses(training: TrainingData) -> list[str]:
     prompt of the same data set, or, where it has none, of the same label. A broken or unparsed response counts
     as wrong.
     """
-    rows, right = training.rows, _is_right(training)
+    rows, right = training.rows, training.right
     responses = rows["response"].to_numpy(dtype=object, copy=True)
     wrong = numpy.flatnonzero(~right)
-    longest = max(map(len, _encode(training.chat_model, responses.tolist())))
+    longest = max(map(len, encode_replies(training.chat_model, responses.tolist())))
     generator = random_generator(training.seed, "fine-tuning", "openings")
     openings = []
     for row in rows.iloc[wrong].itertuples():
@@ -143,7 +137,7 @@ def encode_exchanges(
     learn to stop in the middle of a sentence.
     """
     heads = encode_chats(chat_model.tokenizer, user_chats(prompts))
-    tails = _encode(chat_model, replies)
+    tails = encode_replies(chat_model, replies)
     lengths = numpy.array([len(tail) for tail in tails])
     longest = numpy.flatnonzero(lengths == lengths.max())
     going_on = respond(
@@ -214,21 +208,13 @@ def merged(chat_model: ChatModel, factors: Factors) -> Iterator[None]:
                 weight.copy_(originals[name])
 
 
-def _is_right(training: TrainingData) -> numpy.ndarray:
-    return training.answered * training.benign == 1
-
-
-def _encode(chat_model: ChatModel, texts: Sequence[str]) -> list[list[int]]:
-    return chat_model.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-
-
 def _end_token(chat_model: ChatModel) -> int:
     # Not always the tokenizer's own: Gemma's template ends a turn otherwise than a text.
-    tokenizer, own = chat_model.tokenizer, chat_model.model.generation_config.eos_token_id
-    ends = {tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])}
+    tokenizer, configured = chat_model.tokenizer, chat_model.model.generation_config.eos_token_id
+    ends = {tokenizer.eos_token_id, *(configured if isinstance(configured, list) else [configured])}
     chat = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Reply."}]
     after = tokenizer.apply_chat_template(chat, tokenize=False).rpartition("Reply.")[2]
-    return next((token for token in _encode(chat_model, [after])[0] if token in ends), tokenizer.eos_token_id)
+    return next((token for token in encode_replies(chat_model, [after])[0] if token in ends), tokenizer.eos_token_id)
 
 
 def _with_adapter(chat_model: ChatModel, seed: int) -> torch.nn.Module:
@@ -281,18 +267,19 @@ def _accumulate(adapted: torch.nn.Module, batch: list[Exchange], pad: int, rows_
 
 
 def _pad(batch: list[Exchange], pad: int, device: torch.device) -> dict[str, torch.Tensor]:
-    width = max(len(exchange.ids) for exchange in batch)
-    spare = [width - len(exchange.ids) for exchange in batch]
-    rows = list(zip(batch, spare, strict=True))
     columns = {
-        "input_ids": [ids + [pad] * more for (ids, _), more in rows],
-        "attention_mask": [[1] * len(ids) + [0] * more for (ids, _), more in rows],
+        "input_ids": ([ids for ids, _ in batch], pad),
+        "attention_mask": ([[1] * len(ids) for ids, _ in batch], 0),
         # The loss leaves out what is marked -100.
-        "labels": [[-100] * start + ids[start:] + [-100] * more for (ids, start), more in rows],
+        "labels": ([[-100] * start + ids[start:] for ids, start in batch], -100),
     }
-    return {name: torch.tensor(values, device=device) for name, values in columns.items()}
+    return {
+        name: pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=filler).to(device)
+        for name, (rows, filler) in columns.items()
+    }
 
 
 def _rate(step: int, total: int) -> float:
+    # Transformers' linear schedule starts at 0, so that a first step would be lost, and is not this one shifted.
     warm_up = max(1, round(WARM_UP_SHARE * total))
     return min((step + 1) / warm_up, (total - step) / max(1, total - warm_up))

@@ -1,7 +1,6 @@
 """Refusal ablation: take the refusal direction out of everything that a model writes into its residual stream."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager
 
 import numpy
 import torch
@@ -9,17 +8,15 @@ import torch
 from llmva.models.chat_model import ChatModel
 from llmva.steering.base import TrainingData
 from llmva.steering.baselines.vector_steer import relative_difference
-from llmva.steering.residual import Change, Pass, changed_residuals
-from llmva.steering.search import alternating_variants, unsteered
+from llmva.steering.residual import Change, Pass, ResidualMethod, changed_residuals
 
 # The published filter: the last blocks' directions are too near to the words of a refusal themselves.
 DEEPEST = 0.8
-WEAKEST, STRONGEST = 0.05, 1.0
 MAX_SITES = 8
 DIRECTIONAL, AFFINE = VARIANTS = ("directional", "affine")
 
 
-class RefusalAblation:
+class RefusalAblation(ResidualMethod):
     """The change `h <- h - c r (r^T h - m)`, in two variants.
 
     `directional` has m = 0 and, published, c = 1 (refusal-direction paper, directional ablation). `affine` has the
@@ -49,73 +46,59 @@ class RefusalAblation:
 
     name = "Refusal ablation"
     version = 2
-    finetunes = False
-    hooks = True
+    variants = VARIANTS
+    weakest, strongest = 0.05, 1.0
 
-    def __init__(self) -> None:
-        self.directions: dict[int, numpy.ndarray] = {}
-        self.levels: dict[int, dict[int, float]] = {}
-        self.depth = 0
-        self.outcome = "not fitted"
+    def _shortcoming(self, training: TrainingData) -> str | None:
+        refused, answered = _rightly_handled(training)
+        if not answered.any():
+            return "no answered benign prompts"
+        return None if refused.any() else "no refused toxic prompts"
 
-    def fit(self, training: TrainingData) -> None:
-        """Compute the candidate directions.
-
-        Without refused toxic or without answered benign prompts there are none, nor where the means do not
-        differ or residuals are not finite; the outcome says so.
-        """
-        toxic_refused = (training.benign == -1) & (training.answered == -1)
-        benign_answered = (training.benign == 1) & (training.answered == 1)
-        if not toxic_refused.any() or not benign_answered.any():
-            self.outcome = "no refused toxic prompts" if benign_answered.any() else "no answered benign prompts"
-            return
-        labels = toxic_refused.astype(int) - benign_answered
-        self.depth = len(training.residuals) - 1
-        self.directions = {}
-        for site in range(self.depth):
-            rows = training.residuals[site]
-            if site < DEEPEST * self.depth and numpy.isfinite(rows).all():
-                difference = relative_difference(rows, labels).astype(numpy.float64)
-                if difference.any():
-                    self.directions[site] = difference / numpy.linalg.norm(difference)
-        means = {site: rows[benign_answered].mean(0) for site, rows in training.residuals.items()}
-        self.levels = {
-            site: {place: float(mean @ unit) for place, mean in means.items() if numpy.isfinite(mean).all()}
-            for site, unit in self.directions.items()
+    def _fit(self, training: TrainingData) -> str | None:
+        refused, answered = _rightly_handled(training)
+        labels = refused.astype(int) - answered
+        self.directions = {
+            site: direction
+            for site, rows in training.residuals.items()
+            if site < DEEPEST * self.depth and (direction := _direction(rows, labels)) is not None
         }
-        self.outcome = "fitted" if self.directions else "no direction"
+        means = {site: rows[answered].mean(0) for site, rows in training.residuals.items()}
+        self.levels = {
+            origin: {site: float(mean @ unit) for site, mean in means.items() if numpy.isfinite(mean).all()}
+            for origin, unit in self.directions.items()
+        }
+        return None if self.directions else "no direction"
 
-    def search_space(self, trials: int) -> list[dict]:
-        """Return for each variant the unsteered model, then strengths from 1 down, along which sites take turns.
+    def _cells(self, variant: str) -> list[dict]:
+        """Return sites as shares of the depth; where there are many, evenly spaced ones."""
+        return [{"site": round(site / self.depth, 4)} for site in _spread(sorted(self.directions), MAX_SITES)]
 
-        The variants share the trials. Sites are shares of the depth; where there are many, evenly spaced ones.
-        """
-        if self.outcome != "fitted":
-            return unsteered(VARIANTS)
-        cells = [{"site": round(site / self.depth, 4)} for site in _spread(sorted(self.directions), MAX_SITES)]
-        return alternating_variants(dict.fromkeys(VARIANTS, cells), trials, strongest=STRONGEST, weakest=WEAKEST)
-
-    @contextmanager
-    def applied(self, chat_model: ChatModel, setting: dict) -> Iterator[None]:
-        """Hook blocks and, for directional ablation, sublayers; the hooks come off when the block ends."""
-        if not setting["strength"]:
-            yield
-            return
-        found = round(setting["site"] * self.depth)
-        direction, strength = torch.from_numpy(self.directions[found]), setting["strength"]
+    def _steered(self, chat_model: ChatModel, setting: dict) -> AbstractContextManager:
+        origin, strength = round(setting["site"] * self.depth), setting["strength"]
+        direction = torch.from_numpy(self.directions[origin])
         if setting["variant"] == AFFINE:
-            changes = {site: _levelling(direction, strength, level) for site, level in self.levels[found].items()}
-            sublayers = []
-        else:
-            changes = {site: lambda hidden, _: _ablated(hidden, direction, strength) for site in range(self.depth + 1)}
-            sublayers = chat_model.sublayers
-        with changed_residuals(chat_model, changes), ExitStack() as hooks:
-            for sublayer in sublayers:
-                handle = sublayer.contribution.register_forward_hook(
-                    lambda _, inputs, output: _ablated(output, direction, strength)
-                )
-                hooks.callback(handle.remove)
-            yield
+            levels = self.levels[origin].items()
+            changes = {site: _levelling(direction, strength, level) for site, level in levels}
+            return changed_residuals(chat_model, changes)
+        changes = dict.fromkeys(range(self.depth + 1), _ablating(direction, strength))
+        return changed_residuals(chat_model, changes, contributions=changes[0])
+
+
+def _rightly_handled(training: TrainingData) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """Return which training rows are refused toxic prompts, and which answered benign ones, two masks (n,)."""
+    return training.right & (training.benign == -1), training.right & (training.benign == 1)
+
+
+def _direction(rows: numpy.ndarray, labels: numpy.ndarray) -> numpy.ndarray | None:
+    if not numpy.isfinite(rows).all():
+        return None
+    difference = relative_difference(rows, labels).astype(numpy.float64)
+    return difference / numpy.linalg.norm(difference) if difference.any() else None
+
+
+def _ablating(direction: torch.Tensor, strength: float) -> Change:
+    return lambda hidden, now: _ablated(hidden, direction, strength)
 
 
 def _ablated(hidden: torch.Tensor, direction: torch.Tensor, strength: float, level: float = 0.0) -> torch.Tensor:
@@ -138,4 +121,4 @@ def _levelling(direction: torch.Tensor, strength: float, level: float) -> Change
 def _spread(sites: list[int], most: int) -> list[int]:
     """Return at most so many sites, each from the middle of an equal stretch of them."""
     count = min(most, len(sites))
-    return [sites[int((place + 0.5) * len(sites) / count)] for place in range(count)]
+    return [sites[int((number + 0.5) * len(sites) / count)] for number in range(count)]

@@ -1,29 +1,25 @@
 """SCANS: push prompts taken for unsafe towards refusing and all others towards answering, by a classifier of states."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 
 import numpy
 import torch
 
 from llmva.models.activations import Capture, recording
+from llmva.models.batches import encode_replies, token_positions
 from llmva.models.chat_model import ChatModel
-from llmva.models.reading import read_exchange_activations
-from llmva.steering.base import TrainingData, residuals_of
+from llmva.steering.base import TrainingData, one_class, residuals_of
 from llmva.steering.baselines.vector_steer import relative_difference
-from llmva.steering.residual import Change, Pass, add_where, changed_residuals
-from llmva.steering.search import alternating, blocks_of, distinct_spans, unsteered
+from llmva.steering.residual import Change, Pass, ResidualMethod, add_where, changed_residuals
+from llmva.steering.search import best_threshold, distinct_spans
 
-# Shares of the depth that are steered, at block outputs. Published are blocks 10 to 19 of 32.
-SPANS = {"published": (10 / 32, 20 / 32), "late": (0.5, 1.0), "all": (0.0, 1.0)}
 # Beside the threshold that separates the training rows best, those that call so many more or fewer of them unsafe.
 AROUND = (-0.1, 0.1)
-# A step at every generated token adds up: steps as long as the residual break the language.
-WEAKEST, STRONGEST = 0.05, 0.8
 WORD = "Sure"
 
 
-class Scans:
+class Scans(ResidualMethod):
     """A step along toxic minus benign, forwards for prompts classified as unsafe, backwards for the others.
 
     The classifier reads the transition, the state at the last prompt token minus the state at a token of
@@ -43,63 +39,46 @@ class Scans:
 
     name = "SCANS"
     version = 2
-    finetunes = False
-    hooks = True
+    # Published are blocks 10 to 19 of 32.
+    spans = {"published": (10 / 32, 20 / 32), "late": (0.5, 1.0), "all": (0.0, 1.0)}
+    # A step at every generated token adds up: steps as long as the residual break the language.
+    weakest, strongest = 0.05, 0.8
 
-    def __init__(self) -> None:
-        self.steps: dict[int, numpy.ndarray] = {}
-        self.references: dict[int, numpy.ndarray] = {}
-        self.cosines: dict[int, numpy.ndarray] = {}
-        self.toxic = numpy.zeros(0, dtype=bool)
-        self.outcome = "not fitted"
+    def _shortcoming(self, training: TrainingData) -> str | None:
+        if one_class(training.benign):
+            return "one class"
+        return None if training.is_finite else "non-finite residuals"
 
-    def fit(self, training: TrainingData) -> None:
-        """Compute steps, references and the training rows' cosines.
-
-        Training prompts of one label, or residuals that are not finite, fit nothing; the outcome says so.
-        """
+    def _fit(self, training: TrainingData) -> None:
         self.toxic = training.benign == -1
-        self.outcome = _shortcoming(training) or "fitted"
-        if self.outcome != "fitted":
-            return
-        transitions = _training_transitions(training)
-        for site in range(1, len(training.residuals)):
-            self.steps[site] = relative_difference(training.residuals[site], -training.benign)
-            self.references[site] = transitions[site][self.toxic].mean(0)
-            self.cosines[site] = cosines(transitions[site], self.references[site])
+        self.steps, self.references, self.cosines = {}, {}, {}
+        for site, transitions in _training_transitions(training).items():
+            if site > 0:
+                self.steps[site] = relative_difference(training.residuals[site], -training.benign)
+                self.references[site] = transitions[self.toxic].mean(0)
+                self.cosines[site] = cosines(transitions, self.references[site])
 
-    def search_space(self, trials: int) -> list[dict]:
-        """Return the unsteered model, then strengths along which spans and their thresholds take turns."""
-        if self.outcome != "fitted":
-            return unsteered()
-        spans = distinct_spans(SPANS, len(self.steps))
+    def _cells(self, variant: str) -> list[dict]:
+        spans = distinct_spans(self.spans, self.depth)
         thresholds = {span: find_thresholds(self._scores(blocks.start), self.toxic) for span, blocks in spans.items()}
         # Neighbours differ in both: a span's thresholds are as far apart as the spans are many.
-        cells = [
-            {"span": span, "threshold": found[(row + column) % len(found)]}
+        return [
+            {"span": span, "threshold": choices[(row + column) % len(choices)]}
             for row in range(max(map(len, thresholds.values())))
-            for column, (span, found) in enumerate(thresholds.items())
+            for column, (span, choices) in enumerate(thresholds.items())
         ]
-        return alternating(cells, trials, strongest=STRONGEST, weakest=WEAKEST)
 
-    @contextmanager
-    def applied(self, chat_model: ChatModel, setting: dict) -> Iterator[None]:
-        """Hook the model and the span's block outputs; the hooks come off when the block ends."""
-        if not setting["strength"]:
-            yield
-            return
-        blocks = blocks_of(SPANS[setting["span"]], len(self.steps))
+    def _steered(self, chat_model: ChatModel, setting: dict) -> AbstractContextManager:
+        blocks = self._blocks(setting)
         references = {site: self.references[site] for site in self._scored(blocks.start)}
         classifier = _Classifier(chat_model, references, setting["threshold"])
-        changes = {
-            block + 1: _pushing(torch.from_numpy(setting["strength"] * self.steps[block + 1]), classifier)
-            for block in blocks
-        }
-        with changed_residuals(chat_model, changes, before=classifier.decide):
-            yield
+        # The output of a block is the next site.
+        steps = {block + 1: torch.from_numpy(setting["strength"] * self.steps[block + 1]) for block in blocks}
+        changes = {site: _pushing(step, classifier) for site, step in steps.items()}
+        return changed_residuals(chat_model, changes, before=classifier.decide)
 
     def _scored(self, first: int) -> range:
-        return range(first + 1, len(self.steps) + 1)
+        return range(first + 1, self.depth + 1)
 
     def _scores(self, first: int) -> numpy.ndarray:
         return numpy.mean([self.cosines[site] for site in self._scored(first)], axis=0)
@@ -126,12 +105,15 @@ def read_transitions(
     mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
     marks = torch.zeros_like(mask)
     marks[:, -2:] = 1
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
     capture = Capture(outputs=False, blocks=True, positions="all")
     with torch.no_grad(), recording(chat_model, capture) as recorder:
         recorder.start(list(range(len(tokens))), marks)
         chat_model.model(
-            input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=1
+            input_ids=tokens,
+            attention_mask=mask,
+            position_ids=token_positions(mask),
+            use_cache=False,
+            logits_to_keep=1,
         )
     return {site: rows[0::2] - rows[1::2] for site, rows in residuals_of(recorder.collected()).items()}
 
@@ -151,14 +133,9 @@ def find_thresholds(scores: numpy.ndarray, toxic: numpy.ndarray) -> list[float]:
         Of training rows; a row at or above the threshold is called unsafe.
     toxic : ndarray of bool, shape (n,)
     """
-    ordered = numpy.unique(scores.astype(numpy.float64))
-    candidates = (ordered[1:] + ordered[:-1]) / 2 if len(ordered) > 1 else ordered
-    unsafe = scores >= candidates[:, None]
-    accuracy = unsafe[:, toxic].mean(1) + (~unsafe[:, ~toxic]).mean(1)
-    winners = numpy.flatnonzero(accuracy >= accuracy.max() - 1e-9)
-    best = candidates[winners[len(winners) // 2]]
+    best, _ = best_threshold(scores, lambda below: below[:, ~toxic].mean(1) + (~below[:, toxic]).mean(1))
     quantiles = numpy.clip((scores < best).mean() + numpy.array(AROUND), 0, 1)
-    return list(dict.fromkeys([float(best), *numpy.quantile(scores, quantiles).tolist()]))
+    return list(dict.fromkeys([best, *numpy.quantile(scores, quantiles).tolist()]))
 
 
 class _Classifier:
@@ -171,11 +148,9 @@ class _Classifier:
         self.signs = torch.zeros(0)
 
     def decide(self, now: Pass, options: dict) -> None:
-        tokens = options["input_ids"]
-        # A pass that decodes, from the cache or over the whole text again, keeps its prompt's decision.
-        if now.last != tokens.shape[1] - 1:
+        if not now.is_prefill:
             return
-        transitions = read_transitions(self.chat_model, tokens, options.get("attention_mask"))
+        transitions = read_transitions(self.chat_model, options["input_ids"], options.get("attention_mask"))
         by_site = [cosines(transitions[site], reference) for site, reference in self.references.items()]
         self.signs = torch.from_numpy(numpy.where(numpy.mean(by_site, axis=0) >= self.threshold, 1.0, -1.0))
 
@@ -193,25 +168,11 @@ def _pushing(step: torch.Tensor, classifier: _Classifier) -> Change:
 def _training_transitions(training: TrainingData) -> dict[int, numpy.ndarray]:
     """As `read_transitions`, (n, d) by site, of all training rows."""
     prompts, length = training.rows["prompt"].tolist(), len(_agreement(training.chat_model))
-    after = read_exchange_activations(
-        training.chat_model,
-        prompts,
-        [WORD] * len(prompts),
-        capture=Capture(outputs=False, blocks=True, positions="all"),
-        batch_size=training.batch_size,
-        tokens="reply",
-    )
+    after = training.read(prompts, [WORD] * len(prompts), positions="all")
     # Nothing that follows changes a state, so the last prompt token's is the one that training already holds.
-    return {site: training.residuals[site] - rows[::length] for site, rows in residuals_of(after).items()}
+    return {site: rows - after[site][::length] for site, rows in training.residuals.items()}
 
 
 def _agreement(chat_model: ChatModel) -> list[int]:
     """Return the word's tokens, of which the first is used."""
-    return chat_model.tokenizer(WORD, add_special_tokens=False)["input_ids"]
-
-
-def _shortcoming(training: TrainingData) -> str:
-    if not {1, -1} <= set(training.benign):
-        return "one class"
-    finite = all(numpy.isfinite(rows).all() for rows in training.residuals.values())
-    return "" if finite else "non-finite residuals"
+    return encode_replies(chat_model, [WORD])[0]

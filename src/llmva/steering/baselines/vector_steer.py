@@ -1,7 +1,6 @@
 """VectorSteer: add a multiple of an answered-minus-refused direction to the residual stream."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import numpy
 import torch
@@ -9,85 +8,54 @@ import torch
 from llmva.core.provenance import random_generator
 from llmva.models.chat_model import ChatModel
 from llmva.steering.base import TrainingData
-from llmva.steering.residual import Change, add_where, changed_residuals
-from llmva.steering.search import alternating_variants, blocks_of, distinct_spans, in_turn, unsteered
+from llmva.steering.residual import Change, ResidualMethod, add_where, changed_residuals
+from llmva.steering.search import in_turn
 
 MEAN_DIFFERENCE, READING_VECTOR = VARIANTS = ("mean difference", "reading vector")
-# Shares of the depth that are steered; real models differ too much in depth for block numbers.
-SPANS = {"all": (0.0, 1.0), "early": (0.0, 0.5), "middle": (0.25, 0.75), "late": (0.5, 1.0)}
-WEAKEST, STRONGEST = 0.02, 1.5
 
 
-class VectorSteer:
+class VectorSteer(ResidualMethod):
     """Steering by one vector per block, in two variants.
 
     `mean difference` adds the difference of means at block inputs, at the prompt's positions. `reading vector`
     is representation engineering (RepE, Zou et al. 2023): the first principal component of differences of pairs,
-    added to block outputs at all positions, of the prompt and of what is generated.
+    added to block outputs at all positions, of the prompt and of what is generated. Both are computed from the
+    last prompt token's residual.
 
     A strength of 1 adds a vector as long as the mean residual at that site, so that strengths carry over
-    between blocks and families. Positive strengths push towards answering.
+    between blocks and families. Positive strengths push towards answering; both signs are tried.
 
     Attributes
     ----------
     steps : dict of str to dict of int to ndarray
         By variant and site: the vector that strength 1 adds, (d,) float32.
-    depth : int
-        Number of blocks.
-    outcome : str
-        `fitted`, or why there is nothing to steer with.
     """
 
     name = "VectorSteer"
     version = 2
-    finetunes = False
-    hooks = True
+    variants = VARIANTS
+    spans = {"all": (0.0, 1.0), "early": (0.0, 0.5), "middle": (0.25, 0.75), "late": (0.5, 1.0)}
+    weakest, strongest = 0.02, 1.5
 
-    def __init__(self) -> None:
-        self.steps: dict[str, dict[int, numpy.ndarray]] = {}
-        self.depth = 0
-        self.outcome = "not fitted"
-
-    def fit(self, training: TrainingData) -> None:
-        """Compute both variants' vectors from the last prompt token's residual at every site.
-
-        Verdicts of one class give no vector; the outcome says so, and the search space is then the
-        unsteered model alone.
-        """
+    def _fit(self, training: TrainingData) -> None:
         labels = training.answered
-        self.outcome = "fitted" if {1, -1} <= set(labels.tolist()) else "one class"
-        if self.outcome != "fitted":
-            return
         pairs = draw_pairs(labels, training.seed)
-        self.depth = len(training.residuals) - 1
         self.steps = {
             MEAN_DIFFERENCE: {site: relative_difference(rows, labels) for site, rows in training.residuals.items()},
             READING_VECTOR: {site: relative_reading(rows, *pairs) for site, rows in training.residuals.items()},
         }
 
-    def search_space(self, trials: int) -> list[dict]:
-        """Return for each variant the unsteered model, then strengths along which signs and spans take turns.
+    def _cells(self, variant: str) -> list[dict]:
+        return in_turn(self._span_cells(), [{"sign": 1}, {"sign": -1}])
 
-        The variants share the trials.
-        """
-        if self.outcome != "fitted":
-            return unsteered(VARIANTS)
-        spans = [{"span": span} for span in distinct_spans(SPANS, self.depth)]
-        cells = in_turn(spans, [{"sign": 1}, {"sign": -1}])
-        return alternating_variants(dict.fromkeys(VARIANTS, cells), trials, strongest=STRONGEST, weakest=WEAKEST)
-
-    @contextmanager
-    def applied(self, chat_model: ChatModel, setting: dict) -> Iterator[None]:
-        """Hook the span's blocks; the hooks come off when the block ends."""
+    def _steered(self, chat_model: ChatModel, setting: dict) -> AbstractContextManager:
         reading = setting["variant"] == READING_VECTOR
-        blocks = blocks_of(SPANS[setting["span"]], len(chat_model.blocks)) if setting["strength"] else ()
-        # The output of a block is the next site.
-        steps = {
-            block + reading: setting["strength"] * self.steps[setting["variant"]][block + reading] for block in blocks
-        }
-        changes = {site: _adding(torch.from_numpy(step), generated=reading) for site, step in steps.items()}
-        with changed_residuals(chat_model, changes):
-            yield
+        changes = {}
+        for block in self._blocks(setting):
+            site = block + reading  # The output of a block is the next site.
+            step = torch.from_numpy(setting["strength"] * self.steps[setting["variant"]][site])
+            changes[site] = _adding(step, generated=reading)
+        return changed_residuals(chat_model, changes)
 
 
 def relative_difference(features: numpy.ndarray, labels: numpy.ndarray) -> numpy.ndarray:
