@@ -225,6 +225,8 @@ def test_the_totals_agree_with_the_boxes_and_with_each_other():
     least, most = (sum(limits) for limits in zip(*times, strict=True))
     assert "from nothing half an hour" in shown["table2"][1]
     assert least <= 1800 <= most
+    code = (ROOT / "src" / "llmva" / "commands" / "align.py").read_text(encoding="utf-8")
+    assert "three minutes for a tiny model" in code and duration(boxes["14"]) == (180, 180)
     assert "2 hours" in shown["all"][1] and "in two hours from nothing" in read_readme()
 
 
