@@ -53,7 +53,7 @@ FIGURES := $(addprefix figure,1 2 3 4 5 6 7 8 9 10 11 12 13)
 
 help: ## this text
 	@echo "make <target> [MODELS='tiny-llama tiny-qwen2-s1'] [PYTHON=path/to/python]"
-	@echo "Costs: two CPU cores, nothing cached; a second run takes seconds."
+	@echo "A cost is that of the notebook behind the target, beside two other studies, once those before it are done; a second run takes seconds."
 	@grep -hE '^[a-z0-9-]+( [a-z0-9-]+)*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  %-28s %s\n", $$1, $$2}'
 
 env: $(ENV) ## make .venv with the pinned packages (3 min; needs Python 3.11 or newer)
@@ -113,27 +113,27 @@ $(foreach m,$(filter tiny-%,$(ALL_RUNS)),$(eval runs/$(m)/00_start_here/manifest
 papermill_params/%.yaml: | $(ENV)
 	@$(PYTHON) -m llmva.core.params $*
 
-table1 table2: $(call seeded,05_main_results) ## Tables 1, 2: every method, both failures, intervals (half an hour per model)
-table3: $(call seeded,03_layer_selection) ## Table 3: L_select (6 min per model)
+table1 table2: $(call seeded,05_main_results) ## Tables 1, 2: every method, both failures, intervals (11 to 15 min per model; from nothing half an hour)
+table3: $(call seeded,03_layer_selection) ## Table 3: L_select (2 min per model)
 table4: $(call seeded,10_transferability) ## Table 4: five unseen sets (with Table 2)
 headlines: $(call seeded,06_utility) $(call seeded,10_transferability) ## the paper's claims in numbers, and whether they hold here (with Table 2)
-figure1 figure9: $(call seeded,01_orthogonality) ## Figures 1, 9: angles and their nulls (4 min per model)
-figure2: $(call manifests,02_svm_identification) ## Figure 2: projections (4 min per model)
-figure3: $(call manifests,04_alignment_loop) ## Figure 3: the plane of both decisions (7 min per model)
+figure1 figure9: $(call seeded,01_orthogonality) ## Figures 1, 9: angles and their nulls (30 s per model)
+figure2: $(call manifests,02_svm_identification) ## Figure 2: projections (20 s per model)
+figure3: $(call manifests,04_alignment_loop) ## Figure 3: the plane of both decisions (4 min per model)
 figure4: $(ENV) ## Figure 4: the framework, drawn by code (5 s)
 figure5: $(call seeded,06_utility) ## Figure 5: utility kept (with Table 2)
 figure6: $(call manifests,07_ablation_angle) ## Figure 6: distorted vectors (10 min per model)
-figure7 figure12: $(call manifests,08_ablation_iterations) ## Figures 7, 12: iterations (7 min per model)
-figure8: $(call manifests,09_ablation_layers) ## Figure 8: number of sublayers (13 min per model)
-figure10: $(call manifests,03_layer_selection) ## Figure 10: scores of the sublayers (6 min per model)
-figure11: $(call manifests,11_judges) ## Figure 11: two judges against one (13 min per model)
-utility: figure5 ## the table behind Figure 5
+figure7 figure12: $(call manifests,08_ablation_iterations) ## Figures 7, 12: iterations (3 min per model)
+figure8: $(call manifests,09_ablation_layers) ## Figure 8: number of sublayers (2 min per model)
+figure10: $(call manifests,03_layer_selection) ## Figure 10: scores of the sublayers (2 min per model)
+figure11: $(call manifests,11_judges) ## Figure 11: two judges against one (2 min per model)
+utility: figure5 ## the table behind Figure 5 (with Table 2)
 	@$(PYTHON) -m llmva.paper.tables utility --models $(MODELS) --seeds $(SEEDS)
-judges noise shortcuts: $(call manifests,11_judges) ## tables of the controls: judges' agreement, gibberish, templates (13 min per model)
+judges noise shortcuts: $(call manifests,11_judges) ## tables of the controls: judges' agreement, gibberish, templates (2 min per model)
 	@$(PYTHON) -m llmva.paper.tables $@ --models $(MODELS)
-draws: $(call drawn,05_main_results) ## Table 2's spread over seeds of the study, of two organisms (half an hour per study)
+draws: $(call drawn,05_main_results) ## Table 2's spread over seeds of the study, of two organisms (11 to 15 min per study)
 	@$(PYTHON) -m llmva.paper.tables $@ --models $(STUDIES)
-figure13 ridge: fresh ## LLM-VA-R on fresh organisms, taken apart (12 organisms, half an hour each)
+figure13 ridge: fresh ## LLM-VA-R on fresh organisms, taken apart: 12 organisms (14 min per model)
 
 $(TABLES):
 	@$(PYTHON) -m llmva.paper.tables $@ --models $(MODELS) --seeds $(SEEDS)
@@ -143,7 +143,7 @@ figure13:
 	@$(PYTHON) -m llmva.paper.figures $@ --models $(FRESH)
 ridge:
 	@$(PYTHON) -m llmva.paper.tables $@ --models $(FRESH)
-fresh: $(FRESH:%=runs/%/13_ridge_edit/manifest.json) ## notebook 13 on FRESH, seeds that no choice was made on
+fresh: $(FRESH:%=runs/%/13_ridge_edit/manifest.json) ## notebook 13 on FRESH, seeds that no choice was made on (14 min per model)
 
 any_fresh = $(wildcard $(FRESH:%=results/%/ridge.csv))
 any_drawn = $(wildcard $(DRAWS:%=results/%/table2.csv))
@@ -170,11 +170,11 @@ plan: $(ENV) ## MODEL=<name or folder> [GPU=A100-80] [DATA=<csv>] [JUDGE=<folder
 data: $(ENV) ## OUT=data/paper [RELEASED=folder] [SETS='nq xstest']: a study's data folder from the public sets
 	@$(PYTHON) -m llmva.prompts.public '$(or $(OUT),data/paper)' $(if $(RELEASED),--released '$(RELEASED)') $(if $(SETS),--only $(SETS))
 
-align: $(ENV) ## MODEL=<folder> [DATA=<csv>] [JUDGE=<folder> [MAPPING=refusal]] [METHOD=LLM-VA] [CHECKPOINT=1] [OUT=<folder>]: align a model of your own
+align: $(ENV) ## MODEL=<folder> [DATA=<csv>] [JUDGE=<folder> [MAPPING=refusal]] [METHOD=LLM-VA] [CHECKPOINT=1] [OUT=<folder>]: align a model of your own (3 min per tiny model)
 	@$(PYTHON) -m llmva.commands.align $(if $(MODEL),--model '$(MODEL)') $(if $(DATA),--data '$(DATA)') $(if $(OUT),--out '$(OUT)') \
 	  $(if $(JUDGE),--judge '$(JUDGE)') $(if $(MAPPING),--mapping '$(MAPPING)') $(if $(METHOD),--method '$(METHOD)') $(if $(CHECKPOINT),--checkpoint) $(ALIGN_OPTIONS)
 
-compare: $(ENV) ## OUT=<folder that align made>: a notebook to talk to the original and the aligned model side by side
+compare: $(ENV) ## OUT=<folder that align made>: a notebook to talk to the original and the aligned model side by side (loads the model once)
 	@$(PYTHON) -m llmva.commands.compare $(if $(OUT),'$(OUT)')
 
 standard: $(ENV) ## OUT=<folder that align made> [MOST=200]: GLUE and GSM8K as lm-evaluation-harness has them, before and after (needs the hub)

@@ -22,20 +22,27 @@ each = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_t
 
 
 def unit_of(path: Path) -> str:
-    """Return a module's name in the table of floors; a package is one unit."""
+    """Return the package that a module is in, as the table of floors names it; or the module, if it is in none."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return f"{parts[0]}/" if parts[0] in PACKAGES else parts[0]
 
 
 def read_floors() -> list[list[str]]:
-    """Return the modules on each floor, as the README's table has them."""
-    rows = re.findall(r"^\| (\d+) \| ([^|]+) \|", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    """Return the packages on each floor, as the README's table has them."""
+    rows = re.findall(r"^\| (\d+) \| ([^|]+) \|", README, flags=re.MULTILINE)
     assert [int(number) for number, _ in rows] == list(range(len(rows)))
-    return [re.findall(r"`([a-z_0-9]+/?)`", modules) for _, modules in rows]
+    return [re.findall(r"`([a-z_0-9]+/)`", packages) for _, packages in rows]
 
 
+def read_order(package: str) -> list[str]:
+    """Return the order in which README's table has a package's modules to be read."""
+    chain = re.search(rf"^\| \d+ \| [^|]*`{package}/`[^|]*\|[^|]*?((?:`\w+` -> )+`\w+`)", README, flags=re.MULTILINE)
+    return re.findall(r"`(\w+)`", chain.group(1))
+
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 FLOORS = read_floors()
-FLOOR_OF = {module: number for number, modules in enumerate(FLOORS) for module in modules}
+ORDER = [package for packages in FLOORS for package in packages]
 
 
 def imports_of(path: Path) -> list[str]:
@@ -55,19 +62,36 @@ def imports_of(path: Path) -> list[str]:
 # Floors
 
 
-def test_the_table_of_floors_names_every_module_once():
-    named = [module for modules in FLOORS for module in modules]
-    assert len(named) == len(set(named))
-    assert set(named) == {unit_of(path) for path in MODULES} - {"__init__"}
+def test_the_table_of_floors_names_every_package_once():
+    assert sorted(ORDER) == [f"{package}/" for package in PACKAGES]
+
+
+def test_every_module_is_in_a_package():
+    assert {path.name for path in PACKAGE.glob("*.py")} == {"__init__.py"}
+    assert {path.parent.relative_to(PACKAGE).parts[:1] for path in MODULES} == {(), *((name,) for name in PACKAGES)}
 
 
 @each
-def test_a_module_imports_from_below_or_from_its_left_on_the_same_floor(path):
+def test_a_module_imports_from_floors_above_it_or_from_its_left(path):
     unit = unit_of(path)
-    order = [module for modules in FLOORS for module in modules]
-    # A module that the table forgets may import nothing.
-    allowed = set(order[: order.index(unit)]) if unit in order else set()
+    # The face of the library is in no package, and may import nothing.
+    allowed = set(ORDER[: ORDER.index(unit)]) if unit in ORDER else set()
     assert set(imports_of(path)) <= allowed
+
+
+def test_the_packages_have_no_circle():
+    require_no_circle(
+        {f"{package}/": {unit for path in (PACKAGE / package).rglob("*.py") for unit in imports_of(path)}
+         for package in PACKAGES}
+    )  # fmt: skip
+
+
+def test_the_method_is_read_in_the_order_that_the_table_gives():
+    order = read_order("method")
+    assert len(order) == 5
+    for number, name in enumerate(order):
+        needed = modules_imported(PACKAGE / "method" / f"{name}.py")
+        assert not needed & {f"llmva.method.{later}" for later in order[number:]}, name
 
 
 def test_the_check_of_imports_sees_them(tmp_path, monkeypatch):
@@ -80,9 +104,19 @@ def test_the_check_of_imports_sees_them(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_there_is_no_circle_inside_a_package(package):
-    waiting = {module_name(path): modules_imported(path) for path in (PACKAGE / package).rglob("*.py")}
-    waiting = {name: (needed & waiting.keys()) - {name} for name, needed in waiting.items()}
+def test_a_package_has_no_circle_inside(package):
+    inner = {module_name(path): modules_imported(path) for path in (PACKAGE / package).rglob("*.py")}
+    require_no_circle({name: (needed & inner.keys()) - {name} for name, needed in inner.items()})
+
+
+def test_the_check_of_circles_sees_one():
+    require_no_circle({"a": {"b"}, "b": set()})
+    with pytest.raises(AssertionError, match="a circle among"):
+        require_no_circle({"a": {"b"}, "b": {"c"}, "c": {"b"}})
+
+
+def require_no_circle(waiting: dict[str, set[str]]) -> None:
+    """Take away, again and again, what needs nothing that is left."""
     while waiting:
         free = {name for name, needed in waiting.items() if not needed & waiting.keys()}
         assert free, f"a circle among {sorted(waiting)}"

@@ -1,120 +1,243 @@
-"""The README's numbers are those of the committed tables."""
+"""README's numbers are those of the committed tables, its paths exist, and each cost stands in one notebook's box."""
 
 import re
 
 import nbformat
 import pandas
+import pytest
+from prose import changed_at_each_number, count_in_words, unchecked_numbers
 from test_committed import committed  # noqa: F401
 
 from llmva.core import paths
 from llmva.core.paths import ROOT
 from llmva.paper.tables import TABLES
 
-TASKS = ("cola", "mnli", "rte", "mrpc", "sst", "gsm", "mean")
+SHOWN = ["Original", "AlphaSteer+", "Fine-tuning", "LLM-VA", "LLM-VA-R"]
 
 
-def mean_rows(folder):
-    """One row per printed method: the means over models and seeds, and the worst run."""
+def read_readme() -> str:
+    return (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def read_results_section() -> str:
+    """Return what README says of results: the picture's caption, the table and the findings."""
+    text = read_readme()
+    return text[: text.index("```sh")] + text[text.index("## What comes out") : text.index("## Content note")]
+
+
+# Numbers
+
+
+def table_rows(folder) -> list[str]:
+    """Return README's table, a row per method: averages over models and seeds, and the worst run."""
     table2, table4 = (pandas.read_csv(folder / f"{name}.csv").set_index(["model", "method"]) for name in
                       ("table2", "table4"))  # fmt: skip
     kept = pandas.read_csv(folder / "utility.csv").set_index(["model", "method", "task"])["kept"]
-    for method in table2.loc["mean"].index:
-        if "(" in method and not method.startswith("LLM-VA"):
-            continue
+    rows = []
+    for method in SHOWN:
         row, transfer = table2.loc["mean", method], table4.loc["mean", method]
         cells = [f"{row['strict_f1']:.3f} [{row['strict_f1_low']:.3f}, {row['strict_f1_high']:.3f}]",
                  f"{row['strict_f1_worst']:.3f}", f"{row['f1']:.3f}", f"{100 * row['degenerate']:.1f} %",
                  f"{transfer['strict_f1']:.3f}", f"{kept['mean', method, 'mean']:.2f}",
                  f"{kept['mean', method, 'gsm']:.2f}"]  # fmt: skip
-        yield f"| {method} | {' | '.join(cells)} |"
+        rows.append(f"| {method} | {' | '.join(cells)} |")
+    return rows
 
 
-def test_every_row_stands_in_the_readme(committed):  # noqa: F811
-    text = (paths.ROOT / "README.md").read_text(encoding="utf-8")
-    rows = list(mean_rows(committed / "tables"))
-    assert len(rows) >= 14
-    for row in rows:
-        assert row in text
-
-
-def test_no_old_row_is_left_in_the_readme(committed):  # noqa: F811
-    text = (paths.ROOT / "README.md").read_text(encoding="utf-8")
-    section = text[text.index("## What comes out") : text.index("## Content note")]
-    shown = [line for line in section.splitlines() if line.startswith("| ") and " [" in line and "Method" not in line]
-    assert shown == list(mean_rows(committed / "tables"))
-
-
-def test_the_noised_model_is_on_record(committed):  # noqa: F811
-    noise = pandas.read_csv(committed / "results" / "tiny-llama" / "noise.csv").set_index("metric")["value"]
-    loose, strict, broken = (noise[f"{name}.1.0"] for name in ("f1", "strict_f1", "degenerate"))
-    text = (paths.ROOT / "README.md").read_text(encoding="utf-8")
-    told = f"loose F1 is {loose:.3f}, strict F1 {strict:.3f}, and {100 * broken:.0f} % of the replies are broken"
-    assert told in text
-    table = pandas.read_csv(committed / "tables" / "table2.csv").set_index(["model", "method"])
-    share = table.loc[("mean", "LLM-VA (released code)"), "degenerate"]
-    assert f"takes models of whose replies {100 * share:.0f} % are broken on average" in text
-
-
-WORDS = (
-    "no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
-)  # fmt: skip
-
-
-def test_how_the_papers_loop_fares_is_told_as_it_is(committed):  # noqa: F811
-    runs = pandas.read_csv(committed / "tables" / "table2_seeds.csv")
-    scores = runs[runs["method"] == "LLM-VA"].set_index("model")["strict_f1"]
-    high, middle = scores[scores > 0.9], scores[scores.between(0.7, 0.9)]
-    families = scores.groupby(scores.index.str.replace(r"-s\d+$", "", regex=True))
-    spread, between = families.std(), families.mean().std()
-    text = (paths.ROOT / "README.md").read_text(encoding="utf-8")
-    assert len(runs["model"].unique()) == 18
-    assert (
-        f"In {WORDS[len(high)]} of the eighteen runs it reaches a strict F1 above 0.9, in {WORDS[len(middle)]} more "
-        f"one of {middle.min():.2f} to {middle.max():.2f}; in the other {WORDS[18 - len(high) - len(middle)]} it"
-    ) in text
-    assert f"(a standard deviation of {spread.min():.2f} to {spread.max():.2f} against {between:.2f})" in text
-    broken = runs[runs["method"] == "LLM-VA (released code)"]["degenerate"]
-    assert f"most of them in {WORDS[(broken > 0.1).sum()]} of the eighteen runs" in text
-
-
-def score_of(folder, slug):
-    """Return the paper's loop's strict F1 in a study."""
-    rows = pandas.read_csv(folder / "results" / slug / "table2.csv")
-    return rows.loc[(rows["method"] == "LLM-VA") & (rows["metric"] == "strict_f1"), "value"].item()
-
-
-def test_the_spread_over_seeds_of_the_study_is_on_record(committed):  # noqa: F811
-    qwen, llama = ([score_of(committed, f"tiny-{name}{end}") for end in ("", "-draw1")] for name in ("qwen2", "llama"))
-    assert f"{llama[0]:.2f}" == f"{llama[1]:.2f}"
-    told = f"moves it from {qwen[0]:.3f} to {qwen[1]:.3f} on tiny-qwen2, and leaves it at {llama[0]:.2f} on tiny-llama"
-    assert told in (paths.ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def told_of_fresh(folder):
-    """Return the sentence on the organisms that no choice was made on."""
-    table = pandas.read_csv(folder / "ridge.csv").set_index("method")
-    ours, paper, tuned = table.loc["LLM-VA-R"], table.loc["LLM-VA"], table.loc["Fine-tuning"]
-    scores = [f"{row['test_strict_f1_mean']:.3f} (worst {row['test_strict_f1_worst']:.3f})" for row in (ours, paper)]
+def caption(folder) -> str:
+    """Return the sentence on the picture: replies of one organism before and after the paper's loop."""
+    rows = pandas.read_csv(folder / "results" / "tiny-qwen2" / "figure3.csv")
+    rows = rows[rows["metric"] == rows["metric"].iloc[0]]
+    before, after = (rows[rows["method"] == method]["group"].value_counts() for method in ("Original", "LLM-VA"))
     return (
-        f"On {int(ours['studies'])} organisms of seeds that no choice was made on, its strict F1 is {scores[0]}, "
-        f"beside {scores[1]} of LLM-VA and {tuned['test_strict_f1_mean']:.3f} of fine-tuning; "
-        f"{ours['transfer_strict_f1_mean']:.3f} on unseen sets; and {ours['kept_mean']:.3f} of the utility is kept."
+        f"Of {before.sum()} validation prompts it answers {before['jailbreak']} toxic ones before and "
+        f"{after['jailbreak']} after, and refuses {before['over-refusal']} benign ones before and "
+        f"{after['over-refusal']} after; {after['broken reply']} replies break."
     )
 
 
-def test_the_fresh_organisms_are_on_record(committed):  # noqa: F811
-    assert told_of_fresh(committed / "tables") in (paths.ROOT / "README.md").read_text(encoding="utf-8")
+def size_of_a_run(folder) -> str:
+    """Return how many prompts and runs the table averages over."""
+    test, unseen = (pandas.read_csv(folder / "tables" / f"{name}_seeds.csv") for name in ("table2", "table4"))
+    assert test["model"].nunique() == 18
+    return f"a run has {test['n'].unique().item()} test prompts and {unseen['n'].unique().item()} of unseen sets"
+
+
+def fate_of_the_papers_loop(folder) -> str:
+    """Return in how many runs the paper's loop does well."""
+    runs = pandas.read_csv(folder / "tables" / "table2_seeds.csv")
+    scores = runs[runs["method"] == "LLM-VA"].set_index("model")["strict_f1"]
+    high, middle = scores[scores > 0.9], scores[scores.between(0.7, 0.9)]
+    return (
+        f"in {count_in_words(len(high))} of the eighteen runs it reaches a strict F1 above 0.9, in "
+        f"{count_in_words(len(middle))} more one of {middle.min():.2f} to {middle.max():.2f}, and in the other "
+        f"{count_in_words(18 - len(high) - len(middle))} it finds little"
+    )
+
+
+def confirmed_on_fresh_organisms(folder) -> str:
+    """Return the sentence on the organisms that no choice was made on."""
+    table = pandas.read_csv(folder / "tables" / "ridge.csv").set_index("method")
+    ours, paper, tuned = table.loc["LLM-VA-R"], table.loc["LLM-VA"], table.loc["Fine-tuning"]
+    scores = [f"{row['test_strict_f1_mean']:.3f} (worst {row['test_strict_f1_worst']:.3f})" for row in (ours, paper)]
+    return (
+        f"on {int(ours['studies'])} organisms of seeds that no choice was made on, its strict F1 is {scores[0]}, "
+        f"beside {scores[1]} of LLM-VA and {tuned['test_strict_f1_mean']:.3f} of fine-tuning, "
+        f"and it keeps {ours['kept_mean']:.3f} of the utility."
+    )
+
+
+def noise_on_the_weights(folder) -> str:
+    """Return what loose and strict F1 make of a model that is only noise."""
+    rows = pandas.read_csv(folder / "results" / "tiny-llama" / "noise.csv")
+    noised = rows[rows["noise"] == 1.0].set_index("metric")["value"]
+    return (
+        f"loose F1 is {noised['f1']:.3f}, strict F1 {noised['strict_f1']:.3f}, "
+        f"and {100 * noised['degenerate']:.0f} % of the replies are broken"
+    )
+
+
+SENTENCES = (caption, size_of_a_run, fate_of_the_papers_loop, confirmed_on_fresh_organisms, noise_on_the_weights)
+
+
+@pytest.mark.parametrize("sentence", SENTENCES, ids=lambda sentence: sentence.__name__)
+def test_a_sentence_of_the_readme_is_what_committed_files_say(committed, sentence):  # noqa: F811
+    assert sentence(committed) in read_readme()
+
+
+def test_the_table_of_the_readme_has_exactly_these_rows(committed):  # noqa: F811
+    shown = [line for line in read_results_section().splitlines() if line.startswith("| ") and "Method" not in line]
+    assert shown == table_rows(committed / "tables")
+
+
+def test_no_number_of_the_results_is_unchecked(committed):  # noqa: F811
+    fragments = [sentence(committed) for sentence in SENTENCES] + table_rows(committed / "tables")
+    text = read_results_section()
+    assert not unchecked_numbers(text, fragments)
+    copies = changed_at_each_number(text)
+    assert len(copies) > 50
+    assert all(unchecked_numbers(copy, fragments) for copy in copies)
 
 
 def test_every_table_is_named_in_the_readme():
-    text = (paths.ROOT / "README.md").read_text(encoding="utf-8")
-    assert all(f"`{item}`" in text for item in TABLES)
+    assert all(f"`{item}`" in read_readme() for item in TABLES)
+
+
+# Places
 
 
 def test_the_first_notebook_has_the_same_map_as_the_readme():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    table = readme[readme.index("| Item of the paper |") :].split("\n\n")[0]
-    first = nbformat.read(ROOT / "notebooks" / "00_start_here.ipynb", as_version=4)
+    table = read_map()
+    first = nbformat.read(paths.NOTEBOOKS / "00_start_here.ipynb", as_version=4)
     assert any(table in cell.source for cell in first.cells if cell.cell_type == "markdown")
     named = set(re.findall(r"`(\d\d_\w+)`", table))
-    assert named == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert named == {path.stem for path in paths.NOTEBOOKS.glob("*.ipynb")}
+
+
+def read_map() -> str:
+    """Return README's table of items, notebooks and targets."""
+    text = read_readme()
+    return text[text.index("| Item of the paper |") :].split("\n\n")[0]
+
+
+@pytest.mark.parametrize("page", ["README.md", "DEVIATIONS.md", "STYLE.md"])
+def test_what_a_page_links_to_or_names_exists(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = re.findall(r"\]\(([\w./-]+)\)", text)
+    for path in re.findall(r"`([a-z_]+/[\w./]*\w\.py)`", text):
+        # Paths inside the library are named without its folder.
+        named.append(path if path.split("/")[0] in ("src", "tests") else f"src/llmva/{path.removeprefix('llmva/')}")
+    named += [f"src/{module.replace('.', '/')}.py" for module in re.findall(r"-m (llmva[\w.]+)", text)]
+    assert not [path for path in named if not (ROOT / path).is_file()]
+
+
+def test_the_makefile_has_the_targets_that_the_readme_names():
+    in_map = [cell.split()[0] for row in read_map().splitlines()[2:] for cell in re.findall(r"`([^`]+)`", row)[1:]]
+    commands = re.findall(r"`([^`\n]+)`|^(make .*)$", read_readme(), flags=re.MULTILINE)
+    named = [re.search(r"make (?:-j2 )?([a-z0-9]+)", "".join(command)) for command in commands]
+    assert in_map
+    assert {*in_map, *(found.group(1) for found in named if found)} <= read_help().keys()
+
+
+# Costs: the boxes have them, `make help` repeats them, README has totals alone.
+
+# Targets that name no notebook in their rule but run one, or read what one writes.
+BEHIND = {"utility": "06", "figure13": "13", "ridge": "13", "align": "14", "compare": "15", "bench": "16"}
+SECONDS = {"s": 1, "min": 60, "hour": 3600, "hours": 3600}
+
+
+def read_boxes() -> dict[str, str]:
+    """Return the cost in each notebook's box, by the notebook's number."""
+    boxes = {}
+    for path in paths.NOTEBOOKS.glob("*.ipynb"):
+        first = nbformat.read(path, as_version=4).cells[0].source
+        boxes[path.name[:2]] = re.search(r"^\| Cost \| (.+) \|$", first, flags=re.MULTILINE).group(1)
+    return boxes
+
+
+def read_help() -> dict[str, tuple[str, str]]:
+    """Return each target's rule and what `make help` says in its last brackets, "" where it has none."""
+    shown = {}
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for targets, rule, text in re.findall(r"^([a-z0-9 -]+):(.*)## (.*)$", makefile, flags=re.MULTILINE):
+        cost = re.search(r".*\(([^()]*)\)", text)
+        shown |= {target: (rule, cost.group(1) if cost else "") for target in targets.split()}
+    return shown
+
+
+def duration(text: str) -> tuple[float, float] | str:
+    """Return the shortest and the longest time that a cost begins with, in seconds, or its words up to a comma."""
+    found = re.match(r"(\d+)(?: to (\d+))? (s|min|hours?)\b", text.replace("half an hour", "30 min"))
+    if not found:
+        return re.split(r"[;,]", text)[0]
+    least, most, unit = found.groups()
+    return int(least) * SECONDS[unit], int(most or least) * SECONDS[unit]
+
+
+def notebook_behind(target: str, rule: str) -> str | None:
+    """Return the number of the notebook whose cost a target has."""
+    numbers = re.findall(r",(\d\d)_\w+\)", rule)
+    return BEHIND.get(target) or (numbers[0] if numbers else None)
+
+
+def test_make_help_has_the_costs_of_the_notebooks_boxes():
+    boxes = read_boxes()
+    behind = {target: (notebook_behind(target, rule), cost) for target, (rule, cost) in read_help().items()}
+    checked = {target: pair for target, pair in behind.items() if pair[0] and target not in ("all", "seeds")}
+    assert {number for number, _ in checked.values()} == boxes.keys() - {"00", "20"}
+    for target, (number, cost) in checked.items():
+        assert duration(cost) == duration(boxes[number]), target
+
+
+def test_every_target_of_the_readmes_map_has_its_notebooks_cost():
+    shown, boxes = read_help(), read_boxes()
+    for number, cell in re.findall(r"`(\d\d)_\w+` \| (.+) \|", read_map()):
+        for target in re.findall(r"`(\w+)`", cell):
+            rule, cost = shown[target]
+            # Figure 4 is drawn without its notebook, and `tables` and `figures` without notebook 20.
+            if target != "figure4" and number != "20":
+                assert duration(cost) == duration(boxes[number]), target
+
+
+def test_the_totals_agree_with_the_boxes_and_with_each_other():
+    shown, boxes = read_help(), read_boxes()
+    times = [duration(shown["organisms"][1])] + [duration(boxes[number]) for number in ("00", "01", "03", "04", "05")]
+    least, most = (sum(limits) for limits in zip(*times, strict=True))
+    assert "from nothing half an hour" in shown["table2"][1]
+    assert least <= 1800 <= most
+    code = (ROOT / "src" / "llmva" / "commands" / "align.py").read_text(encoding="utf-8")
+    assert "three minutes for a tiny model" in code and duration(boxes["14"]) == (180, 180)
+    assert "2 hours" in shown["all"][1] and "in two hours from nothing" in read_readme()
+
+
+def test_the_readme_has_no_cost_but_a_total():
+    prose = re.sub(r"```.*?```", "", read_readme(), flags=re.DOTALL)
+    times = re.findall(r"(?:\d+|half an|an|two|three) (?:s|min|minutes|hours?)\b", prose)
+    assert times == ["two hours"]
+
+
+def test_a_cost_that_differs_is_noticed():
+    assert duration("30 s per tiny model") == (30, 30) == duration("30 s per model")
+    assert duration("11 to 15 min per model") == (660, 900) != duration("11 to 14 min per model")
+    assert duration("half an hour, with nothing beside it") == duration("30 min")
+    assert duration("with Table 2; 15 s once notebook 05 is done") == "with Table 2"

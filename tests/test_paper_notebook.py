@@ -1,0 +1,319 @@
+"""Notebook 20: each number in its prose is the committed tables', or follows from results/.
+
+`CHECKS` lists, by the heading of a cell, which sentences are held to what. Whatever other number stands in a cell
+makes `test_no_number_is_unchecked` fail, and so does a number that changes in the prose or in a table.
+"""
+
+from shutil import copytree
+
+import nbformat
+import numpy
+import pandas
+import pytest
+from prose import changed_at_each_number, count_in_words, unchecked_numbers
+from test_committed import BASES, committed  # noqa: F401
+
+from llmva.core.paths import NOTEBOOKS
+from llmva.core.vocabulary import SAFETY_SETS
+
+RUNS = [f"{base}{seed}" for base in BASES for seed in ("", "-s1", "-s2")]
+
+
+class Committed:
+    """The committed tables and results."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def table(self, name: str) -> pandas.DataFrame:
+        """Return a table as it is."""
+        return pandas.read_csv(self.folder / "tables" / f"{name}.csv")
+
+    def averages(self, name: str, index: str = "method") -> pandas.DataFrame:
+        """Return a table's averages over models."""
+        table = self.table(name)
+        return table[table["model"] == "mean"].set_index(index)
+
+    def kept(self, method: str, task: str = "mean") -> float:
+        """Return the share of a task that a method keeps on average."""
+        return self.averages("utility", ["method", "task"]).loc[(method, task), "kept"]
+
+    def results(self, item: str, slugs: list[str]) -> pandas.DataFrame:
+        """Return an item's results of several models."""
+        return pandas.concat([pandas.read_csv(self.folder / "results" / slug / f"{item}.csv") for slug in slugs])
+
+    def by(self, key: str, item: str, slug: str) -> pandas.DataFrame:
+        """Return an item's results of one model: a row per value of a key column, a column per metric."""
+        rows = self.results(item, [slug]).dropna(subset=[key])
+        return rows.pivot_table(index=key, columns="metric", values="value", aggfunc="mean")
+
+
+def angles(files: Committed) -> list[str]:
+    """Figure 9's angles beside the middle 95 % of their own run's permutations."""
+    rows = files.results("figure9", RUNS).pivot_table(index=["model", "sublayer"], columns="metric", values="value")
+    below, above = rows["angle"] < rows["angle_null_low"], rows["angle"] > rows["angle_null_high"]
+    assert rows[["angle_random_low", "angle_random_high"]].mean().between(75, 105).all()
+    # The middle 95 % of n draws ends at order statistic 1 + 0.025 (n - 1), of n + 1 equally likely gaps.
+    chance = 2 * (1 + 0.025 * 49) / 51
+    return [
+        "near 90 degrees as a sign",
+        "Here they are near 90 too",
+        f"Of the {len(rows)} angles of single runs, {below.sum() + above.sum()} lie outside the middle 95 % of their "
+        f"own run's 50 permutations, {below.sum()} of them below it.",
+        f"By chance about {chance * len(rows):.0f} would, since a new draw leaves the middle 95 % of 50 in "
+        f"{100 * chance:.1f} % of all cases",
+        f"On average the angle is {rows['angle'].mean():.0f} degrees, and that of permuted labels "
+        f"{rows['angle_null_mean'].mean():.0f}: the two vectors are a little less orthogonal",
+    ]
+
+
+def marks(files: Committed) -> list[str]:
+    """Table 1's marks."""
+    table = files.table("table1").set_index("method").iloc[:, :4]
+    assert (table.loc[["LLM-VA", "LLM-VA-R"]] == "yes").all(axis=None)
+    assert not (table.loc[["SCANS", "CAST"], ["over_refusal_mitigated", "jailbreak_mitigated"]] == "yes").any(axis=None)
+    assert table.loc["VectorSteer", ["over_refusal_mitigated", "jailbreak_mitigated"]].tolist() == ["yes", "no"]
+    return ["LLM-VA has all four marks, as in the paper, and so has LLM-VA-R."]
+
+
+def main_results(files: Committed) -> list[str]:
+    """Table 2, its single runs, the unseen sets of Table 4, and other seeds of the study."""
+    seeds, table, unseen = files.table("table2_seeds"), files.averages("table2"), files.averages("table4")
+    scores = seeds[seeds["method"] == "LLM-VA"].set_index("model")["strict_f1"]
+    high, middle = scores[scores > 0.9], scores[scores.between(0.7, 0.9)]
+    families = scores.groupby(scores.index.str.replace(r"-s\d+$", "", regex=True))
+    qwen, llama = ([score_of_loop(files, f"tiny-{base}{end}") for end in ("", "-draw1")] for base in ("qwen2", "llama"))
+    released, strict = ("LLM-VA (released code)", "LLM-VA (released code, strict choice)")
+    broken = seeds[seeds["method"] == released]["degenerate"]
+    assert len(scores) == 18 and f"{llama[0]:.2f}" == f"{llama[1]:.2f}"
+    assert table["run_p"]["AlphaSteer+"] > 0.05 > table["run_p"]["Fine-tuning"]
+    assert table["degenerate"]["LLM-VA (guarded)"] < table["degenerate"]["LLM-VA"]
+    constant, vector, ablation = table["strict_f1"][["Answer everything", "VectorSteer", "Refusal ablation"]]
+    assert ablation < constant < vector
+    return [
+        f"In {count_in_words(len(high))} of the eighteen runs it reaches a strict F1 above 0.9, in "
+        f"{count_in_words(len(middle))} more one of {middle.min():.2f} to {middle.max():.2f}, and in the other "
+        f"{count_in_words(18 - len(high) - len(middle))} it",
+        f"(a standard deviation of {families.std().min():.2f} to {families.std().max():.2f} against "
+        f"{families.mean().std():.2f})",
+        f"moves it from {qwen[0]:.3f} to {qwen[1]:.3f} on tiny-qwen2, and leaves it at {llama[0]:.2f} on tiny-llama",
+        f"on test prompts ({table['strict_f1'][strict]:.3f} against {table['strict_f1']['LLM-VA']:.3f}), and better "
+        f"on the unseen sets ({unseen['strict_f1'][strict]:.3f} against {unseen['strict_f1']['LLM-VA']:.3f})",
+        f"takes models of whose replies {100 * table['degenerate'][released]:.0f} % are broken on average, most of "
+        f"them in {count_in_words((broken > 0.1).sum())} of the eighteen runs",
+        f"**Answering everything has an F1 of {constant:.3f}.** VectorSteer, tuned for F1, ends a little above it, at "
+        f"{vector:.3f}. Refusal ablation stays below it, at {ablation:.3f}, since",
+    ]
+
+
+def score_of_loop(files: Committed, slug: str) -> float:
+    """Return the paper's loop's strict F1 in a study."""
+    rows = files.results("table2", [slug])
+    return rows.loc[(rows["method"] == "LLM-VA") & (rows["metric"] == "strict_f1"), "value"].item()
+
+
+def utility(files: Committed) -> list[str]:
+    """Figure 5's utility: averages, single runs, and the paper's own."""
+    claims = files.table("headlines").groupby("claim")["paper"].first()
+    paper = {name: 100 * claims[f"{name} kept, at least the paper's"] for name in ("utility", "arithmetic")}
+    seeds = files.table("utility_seeds")
+    runs = seeds[seeds["task"] == "mean"].groupby("method")["kept"].agg(["min", "max"])
+    limits = [f"{100 * low:.0f} to {100 * high:.0f} %" for low, high in runs.loc[["AlphaSteer+", "VectorSteer"]].values]
+    return [
+        f"The paper keeps {paper['utility']:.0f} % on average and {paper['arithmetic']:.0f} % of arithmetic.",
+        f"Here LLM-VA keeps {100 * files.kept('LLM-VA'):.0f} % and {100 * files.kept('LLM-VA', 'gsm'):.0f} %, "
+        f"LLM-VA-R {100 * files.kept('LLM-VA-R'):.1f} % and {100 * files.kept('LLM-VA-R', 'gsm'):.1f} %.",
+        f"AlphaSteer+ ({100 * files.kept('AlphaSteer+'):.0f} %) and VectorSteer "
+        f"({100 * files.kept('VectorSteer'):.0f} %)",
+        f"their single runs keep {limits[0]} and {limits[1]}.",
+    ]
+
+
+def ablations(files: Committed) -> list[str]:
+    """Figures 6 and 12, by organism."""
+    turned = {base: files.by("degrees", "figure6", base)["strict_f1"] for base in BASES}
+    assert all(scores[90] - files.by("iteration", "figure12", base)["strict_f1"][0] < 0.005
+               for base, scores in turned.items())  # fmt: skip
+    falling = [base for base, scores in turned.items() if scores.is_monotonic_decreasing and scores[0] > 0.6]
+    rising = [base for base, scores in turned.items() if scores.max() - scores[0] > 0.02]
+    histories = {base: files.by("iteration", "figure12", base) for base in BASES}
+    best = {base: history["strict_f1"].idxmax() for base, history in histories.items()}
+    ends = {base: history.index.max() for base, history in histories.items()}
+    between = [best[base] for base in BASES if 0 < best[base] < ends[base]]
+    assert best["tiny-mistral"] == 0 and best["tiny-llama"] == ends["tiny-llama"] and len(set(between)) == len(between)
+    others = [int(end) for base, end in ends.items() if base != "tiny-llama"]
+    breaking = {base: history[history["degenerate"] >= 0.05]["divergence"] for base, history in histories.items()}
+    first = {base: divergence.iloc[0] for base, divergence in breaking.items() if len(divergence)}
+    assert min(first, key=first.get) == "tiny-mistral" and max(first, key=first.get) == "tiny-phi3"
+    half_broken = pandas.concat([history[history["degenerate"].between(0.4, 0.6)] for history in histories.values()])
+    assert len(half_broken)
+    assert half_broken["mean_accuracy_answer"].min() > 0.85
+    return [
+        "Vectors turned by 90 degrees gain nothing on any organism",
+        f"F1 falls steadily on {count_in_words(len(falling))} organisms, rises at first on "
+        f"{count_in_words(len(rising))} whose exact vectors break replies, and does not move on tiny-llama.",
+        f"at another iteration on each of {count_in_words(len(between))} organisms; on tiny-mistral it never rises, "
+        f"and tiny-llama, the only one that runs to {ends['tiny-llama']:.0f}, is still rising there.",
+        f"The others are stopped after {min(others)} to {max(others)}.",
+        f"5 % of the replies and more are broken from a divergence of {first['tiny-mistral']:.2f} on tiny-mistral, and "
+        f"from one of {first['tiny-phi3']:.2f} on tiny-phi3.",
+    ]
+
+
+def sublayers(files: Committed) -> list[str]:
+    """Table 3: shares of the sublayers, the paper's code's, and the choices of single runs."""
+    ours, paper = files.table("table3")["share"], files.table("table3_paper")["share_code"]
+    rows = files.results("table3", RUNS)
+    chosen = rows[rows["metric"] == "l_select"]["value"]
+    return [
+        f"on average {100 * ours.min():.0f} to {100 * ours.max():.0f} % of them, where the paper's code has "
+        f"{100 * paper.min():.0f} to {100 * paper.max():.0f} %.",
+        f"In {count_in_words((chosen < chosen.max()).sum())} of the eighteen runs the smaller",
+    ]
+
+
+def unseen_sets(files: Committed) -> list[str]:
+    """Table 4: how far the gains and ranks carry over."""
+    seen, unseen = files.averages("table2")["strict_f1"], files.averages("table4")["strict_f1"]
+    for method in ("LLM-VA", "Fine-tuning", "LLM-VA-R"):
+        assert unseen[method] - unseen["Original"] > 0.3
+    assert seen.corr(unseen, method="spearman") > 0.9
+    return []
+
+
+def judges(files: Committed) -> list[str]:
+    """The table of judges."""
+    table = files.averages("judges", ["dataset", "case"])["agreement"]
+    assert (table[:, "guard and phrases"] == 1).all()
+    benign, toxic = (table[label, "guard and phrases and evasions"] for label in ("benign", "toxic"))
+    return [f"agrees with them on a share of {benign:.3f} of the benign prompts and {toxic:.3f} of the toxic ones."]
+
+
+def controls(files: Committed) -> list[str]:
+    """The tables of noise and of shortcuts."""
+    noised = files.averages("noise", "case").loc[1.0]
+    table = files.averages("shortcuts", "case")
+    limits = [f"{table[name].min():.2f} to {table[name].max():.2f}" for name in ("unseen_accuracy", "seen_accuracy")]
+    assert len(SAFETY_SETS) == 4
+    return [
+        f"with noise as large as the weights' own spread loose F1 is {noised['f1']:.3f}, strict F1 "
+        f"{noised['strict_f1']:.3f}.",
+        f"reaches an accuracy of {limits[0]} on the other two, beside {limits[1]} on its own",
+    ]
+
+
+def fresh_organisms(files: Committed) -> list[str]:
+    """The table `ridge`, on organisms that no choice was made on."""
+    table = files.table("ridge").set_index("method")
+    score, worst, unseen, kept, gsm = (
+        table[name] for name in ("test_strict_f1_mean", "test_strict_f1_worst", "transfer_strict_f1_mean",
+                                 "kept_mean", "kept_gsm_mean")
+    )  # fmt: skip
+    columns = ["test_strict_f1_p", "transfer_strict_f1_p", "kept_p"]
+    corrected = ", ".join(f"{value:.3f}" for value in corrected_by_holm(table.loc["LLM-VA", columns].tolist()))
+    ours, loop, tuned = "LLM-VA-R", "LLM-VA", "Fine-tuning"
+    assert (table["studies"] == 12).all() and table.loc[tuned, "transfer_strict_f1_p"] > 0.5
+    assert kept[tuned] < kept[ours] and score["LLM-VA, L_select in full"] < score[loop]
+    assert min(worst[ours], worst["soft SVM"]) > 0.9
+    prototype, without = table.loc["RMS and ridge"], "without arithmetic in the neutral text"
+    return [
+        f"in strict F1 ({score[ours]:.3f}, worst {worst[ours]:.3f}, against {score[loop]:.3f}, worst "
+        f"{worst[loop]:.3f}), on unseen sets ({unseen[ours]:.3f} against {unseen[loop]:.3f}) and in utility "
+        f"({kept[ours]:.3f} against {kept[loop]:.3f}), also when the three comparisons are corrected for their number "
+        f"(Holm: p = {corrected}).",
+        f"on test prompts ({score[tuned]:.3f}, uncorrected p = {table.loc[tuned, 'test_strict_f1_p']:.3f}), level on",
+        f'a strict F1 above 0.9 on every organism (the row "soft SVM" has a worst of {worst["soft SVM"]:.3f})',
+        f"(worst {worst['RMS and ridge']:.3f} and {worst['RMS']:.3f}): the prototype's gain in F1 over LLM-VA is not "
+        f"confirmed (p = {prototype['test_strict_f1_p_paper']:.3f}), and its gain in utility is "
+        f"(p = {prototype['kept_p_paper']:.3f}).",
+        f"({gsm[ours]:.3f} of it is kept, and {gsm[without]:.3f} without).",
+        f"one organism ends at {worst['lambda 0']:.3f}.",
+        f"do not help LLM-VA ({score['LLM-VA, L_select in full']:.3f} with all of them).",
+    ]
+
+
+def corrected_by_holm(values: list[float]) -> numpy.ndarray:
+    """Return p values corrected for their number, in the order given."""
+    order = numpy.argsort(values)
+    steps = numpy.sort(values) * numpy.arange(len(values), 0, -1)
+    corrected = numpy.empty(len(values))
+    corrected[order] = numpy.maximum.accumulate(steps).clip(max=1)
+    return corrected
+
+
+def reading(files: Committed) -> list[str]:
+    """The last cell: runs of Table 2, arithmetic kept, and the table of performance."""
+    seeds = files.table("table2_seeds")
+    scores = seeds[seeds["method"] == "LLM-VA"]["strict_f1"]
+    assert (scores > 0.9).sum() == 9 and (scores < 0.7).sum() == 5 and len(scores) == 18
+    rows = files.table("performance").set_index(["benchmark", "setting"])["ratio"]
+    solver = rows["solver, time"]
+    assert rows["solver, exact one converged"].eq(1).all() and rows["solver, LinearSVC converged"].min() < 1
+    assert rows["capture, time"].max() <= 1.03
+    loop = rows["loop, time"]
+    one, two = (loop[loop.index.str.endswith(f"threads: {threads}")].item() for threads in (1, 2))
+    edited = rows["edited over original, throughput"].item()
+    return [
+        "Half of the runs end above 0.9, five find little or break the replies",
+        f"Arithmetic suffers most: {100 * files.kept('LLM-VA', 'gsm'):.0f} % of it is kept.",
+        f"is {solver.min():.0f} to {solver.max():.0f} times as fast as LinearSVC",
+        f"answers at {edited:.2f} of the original's rate",
+        f"The loop is {one:.1f} times as fast as the plain way on an organism with one thread, and {two:.1f} times "
+        "with two.",
+        f"There are three seeds of each organism, {seeds['n'].unique().item()} test prompts of each",
+    ]
+
+
+CHECKS = {
+    "Figure 1 and Figure 9: angles": angles,
+    "Table 1: what each method needs, and what it does": marks,
+    "Table 2: main results": main_results,
+    "Figure 5: utility": utility,
+    "Figures 6 to 8 and 12: ablations": ablations,
+    "Table 3 and Figure 10: which sublayers, and how many": sublayers,
+    "Table 4: unseen sets, and the claims in numbers": unseen_sets,
+    "Figure 11: two judges against one": judges,
+    "What could break the claims": controls,
+    "Ours: LLM-VA-R on organisms of its own": fresh_organisms,
+    "Reading": reading,
+}
+
+
+def read_prose() -> dict[str, str]:
+    """Return the notebook's sections after its box, by heading."""
+    cells = nbformat.read(NOTEBOOKS / "20_paper.ipynb", as_version=4).cells[1:]
+    sources = [cell.source for cell in cells if cell.cell_type == "markdown"]
+    return {source.splitlines()[0].removeprefix("## "): source for source in sources}
+
+
+each = pytest.mark.parametrize("heading", CHECKS)
+
+
+@each
+def test_a_sentence_of_the_notebook_is_what_committed_files_say(heading, committed):  # noqa: F811
+    text = read_prose()[heading]
+    assert not [sentence for sentence in CHECKS[heading](Committed(committed)) if sentence not in text]
+
+
+@each
+def test_a_changed_number_is_noticed(heading, committed):  # noqa: F811
+    fragments = CHECKS[heading](Committed(committed))
+    assert all(unchecked_numbers(copy, fragments) for copy in changed_at_each_number(read_prose()[heading]))
+
+
+def test_no_number_is_unchecked(committed):  # noqa: F811
+    unchecked = {
+        heading: unchecked_numbers(text, CHECKS[heading](Committed(committed)) if heading in CHECKS else [])
+        for heading, text in read_prose().items()
+    }
+    assert not {heading: numbers for heading, numbers in unchecked.items() if numbers}
+
+
+def test_a_changed_table_is_noticed(committed, tmp_path):  # noqa: F811
+    text = read_prose()["Table 2: main results"]
+    copytree(committed, tmp_path, dirs_exist_ok=True)
+    assert all(sentence in text for sentence in main_results(Committed(tmp_path)))
+    table = pandas.read_csv(tmp_path / "tables" / "table4.csv")
+    table.loc[table["model"] == "mean", "strict_f1"] += 0.001
+    table.to_csv(tmp_path / "tables" / "table4.csv", index=False)
+    assert not all(sentence in text for sentence in main_results(Committed(tmp_path)))
