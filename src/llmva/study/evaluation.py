@@ -92,7 +92,7 @@ def evaluate_method(
             if key not in measured:
                 measured[key] = _measure(study, method, chosen)
             _append(folder, name, *measured[key])
-        return {"outcome": getattr(method, "outcome", "nothing to fit")}
+        return {"outcome": method.outcome}
 
     return study.stage(
         f"methods/{stage_name(method.name)}",
