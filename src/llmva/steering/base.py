@@ -116,6 +116,8 @@ class SteeringMethod(Protocol):
         Counts the changes that give other results; what was measured before one is measured again.
     finetunes, hooks : bool
         Whether it trains weights by gradient, and whether it must run beside the model (Table 1).
+    reads, acts : str
+        What it learns from and where it changes the model, in a few words for a table.
     outcome : str
         `not fitted`, `fitted`, or why there was nothing to learn from, as `one class`; manifests record it. A
         method that learns nothing says `nothing to fit`. What cannot be fitted raises nothing: its search space
@@ -126,6 +128,8 @@ class SteeringMethod(Protocol):
     version: int
     finetunes: bool
     hooks: bool
+    reads: str
+    acts: str
     outcome: str
 
     def fit(self, training: TrainingData) -> None:

@@ -23,6 +23,8 @@ class LlmVa:
     """
 
     version = 1
+    reads = "sublayer outputs at the last prompt token"
+    acts = "weights of the chosen sublayers"
     finetunes = False
     hooks = False
     outcome = NOTHING_TO_FIT

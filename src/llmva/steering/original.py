@@ -11,6 +11,8 @@ class Original:
 
     name = "Original"
     version = 1
+    reads = "nothing"
+    acts = "nowhere"
     finetunes = False
     hooks = False
     outcome = NOTHING_TO_FIT

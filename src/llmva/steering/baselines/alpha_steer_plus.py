@@ -18,6 +18,8 @@ class AlphaSteerPlus(AlphaSteer):
     """
 
     name = "AlphaSteer+"
+    reads = "residuals at the last prompt token of prompts handled rightly"
+    acts = "as AlphaSteer"
     spares_neutral = False
     variants = ("benign", "benign and refused toxic")
 
