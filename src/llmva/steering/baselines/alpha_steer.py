@@ -39,8 +39,8 @@ class AlphaSteer(ResidualMethod):
 
     name = "AlphaSteer"
     version = 1
-    reads = "residuals at the last prompt token; neutral prompts too"
-    acts = "block inputs at all prompt tokens, through a gate per prompt"
+    reads = "residuals at the last prompt token"
+    acts = "block inputs at the prompt, through a gate"
     # The published blocks, scaled to other depths, lie in the first.
     spans = {"published": (0.25, 0.6), "middle": (0.25, 0.75), "late": (0.5, 1.0), "all": (0.0, 1.0)}
     weakest, strongest = 0.03, 2.0

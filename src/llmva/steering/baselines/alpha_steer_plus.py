@@ -18,8 +18,8 @@ class AlphaSteerPlus(AlphaSteer):
     """
 
     name = "AlphaSteer+"
-    reads = "residuals at the last prompt token of prompts handled rightly"
-    acts = "as AlphaSteer"
+    reads = "the same, of prompts handled rightly"
+    acts = "block inputs at the prompt, through a gate"
     spares_neutral = False
     variants = ("benign", "benign and refused toxic")
 

@@ -38,8 +38,8 @@ class Cast(ResidualMethod):
 
     name = "CAST"
     version = 2
-    reads = "block inputs, as means over prompts and over openings of replies"
-    acts = "block inputs at prompt and generated tokens, where a condition holds"
+    reads = "block inputs, means over prompts and openings"
+    acts = "block inputs at all tokens, on a condition"
     # Published are blocks 15 to 23 of 32.
     spans = {"published": (15 / 32, 24 / 32), "late": (0.5, 1.0), "all": (0.0, 1.0)}
     # A step at every generated token adds up: steps as long as the residual break the language.

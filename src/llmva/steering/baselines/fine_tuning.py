@@ -44,8 +44,8 @@ class FineTuning:
 
     name = "Fine-tuning"
     version = 1
-    reads = "right replies, and forced openings of right ones"
-    acts = "low-rank factors on the weights of all linear layers"
+    reads = "right replies, and right ones after an opening"
+    acts = "low-rank factors on all linear layers"
     finetunes = True
     hooks = False
     outcome = NOT_FITTED

@@ -47,7 +47,7 @@ class RefusalAblation(ResidualMethod):
     name = "Refusal ablation"
     version = 2
     reads = "residuals at the last prompt token"
-    acts = "all that is written to the residual stream, or the last prompt token"
+    acts = "all writes to the stream, or last prompt token"
     variants = VARIANTS
     weakest, strongest = 0.05, 1.0
 

@@ -39,8 +39,8 @@ class Scans(ResidualMethod):
 
     name = "SCANS"
     version = 2
-    reads = "residuals at the last prompt token and at one token after it"
-    acts = "block outputs at the last prompt token and generated ones"
+    reads = "residuals at the last prompt token and one after"
+    acts = "block outputs at the last prompt token and later"
     # Published are blocks 10 to 19 of 32.
     spans = {"published": (10 / 32, 20 / 32), "late": (0.5, 1.0), "all": (0.0, 1.0)}
     # A step at every generated token adds up: steps as long as the residual break the language.

@@ -34,7 +34,7 @@ class VectorSteer(ResidualMethod):
     name = "VectorSteer"
     version = 2
     reads = "residuals at the last prompt token"
-    acts = "block inputs at prompt tokens, or block outputs at all tokens"
+    acts = "block inputs at the prompt, or outputs everywhere"
     variants = VARIANTS
     spans = {"all": (0.0, 1.0), "early": (0.0, 0.5), "middle": (0.25, 0.75), "late": (0.5, 1.0)}
     weakest, strongest = 0.02, 1.5
