@@ -12,7 +12,7 @@ import torch
 from llmva.core.progress import progress_bar
 from llmva.core.provenance import random_generator, seed_for
 from llmva.engines.hugging_face import respond
-from llmva.models.chat_model import ChatModel, encode_chats, user_chats
+from llmva.models.chat_model import ChatModel, encode_chats
 from llmva.steering.base import TrainingData
 
 # The middle rate comes first, since the first ones get the trials left over.
@@ -142,7 +142,7 @@ def encode_exchanges(
     The longest replies may have been cut off. They get an end only if the model would end there, or it would
     learn to stop in the middle of a sentence.
     """
-    heads = encode_chats(chat_model.tokenizer, user_chats(prompts))
+    heads = encode_chats(chat_model.tokenizer, prompts)
     tails = _encode(chat_model, replies)
     lengths = numpy.array([len(tail) for tail in tails])
     longest = numpy.flatnonzero(lengths == lengths.max())
