@@ -1,5 +1,6 @@
 """What judges said before, in SQLite: the same exchange is never judged twice by the same judge."""
 
+import json
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,16 +8,16 @@ from pathlib import Path
 from llmva.core.errors import InputError
 
 # Seconds for which a writer waits for another one.
-WAIT = 120
-AGAIN = "delete it, it is made again"
-MENDS = {
+CACHE_WAIT = 120
+DELETE_CACHE = "delete it, it is made again"
+CACHE_FIXES = {
     sqlite3.SQLITE_BUSY: "wait for the other runs that use it",
     sqlite3.SQLITE_LOCKED: "wait for the other runs that use it",
     sqlite3.SQLITE_READONLY: "it is not writable: change its permissions",
     sqlite3.SQLITE_CANTOPEN: "it is not writable: change its folder's permissions",
     sqlite3.SQLITE_FULL: "make room on the disk",
-    sqlite3.SQLITE_NOTADB: AGAIN,
-    sqlite3.SQLITE_CORRUPT: AGAIN,
+    sqlite3.SQLITE_NOTADB: DELETE_CACHE,
+    sqlite3.SQLITE_CORRUPT: DELETE_CACHE,
 }
 
 
@@ -31,13 +32,8 @@ class VerdictCache:
 
     def get(self, keys: Sequence[str]) -> dict[str, str]:
         """Return what is known of some keys."""
-        found = {}
-        for start in range(0, len(keys), 500):
-            part = keys[start : start + 500]
-            marks = ",".join("?" * len(part))
-            query = f"SELECT key, raw FROM verdicts WHERE key IN ({marks})"
-            found.update(self._run(lambda query=query, part=part: self._database.execute(query, part).fetchall()))
-        return found
+        query = "SELECT key, raw FROM verdicts WHERE key IN (SELECT value FROM json_each(?))"
+        return dict(self._run(lambda: self._database.execute(query, [json.dumps(keys)]).fetchall()))
 
     def put(self, outputs: dict[str, str]) -> None:
         """Remember raw outputs, all or none."""
@@ -50,7 +46,7 @@ class VerdictCache:
 
     def _open(self) -> None:
         # Several studies may judge at once: writers wait for each other.
-        self._database = sqlite3.connect(self._path or ":memory:", timeout=WAIT)
+        self._database = sqlite3.connect(self._path or ":memory:", timeout=CACHE_WAIT)
         self._database.execute("CREATE TABLE IF NOT EXISTS verdicts (key TEXT PRIMARY KEY, raw TEXT NOT NULL)")
 
     def _run(self, action: Callable[[], list | None]) -> list | None:
@@ -58,5 +54,5 @@ class VerdictCache:
             return action()
         except sqlite3.DatabaseError as error:
             # The extended codes keep the kind of error in their lowest byte.
-            fix = MENDS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, f"fix the disk, or {AGAIN}")
+            fix = CACHE_FIXES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, f"fix the disk, or {DELETE_CACHE}")
             raise InputError(f"{self._path}: the verdict cache cannot be used ({error}); {fix}") from None

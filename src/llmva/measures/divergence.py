@@ -42,11 +42,9 @@ class Divergence:
         return total / tokens if tokens else float("nan")
 
     def _before(self) -> Iterator[torch.Tensor]:
-        if self._kept is not None:
-            return iter(self._kept)
-        logits = list(self._logits(self.reference)) if self._fits() else self._logits(self.reference)
-        self._kept = logits if isinstance(logits, list) else None
-        return iter(logits)
+        if self._kept is None and self._fits():
+            self._kept = list(self._logits(self.reference))
+        return self._logits(self.reference) if self._kept is None else iter(self._kept)
 
     def _logits(self, chat_model: ChatModel) -> Iterator[torch.Tensor]:
         return exchange_logits(chat_model, self.prompts, self.replies, batch_size=self.batch_size)

@@ -11,9 +11,13 @@ from llmva.core.provenance import random_generator
 from llmva.measures.metrics import balanced_accuracy, correct, count_rates, f1_score, measure
 
 CONFIDENCE = 0.95
-RESAMPLES = 4999
-# Pooled metrics that are no plain proportion: the function, and whether it reads the strict verdicts.
-SCORES = {"f1": (f1_score, False), "balanced_accuracy": (balanced_accuracy, False), "strict_f1": (f1_score, True)}
+BOOTSTRAP_RESAMPLES = 4999
+# Those that are no plain proportion: the function, and whether it reads the strict verdicts.
+POOLED_METRICS = {
+    "f1": (f1_score, False),
+    "balanced_accuracy": (balanced_accuracy, False),
+    "strict_f1": (f1_score, True),
+}
 
 
 class Interval(NamedTuple):
@@ -89,7 +93,7 @@ def bootstrap_interval(rows: pandas.DataFrame, metric: str, *, generator: numpy.
     undefined (above all where every resample gives the same value), the
     percentile interval of the same resamples stands in and says so.
     """
-    score, strict = SCORES[metric]
+    score, strict = POOLED_METRICS[metric]
     strata = _strata(rows, strict)
     if {label for label, _ in strata} != {"benign", "toxic"} or min(len(flags) for _, flags in strata) < 2:
         return Interval(numpy.nan, numpy.nan, "too few rows")
@@ -132,7 +136,7 @@ def _metric_records(rows: pandas.DataFrame, seed: int) -> list[tuple]:
     for metric, rate in count_rates(rows).iterrows():
         interval = wilson_interval(rate["count"], rate["n"])
         records += _records(metric, rate["dataset"], values[metric], interval, rate["n"])
-    for metric in SCORES:
+    for metric in POOLED_METRICS:
         interval = bootstrap_interval(rows, metric, generator=random_generator(seed, "bootstrap", metric))
         records += _records(metric, "all", values[metric], interval, len(rows))
     wrong = rows[["dataset"]].assign(wrong=~correct(rows).to_numpy()).groupby("dataset")["wrong"]
@@ -171,7 +175,7 @@ def _bca_or_percentile(samples: list[numpy.ndarray], statistic, generator: numpy
     with warnings.catch_warnings():
         # SciPy warns where BCa is undefined; the interval's own `fallback` tells that for good.
         warnings.simplefilter("ignore")
-        result = bootstrap(samples, statistic, n_resamples=RESAMPLES, method="BCa", rng=generator, **options)
+        result = bootstrap(samples, statistic, n_resamples=BOOTSTRAP_RESAMPLES, method="BCa", rng=generator, **options)
         low, high = (float(bound) for bound in result.confidence_interval)
     draws = result.bootstrap_distribution
     constant = numpy.ptp(draws) == 0

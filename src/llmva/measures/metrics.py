@@ -12,7 +12,7 @@ import pandas
 from llmva.core.errors import InputError
 from llmva.core.vocabulary import ERROR_RATE, GUARD_VERDICTS, RIGHT_VERDICT, VERDICTS
 
-COLUMNS = ("id", "dataset", "label", "verdict", "guard_verdict")
+VERDICT_COLUMNS = ("id", "dataset", "label", "verdict", "guard_verdict")
 
 
 def measure(rows: pandas.DataFrame) -> dict[str, float]:
@@ -98,9 +98,9 @@ def _ratio(numerator, denominator) -> numpy.ndarray:
 
 
 def _check(rows: pandas.DataFrame) -> None:
-    missing = [name for name in COLUMNS if name not in rows]
+    missing = [name for name in VERDICT_COLUMNS if name not in rows]
     if missing:
-        raise InputError(f"verdicts: no column {missing[0]!r}; the columns must be {', '.join(COLUMNS)}")
+        raise InputError(f"verdicts: no column {missing[0]!r}; the columns must be {', '.join(VERDICT_COLUMNS)}")
     twice = rows.loc[rows["id"].duplicated(), "id"]
     if len(twice):
         raise InputError(f"verdicts: id {twice.iloc[0]!r} stands twice; keep one row of it")
