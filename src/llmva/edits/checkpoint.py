@@ -10,7 +10,6 @@ from pathlib import Path
 
 import safetensors
 import safetensors.torch
-import torch
 
 from llmva.core.errors import InputError
 from llmva.edits.edited_model import EDITABLE_TYPES, edited_parameter
@@ -81,9 +80,10 @@ def _write_shard(path: Path, log: EditLog, target: Path) -> set[str]:
             return set()
         tensors = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118
         for name, sublayer in names.items():
-            _require_editable(path, name, tensors[name])
-            kind = name.rpartition(".")[2]
-            tensors[name] = edited_parameter(kind, tensors[name], log.edits_of(sublayer)).to(tensors[name].dtype)
+            dtype, parameter = tensors[name].dtype, name.rpartition(".")[2]
+            if dtype not in EDITABLE_TYPES:
+                raise InputError(f"{path}: {name} is of type {dtype}; name a base in bfloat16, float16 or float32")
+            tensors[name] = edited_parameter(parameter, tensors[name], log.edits_of(sublayer)).to(dtype)
         safetensors.torch.save_file(tensors, target, metadata=shard.metadata())
         # safetensors lets nobody else read what it writes.
         shutil.copymode(path, target)
@@ -93,8 +93,3 @@ def _write_shard(path: Path, log: EditLog, target: Path) -> set[str]:
 def _sublayer_of(name: str) -> str | None:
     path, _, kind = name.rpartition(".")
     return sublayer_name(path) if kind in ("weight", "bias") else None
-
-
-def _require_editable(path: Path, name: str, tensor: torch.Tensor) -> None:
-    if tensor.dtype not in EDITABLE_TYPES:
-        raise InputError(f"{path}: {name} is of type {tensor.dtype}; name a base in bfloat16, float16 or float32")

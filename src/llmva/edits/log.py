@@ -155,11 +155,6 @@ class EditLog:
         return by_sublayer
 
 
-def read_metadata(path: str | Path) -> dict[str, str]:
-    """Return what `EditLog.save` was given as metadata, and `format`, `format_version` and `iterations`."""
-    return _read(path)[0]
-
-
 def _read(path: str | Path) -> tuple[dict[str, str], dict[str, numpy.ndarray]]:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:

@@ -30,17 +30,7 @@ class Examination:
 
 @dataclass(frozen=True)
 class Examiner:
-    """What makes examinations of one model: the model, the judge of its replies, and how both are run.
-
-    Attributes
-    ----------
-    cache : VerdictCache
-        Of the judge: what it said before.
-    degeneracy : DegeneracyCheck or None
-        Marks broken language, whatever the judge makes of it.
-    batch_size, max_new_tokens : int
-        Prompts answered at once, and the longest reply in tokens.
-    """
+    """What makes the examinations of one model: the model, who judges its replies, and how both are run."""
 
     chat_model: ChatModel
     judge: Judge | CombinedJudge

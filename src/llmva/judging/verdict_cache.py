@@ -2,7 +2,8 @@
 
 import json
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from llmva.core.errors import InputError
@@ -28,31 +29,28 @@ class VerdictCache:
         self._path = path
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-        self._run(self._open)
+        with self._errors_in_a_line():
+            # Several studies may judge at once: writers wait for each other.
+            self._database = sqlite3.connect(path or ":memory:", timeout=CACHE_WAIT)
+            self._database.execute("CREATE TABLE IF NOT EXISTS verdicts (key TEXT PRIMARY KEY, raw TEXT NOT NULL)")
 
     def get(self, keys: Sequence[str]) -> dict[str, str]:
         """Return what is known of some keys."""
         query = "SELECT key, raw FROM verdicts WHERE key IN (SELECT value FROM json_each(?))"
-        return dict(self._run(lambda: self._database.execute(query, [json.dumps(keys)]).fetchall()))
+        with self._errors_in_a_line():
+            return dict(self._database.execute(query, [json.dumps(keys)]).fetchall())
 
     def put(self, outputs: dict[str, str]) -> None:
         """Remember raw outputs, all or none."""
+        with self._errors_in_a_line(), self._database:
+            self._database.executemany("INSERT OR REPLACE INTO verdicts VALUES (?, ?)", outputs.items())
 
-        def write() -> None:
-            with self._database:
-                self._database.executemany("INSERT OR REPLACE INTO verdicts VALUES (?, ?)", outputs.items())
-
-        self._run(write)
-
-    def _open(self) -> None:
-        # Several studies may judge at once: writers wait for each other.
-        self._database = sqlite3.connect(self._path or ":memory:", timeout=CACHE_WAIT)
-        self._database.execute("CREATE TABLE IF NOT EXISTS verdicts (key TEXT PRIMARY KEY, raw TEXT NOT NULL)")
-
-    def _run(self, action: Callable[[], list | None]) -> list | None:
+    @contextmanager
+    def _errors_in_a_line(self) -> Iterator[None]:
         try:
-            return action()
+            yield
         except sqlite3.DatabaseError as error:
             # The extended codes keep the kind of error in their lowest byte.
-            fix = CACHE_FIXES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, f"fix the disk, or {DELETE_CACHE}")
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            fix = CACHE_FIXES.get(code, f"fix the disk, or {DELETE_CACHE}")
             raise InputError(f"{self._path}: the verdict cache cannot be used ({error}); {fix}") from None

@@ -42,13 +42,11 @@ class Divergence:
         return total / tokens if tokens else float("nan")
 
     def _before(self) -> Iterator[torch.Tensor]:
-        if self._kept is None and self._fits():
+        # Characters are more than tokens, so this errs on the safe side.
+        logits = sum(map(len, self.replies)) * self.reference.model.config.vocab_size
+        if self._kept is None and logits <= MAX_KEPT:
             self._kept = list(self._logits(self.reference))
         return self._logits(self.reference) if self._kept is None else iter(self._kept)
 
     def _logits(self, chat_model: ChatModel) -> Iterator[torch.Tensor]:
         return exchange_logits(chat_model, self.prompts, self.replies, batch_size=self.batch_size)
-
-    def _fits(self) -> bool:
-        # Characters are more than tokens, so this errs on the safe side.
-        return sum(map(len, self.replies)) * self.reference.model.config.vocab_size <= MAX_KEPT

@@ -28,13 +28,6 @@ class Interval(NamedTuple):
     fallback: str = ""
 
 
-class Discordant(NamedTuple):
-    """How many prompts only the first, and only the second of two methods handled rightly."""
-
-    first_only: int
-    second_only: int
-
-
 def with_intervals(
     rows_by_method: dict[str, pandas.DataFrame], reference: str = "LLM-VA", *, seed: int
 ) -> pandas.DataFrame:
@@ -112,8 +105,8 @@ def compare_methods(first: pandas.DataFrame, second: pandas.DataFrame) -> float:
     return exact_mcnemar(*count_discordant(first, second))
 
 
-def count_discordant(first: pandas.DataFrame, second: pandas.DataFrame) -> Discordant:
-    """Count the prompts that only one of two methods handled rightly (strictly), joined by id."""
+def count_discordant(first: pandas.DataFrame, second: pandas.DataFrame) -> tuple[int, int]:
+    """Count the prompts that only the first, and only the second method handled rightly (strictly), joined by id."""
     left, right = correct(first), correct(second)
     apart = left.index.symmetric_difference(right.index)
     if len(apart):
@@ -121,7 +114,7 @@ def count_discordant(first: pandas.DataFrame, second: pandas.DataFrame) -> Disco
             f"verdicts: {len(apart)} ids have one method's verdict only ({apart[0]!r}); judge the same prompts"
         )
     right = right.loc[left.index]
-    return Discordant(int((left & ~right).sum()), int((right & ~left).sum()))
+    return int((left & ~right).sum()), int((right & ~left).sum())
 
 
 def exact_mcnemar(first_only: int, second_only: int) -> float:
@@ -145,12 +138,8 @@ def _metric_records(rows: pandas.DataFrame, seed: int) -> list[tuple]:
 
 
 def _test_records(reference: pandas.DataFrame, rows: pandas.DataFrame) -> list[tuple]:
-    apart = count_discordant(reference, rows)
-    values = {
-        "reference_only": float(apart.first_only),
-        "method_only": float(apart.second_only),
-        "mcnemar_p": exact_mcnemar(*apart),
-    }
+    only = count_discordant(reference, rows)
+    values = {"reference_only": float(only[0]), "method_only": float(only[1]), "mcnemar_p": exact_mcnemar(*only)}
     return [("all", name, value, len(rows)) for name, value in values.items()]
 
 

@@ -85,9 +85,10 @@ class Recorder:
         for begun in (self.batches, self.lengths, self.order):
             begun.pop()
 
-    def finish_prefill(self, width: int) -> None:
-        """Stop recording until the next batch, once a pass over all of the batch's positions has ended."""
-        if self._expects(width):
+    def finish_prefill(self, _, inputs, options, output) -> None:
+        """Stop recording until the next batch: the hook at the end of a pass over all of the batch's positions."""
+        tokens = options["input_ids"] if "input_ids" in options else inputs[0]
+        if self._expects(tokens.shape[1]):
             self.mask = None
 
     def record(self, site: str, name: str | int, values: torch.Tensor) -> None:
@@ -146,8 +147,7 @@ def _attach(chat_model: ChatModel, recorder: Recorder) -> Iterator[RemovableHand
     if capture.blocks:
         for index, block in enumerate(chat_model.blocks):
             yield _on_input(block, partial(recorder.record, "blocks", index))
-    # The decoder's own end marks the end of the prefill.
-    yield chat_model.model.register_forward_hook(partial(_end, recorder), with_kwargs=True)
+    yield chat_model.model.register_forward_hook(recorder.finish_prefill, with_kwargs=True)
 
 
 def _on_output(module: torch.nn.Module, record: Callable[[torch.Tensor], None]) -> RemovableHandle:
@@ -162,8 +162,3 @@ def _on_input(module: torch.nn.Module, record: Callable[[torch.Tensor], None]) -
         record(inputs[0] if inputs else options["hidden_states"])
 
     return module.register_forward_pre_hook(hook, with_kwargs=True)
-
-
-def _end(recorder: Recorder, _, inputs, options, output) -> None:
-    tokens = options["input_ids"] if "input_ids" in options else inputs[0]
-    recorder.finish_prefill(tokens.shape[1])

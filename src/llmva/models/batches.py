@@ -71,8 +71,11 @@ def for_each_batch(order: Sequence[int], batch_size: int, run: Callable[[Sequenc
             fitted = True
         if fitted:
             done += len(part)
-        else:
-            batch_size = _half(len(part))
+            continue
+        if len(part) == 1:
+            raise torch.OutOfMemoryError("one prompt alone does not fit into memory; use a smaller model or a CPU")
+        torch.cuda.empty_cache()
+        batch_size = (len(part) + 1) // 2
 
 
 def by_length(sequences: list[list[int]]) -> list[int]:
@@ -103,10 +106,3 @@ def _stack(rows: list[list[int]], padding: int = 0, side: Literal["left", "right
 
 def _ones(sequences: list[list[int]]) -> list[list[int]]:
     return [[1] * len(sequence) for sequence in sequences]
-
-
-def _half(size: int) -> int:
-    if size == 1:
-        raise torch.OutOfMemoryError("one prompt alone does not fit into memory; use a smaller model or a CPU")
-    torch.cuda.empty_cache()
-    return (size + 1) // 2
