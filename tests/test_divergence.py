@@ -50,7 +50,7 @@ def test_a_reference_too_large_to_keep_is_asked_again(llama, exchanges, monkeypa
     kept = Divergence(llama, *exchanges, batch_size=2)
     with noised(llama.model, 0.5, seed=1):
         pass
-    monkeypatch.setattr("llmva.measures.divergence.MAX_KEPT", 0)
+    monkeypatch.setattr("llmva.measures.divergence.MAX_KEPT_LOGITS", 0)
     asked = Divergence(llama, *exchanges, batch_size=2)
     assert asked.measure(llama) == kept.measure(llama)
 

@@ -115,8 +115,9 @@ class EditLog:
         metadata : dict
             Facts as the model's name, kept as strings beside `format`, `format_version` and `iterations`.
         """
+        # Numbers stay in float64, so that a loaded log repeats a run exactly.
         tensors = {
-            f"iteration.{iteration:03d}/{edit.sublayer}/{part}": _to_array(getattr(edit, part))
+            f"iteration.{iteration:03d}/{edit.sublayer}/{part}": numpy.asarray(getattr(edit, part), order="C")
             for iteration, edits in enumerate(self.iterations)
             for edit in edits
             for part in EDIT_PARTS
@@ -167,11 +168,6 @@ def _read(path: str | Path) -> tuple[dict[str, str], dict[str, numpy.ndarray]]:
         version = LOG_FORMAT["format_version"]
         raise InputError(f"{path}: not an edit log of version {version}; name a file that EditLog.save wrote")
     return metadata, tensors
-
-
-def _to_array(value: numpy.ndarray | float) -> numpy.ndarray:
-    # Numbers stay in float64, so that a loaded log repeats a run exactly.
-    return numpy.ascontiguousarray(value) if isinstance(value, numpy.ndarray) else numpy.array(value)
 
 
 def _with_sorted_metadata(data: bytes) -> bytes:

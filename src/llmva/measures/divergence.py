@@ -8,7 +8,7 @@ from llmva.models.chat_model import ChatModel
 from llmva.models.likelihood import MAX_LOGITS, exchange_logits
 
 # Logits of the reference that are kept between measurements; above it they are computed each time.
-MAX_KEPT = 2**27
+MAX_KEPT_LOGITS = 2**27
 
 
 class Divergence:
@@ -44,7 +44,7 @@ class Divergence:
     def _before(self) -> Iterator[torch.Tensor]:
         # Characters are more than tokens, so this errs on the safe side.
         logits = sum(map(len, self.replies)) * self.reference.model.config.vocab_size
-        if self._kept is None and logits <= MAX_KEPT:
+        if self._kept is None and logits <= MAX_KEPT_LOGITS:
             self._kept = list(self._logits(self.reference))
         return self._logits(self.reference) if self._kept is None else iter(self._kept)
 

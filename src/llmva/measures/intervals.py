@@ -8,16 +8,11 @@ import pandas
 
 from llmva.core.errors import InputError
 from llmva.core.provenance import random_generator
-from llmva.measures.metrics import balanced_accuracy, correct, count_rates, f1_score, measure
+from llmva.core.vocabulary import LABELS, PAPER_LOOP
+from llmva.measures.metrics import POOLED_METRICS, correct, count_rates, measure
 
 CONFIDENCE = 0.95
 BOOTSTRAP_RESAMPLES = 4999
-# Those that are no plain proportion: the function, and whether it reads the strict verdicts.
-POOLED_METRICS = {
-    "f1": (f1_score, False),
-    "balanced_accuracy": (balanced_accuracy, False),
-    "strict_f1": (f1_score, True),
-}
 
 
 class Interval(NamedTuple):
@@ -29,7 +24,7 @@ class Interval(NamedTuple):
 
 
 def with_intervals(
-    rows_by_method: dict[str, pandas.DataFrame], reference: str = "LLM-VA", *, seed: int
+    rows_by_method: dict[str, pandas.DataFrame], reference: str = PAPER_LOOP, *, seed: int
 ) -> pandas.DataFrame:
     """Return every metric of every method with its interval and its test against the reference.
 
@@ -88,14 +83,14 @@ def bootstrap_interval(rows: pandas.DataFrame, metric: str, *, generator: numpy.
     """
     score, strict = POOLED_METRICS[metric]
     strata = _strata(rows, strict)
-    if {label for label, _ in strata} != {"benign", "toxic"} or min(len(flags) for _, flags in strata) < 2:
+    if {label for label, _ in strata} != set(LABELS) or min(len(flags) for _, flags in strata) < 2:
         return Interval(numpy.nan, numpy.nan, "too few rows")
 
     def statistic(*samples, axis=-1):
-        parts = {"benign": [], "toxic": []}
+        parts = {label: [] for label in LABELS}
         for (label, _), sample in zip(strata, samples, strict=True):
             parts[label].append(sample)
-        return score(parts["benign"], parts["toxic"], axis=axis)
+        return score(**parts, axis=axis)
 
     return _bca_or_percentile([flags for _, flags in strata], statistic, generator)
 

@@ -86,7 +86,8 @@ def load_model(source: str, *, dtype: str = "float32", device: str | None = None
         tokenizer = AutoTokenizer.from_pretrained(location, padding_side="left", **pinned)
         model = _load_weights(location, config, dtype, options)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise InputError(f"{source}: cannot be loaded ({_first_line(error)}); {_fix(location)}") from None
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{source}: cannot be loaded ({reason}); {_fix(location)}") from None
     _require_chat_template(tokenizer, source)
     _require_finite(model, source)
     if tokenizer.pad_token is None:
@@ -177,7 +178,3 @@ def _fix(location: Path | str) -> str:
         "check the network and run again, what was fetched is kept; for a gated model accept its licence on "
         f"https://huggingface.co/{location} and log in with `hf auth login`"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,6 +1,6 @@
 """Activations of prompts and exchanges, read in a plain forward pass without generating."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy
 
@@ -14,7 +14,7 @@ def read_activations(
 ) -> Activations:
     """Record the activations of prompts in a plain forward pass, without generating."""
     sequences = encode_chats(chat_model.tokenizer, prompts)
-    return run_batches(chat_model, sequences, _step(chat_model), batch_size, capture)
+    return run_batches(chat_model, sequences, lambda batch, _: forward(chat_model, batch), batch_size, capture)
 
 
 def read_exchange_activations(
@@ -43,11 +43,9 @@ def read_exchange_activations(
         for sequence, tail in zip(sequences, tails, strict=True)
     ]
     marks = _thinned(marks, most) if most else marks
-    return run_batches(chat_model, sequences, _step(chat_model), batch_size, capture, marks=marks)
-
-
-def _step(chat_model: ChatModel) -> Callable[[dict, list[int]], object]:
-    return lambda batch, _: forward(chat_model, batch)
+    return run_batches(
+        chat_model, sequences, lambda batch, _: forward(chat_model, batch), batch_size, capture, marks=marks
+    )
 
 
 def _thinned(marks: list[list[int]], most: int) -> list[list[int]]:
