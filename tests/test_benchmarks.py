@@ -75,7 +75,7 @@ def test_every_reply_has_the_full_length(llama, prompts, monkeypatch):
     generate = llama.model.generate
     monkeypatch.setattr(llama.model, "generate", lambda **options: made.append(generate(**options)))
     generation._answer_at_length(llama, prompts, 7)
-    longest = max(map(len, generation.encode_chats(llama.tokenizer, generation.user_chats(prompts))))
+    longest = max(map(len, generation.encode_chats(llama.tokenizer, prompts)))
     assert made[0].shape == (len(prompts), longest + 7)
 
 

@@ -7,7 +7,7 @@ from test_alignment import weights_of
 from test_scans import block_inputs, decode, hooks_of, padded, training_of
 
 from llmva.engines.hugging_face import respond
-from llmva.models.chat_model import encode_chats, load_model, user_chats
+from llmva.models.chat_model import encode_chats, load_model
 from llmva.steering.baselines import cast
 from llmva.steering.baselines.cast import (
     Cast,
@@ -25,7 +25,7 @@ def model(family_folders):
     """A random Llama to which the tokens of toxic prompts alone are marked."""
     chat_model = load_model(str(family_folders["llama"]))
     rows = training_of(chat_model).rows
-    tokens = [set(ids) for ids in encode_chats(chat_model.tokenizer, user_chats(rows["prompt"]))]
+    tokens = [set(ids) for ids in encode_chats(chat_model.tokenizer, rows["prompt"])]
     toxic, benign = (
         [ids for ids, label in zip(tokens, rows["label"], strict=True) if label == wanted]
         for wanted in ("toxic", "benign")

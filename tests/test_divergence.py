@@ -8,7 +8,7 @@ from test_alignment import weights_of
 from llmva.engines.hugging_face import respond
 from llmva.measures.divergence import Divergence
 from llmva.models.activations import Capture
-from llmva.models.chat_model import encode_chats, load_model, user_chats
+from llmva.models.chat_model import encode_chats, load_model
 from llmva.models.reading import read_exchange_activations
 from llmva.study.ablations import noised
 
@@ -22,7 +22,7 @@ def plainly(first, second, prompts, replies):
     """One exchange at a time, without padding."""
     parts = []
     for prompt, reply in zip(prompts, replies, strict=True):
-        head = encode_chats(first.tokenizer, user_chats([prompt]))[0]
+        head = encode_chats(first.tokenizer, [prompt])[0]
         tail = first.tokenizer(reply, add_special_tokens=False)["input_ids"]
         with torch.no_grad():
             logits = [model.model(torch.tensor([head + tail])).logits[0, len(head) - 1 :] for model in (first, second)]
@@ -50,7 +50,7 @@ def test_a_reference_too_large_to_keep_is_asked_again(llama, exchanges, monkeypa
     kept = Divergence(llama, *exchanges, batch_size=2)
     with noised(llama.model, 0.5, seed=1):
         pass
-    monkeypatch.setattr("llmva.measures.divergence.MAX_KEPT", 0)
+    monkeypatch.setattr("llmva.measures.divergence.MAX_KEPT_LOGITS", 0)
     asked = Divergence(llama, *exchanges, batch_size=2)
     assert asked.measure(llama) == kept.measure(llama)
 
@@ -76,7 +76,7 @@ def test_exchange_activations_are_those_of_the_whole_text(family_model, prompts)
     options = {"capture": capture, "batch_size": 2}
     whole = read_exchange_activations(family_model, prompts, replies, **options)
     part = read_exchange_activations(family_model, prompts, replies, tokens="reply", **options)
-    heads = encode_chats(family_model.tokenizer, user_chats(prompts))
+    heads = encode_chats(family_model.tokenizer, prompts)
     tails = [family_model.tokenizer(reply, add_special_tokens=False)["input_ids"] for reply in replies]
     assert whole.lengths.tolist() == [len(a) + len(b) for a, b in zip(heads, tails, strict=True)]
     assert part.lengths.tolist() == [len(tail) for tail in tails]

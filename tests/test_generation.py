@@ -6,7 +6,7 @@ import torch
 
 from llmva.engines.hugging_face import respond
 from llmva.models.activations import FINAL, Capture, recording
-from llmva.models.chat_model import encode_chats, user_chats
+from llmva.models.chat_model import encode_chats
 from llmva.models.likelihood import exchange_logits, reply_surprise
 from llmva.models.reading import read_activations
 
@@ -33,7 +33,7 @@ def test_capture_equals_hooks_on_a_single_unpadded_prompt(family_model, prompts)
     seen = {}
     module = family_model.writers["mlp.01"]
     handle = module.register_forward_hook(lambda _, inputs, output: seen.update(x=inputs[0], y=output))
-    for row, ids in enumerate(encode_chats(family_model.tokenizer, user_chats(prompts))):
+    for row, ids in enumerate(encode_chats(family_model.tokenizer, prompts)):
         with torch.inference_mode():
             family_model.model(torch.tensor([ids]))
         numpy.testing.assert_allclose(captured.outputs["mlp.01"][row], seen["y"][0, -1].numpy(), atol=2e-5)
@@ -59,7 +59,7 @@ def test_replies_come_back_in_input_order_and_do_not_depend_on_the_batch(family_
 def test_all_positions_end_with_the_last_one(llama, prompts):
     last = read_activations(llama, prompts, capture=Capture(), batch_size=2)
     every = read_activations(llama, prompts, capture=Capture(positions="all"), batch_size=2)
-    lengths = [len(ids) for ids in encode_chats(llama.tokenizer, user_chats(prompts))]
+    lengths = [len(ids) for ids in encode_chats(llama.tokenizer, prompts)]
     assert every.lengths.tolist() == lengths and last.lengths.tolist() == [1] * len(prompts)
     ends = numpy.cumsum(lengths) - 1
     for name, values in every.outputs.items():
@@ -167,7 +167,7 @@ def test_surprise_is_the_mean_likelihood_after_the_first_token(llama, prompts):
     replies = ["sure, here is what you asked for.", "no", "", "i am sorry, but no.", "sure"]
     surprise = reply_surprise(llama, prompts, replies, batch_size=5)
     for row, (prompt, reply) in enumerate(zip(prompts, replies, strict=True)):
-        start = encode_chats(llama.tokenizer, user_chats([prompt]))[0]
+        start = encode_chats(llama.tokenizer, [prompt])[0]
         ids = llama.tokenizer(reply, add_special_tokens=False)["input_ids"]
         with torch.inference_mode():
             scores = llama.model(torch.tensor([start + ids])).logits[0].log_softmax(-1)

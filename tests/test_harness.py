@@ -13,7 +13,7 @@ from llmva.core.errors import InputError
 from llmva.engines.hugging_face import respond
 from llmva.measures import harness
 from llmva.measures.harness import HarnessModel, LocalTask, load_standard_tasks, log_samples
-from llmva.models.chat_model import encode_chats, user_chats
+from llmva.models.chat_model import encode_chats
 from llmva.steering.residual import changed_residuals
 
 CONTINUATIONS = ["sure, here is what you asked for.", " no", "i am sorry", "ünïcode 🪢", ""]
@@ -42,7 +42,7 @@ def test_replies_are_those_of_respond_with_edits_and_hooks_in_place(family_model
 
 def test_a_likelihood_is_that_of_one_plain_pass_without_padding_or_cache(family_model, prompts):
     scores = wrap(family_model).loglikelihood(ask("loglikelihood", prompts, CONTINUATIONS))
-    heads = encode_chats(family_model.tokenizer, user_chats(prompts))
+    heads = encode_chats(family_model.tokenizer, prompts)
     for head, continuation, (likelihood, greedy) in zip(heads, CONTINUATIONS, scores, strict=True):
         tail = family_model.tokenizer(continuation.strip(), add_special_tokens=False)["input_ids"]
         with torch.inference_mode():
@@ -67,7 +67,7 @@ def test_steering_tells_prompt_from_reply_in_a_likelihood(llama, prompts):
     with changed_residuals(llama, {}, before=lambda now, _: passes.append(now)):
         wrap(llama, batch_size=5).loglikelihood(ask("loglikelihood", prompts[:4], CONTINUATIONS[:4]))
     prompt, reply = passes
-    longest = max(map(len, encode_chats(llama.tokenizer, user_chats(prompts[:4]))))
+    longest = max(map(len, encode_chats(llama.tokenizer, prompts[:4])))
     assert prompt.last == longest - 1 and not prompt.generated.any()
     assert reply.generated.all() and not reply.prompt.any()
 

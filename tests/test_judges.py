@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from test_offloading import offloaded
 
 from llmva.core.errors import InputError
-from llmva.engines.hugging_face import respond_to_chats
+from llmva.engines.hugging_face import respond
 from llmva.judging import degeneracy, verdict_cache
 from llmva.judging.degeneracy import DegeneracyCheck, is_empty, is_looping
 from llmva.judging.guard import (
-    CATEGORIES,
+    GUARD_CATEGORIES,
     JUDGE_TOKENS,
     RETRY_TOKENS,
     GuardJudge,
@@ -38,7 +38,7 @@ def guard_text(safety, categories, refusal):
 @pytest.mark.parametrize("safety", ["Safe", "Unsafe", "Controversial"])
 @pytest.mark.parametrize("refusal", ["Yes", "No"])
 def test_every_combination_parses_and_maps(safety, refusal):
-    for categories in [*CATEGORIES, "Violent, PII", "Unethical Acts, Violent, Copyright Violation"]:
+    for categories in [*GUARD_CATEGORIES, "Violent, PII", "Unethical Acts, Violent, Copyright Violation"]:
         lines = parse_guard_lines(guard_text(safety, categories, refusal))
         assert (lines.safety, ", ".join(lines.categories), lines.refusal) == (safety, categories, refusal == "Yes")
         assert read_guard_verdict(lines, "benign") == ("refused" if refusal == "Yes" else "answered")
@@ -150,9 +150,9 @@ def test_a_guard_is_asked_of_whole_exchanges_and_its_name_follows_weights_and_te
 
     def watched(guard, chats, **options):
         asked.append(chats)
-        return respond_to_chats(guard, chats, **options)
+        return respond(guard, chats, **options)
 
-    monkeypatch.setattr("llmva.judging.guard.respond_to_chats", watched)
+    monkeypatch.setattr("llmva.judging.guard.respond", watched)
     raw = judge.judge(["hi", "hello"], ["sure", "no"])
     assert len(raw) == 2 and judge.verdict(raw[0], "toxic") == "unparsed"  # A random model speaks no format.
     chat = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "no"}]
@@ -185,7 +185,7 @@ class ScriptedGuard(GuardJudge):
 
 def test_what_does_not_parse_is_asked_for_once_more_and_never_dropped():
     fine, cut = guard_text("Unsafe", "Violent", "No"), "Safety: Unsafe\nCategories: Violent, Sex"
-    long = guard_text("Unsafe", ", ".join(CATEGORIES[:-1]), "No")
+    long = guard_text("Unsafe", ", ".join(GUARD_CATEGORIES[:-1]), "No")
     judge = ScriptedGuard(None, batch_size=4)
     object.__setattr__(judge, "words", {"a": [fine, "never"], "b": [cut, long], "c": ["what?", "what??"]})
     raw = judge.judge(["a", "b", "c"], ["x", "y", "z"])
@@ -234,7 +234,7 @@ def test_a_cache_that_cannot_be_used_is_named(tmp_path):
 
 
 def test_a_cache_in_use_is_not_taken_for_a_damaged_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(verdict_cache, "WAIT", 0)
+    monkeypatch.setattr(verdict_cache, "CACHE_WAIT", 0)
     other = sqlite3.connect(tmp_path / "verdicts.sqlite", isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     with pytest.raises(InputError) as told:

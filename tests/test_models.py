@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from llmva.core.errors import InputError
 from llmva.core.store import run_stage
-from llmva.models.chat_model import encode_chats, load_model, user_chats
+from llmva.models.chat_model import encode_chats, load_model
 from llmva.models.sources import checkpoint_key, split_source
 from llmva.models.sublayers import list_sublayers
 
@@ -38,16 +38,16 @@ def test_more_than_ten_layers_stay_in_numeric_order():
 
 def test_one_beginning_of_sequence_and_no_other_special_tokens(family_model):
     tokenizer = family_model.tokenizer
-    (ids,) = encode_chats(tokenizer, user_chats(["how do i cut a rope?"]))
+    (ids,) = encode_chats(tokenizer, ["how do i cut a rope?"])
     assert ids.count(tokenizer.bos_token_id) == 1 and ids[0] == tokenizer.bos_token_id
     text = tokenizer.apply_chat_template(
-        user_chats(["how do i cut a rope?"])[0], tokenize=False, add_generation_prompt=True
+        [{"role": "user", "content": "how do i cut a rope?"}], tokenize=False, add_generation_prompt=True
     )
     assert tokenizer.decode(ids) == text
 
 
 def test_text_that_looks_like_a_template_does_not_add_a_token(llama):
-    plain, spoofed = encode_chats(llama.tokenizer, user_chats(["hi", "hi<|end|>"]))
+    plain, spoofed = encode_chats(llama.tokenizer, ["hi", "hi<|end|>"])
     assert len(spoofed) - len(plain) == 1  # The user's own text, and nothing the tokenizer added.
 
 

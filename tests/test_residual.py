@@ -7,14 +7,14 @@ from test_steering import replies_of, training_of
 
 from llmva.engines.hugging_face import respond
 from llmva.models.activations import Capture
-from llmva.models.chat_model import encode_chats, user_chats
+from llmva.models.chat_model import encode_chats
 from llmva.models.reading import read_activations
 from llmva.steering.base import residuals_of
 from llmva.steering.residual import ResidualMethod, add_where, changed_residuals
 
 
 def padded(chat_model, prompts):
-    ids = encode_chats(chat_model.tokenizer, user_chats(prompts))
+    ids = encode_chats(chat_model.tokenizer, prompts)
     width = max(map(len, ids))
     tokens = torch.tensor([[0] * (width - len(row)) + row for row in ids])
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids])

@@ -253,7 +253,7 @@ def hub(monkeypatch):
 
 def test_the_standard_tasks_are_the_harness_s_own(hub):
     tasks = load_standard_tasks()
-    assert {task: defined.config.task for task, defined in tasks.items()} == harness.STANDARD
+    assert {task: defined.config.task for task, defined in tasks.items()} == harness.STANDARD_TASKS
     glue = [("nyu-mll/glue", name) for name in ("cola", "mnli", "rte", "mrpc", "sst2")]
     assert hub == [*glue, ("openai/gsm8k", "main")]
     assert tasks["gsm"].config.num_fewshot == 5

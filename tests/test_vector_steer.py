@@ -7,7 +7,7 @@ from test_alignment import weights_of
 from test_steering import replies_of, training_of
 
 from llmva.engines.hugging_face import respond
-from llmva.models.chat_model import encode_chats, user_chats
+from llmva.models.chat_model import encode_chats
 from llmva.steering.baselines.vector_steer import (
     VARIANTS,
     VectorSteer,
@@ -120,7 +120,7 @@ def moves_of(chat_model, steer, watch, setting):
 
 @pytest.mark.parametrize("setting", EVERYWHERE, ids=VARIANTS)
 def test_cached_decoding_equals_uncached_decoding(llama, steer, prompts, setting):
-    encoded = {"input_ids": encode_chats(llama.tokenizer, user_chats(prompts))}
+    encoded = {"input_ids": encode_chats(llama.tokenizer, prompts)}
     batch = llama.tokenizer.pad(encoded, return_tensors="pt")
     assert not batch["attention_mask"].all()
     with steer.applied(llama, setting):

@@ -11,7 +11,7 @@ from peft import PeftModel
 from llmva.core.errors import InputError
 from llmva.core.params import StudyParams
 from llmva.core.store import read_manifest
-from llmva.engines.hugging_face import respond_to_chats
+from llmva.engines.hugging_face import respond
 from llmva.models.chat_model import ChatModel, load_model
 
 
@@ -70,9 +70,7 @@ class Comparison:
 
     def _answer(self, name: str, chats: list[list[dict]]) -> list[str]:
         with self.speaking(name):
-            return respond_to_chats(
-                self.chat_model, chats, max_new_tokens=self.max_new_tokens, batch_size=len(chats)
-            ).texts
+            return respond(self.chat_model, chats, max_new_tokens=self.max_new_tokens, batch_size=len(chats)).texts
 
 
 def read_study(aligned: str | Path) -> StudyParams:

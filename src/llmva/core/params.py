@@ -30,7 +30,7 @@ class Generation(BaseModel):
 
 
 class Guard(BaseModel):
-    """A guard model whose lines are read by `mapping`; see `llmva.judging.guard_lines.read_guard_verdict`."""
+    """A guard model whose lines are read by `mapping`; see `llmva.judging.guard.read_guard_verdict`."""
 
     model_config = STRICT
 

@@ -1,6 +1,5 @@
 """Write edits as a LoRA adapter: W0 + sum_t a_t u_t^T is one already, so nothing is approximated."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -12,7 +11,7 @@ from llmva.edits.log import EditLog, SublayerEdit
 from llmva.models.chat_model import ChatModel
 from llmva.models.sources import split_source
 
-WEIGHTS = "adapter_model.safetensors"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 def export_adapter(chat_model: ChatModel, log: EditLog, folder: Path) -> Path:
@@ -32,11 +31,12 @@ def export_adapter(chat_model: ChatModel, log: EditLog, folder: Path) -> Path:
     if not log.sublayers:
         raise InputError("edits: none in this log, so there is no adapter to write; the original was chosen")
     rank = max(len(log.edits_of(sublayer)) for sublayer in log.sublayers)
-    tensors = {}
     biased = any(edit.bias_step for edits in log.iterations for edit in edits)
-    for sublayer in log.sublayers:
-        for part, values in _factors(log.edits_of(sublayer), rank, biased).items():
-            tensors[f"base_model.model.{paths[sublayer]}.{part}"] = values
+    tensors = {
+        f"base_model.model.{paths[sublayer]}.{part}": values
+        for sublayer in log.sublayers
+        for part, values in _factors(log.edits_of(sublayer), rank, biased).items()
+    }
     name, revision = split_source(chat_model.source)
     config = LoraConfig(
         task_type="CAUSAL_LM",
@@ -50,11 +50,11 @@ def export_adapter(chat_model: ChatModel, log: EditLog, folder: Path) -> Path:
     )
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(folder)
-    (folder / WEIGHTS).write_bytes(save(dict(sorted(tensors.items())), metadata={"format": "pt"}))
+    (folder / ADAPTER_WEIGHTS).write_bytes(save(dict(sorted(tensors.items())), metadata={"format": "pt"}))
     return folder
 
 
-def _factors(edits: tuple[SublayerEdit, ...], rank: int, biased: bool) -> Mapping[str, torch.Tensor]:
+def _factors(edits: tuple[SublayerEdit, ...], rank: int, biased: bool) -> dict[str, torch.Tensor]:
     outputs = torch.stack([torch.from_numpy(edit.output_vector) for edit in edits], dim=1)
     inputs = torch.stack([torch.from_numpy(edit.input_vector) for edit in edits])
     room = rank - len(edits)

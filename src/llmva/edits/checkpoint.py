@@ -10,19 +10,18 @@ from pathlib import Path
 
 import safetensors
 import safetensors.torch
-import torch
 
 from llmva.core.errors import InputError
 from llmva.edits.edited_model import EDITABLE_TYPES, edited_parameter
 from llmva.edits.log import EditLog
 from llmva.models.sources import local_folder
-from llmva.models.sublayers import WRITER_NAME, WRITERS
+from llmva.models.sublayers import sublayer_name
 
+SINGLE_FILE = "model.safetensors"
+SHARD_INDEX = f"{SINGLE_FILE}.index.json"
 # Weights in other files or formats would be the unedited ones; the named files are the base's own story.
-LEFT_OUT = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5", ".gguf", ".onnx"}
-WEIGHTS = "model.safetensors"
-INDEX = f"{WEIGHTS}.index.json"
-OWN_FILES = {"manifest.json", "README.md"}
+LEFT_OUT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5", ".gguf", ".onnx"}
+LEFT_OUT_FILES = {"manifest.json", "README.md"}
 
 
 def export_checkpoint(source: str, log: EditLog, folder: Path) -> Path:
@@ -50,9 +49,9 @@ def export_checkpoint(source: str, log: EditLog, folder: Path) -> Path:
     for name in sorted(shards):
         missing -= _write_shard(base / name, log, folder / name)
     # An index that lies beside a single file is of other weights.
-    own_files = OWN_FILES | ({INDEX} if WEIGHTS in shards else set())
+    left_out = LEFT_OUT_FILES | ({SHARD_INDEX} if SINGLE_FILE in shards else set())
     for path in sorted(base.iterdir()):
-        if path.is_file() and path.suffix not in LEFT_OUT and path.name not in own_files:
+        if path.is_file() and path.suffix not in LEFT_OUT_SUFFIXES and path.name not in left_out:
             shutil.copyfile(path, folder / path.name)
     if missing:
         raise InputError(f"{source}: has no {', '.join(sorted(missing))}; name the model that the edits were made for")
@@ -61,11 +60,11 @@ def export_checkpoint(source: str, log: EditLog, folder: Path) -> Path:
 
 def _shards_of(folder: Path) -> set[str]:
     """Return the files that transformers loads: the single one where it is there, else those of the index."""
-    index = folder / INDEX
-    if (folder / WEIGHTS).is_file():
-        return {WEIGHTS}
+    index = folder / SHARD_INDEX
+    if (folder / SINGLE_FILE).is_file():
+        return {SINGLE_FILE}
     if not index.is_file():
-        raise InputError(f"{folder}: neither {WEIGHTS} nor {INDEX} is there; restore the checkpoint")
+        raise InputError(f"{folder}: neither {SINGLE_FILE} nor {SHARD_INDEX} is there; restore the checkpoint")
     shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     if absent := sorted(name for name in shards if not (folder / name).is_file()):
         raise InputError(f"{index}: names {', '.join(absent[:3])}, which the folder lacks; restore the checkpoint")
@@ -81,9 +80,10 @@ def _write_shard(path: Path, log: EditLog, target: Path) -> set[str]:
             return set()
         tensors = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118
         for name, sublayer in names.items():
-            _require_editable(path, name, tensors[name])
-            kind = name.rpartition(".")[2]
-            tensors[name] = edited_parameter(kind, tensors[name], log.edits_of(sublayer)).to(tensors[name].dtype)
+            dtype, parameter = tensors[name].dtype, name.rpartition(".")[2]
+            if dtype not in EDITABLE_TYPES:
+                raise InputError(f"{path}: {name} is of type {dtype}; name a base in bfloat16, float16 or float32")
+            tensors[name] = edited_parameter(parameter, tensors[name], log.edits_of(sublayer)).to(dtype)
         safetensors.torch.save_file(tensors, target, metadata=shard.metadata())
         # safetensors lets nobody else read what it writes.
         shutil.copymode(path, target)
@@ -91,13 +91,5 @@ def _write_shard(path: Path, log: EditLog, target: Path) -> set[str]:
 
 
 def _sublayer_of(name: str) -> str | None:
-    module, _, kind = name.rpartition(".")
-    match = WRITER_NAME.match(module) if kind in ("weight", "bias") else None
-    if match is None:
-        return None
-    return f"{next(own for own, writer in WRITERS.items() if writer == match['writer'])}.{int(match['layer']):02d}"
-
-
-def _require_editable(path: Path, name: str, tensor: torch.Tensor) -> None:
-    if tensor.dtype not in EDITABLE_TYPES:
-        raise InputError(f"{path}: {name} is of type {tensor.dtype}; name a base in bfloat16, float16 or float32")
+    path, _, kind = name.rpartition(".")
+    return sublayer_name(path) if kind in ("weight", "bias") else None

@@ -60,13 +60,12 @@ class EditedModel:
 
     def weight(self, sublayer: str) -> torch.Tensor:
         """Return the current weight W0 + sum_t a_t u_t^T, (d_out, d_in), at least in float32, before any cast."""
-        return _edited_weight(self._original(sublayer, "weight"), self.log.edits_of(sublayer), self._rounding)
+        return self._edited(sublayer, "weight", self.log.edits_of(sublayer))
 
     def bias(self, sublayer: str) -> torch.Tensor | None:
         """Return the current bias b0 + sum_t a_t bias_step_t, (d_out,), at least in float32; None without one."""
-        if "bias" not in self._originals[sublayer]:
-            return None
-        return _edited_bias(self._original(sublayer, "bias"), self.log.edits_of(sublayer), self._rounding)
+        has_bias = "bias" in self._originals[sublayer]
+        return self._edited(sublayer, "bias", self.log.edits_of(sublayer)) if has_bias else None
 
     def apply(self, log: EditLog) -> None:
         """Set every module to its original plus all its edits in `log`, cast once.
@@ -90,12 +89,13 @@ class EditedModel:
     def _set(self, sublayer: str, edits: tuple[SublayerEdit, ...]) -> None:
         with torch.no_grad():
             for name, parameter in _parameters(self._modules[sublayer]).items():
-                original = self._original(sublayer, name)
-                parameter.copy_(edited_parameter(name, original, edits, self._rounding) if edits else original)
+                original = self._originals[sublayer][name]
+                parameter.copy_(self._edited(sublayer, name, edits) if edits else original)
 
-    def _original(self, sublayer: str, name: str) -> torch.Tensor:
-        """Return a kept value where its module computes."""
-        return self._originals[sublayer][name].to(_parameters(self._modules[sublayer])[name].device)
+    def _edited(self, sublayer: str, name: str, edits: tuple[SublayerEdit, ...]) -> torch.Tensor:
+        # Computed where the module computes.
+        device = _parameters(self._modules[sublayer])[name].device
+        return edited_parameter(name, self._originals[sublayer][name].to(device), edits, self._rounding)
 
     def _require_fit(self, sublayer: str, edits: tuple[SublayerEdit, ...]) -> None:
         if sublayer not in self._modules:
@@ -111,42 +111,33 @@ class EditedModel:
 
 
 def edited_parameter(
-    kind: str, original: torch.Tensor, edits: tuple[SublayerEdit, ...], rounding: torch.dtype | None = None
+    name: str, original: torch.Tensor, edits: tuple[SublayerEdit, ...], rounding: torch.dtype | None = None
 ) -> torch.Tensor:
     """Return a module's `weight` or `bias` after its edits, at least in float32, before the last cast."""
-    return {"weight": _edited_weight, "bias": _edited_bias}[kind](original, edits, rounding)
-
-
-def _edited_weight(
-    original: torch.Tensor, edits: tuple[SublayerEdit, ...], rounding: torch.dtype | None
-) -> torch.Tensor:
-    weight = original.to(_precise(original), copy=True)
+    add = {"weight": _add_to_weight, "bias": _add_to_bias}[name]
+    parameter = original.to(torch.promote_types(original.dtype, torch.float32), copy=True)
     # Rounding follows every edit on its own; without it all edits are one product.
     for part in [edits] if rounding is None else [(edit,) for edit in edits]:
         if part:
-            outputs = numpy.stack([edit.output_vector for edit in part], axis=1)
-            inputs = numpy.stack([edit.input_vector for edit in part])
-            weight.addmm_(torch.from_numpy(outputs).to(weight), torch.from_numpy(inputs).to(weight))
+            add(parameter, part)
         if rounding is not None:
-            weight.copy_(weight.to(rounding))
-    return weight
+            parameter.copy_(parameter.to(rounding))
+    return parameter
 
 
-def _edited_bias(original: torch.Tensor, edits: tuple[SublayerEdit, ...], rounding: torch.dtype | None) -> torch.Tensor:
-    bias = original.to(_precise(original), copy=True)
+def _add_to_weight(weight: torch.Tensor, edits: tuple[SublayerEdit, ...]) -> None:
+    outputs = numpy.stack([edit.output_vector for edit in edits], axis=1)
+    inputs = numpy.stack([edit.input_vector for edit in edits])
+    weight.addmm_(torch.from_numpy(outputs).to(weight), torch.from_numpy(inputs).to(weight))
+
+
+def _add_to_bias(bias: torch.Tensor, edits: tuple[SublayerEdit, ...]) -> None:
     for edit in edits:
         bias.add_(torch.from_numpy(edit.output_vector).to(bias), alpha=edit.bias_step)
-        if rounding is not None:
-            bias.copy_(bias.to(rounding))
-    return bias
 
 
 def _parameters(module: torch.nn.Linear) -> dict[str, torch.Tensor]:
     return {name: tensor for name, tensor in stored_parameters(module).items() if name in ("weight", "bias")}
-
-
-def _precise(tensor: torch.Tensor) -> torch.dtype:
-    return torch.promote_types(tensor.dtype, torch.float32)
 
 
 def _require_editable(sublayer: str, module: torch.nn.Module) -> None:

@@ -21,6 +21,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Self
 
@@ -31,7 +32,7 @@ import safetensors.numpy
 from llmva.core.errors import InputError
 from llmva.core.paths import write_atomically
 
-FORMAT, FORMAT_VERSION = "llmva edit log", "1"
+LOG_FORMAT = {"format": "llmva edit log", "format_version": "1"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +64,8 @@ class SublayerEdit:
     scale: float
 
 
-PARTS = tuple(field.name for field in fields(SublayerEdit) if field.name != "sublayer")
-NUMBERS = ("bias_step", "scale")
+EDIT_PARTS = tuple(field.name for field in fields(SublayerEdit) if field.name != "sublayer")
+EDIT_NUMBERS = ("bias_step", "scale")
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,14 +115,14 @@ class EditLog:
         metadata : dict
             Facts as the model's name, kept as strings beside `format`, `format_version` and `iterations`.
         """
+        # Numbers stay in float64, so that a loaded log repeats a run exactly.
         tensors = {
-            f"iteration.{iteration:03d}/{edit.sublayer}/{part}": _to_array(getattr(edit, part))
+            f"iteration.{iteration:03d}/{edit.sublayer}/{part}": numpy.asarray(getattr(edit, part), order="C")
             for iteration, edits in enumerate(self.iterations)
             for edit in edits
-            for part in PARTS
+            for part in EDIT_PARTS
         }
-        own = {"format": FORMAT, "format_version": FORMAT_VERSION, "iterations": str(len(self))}
-        facts = {**{name: str(value) for name, value in metadata.items()}, **own}
+        facts = {name: str(value) for name, value in {**metadata, **LOG_FORMAT, "iterations": len(self)}.items()}
         write_atomically(path, _with_sorted_metadata(safetensors.numpy.save(tensors, facts)))
 
     @classmethod
@@ -139,7 +140,7 @@ class EditLog:
             for key in sorted(tensors):
                 iteration, sublayer, part = key.split("/")
                 parts = iterations[int(iteration.removeprefix("iteration."))].setdefault(sublayer, {})
-                parts[part] = tensors[key].item() if part in NUMBERS else tensors[key]
+                parts[part] = tensors[key].item() if part in EDIT_NUMBERS else tensors[key]
             edits = tuple(tuple(SublayerEdit(name, **parts) for name, parts in each.items()) for each in iterations)
         except (KeyError, IndexError, TypeError, ValueError):
             raise InputError(f"{path}: an edit log with parts missing; write it again") from None
@@ -149,16 +150,10 @@ class EditLog:
 
     @cached_property
     def _by_sublayer(self) -> dict[str, tuple[SublayerEdit, ...]]:
-        found = {}
-        for edits in self.iterations:
-            for edit in edits:
-                found[edit.sublayer] = (*found.get(edit.sublayer, ()), edit)
-        return found
-
-
-def read_metadata(path: str | Path) -> dict[str, str]:
-    """Return what `EditLog.save` was given as metadata, and `format`, `format_version` and `iterations`."""
-    return _read(path)[0]
+        by_sublayer = {}
+        for edit in chain.from_iterable(self.iterations):
+            by_sublayer[edit.sublayer] = (*by_sublayer.get(edit.sublayer, ()), edit)
+        return by_sublayer
 
 
 def _read(path: str | Path) -> tuple[dict[str, str], dict[str, numpy.ndarray]]:
@@ -169,14 +164,10 @@ def _read(path: str | Path) -> tuple[dict[str, str], dict[str, numpy.ndarray]]:
         raise InputError(f"{path}: no such edit log; name a file that EditLog.save wrote") from None
     except (OSError, safetensors.SafetensorError):
         raise InputError(f"{path}: not a readable safetensors file; write the edit log again") from None
-    if (metadata.get("format"), metadata.get("format_version")) != (FORMAT, FORMAT_VERSION):
-        raise InputError(f"{path}: not an edit log of version {FORMAT_VERSION}; name a file that EditLog.save wrote")
+    if not LOG_FORMAT.items() <= metadata.items():
+        version = LOG_FORMAT["format_version"]
+        raise InputError(f"{path}: not an edit log of version {version}; name a file that EditLog.save wrote")
     return metadata, tensors
-
-
-def _to_array(value: numpy.ndarray | float) -> numpy.ndarray:
-    # Numbers stay in float64, so that a loaded log repeats a run exactly.
-    return numpy.ascontiguousarray(value) if isinstance(value, numpy.ndarray) else numpy.array(value)
 
 
 def _with_sorted_metadata(data: bytes) -> bytes:

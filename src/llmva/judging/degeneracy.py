@@ -69,7 +69,9 @@ def is_empty(reply: str) -> bool:
 def is_looping(reply: str) -> bool:
     """Tell whether a few words stand again and again, directly one after the other."""
     words = reply.split()
-    return any(_repeats(words, length) for length in LOOP_LENGTHS) or _poor(words)
+    # Twelve words or more, of which one makes up half, is no sentence in any language.
+    poor = len(words) >= 12 and Counter(words).most_common(1)[0][1] > len(words) / 2
+    return poor or any(_repeats(words, length) for length in LOOP_LENGTHS)
 
 
 def _repeats(words: list[str], length: int) -> bool:
@@ -79,8 +81,3 @@ def _repeats(words: list[str], length: int) -> bool:
         if run >= length * (LOOP_REPEATS - 1):
             return True
     return False
-
-
-def _poor(words: list[str]) -> bool:
-    # Twelve words or more, of which one makes up half, is no sentence in any language.
-    return len(words) >= 12 and Counter(words).most_common(1)[0][1] > len(words) / 2

@@ -1,4 +1,4 @@
-"""Ask a model, judge what it says: the one pass that every stage of a study makes."""
+"""Ask a model, judge what it says, record what went on in it: the one pass that every stage of a study makes."""
 
 from dataclasses import dataclass, replace
 
@@ -14,14 +14,14 @@ from llmva.models.chat_model import ChatModel
 
 @dataclass(frozen=True)
 class Examination:
-    """What a model said to prompts.
+    """What a model said to some prompts, how it was judged, and what was recorded of it.
 
     Attributes
     ----------
     rows : DataFrame
-        The prompts' columns and response, guard_verdict, verdict, raw.
+        What was said and how it was judged: the prompts' columns and response, guard_verdict, verdict, raw.
     activations : Activations or None
-        In the order of the rows.
+        What was recorded while the model read the prompts, in the order of the rows.
     """
 
     rows: pandas.DataFrame
@@ -30,7 +30,7 @@ class Examination:
 
 @dataclass(frozen=True)
 class Examiner:
-    """A model with the judge of its replies, and how both are run."""
+    """What makes the examinations of one model: the model, who judges its replies, and how both are run."""
 
     chat_model: ChatModel
     judge: Judge | CombinedJudge
@@ -43,17 +43,11 @@ class Examiner:
         self, prompts: pandas.DataFrame, capture: Capture | None = None, progress: str | None = None
     ) -> Examination:
         """Respond to prompts, record the activations asked for, and judge the responses."""
-        answered = respond(
-            self.chat_model,
-            prompts["prompt"].tolist(),
-            max_new_tokens=self.max_new_tokens,
-            batch_size=self.batch_size,
-            capture=capture,
-            progress=progress,
-        )
-        exchanges = prompts.assign(response=answered.texts)
+        limits = {"max_new_tokens": self.max_new_tokens, "batch_size": self.batch_size}
+        responses = respond(self.chat_model, prompts["prompt"].tolist(), capture=capture, progress=progress, **limits)
+        exchanges = prompts.assign(response=responses.texts)
         verdicts = judge_responses(exchanges, self.judge, cache=self.cache, degeneracy=self.degeneracy)
-        return Examination(exchanges.merge(verdicts, on="id", validate="one_to_one"), answered.activations)
+        return Examination(exchanges.merge(verdicts, on="id", validate="one_to_one"), responses.activations)
 
     def with_judge(self, judge: Judge | CombinedJudge) -> "Examiner":
         """Return the same examiner with another judge."""

@@ -110,37 +110,28 @@ def judge_responses(
         Columns id, guard_verdict, verdict, raw; rows as in `exchanges`.
     """
     cache, exchanges = cache or VerdictCache(None), exchanges.reset_index(drop=True)
-    verdicts = pandas.concat(
-        _judge_by_one(rows, one, cache) for one, rows in _who_judges(judge, exchanges)
-    ).sort_index()
+    parts = [(judge, exchanges)]
+    if isinstance(judge, CombinedJudge):
+        toxic = exchanges["label"] == "toxic"
+        parts = [(judge.toxic, exchanges[toxic]), (judge.benign, exchanges[~toxic])]
+    verdicts = pandas.concat([_judge_by_one(rows, one, cache) for one, rows in parts]).sort_index()
     if degeneracy is not None:
         broken = degeneracy.find(exchanges["prompt"].tolist(), exchanges["response"].tolist())
         verdicts.loc[broken, "verdict"] = "degenerate"
     return verdicts
 
 
-def _who_judges(judge: Judge | CombinedJudge, exchanges: pandas.DataFrame) -> list[tuple[Judge, pandas.DataFrame]]:
-    if not isinstance(judge, CombinedJudge):
-        return [(judge, exchanges)]
-    toxic = exchanges["label"] == "toxic"
-    return [(judge.toxic, exchanges[toxic]), (judge.benign, exchanges[~toxic])]
-
-
 def _judge_by_one(exchanges: pandas.DataFrame, judge: Judge, cache: VerdictCache) -> pandas.DataFrame:
     raw = _raw_outputs(exchanges, judge, cache)
-    own = [judge.verdict(text, label) for text, label in zip(raw, exchanges["label"], strict=True)]
-    return exchanges[["id"]].assign(guard_verdict=own, verdict=own, raw=raw)
+    verdicts = [judge.verdict(text, label) for text, label in zip(raw, exchanges["label"], strict=True)]
+    return exchanges[["id"]].assign(guard_verdict=verdicts, verdict=verdicts, raw=raw)
 
 
 def _raw_outputs(exchanges: pandas.DataFrame, judge: Judge, cache: VerdictCache) -> list[str]:
-    name = judge.name
-    keys = [digest([name, *pair]) for pair in zip(exchanges["prompt"], exchanges["response"], strict=True)]
+    name, pairs = judge.name, list(zip(exchanges["prompt"], exchanges["response"], strict=True))
+    keys = [digest([name, *pair]) for pair in pairs]
     known = cache.get(sorted(set(keys)))
-    missing = {
-        key: pair
-        for key, pair in zip(keys, zip(exchanges["prompt"], exchanges["response"], strict=True), strict=True)
-        if key not in known
-    }
+    missing = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in known}
     if missing:
         prompts, responses = zip(*missing.values(), strict=True)
         known.update(fresh := dict(zip(missing, judge.judge(prompts, responses), strict=True)))

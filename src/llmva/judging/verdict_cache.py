@@ -1,22 +1,24 @@
 """What judges said before, in SQLite: the same exchange is never judged twice by the same judge."""
 
+import json
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from llmva.core.errors import InputError
 
 # Seconds for which a writer waits for another one.
-WAIT = 120
-AGAIN = "delete it, it is made again"
-MENDS = {
+CACHE_WAIT = 120
+DELETE_CACHE = "delete it, it is made again"
+CACHE_FIXES = {
     sqlite3.SQLITE_BUSY: "wait for the other runs that use it",
     sqlite3.SQLITE_LOCKED: "wait for the other runs that use it",
     sqlite3.SQLITE_READONLY: "it is not writable: change its permissions",
     sqlite3.SQLITE_CANTOPEN: "it is not writable: change its folder's permissions",
     sqlite3.SQLITE_FULL: "make room on the disk",
-    sqlite3.SQLITE_NOTADB: AGAIN,
-    sqlite3.SQLITE_CORRUPT: AGAIN,
+    sqlite3.SQLITE_NOTADB: DELETE_CACHE,
+    sqlite3.SQLITE_CORRUPT: DELETE_CACHE,
 }
 
 
@@ -27,36 +29,28 @@ class VerdictCache:
         self._path = path
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-        self._run(self._open)
+        with self._errors_in_a_line():
+            # Several studies may judge at once: writers wait for each other.
+            self._database = sqlite3.connect(path or ":memory:", timeout=CACHE_WAIT)
+            self._database.execute("CREATE TABLE IF NOT EXISTS verdicts (key TEXT PRIMARY KEY, raw TEXT NOT NULL)")
 
     def get(self, keys: Sequence[str]) -> dict[str, str]:
         """Return what is known of some keys."""
-        found = {}
-        for start in range(0, len(keys), 500):
-            part = keys[start : start + 500]
-            marks = ",".join("?" * len(part))
-            query = f"SELECT key, raw FROM verdicts WHERE key IN ({marks})"
-            found.update(self._run(lambda query=query, part=part: self._database.execute(query, part).fetchall()))
-        return found
+        query = "SELECT key, raw FROM verdicts WHERE key IN (SELECT value FROM json_each(?))"
+        with self._errors_in_a_line():
+            return dict(self._database.execute(query, [json.dumps(keys)]).fetchall())
 
     def put(self, outputs: dict[str, str]) -> None:
         """Remember raw outputs, all or none."""
+        with self._errors_in_a_line(), self._database:
+            self._database.executemany("INSERT OR REPLACE INTO verdicts VALUES (?, ?)", outputs.items())
 
-        def write() -> None:
-            with self._database:
-                self._database.executemany("INSERT OR REPLACE INTO verdicts VALUES (?, ?)", outputs.items())
-
-        self._run(write)
-
-    def _open(self) -> None:
-        # Several studies may judge at once: writers wait for each other.
-        self._database = sqlite3.connect(self._path or ":memory:", timeout=WAIT)
-        self._database.execute("CREATE TABLE IF NOT EXISTS verdicts (key TEXT PRIMARY KEY, raw TEXT NOT NULL)")
-
-    def _run(self, action: Callable[[], list | None]) -> list | None:
+    @contextmanager
+    def _errors_in_a_line(self) -> Iterator[None]:
         try:
-            return action()
+            yield
         except sqlite3.DatabaseError as error:
             # The extended codes keep the kind of error in their lowest byte.
-            fix = MENDS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, f"fix the disk, or {AGAIN}")
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            fix = CACHE_FIXES.get(code, f"fix the disk, or {DELETE_CACHE}")
             raise InputError(f"{self._path}: the verdict cache cannot be used ({error}); {fix}") from None

@@ -8,7 +8,7 @@ from llmva.models.chat_model import ChatModel
 from llmva.models.likelihood import MAX_LOGITS, exchange_logits
 
 # Logits of the reference that are kept between measurements; above it they are computed each time.
-MAX_KEPT = 2**27
+MAX_KEPT_LOGITS = 2**27
 
 
 class Divergence:
@@ -42,15 +42,11 @@ class Divergence:
         return total / tokens if tokens else float("nan")
 
     def _before(self) -> Iterator[torch.Tensor]:
-        if self._kept is not None:
-            return iter(self._kept)
-        logits = list(self._logits(self.reference)) if self._fits() else self._logits(self.reference)
-        self._kept = logits if isinstance(logits, list) else None
-        return iter(logits)
+        # Characters are more than tokens, so this errs on the safe side.
+        logits = sum(map(len, self.replies)) * self.reference.model.config.vocab_size
+        if self._kept is None and logits <= MAX_KEPT_LOGITS:
+            self._kept = list(self._logits(self.reference))
+        return self._logits(self.reference) if self._kept is None else iter(self._kept)
 
     def _logits(self, chat_model: ChatModel) -> Iterator[torch.Tensor]:
         return exchange_logits(chat_model, self.prompts, self.replies, batch_size=self.batch_size)
-
-    def _fits(self) -> bool:
-        # Characters are more than tokens, so this errs on the safe side.
-        return sum(map(len, self.replies)) * self.reference.model.config.vocab_size <= MAX_KEPT

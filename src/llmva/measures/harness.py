@@ -18,14 +18,13 @@ from lm_eval.api.task import ConfigurableTask, Task
 from lm_eval.defaults import DEFAULT_OTHER_SEED
 from lm_eval.evaluator import evaluate
 from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
-from torch.nn.utils.rnn import pad_sequence
 
 from llmva.core.errors import InputError
 from llmva.engines.hugging_face import respond
-from llmva.models.batches import for_each_batch
-from llmva.models.chat_model import ChatModel, encode_chats, user_chats
+from llmva.models.batches import by_length, for_each_batch, forward, pad
+from llmva.models.chat_model import ChatModel, encode_with_replies
 
-STANDARD = {"cola": "cola", "mnli": "mnli", "rte": "rte", "mrpc": "mrpc", "sst": "sst2", "gsm": "gsm8k"}
+STANDARD_TASKS = {"cola": "cola", "mnli": "mnli", "rte": "rte", "mrpc": "mrpc", "sst": "sst2", "gsm": "gsm8k"}
 
 
 class HarnessModel(LM):
@@ -72,19 +71,16 @@ class HarnessModel(LM):
             would write it. White space in front of a continuation is dropped: no reply begins with it.
         """
         contexts, continuations = zip(*(request.args for request in requests), strict=True)
-        heads = encode_chats(self.chat_model.tokenizer, user_chats(contexts))
-        texts = [continuation.lstrip() for continuation in continuations]
-        tails = self.chat_model.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        replies = [continuation.lstrip() for continuation in continuations]
+        sequences, tails = encode_with_replies(self.chat_model.tokenizer, contexts, replies)
         scores = [(0.0, True)] * len(requests)
-        # Longest first, as for replies: padding is least.
-        order = sorted((row for row, tail in enumerate(tails) if tail), key=lambda row: -len(heads[row] + tails[row]))
 
         def run(rows: list[int]) -> None:
-            found = self._score([heads[row] for row in rows], [tails[row] for row in rows])
-            for row, score in zip(rows, found, strict=True):
+            heads = [sequences[row][: -len(tails[row])] for row in rows]
+            for row, score in zip(rows, self._score(heads, [tails[row] for row in rows]), strict=True):
                 scores[row] = score
 
-        for_each_batch(order, self.batch_size, run)
+        for_each_batch([row for row in by_length(sequences) if tails[row]], self.batch_size, run)
         return scores
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
@@ -94,34 +90,20 @@ class HarnessModel(LM):
     @torch.inference_mode()
     def _score(self, heads: list[list[int]], tails: list[list[int]]) -> list[tuple[float, bool]]:
         # Prompt and reply go in one after the other, as in generation: steering tells them apart by the pass.
-        model = self.chat_model.model
-        prompt, prompt_mask = self._pad(heads, "left")
-        reply, reply_mask = self._pad(tails, "right")
-        first = model(
-            input_ids=prompt,
-            attention_mask=prompt_mask,
-            position_ids=(prompt_mask.cumsum(1) - 1).clamp(min=0),
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        later = model(
-            input_ids=reply,
-            attention_mask=torch.cat([prompt_mask, reply_mask], dim=1),
-            position_ids=prompt_mask.sum(1, keepdim=True) + torch.arange(reply.shape[1], device=reply.device),
+        prompt, reply = pad(self.chat_model, heads), pad(self.chat_model, tails, "right")
+        first = forward(self.chat_model, prompt, use_cache=True)
+        tokens, is_token, is_prompt = reply["input_ids"], reply["attention_mask"], prompt["attention_mask"]
+        later = self.chat_model.model(
+            input_ids=tokens,
+            attention_mask=torch.cat([is_prompt, is_token], dim=1),
+            position_ids=is_prompt.sum(1, keepdim=True) + torch.arange(tokens.shape[1], device=tokens.device),
             past_key_values=first.past_key_values,
             use_cache=True,
         )
         logits = torch.cat([first.logits, later.logits[:, :-1]], dim=1).float()
-        chosen = logits.log_softmax(-1).gather(-1, reply[..., None])[..., 0] * reply_mask
-        greedy = (logits.argmax(-1) == reply) | (reply_mask == 0)
+        chosen = logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0] * is_token
+        greedy = (logits.argmax(-1) == tokens) | (is_token == 0)
         return list(zip(chosen.sum(1).tolist(), greedy.all(1).tolist(), strict=True))
-
-    def _pad(self, sequences: list[list[int]], side: str) -> tuple[torch.Tensor, torch.Tensor]:
-        rows = [torch.tensor(sequence) for sequence in sequences]
-        pad = self.chat_model.tokenizer.pad_token_id
-        tokens = pad_sequence(rows, batch_first=True, padding_value=pad, padding_side=side)
-        mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side=side)
-        return tokens.to(self.chat_model.device), mask.to(self.chat_model.device)
 
 
 class LocalTask(ConfigurableTask):
@@ -176,7 +158,7 @@ def load_standard_tasks() -> dict[str, Task]:
     # An index of all fourteen thousand tasks would take many seconds.
     manager = lm_eval.tasks.TaskManager(include_defaults=False, include_path=[shipped / "glue", shipped / "gsm8k"])
     try:
-        tasks = {task: manager.load([name])["tasks"][name] for task, name in STANDARD.items()}
+        tasks = {task: manager.load([name])["tasks"][name] for task, name in STANDARD_TASKS.items()}
     except Exception as error:
         # The libraries' own errors for no network and no such set are of many kinds.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -8,12 +8,11 @@ import pandas
 
 from llmva.core.errors import InputError
 from llmva.core.provenance import random_generator
-from llmva.measures.metrics import balanced_accuracy, correct, count_rates, f1_score, measure
+from llmva.core.vocabulary import LABELS, PAPER_LOOP
+from llmva.measures.metrics import POOLED_METRICS, correct, count_rates, measure
 
 CONFIDENCE = 0.95
-RESAMPLES = 4999
-# Pooled metrics that are no plain proportion: the function, and whether it reads the strict verdicts.
-SCORES = {"f1": (f1_score, False), "balanced_accuracy": (balanced_accuracy, False), "strict_f1": (f1_score, True)}
+BOOTSTRAP_RESAMPLES = 4999
 
 
 class Interval(NamedTuple):
@@ -24,15 +23,8 @@ class Interval(NamedTuple):
     fallback: str = ""
 
 
-class Discordant(NamedTuple):
-    """How many prompts only the first, and only the second of two methods handled rightly."""
-
-    first_only: int
-    second_only: int
-
-
 def with_intervals(
-    rows_by_method: dict[str, pandas.DataFrame], reference: str = "LLM-VA", *, seed: int
+    rows_by_method: dict[str, pandas.DataFrame], reference: str = PAPER_LOOP, *, seed: int
 ) -> pandas.DataFrame:
     """Return every metric of every method with its interval and its test against the reference.
 
@@ -89,16 +81,16 @@ def bootstrap_interval(rows: pandas.DataFrame, metric: str, *, generator: numpy.
     undefined (above all where every resample gives the same value), the
     percentile interval of the same resamples stands in and says so.
     """
-    score, strict = SCORES[metric]
+    score, strict = POOLED_METRICS[metric]
     strata = _strata(rows, strict)
-    if {label for label, _ in strata} != {"benign", "toxic"} or min(len(flags) for _, flags in strata) < 2:
+    if {label for label, _ in strata} != set(LABELS) or min(len(flags) for _, flags in strata) < 2:
         return Interval(numpy.nan, numpy.nan, "too few rows")
 
     def statistic(*samples, axis=-1):
-        parts = {"benign": [], "toxic": []}
+        parts = {label: [] for label in LABELS}
         for (label, _), sample in zip(strata, samples, strict=True):
             parts[label].append(sample)
-        return score(parts["benign"], parts["toxic"], axis=axis)
+        return score(**parts, axis=axis)
 
     return _bca_or_percentile([flags for _, flags in strata], statistic, generator)
 
@@ -108,8 +100,8 @@ def compare_methods(first: pandas.DataFrame, second: pandas.DataFrame) -> float:
     return exact_mcnemar(*count_discordant(first, second))
 
 
-def count_discordant(first: pandas.DataFrame, second: pandas.DataFrame) -> Discordant:
-    """Count the prompts that only one of two methods handled rightly (strictly), joined by id."""
+def count_discordant(first: pandas.DataFrame, second: pandas.DataFrame) -> tuple[int, int]:
+    """Count the prompts that only the first, and only the second method handled rightly (strictly), joined by id."""
     left, right = correct(first), correct(second)
     apart = left.index.symmetric_difference(right.index)
     if len(apart):
@@ -117,7 +109,7 @@ def count_discordant(first: pandas.DataFrame, second: pandas.DataFrame) -> Disco
             f"verdicts: {len(apart)} ids have one method's verdict only ({apart[0]!r}); judge the same prompts"
         )
     right = right.loc[left.index]
-    return Discordant(int((left & ~right).sum()), int((right & ~left).sum()))
+    return int((left & ~right).sum()), int((right & ~left).sum())
 
 
 def exact_mcnemar(first_only: int, second_only: int) -> float:
@@ -132,7 +124,7 @@ def _metric_records(rows: pandas.DataFrame, seed: int) -> list[tuple]:
     for metric, rate in count_rates(rows).iterrows():
         interval = wilson_interval(rate["count"], rate["n"])
         records += _records(metric, rate["dataset"], values[metric], interval, rate["n"])
-    for metric in SCORES:
+    for metric in POOLED_METRICS:
         interval = bootstrap_interval(rows, metric, generator=random_generator(seed, "bootstrap", metric))
         records += _records(metric, "all", values[metric], interval, len(rows))
     wrong = rows[["dataset"]].assign(wrong=~correct(rows).to_numpy()).groupby("dataset")["wrong"]
@@ -141,12 +133,8 @@ def _metric_records(rows: pandas.DataFrame, seed: int) -> list[tuple]:
 
 
 def _test_records(reference: pandas.DataFrame, rows: pandas.DataFrame) -> list[tuple]:
-    apart = count_discordant(reference, rows)
-    values = {
-        "reference_only": float(apart.first_only),
-        "method_only": float(apart.second_only),
-        "mcnemar_p": exact_mcnemar(*apart),
-    }
+    only = count_discordant(reference, rows)
+    values = {"reference_only": float(only[0]), "method_only": float(only[1]), "mcnemar_p": exact_mcnemar(*only)}
     return [("all", name, value, len(rows)) for name, value in values.items()]
 
 
@@ -171,7 +159,7 @@ def _bca_or_percentile(samples: list[numpy.ndarray], statistic, generator: numpy
     with warnings.catch_warnings():
         # SciPy warns where BCa is undefined; the interval's own `fallback` tells that for good.
         warnings.simplefilter("ignore")
-        result = bootstrap(samples, statistic, n_resamples=RESAMPLES, method="BCa", rng=generator, **options)
+        result = bootstrap(samples, statistic, n_resamples=BOOTSTRAP_RESAMPLES, method="BCa", rng=generator, **options)
         low, high = (float(bound) for bound in result.confidence_interval)
     draws = result.bootstrap_distribution
     constant = numpy.ptp(draws) == 0

@@ -13,8 +13,8 @@ from llmva.prompts.tasks import CLASSES, read_answer, require_known_answers
 STANDARD_POSITIVE = {"cola": 1, "mnli": 0, "rte": 0, "mrpc": 1, "sst": 1}
 STANDARD_MAX_NEW_TOKENS = 256
 # What the harness's filter writes where a reply holds no number.
-NOTHING_FOUND = "[invalid]"
-COLUMNS = ("task", "metric", "value", "n", "unreadable")
+NO_NUMBER = "[invalid]"
+UTILITY_COLUMNS = ("task", "metric", "value", "n", "unreadable")
 
 
 def measure_utility(
@@ -41,16 +41,16 @@ def measure_utility(
     """
     require_known_answers(tasks)
     if tasks.empty:
-        return pandas.DataFrame(columns=COLUMNS)
+        return pandas.DataFrame(columns=UTILITY_COLUMNS)
     from llmva.measures.harness import HarnessModel, LocalTask, log_samples  # slow to import
 
     model = HarnessModel(chat_model, batch_size=batch_size, max_new_tokens=max_new_tokens)
     defined = {task: LocalTask(task, rows) for task, rows in tasks.groupby("task", sort=False)}
     scores = []
     for task, samples in log_samples(model, defined).items():
-        answers = [read_answer(task, sample["target"]) for sample in samples]
-        given = [read_answer(task, sample["filtered_resps"][0]) for sample in samples]
-        scores.append(_score(task, answers, given, CLASSES.get(task, (None,))[0]))
+        truths = [read_answer(task, sample["target"]) for sample in samples]
+        answers = [read_answer(task, sample["filtered_resps"][0]) for sample in samples]
+        scores.append(_score(task, truths, answers, CLASSES.get(task, (None,))[0]))
     return pandas.DataFrame(scores)
 
 
@@ -79,12 +79,13 @@ def measure_standard_utility(
     for task, samples in log_samples(model, tasks, most).items():
         if task == "gsm":
             samples = [sample for sample in samples if sample["filter"] == "flexible-extract"]
-            found = [sample["filtered_resps"][0] != NOTHING_FOUND for sample in samples]
-            given = [sample["exact_match"] if seen else None for sample, seen in zip(samples, found, strict=True)]
-            scores.append(_score(task, [1.0] * len(given), given))
+            answers = [
+                None if sample["filtered_resps"][0] == NO_NUMBER else sample["exact_match"] for sample in samples
+            ]
+            scores.append(_score(task, [1.0] * len(answers), answers))
         else:
-            given = [numpy.argmax([value for value, _ in sample["filtered_resps"]]) for sample in samples]
-            scores.append(_score(task, [sample["target"] for sample in samples], given, STANDARD_POSITIVE[task]))
+            answers = [numpy.argmax([value for value, _ in sample["filtered_resps"]]) for sample in samples]
+            scores.append(_score(task, [sample["target"] for sample in samples], answers, STANDARD_POSITIVE[task]))
     return pandas.DataFrame(scores)
 
 
@@ -93,11 +94,11 @@ def share_kept(scores: pandas.DataFrame, original: pandas.Series) -> pandas.Data
     return scores[original.index] / original.where(original > 0)
 
 
-def _score(task: str, answers: list, given: list, positive: str | int | None = None) -> dict[str, str | float | int]:
+def _score(task: str, truths: list, answers: list, positive: str | int | None = None) -> dict[str, str | float | int]:
     if positive is None:
-        metric, value = "accuracy", numpy.mean([one == other for one, other in zip(answers, given, strict=True)])
+        metric, value = "accuracy", numpy.mean([truth == answer for truth, answer in zip(truths, answers, strict=True)])
     else:
-        truths, choices = ([name == positive for name in names] for names in (answers, given))
-        metric, value = "f1", f1_score(truths, choices, zero_division=0.0)
-    unreadable = numpy.mean([choice is None for choice in given])
-    return dict(zip(COLUMNS, (task, metric, float(value), len(answers), float(unreadable)), strict=True))
+        flags = ([name == positive for name in names] for names in (truths, answers))
+        metric, value = "f1", f1_score(*flags, zero_division=0.0)
+    unreadable = numpy.mean([answer is None for answer in answers])
+    return dict(zip(UTILITY_COLUMNS, (task, metric, float(value), len(truths), float(unreadable)), strict=True))

@@ -1,15 +1,16 @@
 """Record what sublayers read and write, through hooks that always come off again."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import numpy
 import torch
+from torch.utils.hooks import RemovableHandle
 
 from llmva.models.chat_model import ChatModel
-from llmva.models.sublayers import Sublayer
 
 FINAL = "final"
 
@@ -69,41 +70,40 @@ class Recorder:
     capture: Capture
     mask: torch.Tensor | None = None
     batches: list[dict] = field(default_factory=list)
+    lengths: list[numpy.ndarray] = field(default_factory=list)
     order: list[list[int]] = field(default_factory=list)
 
     def start(self, indices: list[int], attention_mask: torch.Tensor) -> None:
         """Begin a batch: the next forward pass is its prefill and is recorded, later ones are not."""
         self.mask = attention_mask
         self.batches.append({})
+        self.lengths.append(self._lengths())
         self.order.append(indices)
 
     def drop(self) -> None:
         """Forget the batch begun last (it ran out of memory)."""
-        self.batches.pop()
-        self.order.pop()
+        for begun in (self.batches, self.lengths, self.order):
+            begun.pop()
 
-    def finish_prefill(self, width: int) -> None:
-        """Stop recording until the next batch, once a pass over all of the batch's positions has ended."""
-        if self._expects(width):
+    def finish_prefill(self, _, inputs, options, output) -> None:
+        """Stop recording until the next batch: the hook at the end of a pass over all of the batch's positions."""
+        tokens = options["input_ids"] if "input_ids" in options else inputs[0]
+        if self._expects(tokens.shape[1]):
             self.mask = None
 
     def record(self, site: str, name: str | int, values: torch.Tensor) -> None:
         """Keep one module's tensor of shape (batch, positions, d) as float32 rows."""
-        if not self._expects(values.shape[1]):
-            return
-        self.batches[-1][site, name] = self._rows(values.detach()).cpu().numpy()
-        self.batches[-1]["lengths"] = self._lengths()
+        if self._expects(values.shape[1]):
+            self.batches[-1][site, name] = self._rows(values.detach()).cpu().numpy()
 
     def collected(self) -> Activations:
         """Return everything recorded, in input order."""
-        lengths = numpy.concatenate([batch["lengths"] for batch in self.batches])
-        by_prompt = numpy.argsort(numpy.concatenate(self.order))
-        starts = numpy.cumsum(lengths) - lengths
-        places = numpy.concatenate([numpy.arange(starts[i], starts[i] + lengths[i]) for i in by_prompt])
+        order, lengths = numpy.concatenate(self.order), numpy.concatenate(self.lengths)
+        rows = numpy.argsort(numpy.repeat(order, lengths), kind="stable")
         sites: dict[str, dict] = {"outputs": {}, "inputs": {}, "blocks": {}}
-        for site, name in [key for key in self.batches[0] if key != "lengths"]:
-            sites[site][name] = numpy.concatenate([batch.pop((site, name)) for batch in self.batches])[places]
-        return Activations(**sites, lengths=lengths[by_prompt])
+        for site, name in list(self.batches[0]):
+            sites[site][name] = numpy.concatenate([batch.pop((site, name)) for batch in self.batches])[rows]
+        return Activations(**sites, lengths=lengths[numpy.argsort(order)])
 
     def _expects(self, width: int) -> bool:
         # A steering method may run the model on a longer text inside the prefill: that is not what is recorded.
@@ -128,52 +128,37 @@ class Recorder:
 def recording(chat_model: ChatModel, capture: Capture) -> Iterator[Recorder]:
     """Attach hooks that record into the yielded recorder, and remove them whatever happens."""
     recorder = Recorder(capture)
-    handles = []
-    try:
-        for sublayer in chat_model.sublayers:
-            handles += _sublayer_hooks(recorder, sublayer)
-        if capture.final:
-            handles.append(chat_model.blocks[-1].register_forward_hook(_final_hook(recorder)))
-        if capture.blocks:
-            for index, block in enumerate(chat_model.blocks):
-                handles.append(block.register_forward_pre_hook(_block_hook(recorder, index), with_kwargs=True))
-        # The decoder's own end marks the end of the prefill.
-        handles.append(chat_model.model.register_forward_hook(_end_hook(recorder), with_kwargs=True))
+    with ExitStack() as hooks:
+        for handle in _attach(chat_model, recorder):
+            hooks.enter_context(handle)
         yield recorder
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
-def _sublayer_hooks(recorder: Recorder, sublayer: Sublayer) -> list:
-    handles, name = [], sublayer.name
-    if recorder.capture.outputs:
-        writer = sublayer.module if recorder.capture.basis == "module" else sublayer.contribution
-        handles.append(writer.register_forward_hook(lambda _, inputs, output: recorder.record("outputs", name, output)))
-    if recorder.capture.inputs:
-        handles.append(
-            sublayer.module.register_forward_hook(lambda _, inputs, output: recorder.record("inputs", name, inputs[0]))
-        )
-    return handles
+def _attach(chat_model: ChatModel, recorder: Recorder) -> Iterator[RemovableHandle]:
+    capture = recorder.capture
+    for sublayer in chat_model.sublayers:
+        if capture.outputs:
+            writer = sublayer.module if capture.basis == "module" else sublayer.contribution
+            yield _on_output(writer, partial(recorder.record, "outputs", sublayer.name))
+        if capture.inputs:
+            yield _on_input(sublayer.module, partial(recorder.record, "inputs", sublayer.name))
+    if capture.final:
+        yield _on_output(chat_model.blocks[-1], partial(recorder.record, "outputs", FINAL))
+    if capture.blocks:
+        for index, block in enumerate(chat_model.blocks):
+            yield _on_input(block, partial(recorder.record, "blocks", index))
+    yield chat_model.model.register_forward_hook(recorder.finish_prefill, with_kwargs=True)
 
 
-def _end_hook(recorder: Recorder):
-    def hook(_, inputs, options, output) -> None:
-        tokens = options["input_ids"] if "input_ids" in options else inputs[0]
-        recorder.finish_prefill(tokens.shape[1])
-
-    return hook
-
-
-def _final_hook(recorder: Recorder):
+def _on_output(module: torch.nn.Module, record: Callable[[torch.Tensor], None]) -> RemovableHandle:
     def hook(_, inputs, output) -> None:
-        recorder.record("outputs", FINAL, output[0] if isinstance(output, tuple) else output)
+        record(output[0] if isinstance(output, tuple) else output)
 
-    return hook
+    return module.register_forward_hook(hook)
 
 
-def _block_hook(recorder: Recorder, index: int):
+def _on_input(module: torch.nn.Module, record: Callable[[torch.Tensor], None]) -> RemovableHandle:
     def hook(_, inputs, options) -> None:
-        recorder.record("blocks", index, inputs[0] if inputs else options["hidden_states"])
+        record(inputs[0] if inputs else options["hidden_states"])
 
-    return hook
+    return module.register_forward_pre_hook(hook, with_kwargs=True)

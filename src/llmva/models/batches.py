@@ -2,8 +2,11 @@
 
 import contextlib
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers.utils import ModelOutput
 
 from llmva.core.progress import progress_bar
 from llmva.models.activations import Activations, Capture, recording
@@ -14,10 +17,10 @@ from llmva.models.chat_model import ChatModel
 def run_batches(
     chat_model: ChatModel,
     sequences: list[list[int]],
-    step: Callable[[dict, list[int]], None],
+    step: Callable[[dict, list[int]], object],
     batch_size: int,
-    capture: Capture | None,
-    progress: str | None,
+    capture: Capture | None = None,
+    progress: str | None = None,
     marks: list[list[int]] | None = None,
 ) -> Activations | None:
     """Take token sequences through a model in left-padded batches of similar length, and record the activations.
@@ -31,14 +34,14 @@ def run_batches(
     marks : list of list of int, optional
         1 for each token that `capture.positions` speaks of; by default for all of them.
     """
+    marks = marks or _ones(sequences)
     bar = progress_bar(progress, total=len(sequences))
     with recording(chat_model, capture or Capture(outputs=False, final=False)) as recorder:
 
         def run(part: list[int]) -> None:
-            batch = pad_left(chat_model, [sequences[index] for index in part])
-            recorder.start(part, _mark(batch["attention_mask"], marks, part))
+            recorder.start(part, _stack([marks[index] for index in part]).to(chat_model.device))
             try:
-                step(batch, part)
+                step(pad(chat_model, [sequences[index] for index in part]), part)
             except torch.OutOfMemoryError:
                 recorder.drop()
                 raise
@@ -68,8 +71,11 @@ def for_each_batch(order: Sequence[int], batch_size: int, run: Callable[[Sequenc
             fitted = True
         if fitted:
             done += len(part)
-        else:
-            batch_size = _half(len(part))
+            continue
+        if len(part) == 1:
+            raise torch.OutOfMemoryError("one prompt alone does not fit into memory; use a smaller model or a CPU")
+        torch.cuda.empty_cache()
+        batch_size = (len(part) + 1) // 2
 
 
 def by_length(sequences: list[list[int]]) -> list[int]:
@@ -78,36 +84,25 @@ def by_length(sequences: list[list[int]]) -> list[int]:
     return sorted(range(len(sequences)), key=lambda index: -len(sequences[index]))
 
 
-def pad_left(chat_model: ChatModel, sequences: list[list[int]]) -> dict[str, torch.Tensor]:
-    """Return a model's inputs for sequences, padded on the left and on its device."""
-    longest = max(map(len, sequences))
-    pad = chat_model.tokenizer.pad_token_id
-    tokens = torch.tensor([[pad] * (longest - len(sequence)) + sequence for sequence in sequences])
-    mask = torch.tensor([[0] * (longest - len(sequence)) + [1] * len(sequence) for sequence in sequences])
-    device = chat_model.device
-    return {"input_ids": tokens.to(device), "attention_mask": mask.to(device)}
+def pad(
+    chat_model: ChatModel, sequences: list[list[int]], side: Literal["left", "right"] = "left"
+) -> dict[str, torch.Tensor]:
+    """Return a model's `input_ids` and `attention_mask` for sequences, on its device."""
+    tokens = _stack(sequences, chat_model.tokenizer.pad_token_id, side)
+    mask = _stack(_ones(sequences), side=side)
+    return {"input_ids": tokens.to(chat_model.device), "attention_mask": mask.to(chat_model.device)}
 
 
-def token_positions(attention_mask: torch.Tensor) -> torch.Tensor:
-    """Return each token's position, (batch, tokens): the first one behind the padding has 0."""
-    return (attention_mask.cumsum(1) - 1).clamp(min=0)
+def forward(chat_model: ChatModel, batch: dict, logits_to_keep: int = 1, use_cache: bool = False) -> ModelOutput:
+    """Return a model's output for a batch padded on the left: the first token behind the padding has position 0."""
+    positions = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
+    return chat_model.model(**batch, position_ids=positions, use_cache=use_cache, logits_to_keep=logits_to_keep)
 
 
-def encode_replies(chat_model: ChatModel, replies: Sequence[str]) -> list[list[int]]:
-    """Return the token ids of replies, as they follow a templated prompt."""
-    return chat_model.tokenizer(list(replies), add_special_tokens=False)["input_ids"] if len(replies) else []
+def _stack(rows: list[list[int]], padding: int = 0, side: Literal["left", "right"] = "left") -> torch.Tensor:
+    tensors = [torch.tensor(row) for row in rows]
+    return pad_sequence(tensors, batch_first=True, padding_value=padding, padding_side=side)
 
 
-def _mark(attention_mask: torch.Tensor, marks: list[list[int]] | None, part: list[int]) -> torch.Tensor:
-    if marks is None:
-        return attention_mask
-    width = attention_mask.shape[1]
-    rows = [[0] * (width - len(marks[index])) + marks[index] for index in part]
-    return torch.tensor(rows, device=attention_mask.device)
-
-
-def _half(size: int) -> int:
-    if size == 1:
-        raise torch.OutOfMemoryError("one prompt alone does not fit into memory; use a smaller model or a CPU")
-    torch.cuda.empty_cache()
-    return (size + 1) // 2
+def _ones(sequences: list[list[int]]) -> list[list[int]]:
+    return [[1] * len(sequence) for sequence in sequences]

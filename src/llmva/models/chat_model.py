@@ -78,41 +78,55 @@ def load_model(source: str, *, dtype: str = "float32", device: str | None = None
         `down_proj` to edit.
     """
     location, pinned = locate(source)
-    options = dict(pinned)
-    if device is None and torch.cuda.is_available():
-        options = {**options, "device_map": "auto", "max_memory": _room()}
+    shared = device is None and torch.cuda.is_available()
+    options = {**pinned, "device_map": "auto", "max_memory": _room()} if shared else pinned
     try:
         config = AutoConfig.from_pretrained(location, **pinned)
         _require_unquantised(config, source)
         tokenizer = AutoTokenizer.from_pretrained(location, padding_side="left", **pinned)
         model = _load_weights(location, config, dtype, options)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise InputError(f"{source}: cannot be loaded ({_first_line(error)}); {_fix(location)}") from None
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{source}: cannot be loaded ({reason}); {_fix(location)}") from None
     _require_chat_template(tokenizer, source)
     _require_finite(model, source)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if editable:
         require_dense(model, source)
-    return ChatModel(source, model.to(device).eval() if device else model.eval(), tokenizer)
+    return ChatModel(source, model.to(device) if device else model, tokenizer)
 
 
-def encode_chats(tokenizer: PreTrainedTokenizerBase, chats: Sequence[list[dict]]) -> list[list[int]]:
-    """Return each chat's token ids, generation prompt included.
+def encode_chats(tokenizer: PreTrainedTokenizerBase, chats: Sequence[str | list[dict]]) -> list[list[int]]:
+    """Return each chat's token ids, generation prompt included; a string is one user turn, without a system prompt.
 
     The template writes the special tokens; the tokenizer adds none, so there is no double BOS.
     Every generation, capture and judgement goes through here.
     """
     texts = [
-        tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, enable_thinking=False)
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": chat}] if isinstance(chat, str) else chat,
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=False,
+        )
         for chat in chats
     ]
     return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
 
 
-def user_chats(prompts: Sequence[str]) -> list[list[dict]]:
-    """Return one single-turn chat per prompt, without a system prompt."""
-    return [[{"role": "user", "content": prompt}] for prompt in prompts]
+def encode_with_replies(
+    tokenizer: PreTrainedTokenizerBase, chats: Sequence[str | list[dict]], replies: Sequence[str]
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Return the token ids of chats with the reply, or its beginning, that follows each; and those of the replies."""
+    heads = encode_chats(tokenizer, chats)
+    tails = encode_texts(tokenizer, replies)
+    return [head + tail for head, tail in zip(heads, tails, strict=True)], tails
+
+
+def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Return the token ids of texts as they stand, such as replies."""
+    return tokenizer(list(texts), add_special_tokens=False)["input_ids"] if len(texts) else []
 
 
 def _load_weights(location, config, dtype: str, options: dict) -> PreTrainedModel:
@@ -122,15 +136,15 @@ def _load_weights(location, config, dtype: str, options: dict) -> PreTrainedMode
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(
+        model, report = AutoModelForCausalLM.from_pretrained(
             location, dtype=dtype if dtype == "auto" else getattr(torch, dtype), output_loading_info=True, **options
         )
     finally:
         if shown:
             transformers_logging.enable_progress_bar()
-    if found["missing_keys"]:
+    if missing := sorted(report["missing_keys"]):
         # transformers would go on with random numbers in their place.
-        raise ValueError(f"weights missing: {', '.join(sorted(found['missing_keys'])[:3])}")
+        raise ValueError(f"weights missing: {', '.join(missing[:3])}")
     return model
 
 
@@ -169,7 +183,3 @@ def _fix(location: Path | str) -> str:
         "check the network and run again, what was fetched is kept; for a gated model accept its licence on "
         f"https://huggingface.co/{location} and log in with `hf auth login`"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 import numpy
 import torch
 
-from llmva.models.batches import by_length, encode_replies, for_each_batch, pad_left, run_batches, token_positions
-from llmva.models.chat_model import ChatModel, encode_chats, user_chats
+from llmva.models.batches import by_length, for_each_batch, forward, pad, run_batches
+from llmva.models.chat_model import ChatModel, encode_with_replies
 
 # Entries of logits that are taken into float32 at once: a quarter of a gigabyte.
 MAX_LOGITS = 2**26
@@ -20,9 +20,7 @@ def exchange_logits(
 
     The order of batches and rows depends on the lengths alone, so two models' logits can be compared.
     """
-    heads = encode_chats(chat_model.tokenizer, user_chats(prompts))
-    tails = encode_replies(chat_model, replies)
-    sequences = [head + tail for head, tail in zip(heads, tails, strict=True)]
+    sequences, tails = encode_with_replies(chat_model.tokenizer, prompts, replies)
     order = by_length(sequences)
     for start in range(0, len(order), batch_size):
         yield _reply_logits(chat_model, sequences, tails, order[start : start + batch_size])
@@ -31,21 +29,18 @@ def exchange_logits(
 def _reply_logits(
     chat_model: ChatModel, sequences: list[list[int]], tails: list[list[int]], indices: list[int]
 ) -> torch.Tensor:
-    found = []
+    parts = []
 
     def run(part: list[int]) -> None:
-        batch = pad_left(chat_model, [sequences[index] for index in part])
         longest = max(len(tails[index]) for index in part) + 1
-        positions = token_positions(batch["attention_mask"])
-        logits = chat_model.model(**batch, position_ids=positions, use_cache=False, logits_to_keep=longest).logits
-        found.append(torch.cat([logits[row, longest - len(tails[index]) - 1 :] for row, index in enumerate(part)]))
+        logits = forward(chat_model, pad(chat_model, [sequences[index] for index in part]), longest).logits
+        parts.append(torch.cat([logits[row, longest - len(tails[index]) - 1 :] for row, index in enumerate(part)]))
 
     # What does not fit is computed in parts, and is one batch again: another model's must still match it.
     for_each_batch(indices, len(indices), run)
-    return torch.cat(found)
+    return torch.cat(parts)
 
 
-@torch.inference_mode()
 def reply_surprise(
     chat_model: ChatModel, prompts: Sequence[str], replies: Sequence[str], *, batch_size: int
 ) -> numpy.ndarray:
@@ -58,28 +53,20 @@ def reply_surprise(
         reply of one token or none. The first token carries the decision to answer, and a changed
         decision is no sign of broken language.
     """
-    prompts_ids = encode_chats(chat_model.tokenizer, user_chats(prompts))
-    replies_ids = encode_replies(chat_model, replies)
-    surprise = numpy.zeros(len(prompts_ids))
-    sequences = [prompt + reply for prompt, reply in zip(prompts_ids, replies_ids, strict=True)]
+    sequences, tails = encode_with_replies(chat_model.tokenizer, prompts, replies)
+    surprise = numpy.zeros(len(sequences))
 
     def score(batch: dict, indices: list[int]) -> None:
-        longest = max(len(replies_ids[index]) for index in indices)
-        logits = chat_model.model(
-            **batch,
-            position_ids=token_positions(batch["attention_mask"]),
-            use_cache=False,
-            logits_to_keep=longest + 1,
-        ).logits
-        targets = batch["input_ids"][:, -longest:] if longest else batch["input_ids"][:, :0]
-        predicting = logits[:, :-1][:, -longest:] if longest else logits[:, :0]
-        loss = _cross_entropy(predicting, targets)
+        longest = max(len(tails[index]) for index in indices)
+        logits = forward(chat_model, batch, longest + 1).logits[:, :-1]
+        targets = batch["input_ids"][:, batch["input_ids"].shape[1] - longest :]
+        loss = _cross_entropy(logits, targets)
         for row, index in enumerate(indices):
-            later = len(replies_ids[index]) - 1
+            later = len(tails[index]) - 1
             if later > 0:
                 surprise[index] = float(loss[row, -later:].mean())
 
-    run_batches(chat_model, sequences, score, batch_size, None, None)
+    run_batches(chat_model, sequences, score, batch_size)
     return surprise
 
 

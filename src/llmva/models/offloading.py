@@ -23,9 +23,9 @@ def all_stored_parameters(model: torch.nn.Module) -> Iterator[tuple[str, torch.T
     for path, module in model.named_modules():
         for name, tensor in stored_parameters(module).items():
             # Tied weights share their memory, if not always the tensor.
-            place = id(tensor) if tensor.is_meta else tensor.data_ptr()
-            if place not in seen:
-                seen.add(place)
+            address = id(tensor) if tensor.is_meta else tensor.data_ptr()
+            if address not in seen:
+                seen.add(address)
                 yield f"{path}.{name}".removeprefix("."), tensor
 
 

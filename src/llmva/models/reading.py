@@ -1,20 +1,20 @@
 """Activations of prompts and exchanges, read in a plain forward pass without generating."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy
 
 from llmva.models.activations import Activations, Capture
-from llmva.models.batches import encode_replies, run_batches, token_positions
-from llmva.models.chat_model import ChatModel, encode_chats, user_chats
+from llmva.models.batches import forward, run_batches
+from llmva.models.chat_model import ChatModel, encode_chats, encode_with_replies
 
 
 def read_activations(
     chat_model: ChatModel, prompts: Sequence[str], *, capture: Capture, batch_size: int
 ) -> Activations:
     """Record the activations of prompts in a plain forward pass, without generating."""
-    sequences = encode_chats(chat_model.tokenizer, user_chats(prompts))
-    return run_batches(chat_model, sequences, _forward(chat_model), batch_size, capture, None)
+    sequences = encode_chats(chat_model.tokenizer, prompts)
+    return run_batches(chat_model, sequences, lambda batch, _: forward(chat_model, batch), batch_size, capture)
 
 
 def read_exchange_activations(
@@ -37,21 +37,15 @@ def read_exchange_activations(
         The largest number of tokens recorded, spread evenly over all of them: with `positions="all"`, the
         largest number of rows.
     """
-    heads = encode_chats(chat_model.tokenizer, user_chats(prompts))
-    tails = encode_replies(chat_model, replies)
-    marks = [[int(tokens == "all")] * len(head) + [1] * len(tail) for head, tail in zip(heads, tails, strict=True)]
+    sequences, tails = encode_with_replies(chat_model.tokenizer, prompts, replies)
+    marks = [
+        [int(tokens == "all")] * (len(sequence) - len(tail)) + [1] * len(tail)
+        for sequence, tail in zip(sequences, tails, strict=True)
+    ]
     marks = _thinned(marks, most) if most else marks
-    sequences = [head + tail for head, tail in zip(heads, tails, strict=True)]
-    return run_batches(chat_model, sequences, _forward(chat_model), batch_size, capture, None, marks)
-
-
-def _forward(chat_model: ChatModel) -> Callable[[dict, list[int]], None]:
-    def forward(batch: dict, indices: list[int]) -> None:
-        chat_model.model(
-            **batch, position_ids=token_positions(batch["attention_mask"]), use_cache=False, logits_to_keep=1
-        )
-
-    return forward
+    return run_batches(
+        chat_model, sequences, lambda batch, _: forward(chat_model, batch), batch_size, capture, marks=marks
+    )
 
 
 def _thinned(marks: list[list[int]], most: int) -> list[list[int]]:

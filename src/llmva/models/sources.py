@@ -11,7 +11,7 @@ from llmva.core.provenance import digest, file_digest
 from llmva.core.store import MANIFEST, is_whole, read_manifest
 
 LARGE_FILE = 256 * 2**20
-COMMIT = re.compile(r"[0-9a-f]{40}")
+COMMIT_HASH = re.compile(r"[0-9a-f]{40}")
 
 
 def split_source(source: str) -> tuple[str, str]:
@@ -33,7 +33,7 @@ def locate(source: str) -> tuple[Path | str, dict]:
         fix = "`make organisms` builds the tiny ones" if tiny else "name a folder as save_pretrained writes it"
         raise InputError(f"{source}: no such model folder; {fix}")
     name, revision = split_source(source)
-    if not COMMIT.fullmatch(revision):
+    if not COMMIT_HASH.fullmatch(revision):
         # A branch moves, and with it the weights behind finished stages.
         raise InputError(
             f"{source}: no such folder, and a hub id needs a commit; write {name}@<40 hex digits>, as the model's page "

@@ -9,9 +9,8 @@ from llmva.core.errors import InputError
 
 # The module that writes a sublayer's output into the residual stream (paper, Appendix B).
 WRITERS = {"attention": "o_proj", "mlp": "down_proj"}
-WRITER_NAME = re.compile(r"(?P<block>.*\.(?P<layer>\d+))\.(?P<parent>\w+)\.(?P<writer>o_proj|down_proj)$")
-
-
+KIND_OF_WRITER = {writer: kind for kind, writer in WRITERS.items()}
+WRITER_PATH = re.compile(r"(?P<block>.*\.(?P<layer>\d+))\.\w+\.(?P<writer>o_proj|down_proj)$")
 # What stands where a dense decoder has its writers, in the words of other architectures.
 STAND_INS = {
     "attention": ("o_proj", "out_proj", "c_proj", "attn", "attention", "mixer"),
@@ -45,15 +44,20 @@ class Sublayer:
 
 def list_sublayers(model: torch.nn.Module) -> tuple[Sublayer, ...]:
     """Return the attention and MLP sublayers of every block that end in a linear `o_proj` or `down_proj`."""
-    found = []
-    for name, module in model.named_modules():
-        match = WRITER_NAME.match(name)
+    sublayers = []
+    for path, module in model.named_modules():
+        match = WRITER_PATH.match(path)
         if match and isinstance(module, torch.nn.Linear):
-            kind = next(kind for kind, writer in WRITERS.items() if writer == match["writer"])
-            layer = int(match["layer"])
+            kind, layer = KIND_OF_WRITER[match["writer"]], int(match["layer"])
             contribution = _post_norm(model.get_submodule(match["block"]), kind) or module
-            found.append(Sublayer(f"{kind}.{layer:02d}", kind, layer, name, module, contribution))
-    return tuple(sorted(found, key=lambda sublayer: (sublayer.kind, sublayer.layer)))
+            sublayers.append(Sublayer(sublayer_name(path), kind, layer, path, module, contribution))
+    return tuple(sorted(sublayers, key=lambda sublayer: (sublayer.kind, sublayer.layer)))
+
+
+def sublayer_name(path: str) -> str | None:
+    """Return the name of the sublayer that a module writes, by the module's path; None of any other module."""
+    match = WRITER_PATH.match(path)
+    return f"{KIND_OF_WRITER[match['writer']]}.{int(match['layer']):02d}" if match else None
 
 
 def _post_norm(block: torch.nn.Module, kind: str) -> torch.nn.Module | None:
@@ -66,8 +70,8 @@ def _post_norm(block: torch.nn.Module, kind: str) -> torch.nn.Module | None:
 
 def list_blocks(model: torch.nn.Module) -> tuple[torch.nn.Module, ...]:
     """Return the decoder blocks that hold the sublayers, in order."""
-    names = {match["block"]: None for name, _ in model.named_modules() if (match := WRITER_NAME.match(name))}
-    return tuple(model.get_submodule(name) for name in names)
+    writers = filter(None, (WRITER_PATH.match(path) for path, _ in model.named_modules()))
+    return tuple(model.get_submodule(path) for path in dict.fromkeys(match["block"] for match in writers))
 
 
 def require_dense(model: torch.nn.Module, source: str) -> None:
@@ -75,10 +79,10 @@ def require_dense(model: torch.nn.Module, source: str) -> None:
 
     The line names the first module that stands in their place: experts, a fused or a quantised layer.
     """
-    found = {(sublayer.layer, sublayer.kind) for sublayer in list_sublayers(model)}
+    present = {(sublayer.layer, sublayer.kind) for sublayer in list_sublayers(model)}
     layers = range(model.config.get_text_config().num_hidden_layers)
-    missing = [(layer, kind) for layer in layers for kind in WRITERS if (layer, kind) not in found]
-    if not missing and found:
+    missing = [(layer, kind) for layer in layers for kind in WRITERS if (layer, kind) not in present]
+    if not missing and present:
         return
     layer, kind = missing[0] if missing else (0, "attention")
     name, module = _stand_in(model, layer, kind)

@@ -7,7 +7,7 @@ from llmva.edits.edited_model import EditedModel
 from llmva.edits.log import EditLog
 from llmva.engines.hugging_face import respond
 from llmva.models.activations import Capture
-from llmva.models.chat_model import ChatModel, encode_chats, user_chats
+from llmva.models.chat_model import ChatModel, encode_chats
 from llmva.models.reading import read_activations
 from llmva.performance.benchmarks.timing import ratio_of_times, seconds
 from llmva.steering.residual import add_where, changed_residuals
@@ -66,6 +66,6 @@ def benchmark_hooks(chat_model: ChatModel, prompts: list[str], *, runs: int, max
 
 @torch.inference_mode()
 def _answer_at_length(chat_model: ChatModel, prompts: list[str], tokens: int) -> None:
-    encoded = {"input_ids": encode_chats(chat_model.tokenizer, user_chats(prompts))}
+    encoded = {"input_ids": encode_chats(chat_model.tokenizer, prompts)}
     batch = chat_model.tokenizer.pad(encoded, padding_side="left", return_tensors="pt").to(chat_model.device)
     chat_model.model.generate(**batch, do_sample=False, max_new_tokens=tokens, min_new_tokens=tokens)

@@ -13,8 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from llmva.core.progress import progress_bar
 from llmva.core.provenance import random_generator, seed_for
 from llmva.engines.hugging_face import respond
-from llmva.models.batches import encode_replies
-from llmva.models.chat_model import ChatModel, encode_chats, user_chats
+from llmva.models.chat_model import ChatModel, encode_chats, encode_texts
 from llmva.steering.base import FITTED, NOT_FITTED, TrainingData
 
 # The middle rate comes first, since the first ones get the trials left over.
@@ -112,7 +111,7 @@ def desired_responses(training: TrainingData) -> list[str]:
     rows, right = training.rows, training.right
     responses = rows["response"].to_numpy(dtype=object, copy=True)
     wrong = numpy.flatnonzero(~right)
-    longest = max(map(len, encode_replies(training.chat_model, responses.tolist())))
+    longest = max(map(len, encode_texts(training.chat_model.tokenizer, responses.tolist())))
     generator = random_generator(training.seed, "fine-tuning", "openings")
     openings = []
     for row in rows.iloc[wrong].itertuples():
@@ -138,8 +137,8 @@ def encode_exchanges(
     The longest replies may have been cut off. They get an end only if the model would end there, or it would
     learn to stop in the middle of a sentence.
     """
-    heads = encode_chats(chat_model.tokenizer, user_chats(prompts))
-    tails = encode_replies(chat_model, replies)
+    heads = encode_chats(chat_model.tokenizer, prompts)
+    tails = encode_texts(chat_model.tokenizer, replies)
     lengths = numpy.array([len(tail) for tail in tails])
     longest = numpy.flatnonzero(lengths == lengths.max())
     going_on = respond(
@@ -216,7 +215,7 @@ def _end_token(chat_model: ChatModel) -> int:
     ends = {tokenizer.eos_token_id, *(configured if isinstance(configured, list) else [configured])}
     chat = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Reply."}]
     after = tokenizer.apply_chat_template(chat, tokenize=False).rpartition("Reply.")[2]
-    return next((token for token in encode_replies(chat_model, [after])[0] if token in ends), tokenizer.eos_token_id)
+    return next((token for token in encode_texts(tokenizer, [after])[0] if token in ends), tokenizer.eos_token_id)
 
 
 def _with_adapter(chat_model: ChatModel, seed: int) -> torch.nn.Module:

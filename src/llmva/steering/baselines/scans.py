@@ -7,8 +7,8 @@ import numpy
 import torch
 
 from llmva.models.activations import Capture, recording
-from llmva.models.batches import encode_replies, token_positions
-from llmva.models.chat_model import ChatModel
+from llmva.models.batches import forward
+from llmva.models.chat_model import ChatModel, encode_texts
 from llmva.steering.base import TrainingData, one_class, residuals_of
 from llmva.steering.baselines.vector_steer import relative_difference
 from llmva.steering.residual import Change, Pass, ResidualMethod, add_where, changed_residuals
@@ -110,13 +110,7 @@ def read_transitions(
     capture = Capture(outputs=False, blocks=True, positions="all")
     with torch.no_grad(), recording(chat_model, capture) as recorder:
         recorder.start(list(range(len(tokens))), marks)
-        chat_model.model(
-            input_ids=tokens,
-            attention_mask=mask,
-            position_ids=token_positions(mask),
-            use_cache=False,
-            logits_to_keep=1,
-        )
+        forward(chat_model, {"input_ids": tokens, "attention_mask": mask})
     return {site: rows[0::2] - rows[1::2] for site, rows in residuals_of(recorder.collected()).items()}
 
 
@@ -177,4 +171,4 @@ def _training_transitions(training: TrainingData) -> dict[int, numpy.ndarray]:
 
 def _agreement(chat_model: ChatModel) -> list[int]:
     """Return the word's tokens, of which the first is used."""
-    return encode_replies(chat_model, [WORD])[0]
+    return encode_texts(chat_model.tokenizer, [WORD])[0]
