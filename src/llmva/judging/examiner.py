@@ -1,6 +1,6 @@
 """Ask a model, judge what it says, record what went on in it: the one pass that every stage of a study makes."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pandas
 
@@ -48,14 +48,6 @@ class Examiner:
         exchanges = prompts.assign(response=responses.texts)
         verdicts = judge_responses(exchanges, self.judge, cache=self.cache, degeneracy=self.degeneracy)
         return Examination(exchanges.merge(verdicts, on="id", validate="one_to_one"), responses.activations)
-
-    def with_judge(self, judge: Judge | CombinedJudge) -> "Examiner":
-        """Return the same examiner with another judge."""
-        return replace(self, judge=judge)
-
-    def with_degeneracy(self, degeneracy: DegeneracyCheck) -> "Examiner":
-        """Return the same examiner with a check for broken language."""
-        return replace(self, degeneracy=degeneracy)
 
 
 def answer_labels(rows: pandas.DataFrame, source: str = "verdict") -> pandas.Series:

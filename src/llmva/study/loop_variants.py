@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -144,7 +144,7 @@ def run_loop(
 
     For `originals` see `align`.
     """
-    examiner = study.examiner if judge is None else study.examiner.with_judge(judge)
+    examiner = study.examiner if judge is None else replace(study.examiner, judge=judge)
     return align(
         examiner,
         study.pool,

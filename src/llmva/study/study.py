@@ -1,6 +1,7 @@
 """A study of one model: what its stages share, loaded only when something must be computed."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -84,7 +85,9 @@ class Study:
         # A second copy of the model judges language, so that edits to the first cannot excuse themselves.
         reference = load_model(self.params.model, dtype=self.params.dtype)
         limit = self.prompts_stage.manifest["facts"]["surprise_limit"]
-        return self.plain_examiner.with_degeneracy(DegeneracyCheck(reference, limit, self.params.generation.batch_size))
+        return replace(
+            self.plain_examiner, degeneracy=DegeneracyCheck(reference, limit, self.params.generation.batch_size)
+        )
 
     @property
     def log_metadata(self) -> dict[str, str]:
