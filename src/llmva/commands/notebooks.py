@@ -12,6 +12,7 @@ import yaml
 from nbclient import NotebookClient
 from papermill.exceptions import PapermillExecutionError
 
+from llmva.commands.kernels import AsyncLocalKernel
 from llmva.core import paths
 from llmva.core.errors import InputError, command
 from llmva.core.params import StudyParams, load_params
@@ -42,7 +43,13 @@ def run_notebook(source: Path, target: Path, parameters: dict) -> None:
     _silence_papermill()
     try:
         papermill.execute_notebook(
-            source, target, parameters=parameters, cwd=source.parent, progress_bar=False, stderr_file=sys.stderr
+            source,
+            target,
+            parameters=parameters,
+            cwd=source.parent,
+            progress_bar=False,
+            stderr_file=sys.stderr,
+            kernel_manager_class=AsyncLocalKernel,
         )
     except PapermillExecutionError as error:
         raise InputError(f"{source.name} for {parameters['slug']}: {_cause(error)} (read {target})") from None
@@ -62,9 +69,14 @@ def prepare_notebook(name: str, params: StudyParams, **more: object) -> Path:
 def refresh_notebook(path: Path) -> None:
     """Execute a tracked notebook in place, with the parameters in its own cell, and keep outputs and counts."""
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(
-        notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": path.parent}}
-    ).execute()
+    client = NotebookClient(
+        notebook,
+        timeout=None,
+        kernel_name="python3",
+        resources={"metadata": {"path": path.parent}},
+        kernel_manager_class=AsyncLocalKernel,
+    )
+    client.execute()
     for cell in notebook.cells:
         # Times of execution would make every run a change.
         cell.metadata.pop("execution", None)

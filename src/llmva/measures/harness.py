@@ -21,6 +21,7 @@ from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_tex
 from torch.nn.utils.rnn import pad_sequence
 
 from llmva.core.errors import InputError
+from llmva.core.progress import library_bars
 from llmva.engines.hugging_face import respond
 from llmva.models.batches import for_each_batch
 from llmva.models.chat_model import ChatModel, encode_chats, user_chats
@@ -176,7 +177,8 @@ def load_standard_tasks() -> dict[str, Task]:
     # An index of all fourteen thousand tasks would take many seconds.
     manager = lm_eval.tasks.TaskManager(include_defaults=False, include_path=[shipped / "glue", shipped / "gsm8k"])
     try:
-        tasks = {task: manager.load([name])["tasks"][name] for task, name in STANDARD.items()}
+        with library_bars():
+            tasks = {task: manager.load([name])["tasks"][name] for task, name in STANDARD.items()}
     except Exception as error:
         # The libraries' own errors for no network and no such set are of many kinds.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
