@@ -14,7 +14,7 @@ from llmva.method.iteration import fit_all
 from llmva.method.loop import align
 from llmva.models.activations import Capture
 from llmva.models.reading import read_activations
-from llmva.performance.benchmarks.timing import ratio_of_times
+from llmva.performance.timing import ratio_of_times
 from llmva.prompts.pools import draw_sample
 from llmva.study.study import Study
 
