@@ -88,26 +88,28 @@ def write_aligned(study: Study, options: AlignOptions, loop: Stage, evaluated: d
     """
     require_free(options.out, study.params)
     log, choice, _ = read_loop(loop)
+    best = log.at_iteration(choice["best_iteration"])
 
-    def compute(place: Path) -> dict:
-        best = log.at_iteration(choice["best_iteration"])
-        best.save(place / "edit_log.safetensors", study.log_metadata)
+    def compute(folder: Path) -> dict:
+        best.save(folder / "edit_log.safetensors", study.log_metadata)
         if best.sublayers:
-            export_adapter(study.chat_model, best, place / "adapter")
+            export_adapter(study.chat_model, best, folder / "adapter")
         if options.checkpoint:
-            export_checkpoint(study.params.model, best, place / "checkpoint")
+            export_checkpoint(study.params.model, best, folder / "checkpoint")
+        original = read_test_rows(evaluated)["Original"]
         facts = {
             **choice,
             "method": options.method,
             "sublayers": len(study.chat_model.sublayers),
             "edited": sorted(best.sublayers),
             "rank": max((len(best.edits_of(name)) for name in best.sublayers), default=0),
-            "drift": measure_drift(study, best, read_test_rows(evaluated)["Original"]),
+            "drift": measure_drift(study, best, original),
             "study": study.params.model_dump(),
         }
-        written = sorted([*_names(place), "README.md", "manifest.json"])
-        write_report(place / "report.html", study, facts, loop, read_probe_history(study, loop), evaluated, written)
-        write_card(place / "README.md", study, facts, evaluated)
+        made = [f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir()]
+        written = sorted([*made, "README.md", "manifest.json"])
+        write_report(folder / "report.html", study, facts, loop, read_probe_history(study, loop), evaluated, written)
+        write_card(folder / "README.md", study, facts, evaluated)
         return facts
 
     parameters = {
@@ -130,9 +132,9 @@ def require_free(out: Path, params: StudyParams) -> None:
     require_writable(out)
     there = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} if out.is_dir() else set()
     manifest = read_manifest(out)
-    own = manifest is not None and manifest["facts"].get("study", {}).get("model") == params.model
+    ours = manifest is not None and manifest["facts"].get("study", {}).get("model") == params.model
     # The folder is replaced as a whole, so nothing else may be in it.
-    if strangers := sorted(there - ({MANIFEST, *manifest["files"]} if own else set())):
+    if strangers := sorted(there - ({MANIFEST, *manifest["files"]} if ours else set())):
         raise InputError(f"{out}: holds other files ({strangers[0]}); name an empty or a new folder")
     if anchored(params.model) in (out, *out.parents):
         raise InputError(f"{out}: lies in the model's own folder; name another one")
@@ -151,7 +153,3 @@ def measure_drift(study: Study, log: EditLog, original: pandas.DataFrame) -> flo
         edited.apply(log)
         after = reply_surprise(study.chat_model, *exchanges, batch_size=batch_size)
     return float((after - before).mean())
-
-
-def _names(place: Path) -> list[str]:
-    return sorted(f"{path.name}/" if path.is_dir() else path.name for path in place.iterdir())

@@ -39,9 +39,9 @@ def run_benchmark(study: Study, name: str, sizes: dict[str, int] = SIZES) -> pan
     """
     machine = _machine()
 
-    def compute(place: Path) -> None:
+    def compute(folder: Path) -> None:
         rows = [(*row[:4], _met(*row[2:4]), row[4], machine) for row in BENCHMARKS[name](study, sizes)]
-        _write(place / "rows.csv", pandas.DataFrame(rows, columns=PERFORMANCE_COLUMNS))
+        _write(folder / "rows.csv", pandas.DataFrame(rows, columns=PERFORMANCE_COLUMNS))
 
     parameters = {"machine": machine, "code": code_digest(), "sizes": sizes, **study.identity()}
     stage = run_stage(study.folder / "benchmarks" / name, compute, parameters=parameters, version=VERSION)
@@ -53,7 +53,7 @@ def write_performance(study: Study, table: pandas.DataFrame) -> Stage:
     _write(paths.TABLES / "performance.csv", table)
     parameters = {"rows": digest(table.astype(str).to_numpy().tolist())}
     return run_stage(
-        study.folder / STAGE, lambda place: _write(place / "performance.csv", table), parameters=parameters
+        study.folder / STAGE, lambda folder: _write(folder / "performance.csv", table), parameters=parameters
     )
 
 
