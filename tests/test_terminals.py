@@ -1,5 +1,6 @@
 """What a run leaves on a terminal and in a log: few lines, no carriage returns, nothing of a kernel's own."""
 
+import gc
 import os
 import pty
 import subprocess
@@ -9,7 +10,9 @@ import termios
 import nbformat
 import psutil
 import pytest
+from jupyter_client.provisioning import LocalProvisioner
 
+from llmva.commands.kernels import LocalKernel
 from llmva.commands.notebooks import refresh_notebook, run_notebook
 from llmva.core import progress
 from llmva.core.errors import InputError
@@ -144,6 +147,28 @@ def test_a_notebook_is_refreshed_without_a_word(notebook, capfd):
     refresh_notebook(path)
     assert [cell.execution_count for cell in nbformat.read(path, as_version=4).cells] == [1, 2]
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_kernel_ends_when_it_is_asked_to_and_leaves_no_file(notebook, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for blow in ("send_signal", "terminate", "kill"):
+        monkeypatch.setattr(LocalProvisioner, blow, lambda *_, blow=blow, **__: pytest.fail(blow))
+    run_notebook(notebook(LOCAL), tmp_path / "executed.ipynb", {"slug": "toy"})
+    refresh_notebook(notebook(LOCAL))
+    gc.collect()
+    assert not list(tmp_path.glob("llmva-*"))
+
+
+def test_a_kernel_that_does_not_answer_is_stopped():
+    kernel = LocalKernel(kernel_name="python3", shutdown_wait_time=0.4)
+    kernel.start_kernel()
+    client = kernel.client()
+    client.start_channels()
+    client.wait_for_ready(timeout=60)
+    client.execute("import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(600)")
+    client.stop_channels()
+    kernel.shutdown_kernel()
+    assert not kernel.is_alive()
 
 
 def test_notebooks_are_checked_on_such_kernels_too(notebook):

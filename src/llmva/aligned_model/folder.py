@@ -47,10 +47,10 @@ class AlignOptions:
     @classmethod
     def of(cls, namespace: dict) -> Self:
         """Read them from a notebook's `globals()`: `method`, `out` and `checkpoint`, each with a default."""
-        given = namespace.get("method", LLM_VA_R.name)
-        method = next((name for name in METHODS if name.lower() == str(given).lower()), None)
+        wanted = namespace.get("method", LLM_VA_R.name)
+        method = next((name for name in METHODS if name.lower() == str(wanted).lower()), None)
         if method is None:
-            raise InputError(f"method: is {given!r}; choose {' or '.join(METHODS)}")
+            raise InputError(f"method: is {wanted!r}; choose {' or '.join(METHODS)}")
         out = Path(namespace.get("out") or default_folder(namespace)).absolute()
         return cls(method, out, bool(namespace.get("checkpoint", False)))
 

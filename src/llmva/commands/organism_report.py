@@ -92,9 +92,9 @@ def _geometry(activations: Activations, benign: numpy.ndarray, answered: numpy.n
         for name, features in activations.outputs.items()
         if name != FINAL
     ]
-    accuracies = [found.benign_accuracy for found in vectors]
+    accuracies = [fit.benign_accuracy for fit in vectors]
     return {
-        "angle": float(numpy.nanmean([found.angle for found in vectors])),
+        "angle": float(numpy.nanmean([fit.angle for fit in vectors])),
         "v_b accuracy": float(numpy.mean(accuracies)),
         "lowest": min(accuracies),
     }

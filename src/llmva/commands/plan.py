@@ -18,7 +18,7 @@ from llmva.performance.machines import GPUS, Machine, choose_machine, require_ma
 from llmva.performance.plan import APART, GUARD_READS, GUARD_WRITES, PROMPT, UNEDITED, Plan
 from llmva.performance.sizes import count_amounts, expect_amounts, find_shape, find_shapes, is_here
 
-OWN = (
+EPILOG = (
     "For a model of your own, the options of `python -m llmva.commands.align` (--data, --judge, --method and others) "
     "are passed on, and the plan is that of `make align` with the same ones."
 )
@@ -27,7 +27,7 @@ OWN = (
 @command
 def main(arguments: list[str] | None = None) -> None:
     """Print the plan of a study, or of an alignment of one's own model."""
-    parser = OneLineParser(prog="python -m llmva.commands.plan", description=__doc__, epilog=OWN, allow_abbrev=False)
+    parser = OneLineParser(prog="python -m llmva.commands.plan", description=__doc__, epilog=EPILOG, allow_abbrev=False)
     parser.add_argument("slug", help="a model: the name of a file in papermill_params/, or a checkpoint folder")
     parser.add_argument("--gpu", default="H100", help=f"{', '.join(GPUS)}, or here: this machine, measured anew")
     parser.add_argument("--efficiency", type=float, help="share of the roofline; default: as `--gpu here` measured it")

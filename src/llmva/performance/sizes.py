@@ -201,5 +201,5 @@ def count_amounts(params: StudyParams) -> Amounts:
 
 def _cached(source: str, file: str) -> Path | None:
     name, revision = split_source(source)
-    found = try_to_load_from_cache(name, file, revision=revision) if revision else None
-    return Path(found) if isinstance(found, str) else None
+    path = try_to_load_from_cache(name, file, revision=revision) if revision else None
+    return Path(path) if isinstance(path, str) else None

@@ -23,7 +23,7 @@ from llmva.performance.sizes import Shape, random_model
 SHAPE = {"width": 1024, "inner_width": 3072, "heads": 16, "key_value_heads": 8, "head_width": 64, "tied": False}
 
 
-def benchmark_memory(tokenizer_source: str, blocks: int = 12, prompts: int = 320) -> float:
+def benchmark_memory(tokenizer_source: str, blocks: int, prompts: int) -> float:
     """Return the growth of a process's memory during one iteration over the size of a random model's weights.
 
     A model of `blocks` blocks of width 1024 in float32. Two copies of it are in memory, the one that is edited and the
