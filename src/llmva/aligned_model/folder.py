@@ -96,16 +96,7 @@ def write_aligned(study: Study, options: AlignOptions, loop: Stage, evaluated: d
             export_adapter(study.chat_model, best, folder / "adapter")
         if options.checkpoint:
             export_checkpoint(study.params.model, best, folder / "checkpoint")
-        original = read_test_rows(evaluated)["Original"]
-        facts = {
-            **choice,
-            "method": options.method,
-            "sublayers": len(study.chat_model.sublayers),
-            "edited": sorted(best.sublayers),
-            "rank": max((len(best.edits_of(name)) for name in best.sublayers), default=0),
-            "drift": measure_drift(study, best, original),
-            "study": study.params.model_dump(),
-        }
+        facts = {**choice, "method": options.method, **_facts(study, best, read_test_rows(evaluated)["Original"])}
         made = [f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir()]
         written = sorted([*made, "README.md", "manifest.json"])
         write_report(folder / "report.html", study, facts, loop, read_probe_history(study, loop), evaluated, written)
@@ -153,3 +144,13 @@ def measure_drift(study: Study, log: EditLog, original: pandas.DataFrame) -> flo
         edited.apply(log)
         after = reply_surprise(study.chat_model, *exchanges, batch_size=batch_size)
     return float((after - before).mean())
+
+
+def _facts(study: Study, log: EditLog, original: pandas.DataFrame) -> dict:
+    return {
+        "sublayers": len(study.chat_model.sublayers),
+        "edited": sorted(log.sublayers),
+        "rank": max((len(log.edits_of(name)) for name in log.sublayers), default=0),
+        "drift": measure_drift(study, log, original),
+        "study": study.params.model_dump(),
+    }
