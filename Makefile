@@ -206,7 +206,7 @@ test-notebooks: $(ENV)
 	rm -rf build/nbval && mkdir -p build/nbval && cp -R results build/nbval/results
 	$(PYTHON) -m llmva.commands.notebooks all --reduced tests/reduced.yaml --copies build/nbval/notebooks
 	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 LLMVA_OUT=$(CURDIR)/build/nbval \
-	  $(PYTHON) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout 900 build/nbval/notebooks
+	  $(PYTHON) -m pytest -p tests.local_kernels --nbval-lax --nbval-current-env --nbval-cell-timeout 900 build/nbval/notebooks
 
 notebooks: $(ENV) runs/tiny-llama/organism/manifest.json runs/tiny-guard/organism/manifest.json ## run the tracked notebooks in place, on tiny-llama
 	for n in notebooks/*.ipynb; do TQDM_DISABLE=1 $(PYTHON) -m llmva.commands.notebooks $$(basename $$n) --in-place || exit; done

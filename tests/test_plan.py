@@ -15,6 +15,7 @@ from llmva.core.store import run_stage
 from llmva.performance import machines, plan
 from llmva.performance import sizes as shapes
 from llmva.performance.machines import EFFICIENCY, Machine, choose_machine, known_efficiency, measure_machine
+from llmva.performance.plan import Plan
 from llmva.performance.sizes import Amounts, Shape, count_amounts, expect_amounts
 
 REAL = [slug for slug in known_slugs() if not is_organism(slug)]
@@ -36,6 +37,7 @@ HOMES = {
 SMALL = ("qwen2.5-0.5b", "qwen3-0.6b")
 # 2 blocks of 192 + 384 weights, and 10 x 8 for the output layer: 1232; with the embedding 1312.
 TOY = Shape(blocks=2, width=8, heads=2, key_value_heads=1, head_width=4, inner_width=16, vocabulary=10, tied=False)
+TOY_MACHINE = Machine("toy", 1e9, 1e9, 1e9, 1.0)
 TEN_ROWS = Amounts(candidates=20, sample=6, train=12, validation=4, test=4, transfer=0, tasks=0)
 ON_THE_HUB = f"owner/name@{'0' * 40}"
 FLOORS = {"A100-80": (4.7, 4.0, 16.8), "H100": (2.3, 1.3, 5.3)}
@@ -103,14 +105,15 @@ def test_more_iterations_cost_more_and_a_model_too_large_is_told():
     model, judge = (Shape(**value) for value in load_shapes("qwen2.5-14b").values())
     machine = Machine("H100", *machines.GPUS["H100"], 0.35)
     amounts = expect_amounts(params)
-    short = plan.plan_stages(params.model_copy(update={"iterations": 10}), model, judge, machine, amounts)
-    whole = plan.plan_stages(params, model, judge, machine, amounts)
+    few = params.model_copy(update={"iterations": 10})
+    short = Plan(few, model, judge, machine, amounts).stages()
+    whole = Plan(params, model, judge, machine, amounts).stages()
     longer = whole["hours"] / short["hours"]
     assert longer["04 alignment loop"] == pytest.approx(25 / 5) and longer["00 prompts"] == 1
     assert longer["05 tuning of the baselines"] == pytest.approx(31 / 11)
     assert whole.loc["04 alignment loop", "replies"] == 25 * (512 + 200)
     small = Machine("RTX4090", *machines.GPUS["RTX4090"], 0.35)
-    assert "use several devices" in "\n".join(plan_command._lines(params, model, judge, small, amounts))
+    assert "use several devices" in "\n".join(plan_command._lines(Plan(params, model, judge, small, amounts)))
 
 
 # A model of your own
@@ -234,12 +237,12 @@ def test_a_measurement_here_is_what_the_plan_goes_by(monkeypatch, width, apart):
 def test_the_memory_is_that_computed_by_hand():
     params = load_params("tiny-llama")
     assert (TOY.matrices, TOY.parameters, TOY.cache_bytes("float32")) == (1232, 1312, 64)
-    memory = plan.plan_memory(params, TOY, TOY)
+    memory = Plan(params, TOY, TOY, TOY_MACHINE, TEN_ROWS).memory()
     assert memory["model"] == memory["unedited copy, which judges the language"] == memory["judge"] == 1312 * 4
     # 256 prompts of 110 + 32 tokens.
     assert memory["keys and values of a batch"] == 256 * 142 * 64
     assert memory["logits of a batch"] == 2 * 256 * 32 * 10 * 4
-    assert plan.plan_memory(params, TOY, None)["judge"] == 0
+    assert Plan(params, TOY, None, TOY_MACHINE, TEN_ROWS).memory()["judge"] == 0
 
 
 def test_the_memory_of_the_cpu_is_that_computed_by_hand(monkeypatch):
@@ -247,7 +250,7 @@ def test_the_memory_of_the_cpu_is_that_computed_by_hand(monkeypatch):
     # A block reads 8 + 16 numbers and writes 8 + 8; of neutral text only what is read is kept.
     activations = 4 * 2 * (10 * 40 + 100 * 24)
     originals = 2 * (8 * 8 + 8 * 16) * 4
-    assert plan.plan_host_memory(load_params("tiny-llama"), TOY, TEN_ROWS) == activations + originals
+    assert Plan(load_params("tiny-llama"), TOY, None, TOY_MACHINE, TEN_ROWS).host_memory() == activations + originals
 
 
 @pytest.mark.parametrize(
@@ -256,7 +259,7 @@ def test_the_memory_of_the_cpu_is_that_computed_by_hand(monkeypatch):
     [("", 74, 1600), ("LLM-VA-R", 34, 0), ("LLM-VA", 40, 1600)],
 )
 def test_the_disk_is_that_computed_by_hand(method, rounds, activations):
-    disk = plan.plan_disk(load_params("tiny-llama"), TOY, TOY, TEN_ROWS, method)
+    disk = Plan(load_params("tiny-llama"), TOY, TOY, TOY_MACHINE, TEN_ROWS, method).disk()
     # 10 rows of 4 sublayers and the final stream, 8 numbers each; of each sublayer 2 x (8 + 16) numbers, twice.
     assert disk == {
         "weights, fetched": 2 * 1312 * 4, "activations": activations, "vectors and edits": rounds * 2 * 4 * 48 * 4,
@@ -281,7 +284,7 @@ def test_weights_that_one_device_cannot_hold_are_told():
     params = load_params("phi-4")
     model, judge = (Shape(**value) for value in load_shapes("phi-4").values())
     machine = Machine("H100", *machines.GPUS["H100"], 0.35)
-    lines = "\n".join(plan_command._lines(params, model, judge, machine, expect_amounts(params)))
+    lines = "\n".join(plan_command._lines(Plan(params, model, judge, machine, expect_amounts(params))))
     # Two copies of 29.3 GB and a judge of 16.4 are more than 80 % of 80.
     assert "of the weights 64 GB stay on one device" in lines
 

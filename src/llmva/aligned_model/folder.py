@@ -45,10 +45,10 @@ class AlignOptions:
     @classmethod
     def of(cls, namespace: dict) -> Self:
         """Read them from a notebook's `globals()`: `method`, `out` and `checkpoint`, each with a default."""
-        given = namespace.get("method", LLM_VA_R.name)
-        method = next((name for name in METHODS if name.lower() == str(given).lower()), None)
+        wanted = namespace.get("method", LLM_VA_R.name)
+        method = next((name for name in METHODS if name.lower() == str(wanted).lower()), None)
         if method is None:
-            raise InputError(f"method: is {given!r}; choose {' or '.join(METHODS)}")
+            raise InputError(f"method: is {wanted!r}; choose {' or '.join(METHODS)}")
         out = Path(namespace.get("out") or default_folder(namespace)).absolute()
         return cls(method, out, bool(namespace.get("checkpoint", False)))
 
@@ -87,26 +87,20 @@ def write_aligned(study: Study, options: AlignOptions, loop: Stage, evaluated: d
     require_free(options.out, study.params)
     finished = read_loop(loop)
     choice = finished.choice
+    best = finished.log.at_iteration(choice.best_iteration)
 
-    def compute(place: Path) -> dict:
-        best = finished.log.at_iteration(choice.best_iteration)
-        best.save(place / "edit_log.safetensors", study.log_metadata)
+    def compute(folder: Path) -> dict:
+        best.save(folder / "edit_log.safetensors", study.log_metadata)
         if best.sublayers:
-            export_adapter(study.chat_model, best, place / "adapter")
+            export_adapter(study.chat_model, best, folder / "adapter")
         if options.checkpoint:
-            export_checkpoint(study.params.model, best, place / "checkpoint")
-        facts = {
-            **asdict(choice),
-            "method": options.method,
-            "sublayers": len(study.chat_model.sublayers),
-            "edited": sorted(best.sublayers),
-            "rank": max((len(best.edits_of(name)) for name in best.sublayers), default=0),
-            "drift": measure_drift(study, best, read_test_rows(evaluated)["Original"]),
-            "study": study.params.model_dump(),
-        }
-        written = sorted([*_names(place), "README.md", "manifest.json"])
-        write_report(place / "report.html", study, facts, loop, read_probe_history(study, loop), evaluated, written)
-        write_card(place / "README.md", study, facts, evaluated)
+            export_checkpoint(study.params.model, best, folder / "checkpoint")
+        said = read_test_rows(evaluated)["Original"]
+        facts = {**asdict(choice), "method": options.method, **_facts(study, best, said)}
+        made = [f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir()]
+        written = sorted([*made, "README.md", "manifest.json"])
+        write_report(folder / "report.html", study, facts, loop, read_probe_history(study, loop), evaluated, written)
+        write_card(folder / "README.md", study, facts, evaluated)
         return facts
 
     parameters = {
@@ -130,9 +124,9 @@ def require_free(out: Path, params: StudyParams) -> None:
     require_writable(out)
     there = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} if out.is_dir() else set()
     manifest = read_manifest(out)
-    own = manifest is not None and manifest["facts"].get("study", {}).get("model") == params.model
+    ours = manifest is not None and manifest["facts"].get("study", {}).get("model") == params.model
     # The folder is replaced as a whole, so nothing else may be in it.
-    if strangers := sorted(there - ({MANIFEST, *manifest["files"]} if own else set())):
+    if strangers := sorted(there - ({MANIFEST, *manifest["files"]} if ours else set())):
         raise InputError(f"{out}: holds other files ({strangers[0]}); name an empty or a new folder")
     if anchored(params.model) in (out, *out.parents):
         raise InputError(f"{out}: lies in the model's own folder; name another one")
@@ -153,5 +147,11 @@ def measure_drift(study: Study, log: EditLog, original: pandas.DataFrame) -> flo
     return float((after - before).mean())
 
 
-def _names(place: Path) -> list[str]:
-    return sorted(f"{path.name}/" if path.is_dir() else path.name for path in place.iterdir())
+def _facts(study: Study, log: EditLog, original: pandas.DataFrame) -> dict:
+    return {
+        "sublayers": len(study.chat_model.sublayers),
+        "edited": sorted(log.sublayers),
+        "rank": max((len(log.edits_of(name)) for name in log.sublayers), default=0),
+        "drift": measure_drift(study, log, original),
+        "study": study.params.model_dump(),
+    }

@@ -15,6 +15,17 @@ from llmva.models.sources import locate, split_source
 from llmva.organisms.build import write_data_sets
 
 DEPTH_SHARES = (0.5, 0.75, 1.0)
+# What no option of the command changes.
+FIXED = {
+    "error_share": {"seval_attack": 0.8, "seval_risk": 0.3, "orfuzzset": 0.7, "nq": 0.1, "benign": 0.5, "toxic": 0.5},
+    "transfer_size": 100,
+    "sample_per_dataset": 128,
+    "svm": {"solver": "newton", "penalty": 1.0},
+    "selection": "strict",
+    "null_draws": 50,
+}
+RIDGE = {"neutral_weight": 1.0, "damping": 1e-3}
+ABLATIONS = {"degrees": [0, 30, 60, 90], "draws": 1}
 # Of a command's options: named by their full paths elsewhere, or of its results alone; or in the keys of all stages
 # that they determine, so that a longer run finds the iterations of a shorter one.
 NOT_OF_THE_STUDY = ("model", "judge", "data", "out", "checkpoint", "method", "iterations")
@@ -25,58 +36,50 @@ def build_params(options: argparse.Namespace, *, write: bool = True) -> StudyPar
 
     Without data of the user's own, prompts are generated and written, or, without `write`, only named.
     """
-    model, judge = (
-        str(Path(named).absolute()) if Path(named).is_dir() else named for named in (options.model, options.judge)
-    )
+    model, judge = (_absolute(source) for source in (options.model, options.judge))
     config = _read_config(model)
     _require_judge(judge, options.mapping)
     candidates = _l_select_candidates(2 * config.num_hidden_layers)
     name = re.sub("[^A-Za-z0-9]+", "-", Path(split_source(model)[0]).name)[:40]
     slug = f"align-{name}-{digest(_study_of(model, judge, options))[:8]}"
-    values = {
+    values = FIXED | {
         "slug": slug,
         "model": model,
         "judge": judge if options.mapping == "outcome" else {"model": judge, "mapping": options.mapping},
-        "data": str(Path(options.data).absolute()) if options.data else str(_generated_data(slug, options.seed, write)),
+        "data": _data_of(options) or str(_generated_data(slug, options.seed, write)),
         "seed": options.seed,
         "threads": options.threads,
         "dtype": options.dtype or str(config.dtype or "float32").removeprefix("torch."),
         "generation": {"batch_size": options.batch_size, "max_new_tokens": options.max_new_tokens},
         "candidates": options.candidates,
         "pool_size": min(500, options.candidates),
-        "error_share": {
-            "seval_attack": 0.8,
-            "seval_risk": 0.3,
-            "orfuzzset": 0.7,
-            "nq": 0.1,
-            "benign": 0.5,
-            "toxic": 0.5,
-        },
-        "transfer_size": 100,
-        "sample_per_dataset": 128,
-        "svm": {"solver": "newton", "penalty": 1.0},
-        "selection": "strict",
         "iterations": options.iterations,
         "probe": {"l_select": candidates, "iterations": min(10, options.iterations)},
-        "ridge": {"neutral_weight": 1.0, "damping": 1e-3, "iterations": min(12, options.iterations)},
-        "ablations": {"iterations": options.iterations, "degrees": [0, 30, 60, 90], "draws": 1, "l_select": candidates},
-        "null_draws": 50,
+        "ridge": RIDGE | {"iterations": min(12, options.iterations)},
+        "ablations": ABLATIONS | {"iterations": options.iterations, "l_select": candidates},
     }
     return StudyParams.checked(values, "align")
 
 
+def _absolute(source: str) -> str:
+    return str(Path(source).absolute()) if Path(source).is_dir() else source
+
+
+def _data_of(options: argparse.Namespace) -> str:
+    return str(Path(options.data).absolute()) if options.data else ""
+
+
 def _study_of(model: str, judge: str, options: argparse.Namespace) -> list:
     """Return what tells studies apart: folders of one name and other settings, but not what is made of the results."""
-    data = str(Path(options.data).absolute()) if options.data else ""
     settings = {key: str(value) for key, value in vars(options).items() if key not in NOT_OF_THE_STUDY}
-    return [model, judge, data, *sorted(settings.items())]
+    return [model, judge, _data_of(options), *sorted(settings.items())]
 
 
 def _generated_data(slug: str, seed: int, write: bool) -> Path:
     folder = paths.RUNS / slug / "data"
     if not write:
         return folder
-    return run_stage(folder, lambda place: write_data_sets(place, seed), parameters={"seed": seed}).folder
+    return run_stage(folder, lambda partial: write_data_sets(partial, seed), parameters={"seed": seed}).folder
 
 
 def _read_config(model: str) -> PreTrainedConfig:

@@ -42,8 +42,8 @@ def align_model(params: StudyParams, out: Path, method: str, checkpoint: bool) -
     params.run_folder.mkdir(parents=True, exist_ok=True)
     # Runs with other numbers of iterations share this folder, and would replace each other's stages.
     with locked(params.run_folder / method.lower()):
-        given = {**params.model_dump(), "method": method, "out": str(out), "checkpoint": checkpoint}
-        run_notebook(source, target, given)
+        more = {"method": method, "out": str(out), "checkpoint": checkpoint}
+        run_notebook(source, target, {**params.model_dump(), **more})
     return target
 
 
@@ -54,8 +54,8 @@ def main(arguments: list[str] | None = None) -> None:
     if not options.model:
         raise InputError("MODEL: not given; write `make align MODEL=<folder> [DATA=<csv>] [OUT=<folder>]`")
     params = build_params(options)
-    own = "aligned" if options.method == "llm-va-r" else f"aligned-{options.method}"
-    out = Path(options.out or params.run_folder / own).absolute()
+    name = "aligned" if options.method == "llm-va-r" else f"aligned-{options.method}"
+    out = Path(options.out or params.run_folder / name).absolute()
     print(f"aligning {params.model}: {COST}", file=sys.stderr)
     executed = align_model(params, out, SLUGS[options.method], options.checkpoint)
     print((out / "README.md").read_text(encoding="utf-8").split("## Use")[0].split("---\n", 2)[2].strip())

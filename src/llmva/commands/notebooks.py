@@ -12,6 +12,7 @@ import yaml
 from nbclient import NotebookClient
 from papermill.exceptions import PapermillExecutionError
 
+from llmva.commands.kernels import AsyncLocalKernel
 from llmva.core import paths
 from llmva.core.errors import InputError, command
 from llmva.core.params import StudyParams, load_params
@@ -38,33 +39,27 @@ def execute_notebook(name: str, slug: str) -> Path:
 
 def run_notebook(source: Path, target: Path, parameters: dict) -> None:
     """Execute a copy of a notebook with these parameters; a failure becomes one line, and the copy is kept."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _silence_papermill()
+    options = {"cwd": source.parent, "stderr_file": sys.stderr, "kernel_manager_class": AsyncLocalKernel}
     try:
-        papermill.execute_notebook(
-            source, target, parameters=parameters, cwd=source.parent, progress_bar=False, stderr_file=sys.stderr
-        )
+        _use_papermill(source, target, parameters, **options)
     except PapermillExecutionError as error:
-        raise InputError(f"{source.name} for {parameters['slug']}: {_cause(error)} (read {target})") from None
+        cause = f"{error.ename}: {error.evalue}".splitlines()[0]
+        raise InputError(f"{source.name} for {parameters['slug']}: {cause} (read {target})") from None
 
 
 def prepare_notebook(name: str, params: StudyParams, **more: object) -> Path:
     """Write a copy of a notebook with a model's parameters, and others, to be stepped through by hand."""
     source = find_notebook(name)
     target = params.run_folder / "step" / source.name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    parameters = {**params.model_dump(), **more}
-    _silence_papermill()
-    papermill.execute_notebook(source, target, parameters=parameters, prepare_only=True, progress_bar=False)
+    _use_papermill(source, target, {**params.model_dump(), **more}, prepare_only=True)
     return target
 
 
 def refresh_notebook(path: Path) -> None:
     """Execute a tracked notebook in place, with the parameters in its own cell, and keep outputs and counts."""
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(
-        notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": path.parent}}
-    ).execute()
+    options = {"kernel_name": "python3", "kernel_manager_class": AsyncLocalKernel}
+    NotebookClient(notebook, timeout=None, resources={"metadata": {"path": path.parent}}, **options).execute()
     for cell in notebook.cells:
         # Times of execution would make every run a change.
         cell.metadata.pop("execution", None)
@@ -75,33 +70,31 @@ def refresh_notebook(path: Path) -> None:
 def prepare_copies(parameters: Path, folder: Path) -> list[Path]:
     """Write copies of all notebooks into a folder, with the parameters that a YAML file changes, for a quick check."""
     changes = yaml.safe_load(parameters.read_text(encoding="utf-8"))
-    folder.mkdir(parents=True, exist_ok=True)
     copies = []
     for source in sorted(paths.NOTEBOOKS.glob("*.ipynb")):
         target = folder / source.name
         # The last notebook reads results of all models and has none of these parameters.
         chosen = {} if source.stem.startswith("2") else changes
-        papermill.execute_notebook(source, target, parameters=chosen, prepare_only=True, progress_bar=False)
+        _use_papermill(source, target, chosen, prepare_only=True)
         copies.append(target)
     return copies
 
 
 def find_notebook(name: str) -> Path:
     """Return the notebook whose name begins so: `05` is enough."""
-    found = sorted(path for path in paths.NOTEBOOKS.glob("*.ipynb") if path.name.startswith(name))
-    if len(found) != 1:
-        known = ", ".join(path.stem for path in sorted(paths.NOTEBOOKS.glob("*.ipynb")))
-        raise InputError(f"{name}: names {len(found)} notebooks; known are {known}")
-    return found[0]
+    notebooks = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
+    named = [path for path in notebooks if path.name.startswith(name)]
+    if len(named) != 1:
+        known = ", ".join(path.stem for path in notebooks)
+        raise InputError(f"{name}: names {len(named)} notebooks; known are {known}")
+    return named[0]
 
 
-def _silence_papermill() -> None:
+def _use_papermill(source: Path, target: Path, parameters: dict, **options: object) -> None:
     # The parameters were checked; papermill would warn of those that a notebook has no default for.
     logging.getLogger("papermill").setLevel(logging.ERROR)
-
-
-def _cause(error: PapermillExecutionError) -> str:
-    return f"{error.ename}: {error.evalue}".splitlines()[0]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    papermill.execute_notebook(source, target, parameters=parameters, progress_bar=False, **options)
 
 
 @command

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy
 import pandas
-from tqdm import tqdm
 
 from llmva.core.errors import command
+from llmva.core.progress import progress_bar
 from llmva.core.store import open_stage
 from llmva.core.vocabulary import SAFETY_SETS
 from llmva.engines.hugging_face import respond
@@ -62,7 +62,8 @@ def main() -> None:
     slugs = [slug for slug in slugs if slug != GUARD]
     for slug in slugs:
         parse_slug(slug)
-    rows = [describe_organism(slug) for slug in tqdm(slugs, desc="organisms", disable=len(slugs) < 2)]
+    title = "organisms" if len(slugs) > 1 else None
+    rows = [describe_organism(slug) for slug in progress_bar(title, slugs, leave=True)]
     print(f"Original organisms, {SAMPLE} prompts per set, judged by openers; angle and v_b are means over sublayers.\n")
     print(pandas.DataFrame(rows).set_index("model").round(3).T.to_markdown())
 
@@ -91,9 +92,9 @@ def _geometry(activations: Activations, benign: numpy.ndarray, answered: numpy.n
         for name, features in activations.outputs.items()
         if name != FINAL
     ]
-    accuracies = [found.benign_accuracy for found in vectors]
+    accuracies = [fit.benign_accuracy for fit in vectors]
     return {
-        "angle": float(numpy.nanmean([found.angle for found in vectors])),
+        "angle": float(numpy.nanmean([fit.angle for fit in vectors])),
         "v_b accuracy": float(numpy.mean(accuracies)),
         "lowest": min(accuracies),
     }

@@ -15,28 +15,10 @@ from llmva.core.paths import anchored
 from llmva.core.store import is_whole
 from llmva.models.chat_model import SHARE_FOR_WEIGHTS
 from llmva.performance.machines import GPUS, Machine, choose_machine, require_machine
-from llmva.performance.plan import (
-    APART,
-    GUARD_READS,
-    GUARD_WRITES,
-    PROMPT,
-    plan_alignment,
-    plan_disk,
-    plan_host_memory,
-    plan_memory,
-    plan_stages,
-)
-from llmva.performance.sizes import (
-    Amounts,
-    Shape,
-    count_amounts,
-    expect_amounts,
-    find_shape,
-    find_shapes,
-    is_here,
-)
+from llmva.performance.plan import APART, GUARD_READS, GUARD_WRITES, PROMPT, UNEDITED, Plan
+from llmva.performance.sizes import count_amounts, expect_amounts, find_shape, find_shapes, is_here
 
-OWN = (
+EPILOG = (
     "For a model of your own, the options of `python -m llmva.commands.align` (--data, --judge, --method and others) "
     "are passed on, and the plan is that of `make align` with the same ones."
 )
@@ -45,7 +27,7 @@ OWN = (
 @command
 def main(arguments: list[str] | None = None) -> None:
     """Print the plan of a study, or of an alignment of one's own model."""
-    parser = OneLineParser(prog="python -m llmva.commands.plan", description=__doc__, epilog=OWN, allow_abbrev=False)
+    parser = OneLineParser(prog="python -m llmva.commands.plan", description=__doc__, epilog=EPILOG, allow_abbrev=False)
     parser.add_argument("slug", help="a model: the name of a file in papermill_params/, or a checkpoint folder")
     parser.add_argument("--gpu", default="H100", help=f"{', '.join(GPUS)}, or here: this machine, measured anew")
     parser.add_argument("--efficiency", type=float, help="share of the roofline; default: as `--gpu here` measured it")
@@ -56,7 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
     amounts = count_amounts(params) if there else expect_amounts(params)
     model, judge = find_shapes(params)
     machine, source = choose_machine(options.gpu, options.efficiency, model)
-    print("\n".join(_lines(params, model, judge, machine, amounts, method, source)))
+    print("\n".join(_lines(Plan(params, model, judge, machine, amounts, method), source)))
 
 
 def _is_own(slug: str) -> bool:
@@ -82,20 +64,23 @@ def _own_study(slug: str, more: list[str]) -> tuple[StudyParams, str, bool]:
     return build_params(options, write=False), SLUGS[options.method], bool(options.data)
 
 
-def _lines(
-    params: StudyParams,
-    model: Shape,
-    judge: Shape | None,
-    machine: Machine,
-    amounts: Amounts,
-    method: str = "",
-    source: str = "given",
-) -> list[str]:
-    memory, disk = plan_memory(params, model, judge), plan_disk(params, model, judge, amounts, method)
-    needed = sum(memory.values())
-    weights = memory["model"] + memory["unedited copy, which judges the language"] + memory["judge"]
-    lines = [
-        f"{params.slug}: {params.model}" + (f", aligned with {method}" if method else ""),
+def _lines(plan: Plan, source: str = "given") -> list[str]:
+    return [
+        *_subject(plan, source),
+        "",
+        *_table(plan),
+        f"A prompt counts as {PROMPT} tokens, a judgement as {GUARD_READS} and {GUARD_WRITES}; loading is left out.",
+        "",
+        *_room(plan),
+        "",
+        *_here(plan.params),
+    ]
+
+
+def _subject(plan: Plan, source: str) -> list[str]:
+    params, model, judge, machine, amounts = plan.params, plan.model, plan.judge, plan.machine, plan.amounts
+    return [
+        f"{params.slug}: {params.model}" + (f", aligned with {plan.method}" if plan.method else ""),
         f"{model.parameters / 1e9:.2f} billion parameters, {model.sublayers} sublayers, {params.dtype}"
         + (f"; judge {judge.parameters / 1e9:.2f} billion" if judge else "; judged by phrases"),
         f"{machine.name}: {machine.flops / 1e12:.3g} TFLOP/s, {machine.bandwidth / 1e12:.3g} TB/s, "
@@ -103,31 +88,11 @@ def _lines(
         f"{amounts.candidates:,} prompts, {amounts.validation:,} of them for validation and {amounts.test:,} for test; "
         f"{amounts.transfer:,} of unseen sets, {amounts.tasks:,} of tasks ("
         + (f"counted in {params.data})" if amounts.counted else "assumed, since the data are not here yet)"),
-        "",
-        *_table(params, model, judge, machine, amounts, method),
-        f"A prompt counts as {PROMPT} tokens, a judgement as {GUARD_READS} and {GUARD_WRITES}; loading is left out.",
-        "",
-        f"memory {needed / 1e9:.1f} GB" + _verdict(needed, weights, machine),
-        *(f"  {name}: {value / 1e9:.1f} GB" for name, value in memory.items() if value),
     ]
-    if not method:
-        lines.append(f"  besides, a copy of the model while notebook 05 fine-tunes it: {memory['model'] / 1e9:.1f} GB")
-    host = plan_host_memory(params, model, amounts)
-    lines += ["", f"memory of the CPU {host / 1e9:.1f} GB, for activations and originals"]
-    lines += ["", f"disk {sum(disk.values()) / 1e9:.1f} GB"]
-    lines += [f"  {name}: {value / 1e9:.2f} GB" for name, value in disk.items()]
-    lines += ["", f"stages finished already: {', '.join(_finished(params)) or 'none'}"]
-    there = [source for source in (params.model, params.judge_model) if is_here(source)]
-    return [*lines, f"weights here already: {', '.join(there) or 'none'}"]
 
 
-def _table(
-    params: StudyParams, model: Shape, judge: Shape | None, machine: Machine, amounts: Amounts, method: str
-) -> list[str]:
-    if method:
-        stages = plan_alignment(params, model, judge, machine, amounts, method)
-    else:
-        stages = plan_stages(params, model, judge, machine, amounts)
+def _table(plan: Plan) -> list[str]:
+    stages = plan.stages()
     apart = stages.index.str.startswith(APART)
     lines = [f"{'stage':38}{'looks':>7}{'replies':>10}{'M tokens':>10}{'time':>10}"]
     lines += [_row(stage, row) for stage, row in stages[~apart].iterrows()]
@@ -140,21 +105,37 @@ def _row(name: str, row: pandas.Series) -> str:
     return f"{name:38}{looks:>7}{row['replies']:10,.0f}{row['tokens'] / 1e6:10.1f}{_time(row['hours']):>10}"
 
 
-def _finished(params: StudyParams) -> list[str]:
-    # A damaged stage is computed again.
-    return sorted(path.parent.name for path in params.run_folder.glob("*/manifest.json") if is_whole(path.parent))
+def _room(plan: Plan) -> list[str]:
+    memory, disk = plan.memory(), plan.disk()
+    lines = [f"memory {sum(memory.values()) / 1e9:.1f} GB{_verdict(memory, plan.machine)}"]
+    lines += [f"  {name}: {value / 1e9:.1f} GB" for name, value in memory.items() if value]
+    if not plan.method:
+        lines.append(f"  besides, a copy of the model while notebook 05 fine-tunes it: {memory['model'] / 1e9:.1f} GB")
+    lines += ["", f"memory of the CPU {plan.host_memory() / 1e9:.1f} GB, for activations and originals"]
+    lines += ["", f"disk {sum(disk.values()) / 1e9:.1f} GB"]
+    return lines + [f"  {name}: {value / 1e9:.2f} GB" for name, value in disk.items()]
 
 
-def _verdict(needed: float, weights: float, machine: Machine) -> str:
-    room = SHARE_FOR_WEIGHTS * machine.memory
+def _verdict(memory: dict[str, float], machine: Machine) -> str:
+    room, weights = SHARE_FOR_WEIGHTS * machine.memory, memory["model"] + memory[UNEDITED] + memory["judge"]
     if weights > room:
         return (
             f" of {machine.memory / 1e9:.0f}; of the weights {room / 1e9:.0f} GB stay on one device, and the rest goes "
             "to the next one or, far slower, to the CPU: use several devices, or a smaller judge"
         )
-    if needed <= machine.memory:
+    if sum(memory.values()) <= machine.memory:
         return f" of {machine.memory / 1e9:.0f}"
     return f", more than the {machine.memory / 1e9:.0f} there: use several devices, or a smaller judge or batch"
+
+
+def _here(params: StudyParams) -> list[str]:
+    # A damaged stage is computed again.
+    stages = sorted(path.parent.name for path in params.run_folder.glob("*/manifest.json") if is_whole(path.parent))
+    weights = [source for source in (params.model, params.judge_model) if is_here(source)]
+    return [
+        f"stages finished already: {', '.join(stages) or 'none'}",
+        f"weights here already: {', '.join(weights) or 'none'}",
+    ]
 
 
 def _time(hours: float) -> str:

@@ -20,6 +20,7 @@ from lm_eval.evaluator import evaluate
 from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
 
 from llmva.core.errors import InputError
+from llmva.core.progress import library_bars
 from llmva.engines.hugging_face import respond
 from llmva.models.batches import by_length, for_each_batch, forward, pad
 from llmva.models.chat_model import ChatModel, encode_with_replies
@@ -158,7 +159,8 @@ def load_standard_tasks() -> dict[str, Task]:
     # An index of all fourteen thousand tasks would take many seconds.
     manager = lm_eval.tasks.TaskManager(include_defaults=False, include_path=[shipped / "glue", shipped / "gsm8k"])
     try:
-        tasks = {task: manager.load([name])["tasks"][name] for task, name in STANDARD_TASKS.items()}
+        with library_bars():
+            tasks = {task: manager.load([name])["tasks"][name] for task, name in STANDARD_TASKS.items()}
     except Exception as error:
         # The libraries' own errors for no network and no such set are of many kinds.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

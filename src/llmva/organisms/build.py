@@ -9,6 +9,7 @@ from pathlib import Path
 
 from llmva.core import paths
 from llmva.core.errors import InputError
+from llmva.core.progress import library_bars
 from llmva.core.provenance import seed_for
 from llmva.core.store import run_stage
 from llmva.core.vocabulary import SAFETY_SETS, TRANSFER_SETS
@@ -117,6 +118,7 @@ def _train_checkpoint(folder: Path, family: str, seed: int, *, plan: Plan, title
         model = new_model(family, len(tokenizer))
         order = seed_for(seed, "organisms", family, "order")
         facts = train(model, samples, recipe=recipe, seed=order, title=title, progress=progress)
-    model.save_pretrained(folder)
+    with library_bars():
+        model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return facts

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from llmva.core.progress import progress_bar
 from llmva.organisms.mixture import Conversation
 from llmva.organisms.tokenizer import ASSISTANT, END, prompt_text
 
@@ -82,7 +82,7 @@ def train(
     batches = make_batches(samples, recipe, random.Random(seed))
     start, recent = time.perf_counter(), []
     model.train()
-    with tqdm(total=recipe.steps, desc=title, unit="step", disable=not progress) as bar:
+    with progress_bar(title if progress else None, total=recipe.steps, unit="step", leave=True) as bar:
         for step in range(recipe.steps):
             loss = reply_loss(model, batches[step % len(batches)])
             optimizer.zero_grad(set_to_none=True)

@@ -3,15 +3,16 @@
 import json
 import math
 import os
-import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
+import torch
 
 from llmva.core import paths
 from llmva.core.errors import InputError
 from llmva.core.paths import write_atomically
-from llmva.performance.sizes import BYTES, Shape
+from llmva.performance.sizes import BYTES, Shape, random_model
+from llmva.performance.timing import fastest
 
 # Peak of dense bfloat16 in FLOP/s, memory bandwidth in bytes/s, and memory in bytes.
 GPUS = {
@@ -85,13 +86,11 @@ def measure_machine(shape: Shape) -> Machine:
     The peak is that of a matrix product, the bandwidth that of a copy. The efficiency is the roofline's time over
     the time that plain generation takes with two random blocks of this shape: seconds on a GPU, a minute without.
     """
-    import torch
-
     device = "cuda" if torch.cuda.is_available() else "cpu"
     size, dtype = (8192, torch.bfloat16) if device == "cuda" else (2048, torch.float32)
     matrix = torch.ones(size, size, device=device, dtype=dtype)
-    flops = 2 * size**3 / _fastest(lambda: matrix @ matrix, device)
-    bandwidth = 2 * matrix.nbytes / _fastest(matrix.clone, device)
+    flops = 2 * size**3 / fastest(lambda: matrix @ matrix, runs=5)
+    bandwidth = 2 * matrix.nbytes / fastest(matrix.clone, runs=5)
     properties = torch.cuda.get_device_properties(0) if device == "cuda" else None
     memory = properties.total_memory if properties else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     name = properties.name if properties else f"{torch.get_num_threads()} CPU threads"
@@ -119,37 +118,11 @@ def _kept() -> Path:
 
 
 def _roofline_share(ideal: Machine, shape: Shape, device: str) -> float:
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     prompts, read, written = TRIALS[device]
     dtype = "bfloat16" if device == "cuda" else "float32"
-    config = LlamaConfig(
-        hidden_size=shape.width,
-        intermediate_size=shape.inner_width,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.key_value_heads,
-        head_dim=shape.head_width,
-        num_hidden_layers=BLOCKS,
-        vocab_size=VOCABULARY,
-    )
-    model = LlamaForCausalLM(config).to(device, getattr(torch, dtype)).eval()
+    small = shape.model_copy(update={"blocks": BLOCKS, "vocabulary": VOCABULARY, "tied": False})
+    model = random_model(small, dtype, device)
     tokens = torch.arange(prompts * read, device=device).reshape(prompts, read) % VOCABULARY
     options = {"max_new_tokens": written, "min_new_tokens": written, "do_sample": False, "pad_token_id": 0}
-    small = shape.model_copy(update={"blocks": BLOCKS, "vocabulary": VOCABULARY, "tied": False})
-    taken = _fastest(lambda: model.generate(tokens, **options), device, repeats=2)
+    taken = fastest(lambda: model.generate(tokens, **options), runs=2)
     return ideal.answering_seconds(small, prompts, read, written, prompts, dtype) / taken
-
-
-def _fastest(work: Callable[[], object], device: str, repeats: int = 5) -> float:
-    import torch
-
-    times = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        work()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    # The first run warms up.
-    return min(times[1:])

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas
+import torch
 from huggingface_hub import try_to_load_from_cache
 from pydantic import BaseModel, ConfigDict, Field
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from llmva.core.errors import InputError
 from llmva.core.params import StudyParams, load_shapes
@@ -71,6 +73,25 @@ class Shape(BaseModel):
         return 2 * self.blocks * self.key_value_heads * self.head_width * BYTES[dtype]
 
 
+def random_model(shape: Shape, dtype: str = "float32", device: str = "cpu", **options) -> PreTrainedModel:
+    """Return a Llama of this shape with the random weights of seed 0; the options are its configuration's."""
+    config = LlamaConfig(
+        hidden_size=shape.width,
+        intermediate_size=shape.inner_width,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.key_value_heads,
+        head_dim=shape.head_width,
+        num_hidden_layers=shape.blocks,
+        vocab_size=shape.vocabulary,
+        tie_word_embeddings=shape.tied,
+        **options,
+    )
+    torch.manual_seed(0)
+    # Built where it runs, and in its own type: eight billion float32 weights would not fit beside another model.
+    with torch.device(device):
+        return AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype)).eval()
+
+
 def find_shapes(params: StudyParams) -> tuple[Shape, Shape | None]:
     """Return the shapes of a study's model and its judge, None for phrases: its parameter file's, or as read here."""
     known = load_shapes(params.slug)
@@ -110,8 +131,6 @@ def is_here(source: str) -> bool:
 
 def read_shape(folder: Path) -> Shape:
     """Return the shape of a checkpoint folder, from its `config.json`."""
-    from transformers import AutoConfig  # slow to import
-
     try:
         config = AutoConfig.from_pretrained(folder).get_text_config()
         heads = config.num_attention_heads
@@ -182,5 +201,5 @@ def count_amounts(params: StudyParams) -> Amounts:
 
 def _cached(source: str, file: str) -> Path | None:
     name, revision = split_source(source)
-    found = try_to_load_from_cache(name, file, revision=revision) if revision else None
-    return Path(found) if isinstance(found, str) else None
+    path = try_to_load_from_cache(name, file, revision=revision) if revision else None
+    return Path(path) if isinstance(path, str) else None

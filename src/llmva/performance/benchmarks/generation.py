@@ -9,7 +9,7 @@ from llmva.engines.hugging_face import respond
 from llmva.models.activations import Capture
 from llmva.models.chat_model import ChatModel, encode_chats
 from llmva.models.reading import read_activations
-from llmva.performance.benchmarks.timing import ratio_of_times, seconds
+from llmva.performance.timing import ratio_of_seconds, ratio_of_times, timed
 from llmva.steering.residual import add_where, changed_residuals
 
 
@@ -39,15 +39,13 @@ def benchmark_edited(
 
     Applying the edits is done once for all replies, so it is no part of the time.
     """
-    taken = {"original": [], "edited": []}
-    logs = {"original": EditLog(), "edited": log}
     with EditedModel(chat_model.writers) as edited:
-        for run in range(runs + 1):
-            for name in logs if run % 2 == 0 else reversed(logs):
-                edited.apply(logs[name])
-                taken[name].append(seconds(lambda: _answer_at_length(chat_model, prompts, max_new_tokens)))
-    # The first run warms up.
-    return float(numpy.median(numpy.divide(taken["original"][1:], taken["edited"][1:])))
+
+        def seconds(edits: EditLog) -> float:
+            edited.apply(edits)
+            return timed(lambda: _answer_at_length(chat_model, prompts, max_new_tokens))[0]
+
+        return ratio_of_seconds(lambda: seconds(EditLog()), lambda: seconds(log), runs)
 
 
 def benchmark_hooks(chat_model: ChatModel, prompts: list[str], *, runs: int, max_new_tokens: int) -> float:

@@ -1,11 +1,12 @@
 """One iteration of the loop at the size of a real model, on a GPU, over the floor that the roofline sets."""
 
-import time
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import PreTrainedModel
 
 from llmva.core.parallel import map_in_threads
 from llmva.core.provenance import random_generator
@@ -17,7 +18,8 @@ from llmva.models.activations import FINAL, Activations, Capture
 from llmva.models.batches import run_batches
 from llmva.models.chat_model import ChatModel
 from llmva.performance.machines import GPUS, Machine, measure_machine
-from llmva.performance.sizes import Shape
+from llmva.performance.sizes import Shape, random_model
+from llmva.performance.timing import timed
 
 # An iteration's sample and validation prompts; tokens read and written by the model and by a guard of the same size.
 PROMPTS, TRAIN = 712, 512
@@ -45,50 +47,41 @@ def benchmark_gpu(shape: Shape, machine: Machine, *, device: str = "cuda", scale
         Seconds of `replies` (activations included), `verdicts`, `vectors` and `edits`; the `floor` of the first two;
         and `ratio`, of all over the floor.
     """
-    ideal = Machine(machine.name, machine.flops, machine.bandwidth, machine.memory, 1.0)
-    prompts = max(4, round(scale * PROMPTS))
+    ideal, prompts = replace(machine, efficiency=1.0), max(4, round(scale * PROMPTS))
     seconds, floor = {}, 0.0
-    for name, tokens, capture in (("replies", MODEL_TOKENS, Capture()), ("verdicts", GUARD_TOKENS, None)):
+    for stage, tokens in {"replies": MODEL_TOKENS, "verdicts": GUARD_TOKENS}.items():
         read, written = (max(2, round(scale * count)) for count in tokens)
-        chat_model = _random_model(shape, device)
-        _generate(chat_model, prompts=8, read=read, written=2, capture=capture)
-        start = _now(device)
-        found = _generate(chat_model, prompts=prompts, read=read, written=written, capture=capture)
-        seconds[name] = _now(device) - start
+        seconds |= _time_stage(stage, random_model(shape, "bfloat16", device), prompts, read, written)
         floor += ideal.answering_seconds(shape, prompts, read, written, min(BATCH, prompts), "bfloat16")
-        if capture is not None:
-            start = _now(device)
-            vectors = _fit(found, prompts * TRAIN // PROMPTS)
-            seconds["vectors"] = _now(device) - start
-            with EditedModel(chat_model.writers) as edited:
-                start = _now(device)
-                _edit(edited, vectors)
-                seconds["edits"] = _now(device) - start
-        del chat_model
     return {**seconds, "floor": floor, "ratio": sum(seconds.values()) / floor}
 
 
-def _random_model(shape: Shape, device: str) -> ChatModel:
-    config = LlamaConfig(
-        hidden_size=shape.width,
-        intermediate_size=shape.inner_width,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.key_value_heads,
-        head_dim=shape.head_width,
-        num_hidden_layers=shape.blocks,
-        vocab_size=shape.vocabulary,
-        tie_word_embeddings=shape.tied,
-    )
-    torch.manual_seed(0)
-    # Built where it runs, and in its own type: eight billion float32 weights would not fit beside another model.
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.bfloat16)
-    try:
-        with torch.device(device):
-            model = LlamaForCausalLM(config).eval()
-    finally:
-        torch.set_default_dtype(default)
-    return ChatModel("random", model, SimpleNamespace(pad_token_id=0))
+def machine_here(shape: Shape) -> Machine:
+    """Return the GPU's published peaks where they are known, since what it reaches makes for a lower floor."""
+    name = torch.cuda.get_device_name(0)
+    known = next((key for key in GPUS if key.partition("-")[0] in name.replace(" ", "")), None)
+    return Machine(name, *GPUS[known], 1.0) if known else measure_machine(shape)
+
+
+def rows_of(measured: dict[str, float], setting: str) -> Iterator[tuple[str, str, float, str, int]]:
+    """Yield the rows of the performance table: the iteration over its floor, and each stage's seconds."""
+    yield "GPU, iteration over the roofline's floor", setting, measured["ratio"], "<=4", 1
+    for name in ("replies", "verdicts", "vectors", "edits"):
+        yield f"GPU, {name}, seconds", setting, measured[name], "", 1
+
+
+def _time_stage(stage: str, model: PreTrainedModel, prompts: int, read: int, written: int) -> dict[str, float]:
+    """Return the seconds of a stage, and, of replies, those of the vectors and edits that follow from them."""
+    chat_model = ChatModel("random", model, SimpleNamespace(pad_token_id=0))
+    generate = partial(_generate, chat_model, read=read, capture=Capture() if stage == "replies" else None)
+    generate(prompts=8, written=2)
+    seconds, activations = timed(lambda: generate(prompts=prompts, written=written))
+    if activations is None:
+        return {stage: seconds}
+    fitting, vectors = timed(lambda: _fit(activations, prompts * TRAIN // PROMPTS))
+    with EditedModel(chat_model.writers) as edited:
+        editing, _ = timed(lambda: _edit(edited, vectors))
+    return {stage: seconds, "vectors": fitting, "edits": editing}
 
 
 def _generate(
@@ -118,27 +111,7 @@ def _fit(activations: Activations, rows: int) -> dict[str, ControlVectors]:
 
 def _edit(edited: EditedModel, vectors: dict[str, ControlVectors]) -> None:
     steps = []
-    for name, own in vectors.items():
+    for name, fit in vectors.items():
         weight, bias = edited.weight(name), edited.bias(name)
-        steps.append(solve_edit(weight, bias, sublayer=name, answer=own.answer, benign=own.benign, scale=1.0))
+        steps.append(solve_edit(weight, bias, sublayer=name, answer=fit.answer, benign=fit.benign, scale=1.0))
     edited.apply(EditLog().appended(steps))
-
-
-def _now(device: str) -> float:
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def machine_here(shape: Shape) -> Machine:
-    """Return the GPU's published peaks where they are known, since what it reaches makes for a lower floor."""
-    name = torch.cuda.get_device_name(0)
-    known = next((key for key in GPUS if key.partition("-")[0] in name.replace(" ", "")), None)
-    return Machine(name, *GPUS[known], 1.0) if known else measure_machine(shape)
-
-
-def rows_of(found: dict[str, float], setting: str) -> Iterator[tuple[str, str, float, str, int]]:
-    """Yield the rows of the performance table: the iteration over its floor, and each stage's seconds."""
-    yield "GPU, iteration over the roofline's floor", setting, found["ratio"], "<=4", 1
-    for name in ("replies", "verdicts", "vectors", "edits"):
-        yield f"GPU, {name}, seconds", setting, found[name], "", 1

@@ -14,38 +14,39 @@ from llmva.method.iteration import fit_all
 from llmva.method.loop import align
 from llmva.models.activations import Capture
 from llmva.models.reading import read_activations
-from llmva.performance.benchmarks.timing import ratio_of_times
+from llmva.performance.timing import ratio_of_times
 from llmva.prompts.pools import draw_sample
 from llmva.study.study import Study
 
 PLAIN_BATCH = 8
+ITERATIONS = 1
 
 
-def benchmark_loop(study: Study, *, iterations: int, runs: int) -> float:
-    """Return how many times longer the plain way takes for the same iterations: the median of the runs.
+def benchmark_loop(study: Study, *, runs: int) -> float:
+    """Return how many times longer the plain way takes to look, edit and look again: the median of the runs.
 
     Ours is `align` with fresh caches. The plain reference is what the method's description asks for,
     literally: batches of 8, a second forward pass for the activations, scikit-learn's LinearSVC, and
     every response judged anew. Neither checks the language of replies.
     """
-    log = _align(study, iterations)
-    return ratio_of_times(lambda: _align_plainly(study, log, iterations), lambda: _align(study, iterations), runs)
+    log = _align(study)
+    return ratio_of_times(lambda: _align_plainly(study, log), lambda: _align(study), runs)
 
 
-def _align(study: Study, iterations: int) -> EditLog:
+def _align(study: Study) -> EditLog:
     generation = study.params.generation
     examiner = Examiner(
         study.chat_model, study.judge, VerdictCache(None), None, generation.batch_size, generation.max_new_tokens
     )
-    settings = study.settings(max(study.params.probe.l_select), iterations)
+    settings = study.settings(max(study.params.probe.l_select), ITERATIONS)
     with tempfile.TemporaryDirectory() as folder:
         return align(examiner, study.pool, settings, folder=Path(folder), upstream=()).log
 
 
-def _align_plainly(study: Study, log: EditLog, iterations: int) -> None:
+def _align_plainly(study: Study, log: EditLog) -> None:
     # The edits are taken from our run, so that both look at the same models.
     with EditedModel(study.chat_model.writers) as edited:
-        for iteration in range(iterations + 1):
+        for iteration in range(ITERATIONS + 1):
             edited.apply(log.at_iteration(iteration))
             _observe_plainly(study, iteration)
 

@@ -8,14 +8,22 @@ from pathlib import Path
 
 import numpy
 import pandas
-import torch
+from transformers import PreTrainedTokenizerBase
 
 from llmva.core.paths import ROOT
+from llmva.judging.degeneracy import DegeneracyCheck
+from llmva.judging.examiner import Examiner
+from llmva.judging.judges import PhraseJudge
+from llmva.judging.verdict_cache import VerdictCache
+from llmva.method.iteration import ObservationSettings
+from llmva.method.loop import LoopSettings, align
+from llmva.models.chat_model import ChatModel, load_model
+from llmva.performance.sizes import Shape, random_model
 
-SIZES = {"hidden_size": 1024, "intermediate_size": 3072, "num_attention_heads": 16, "num_key_value_heads": 8}
+SHAPE = {"width": 1024, "inner_width": 3072, "heads": 16, "key_value_heads": 8, "head_width": 64, "tied": False}
 
 
-def benchmark_memory(tokenizer_source: str, blocks: int = 12, prompts: int = 320) -> float:
+def benchmark_memory(tokenizer_source: str, blocks: int, prompts: int) -> float:
     """Return the growth of a process's memory during one iteration over the size of a random model's weights.
 
     A model of `blocks` blocks of width 1024 in float32. Two copies of it are in memory, the one that is edited and the
@@ -36,18 +44,11 @@ def benchmark_memory(tokenizer_source: str, blocks: int = 12, prompts: int = 320
 
 def main(tokenizer_source: str, blocks: int, prompts: int) -> None:
     """Run one iteration on a random model and print the bytes of its weights and the growth of this process."""
-    from llmva.judging.degeneracy import DegeneracyCheck
-    from llmva.judging.examiner import Examiner
-    from llmva.judging.verdict_cache import VerdictCache
-    from llmva.method.iteration import ObservationSettings
-    from llmva.method.loop import LoopSettings, align
-    from llmva.models.chat_model import load_model
-
     tokenizer = load_model(tokenizer_source).tokenizer
     before = _peak()
     model, reference = _random_model(tokenizer, blocks), _random_model(tokenizer, blocks)
     check = DegeneracyCheck(reference, numpy.inf, 64)
-    examiner = Examiner(model, _parity_judge(), VerdictCache(None), check, 64, 8)
+    examiner = Examiner(model, _ParityJudge(), VerdictCache(None), check, 64, 8)
     settings = LoopSettings(2 * blocks, 1, "paper", ObservationSettings(256, "newton", 1.0, seed=0))
     with tempfile.TemporaryDirectory() as folder:
         align(examiner, _prompts(prompts), settings, folder=Path(folder), upstream=())
@@ -55,27 +56,16 @@ def main(tokenizer_source: str, blocks: int, prompts: int) -> None:
     print(json.dumps({"size": size, "grown": _peak() - before}))
 
 
-def _random_model(tokenizer, blocks: int):
-    from transformers import LlamaConfig, LlamaForCausalLM
+class _ParityJudge(PhraseJudge):
+    """Finds both classes in whatever a random model says."""
 
-    from llmva.models.chat_model import ChatModel
-
-    torch.manual_seed(0)
-    words = {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id}
-    config = LlamaConfig(num_hidden_layers=blocks, **SIZES, **words)
-    return ChatModel("random", LlamaForCausalLM(config).eval(), tokenizer)
+    def judge(self, prompts, responses):
+        return ["refused" * (sum(prompt.encode()) % 2) for prompt in prompts]
 
 
-def _parity_judge():
-    from llmva.judging.judges import PhraseJudge
-
-    class ParityJudge(PhraseJudge):
-        """Finds both classes in whatever a random model says."""
-
-        def judge(self, prompts, responses):
-            return ["refused" * (sum(prompt.encode()) % 2) for prompt in prompts]
-
-    return ParityJudge()
+def _random_model(tokenizer: PreTrainedTokenizerBase, blocks: int) -> ChatModel:
+    shape = Shape(blocks=blocks, vocabulary=len(tokenizer), **SHAPE)
+    return ChatModel("random", random_model(shape, eos_token_id=tokenizer.eos_token_id), tokenizer)
 
 
 def _prompts(count: int) -> pandas.DataFrame:

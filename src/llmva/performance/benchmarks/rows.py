@@ -34,13 +34,13 @@ def solver_rows(study: Study, sizes: dict[str, int]) -> Iterator[Row]:
     for samples, goal in goals.items():
         for name, (ratio, massive) in FEATURES.items():
             setting = f"n {samples}, d {width}, {name}, both labels, against LinearSVC"
-            found = benchmark_solver(samples, width, ratio=ratio, massive=massive, runs=runs)
-            yield "solver, time", setting, found["ratio"], goal, runs
-            yield "solver, exact one converged", setting, found["newton_converged"], ">=1", runs
-            yield "solver, LinearSVC converged", setting, found["liblinear_converged"], "", runs
-            yield "solver, degrees apart", setting, found["degrees_apart"], "", runs
-            if found["liblinear_converged"]:
-                yield "solver, degrees apart where it converged", setting, found["degrees_converged"], "<0.01", runs
+            measured = benchmark_solver(samples, width, ratio=ratio, massive=massive, runs=runs)
+            yield "solver, time", setting, measured["ratio"], goal, runs
+            yield "solver, exact one converged", setting, measured["newton_converged"], ">=1", runs
+            yield "solver, LinearSVC converged", setting, measured["liblinear_converged"], "", runs
+            yield "solver, degrees apart", setting, measured["degrees_apart"], "", runs
+            if measured["liblinear_converged"]:
+                yield "solver, degrees apart where it converged", setting, measured["degrees_converged"], "<0.01", runs
 
 
 def capture_rows(study: Study, sizes: dict[str, int]) -> Iterator[Row]:
@@ -57,13 +57,13 @@ def loop_rows(study: Study, sizes: dict[str, int]) -> Iterator[Row]:
 
     More threads help large batches alone. `threads` among the sizes stands for all.
     """
-    runs, own = sizes["runs"], torch.get_num_threads()
-    for threads in sorted({own, sizes.get("threads", os.cpu_count() or own)}):
+    runs, usual = sizes["runs"], torch.get_num_threads()
+    for threads in sorted({usual, sizes.get("threads", os.cpu_count() or usual)}):
         torch.set_num_threads(threads)
         try:
-            ratio = benchmark_loop(study, iterations=1, runs=runs)
+            ratio = benchmark_loop(study, runs=runs)
         finally:
-            torch.set_num_threads(own)
+            torch.set_num_threads(usual)
         setting = f"{study.params.slug}, 2 observations, against batch 8, separate capture, LinearSVC, no caches"
         yield "loop, time", f"{setting}; torch threads: {threads}", ratio, ">=8", runs
 

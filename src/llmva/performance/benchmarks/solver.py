@@ -1,20 +1,19 @@
 """The exact SVM solver against scikit-learn's, both label columns on one sample."""
 
-import time
+from functools import partial
 
 import numpy
 
 from llmva.core.provenance import random_generator
 from llmva.method.control_vectors import angle_degrees
 from llmva.method.svm import SOLVERS, fit_svms
+from llmva.performance.timing import timed
 
 # Two dimensions this many times as large as the others, as residual streams have them.
 MASSIVE, MASSIVE_DIMENSIONS = 100, 2
 
 
-def benchmark_solver(
-    samples: int, dimension: int, *, ratio: float, massive: bool = False, runs: int = 5, seed: int = 0
-) -> dict[str, float]:
+def benchmark_solver(samples: int, dimension: int, *, ratio: float, massive: bool, runs: int) -> dict[str, float]:
     """Compare the exact solver with scikit-learn's.
 
     Parameters
@@ -27,8 +26,6 @@ def benchmark_solver(
         Whether two dimensions are far larger than the others.
     runs : int
         Each has a sample of its own; the solvers take turns at going first.
-    seed : int
-        Of the samples.
 
     Returns
     -------
@@ -37,21 +34,19 @@ def benchmark_solver(
         `liblinear_converged`, shares of the fits; `degrees_apart`, the largest angle between their vectors, and
         `degrees_converged`, the largest where liblinear converged (nan if it never did).
     """
-    times = {solver: [] for solver in SOLVERS}
+    ratios, apart = [], []
     converged = {solver: [] for solver in SOLVERS}
-    apart = []
     for run in range(runs):
-        features, labels = draw_features(samples, dimension, ratio, random_generator(seed, "solver", run), massive)
-        fits = {}
-        for solver in SOLVERS if run % 2 == 0 else SOLVERS[::-1]:
-            start = time.perf_counter()
-            fits[solver] = fit_svms(features, labels, solver=solver)
-            times[solver].append(time.perf_counter() - start)
-            converged[solver].extend(fits[solver].converged)
-        apart.extend(map(angle_degrees, fits["newton"].weights, fits["liblinear"].weights))
+        features, labels = draw_features(samples, dimension, ratio, random_generator(0, "solver", run), massive)
+        order = SOLVERS if run % 2 == 0 else SOLVERS[::-1]
+        fits = {solver: timed(partial(fit_svms, features, labels, solver=solver)) for solver in order}
+        ratios.append(fits["liblinear"][0] / fits["newton"][0])
+        for solver, (_, fit) in fits.items():
+            converged[solver].extend(fit.converged)
+        apart.extend(map(angle_degrees, fits["newton"][1].weights, fits["liblinear"][1].weights))
     trusted = [angle for angle, well in zip(apart, converged["liblinear"], strict=True) if well]
     return {
-        "ratio": float(numpy.median(numpy.divide(times["liblinear"], times["newton"]))),
+        "ratio": float(numpy.median(ratios)),
         **{f"{solver}_converged": float(numpy.mean(converged[solver])) for solver in SOLVERS},
         "degrees_apart": float(max(apart)),
         "degrees_converged": float(max(trusted)) if trusted else float("nan"),

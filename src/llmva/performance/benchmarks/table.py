@@ -1,8 +1,8 @@
 """All benchmarks in one table, `tables/performance.csv`; what was measured is measured again when the code changes."""
 
 import math
+import operator
 import platform
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas
@@ -14,9 +14,10 @@ from llmva.core.store import Stage, run_stage
 from llmva.performance.benchmarks.rows import BENCHMARKS, SIZES
 from llmva.study.study import Study
 
-COLUMNS = ["benchmark", "setting", "ratio", "goal", "met", "runs", "machine"]
+PERFORMANCE_COLUMNS = ["benchmark", "setting", "ratio", "goal", "met", "runs", "machine"]
 STAGE = "16_performance"
 VERSION = 1
+COMPARISONS = {">=": operator.ge, "<=": operator.le, "<": operator.lt}
 
 
 def run_benchmark(study: Study, name: str, sizes: dict[str, int] = SIZES) -> pandas.DataFrame:
@@ -38,9 +39,9 @@ def run_benchmark(study: Study, name: str, sizes: dict[str, int] = SIZES) -> pan
     """
     machine = _machine()
 
-    def compute(place: Path) -> None:
+    def compute(folder: Path) -> None:
         rows = [(*row[:4], _met(*row[2:4]), row[4], machine) for row in BENCHMARKS[name](study, sizes)]
-        _write(place / "rows.csv", pandas.DataFrame(rows, columns=COLUMNS))
+        _write(folder / "rows.csv", pandas.DataFrame(rows, columns=PERFORMANCE_COLUMNS))
 
     parameters = {"machine": machine, "code": code_digest(), "sizes": sizes, **study.identity()}
     stage = run_stage(study.folder / "benchmarks" / name, compute, parameters=parameters, version=VERSION)
@@ -52,7 +53,7 @@ def write_performance(study: Study, table: pandas.DataFrame) -> Stage:
     _write(paths.TABLES / "performance.csv", table)
     parameters = {"rows": digest(table.astype(str).to_numpy().tolist())}
     return run_stage(
-        study.folder / STAGE, lambda place: _write(place / "performance.csv", table), parameters=parameters
+        study.folder / STAGE, lambda folder: _write(folder / "performance.csv", table), parameters=parameters
     )
 
 
@@ -65,13 +66,8 @@ def _write(path: Path, table: pandas.DataFrame) -> None:
 def _met(value: float, goal: str) -> str:
     if not goal or math.isnan(value):
         return ""
-    within: dict[str, Callable[[float], bool]] = {
-        ">=": lambda limit: value >= limit,
-        "<=": lambda limit: value <= limit,
-        "<": lambda limit: value < limit,
-    }
     sign = goal.rstrip("0123456789.")
-    return str(within[sign](float(goal.removeprefix(sign))))
+    return str(COMPARISONS[sign](value, float(goal.removeprefix(sign))))
 
 
 def _machine() -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmva.core.errors import InputError
+from llmva.core.progress import library_bars
 from llmva.core.provenance import digest, file_digest
 from llmva.prompts.public.catalogue import GATED, DataSet, Hub
 from llmva.prompts.public.files import read_rows
@@ -64,7 +65,8 @@ def _from_hub(name: str, hub: Hub, files: tuple[str, ...], *, single: bool) -> F
     try:
         # Without a revision of ours, the newest is taken, but by its commit, so that the manifest can name it.
         revision = hub.revision or HfApi().dataset_info(hub.id).sha
-        found = datasets.load_dataset(hub.id, hub.config, revision=revision)
+        with library_bars():
+            found = datasets.load_dataset(hub.id, hub.config, revision=revision)
         # Of prompts in a single split, copies disagree on what to call it; tasks need two.
         split = next(iter(found)) if len(found) == 1 and single else hub.split
         where = "/".join(filter(None, (hub.id, hub.config, split)))

@@ -1,0 +1,46 @@
+"""Kernels that are spoken to through files, not over the network, and that end when they are asked to."""
+
+import shutil
+import tempfile
+import weakref
+from pathlib import Path
+
+from jupyter_client import AsyncKernelManager, KernelManager
+
+# The system allows the path of a socket some hundred characters.
+MAX_TEMPORARY = 60
+
+
+class _LocalSockets(KernelManager):
+    """Keeps the sockets of a kernel in a temporary folder of its own."""
+
+    def __init__(self, **options) -> None:
+        short = len(tempfile.gettempdir()) <= MAX_TEMPORARY
+        folder = tempfile.mkdtemp(prefix="llmva-", dir=None if short else "/tmp")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        super().__init__(transport="ipc", connection_file=str(Path(folder, "kernel.json")), **options)
+
+
+class LocalKernel(_LocalSockets):
+    """A kernel whose caller waits."""
+
+    def shutdown_kernel(self, now: bool = False, restart: bool = False) -> None:
+        """Ask the kernel to end, and wait; only one that does not answer is stopped.
+
+        jupyter_client interrupts a kernel before it asks, or, with `now`, kills it: a busy kernel reports that.
+        """
+        if self.has_kernel:
+            self.request_shutdown(restart=restart)
+            self.finish_shutdown(restart=restart)
+        super().shutdown_kernel(now=now, restart=restart)
+
+
+class AsyncLocalKernel(_LocalSockets, AsyncKernelManager):
+    """The same, for callers that await."""
+
+    async def shutdown_kernel(self, now: bool = False, restart: bool = False) -> None:
+        """Ask the kernel to end; see `LocalKernel`."""
+        if self.has_kernel:
+            await self.request_shutdown(restart=restart)
+            await self.finish_shutdown(restart=restart)
+        await super().shutdown_kernel(now=now, restart=restart)
