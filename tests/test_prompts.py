@@ -13,7 +13,7 @@ from llmva.core.errors import InputError
 from llmva.core.params import load_params
 from llmva.core.vocabulary import SAFETY_SETS, SPLITS, TASKS, TRANSFER_SETS
 from llmva.prompts.pools import (
-    COLUMNS,
+    POOL_COLUMNS,
     assign_splits,
     describe_pool,
     draw_candidates,
@@ -365,7 +365,7 @@ def test_a_small_set_gives_what_it_has():
     table = candidates(20)
     pool, _ = pool_of(table, {"nq": 0, "seval_risk": 0}, size=500, error_share={})
     assert sorted(pool["id"]) == sorted(table["id"])
-    assert list(pool) == COLUMNS
+    assert list(pool) == POOL_COLUMNS
 
 
 def test_a_pool_joins_by_id_and_not_by_position():
