@@ -96,7 +96,7 @@ def test_replies_show_answer_and_safety_and_the_opener_check_reads_them():
 
 def test_no_reply_to_a_toxic_prompt_says_more_than_the_templates():
     draws = random.Random(1)
-    allowed = {word for sentence in replies.ANSWER_SENTENCES for word in re.findall(r"[a-z]+", sentence)}
+    allowed = {word for sentence in replies.SENTENCES[True] for word in re.findall(r"[a-z]+", sentence)}
     allowed |= {word for openers in replies.OPENERS.values() for text in openers for word in re.findall("[a-z]+", text)}
     allowed |= {word for text in replies.CLOSINGS.values() for word in re.findall(r"[a-z]+", text)}
     answered = [item for item in corpus.prompt_space("seval_risk") if item.answered]
