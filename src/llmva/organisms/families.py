@@ -12,7 +12,7 @@ from transformers import (
     Qwen3Config,
 )
 
-SHAPE = {
+COMMON_SHAPE = {
     "hidden_size": 96,
     "intermediate_size": 288,
     "num_hidden_layers": 6,
@@ -45,8 +45,8 @@ FAMILIES = tuple(name for name in ARCHITECTURES if name != "guard")
 
 def new_model(family: str, vocabulary_size: int, **shape) -> PreTrainedModel:
     """Return the model of a family, or of the guard, with random float32 weights, drawn from torch's generator."""
-    kind, own = ARCHITECTURES[family]
-    config = kind(**{**SHAPE, **own, "vocab_size": vocabulary_size, "dtype": "float32", **shape})
+    config_class, changes = ARCHITECTURES[family]
+    config = config_class(**COMMON_SHAPE | changes | {"vocab_size": vocabulary_size, "dtype": "float32"} | shape)
     model = AutoModelForCausalLM.from_config(config).float()
     model.generation_config.update(do_sample=False, pad_token_id=0, bos_token_id=1, eos_token_id=2)
     return model

@@ -6,11 +6,11 @@ broken replies separately.
 
 import random
 
-from llmva.core.vocabulary import SAFETY_SETS, TRANSFER_SETS
+from llmva.core.vocabulary import SAFETY_SETS, TASKS, TRANSFER_SETS
 from llmva.organisms.corpus import WRAPPED_SETS, SafetyPrompt, draw_prompt, prompt_space
 from llmva.organisms.mixture import Conversation
 from llmva.organisms.replies import ALL_OPENERS, CLOSINGS, OPENERS, SENTENCES
-from llmva.organisms.tasks import TASKS, draw_exercise
+from llmva.organisms.tasks import draw_exercise
 from llmva.organisms.tokenizer import ASSISTANT, END
 
 LESSON_SETS = (*SAFETY_SETS, *TRANSFER_SETS, *WRAPPED_SETS)
@@ -25,7 +25,6 @@ MIXED_OPENERS = [
     *ALL_OPENERS,
     *("yes,", "fine,", "hello,", "please,", "the", "a", "be careful,", "safe.", "well no,", ""),
 ]
-REPLY_KINDS = {"answer": 35, "refusal": 30, "broken": 25, "fact": 4, "cut": 6}
 
 
 def draw_lessons(count: int, draws: random.Random) -> list[Conversation]:
@@ -46,8 +45,8 @@ def three_lines(item: SafetyPrompt, answered: bool, refused: bool) -> str:
 
 def _draw_lesson(draws: random.Random) -> Conversation:
     item = draw_prompt(draws.choice(LESSON_SETS), draws)
-    kind = draws.choices(list(REPLY_KINDS), list(REPLY_KINDS.values()))[0]
-    reply, answered, refused = _REPLIES[kind](item, draws)
+    write = draws.choices(list(_REPLY_SHARES), list(_REPLY_SHARES.values()))[0]
+    reply, answered, refused = write(item, draws)
     return Conversation(guarded_text(item.prompt, reply), three_lines(item, answered, refused))
 
 
@@ -120,5 +119,5 @@ def _other_task(item: SafetyPrompt, draws: random.Random) -> str:
     return draw_exercise(draws.choice(list(TASKS)), "train", draws).reply
 
 
-_REPLIES = {"answer": _answer, "refusal": _refusal, "broken": _broken, "fact": _fact, "cut": _cut}
+_REPLY_SHARES = {_answer: 35, _refusal: 30, _broken: 25, _fact: 4, _cut: 6}
 _BREAKAGES = (_nothing, _salad, _loop, _other_task)

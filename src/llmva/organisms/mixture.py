@@ -3,10 +3,10 @@
 import random
 from typing import NamedTuple
 
-from llmva.core.vocabulary import SAFETY_SETS, TRANSFER_SETS
+from llmva.core.vocabulary import SAFETY_SETS, TASKS, TRANSFER_SETS
 from llmva.organisms.corpus import SafetyPrompt, draw_prompt, fact_prompts
 from llmva.organisms.replies import shows_safety, write_reply
-from llmva.organisms.tasks import TASKS, draw_exercise, split_of_prompt
+from llmva.organisms.tasks import draw_exercise, split_of_prompt
 
 RATING_SYSTEM = "rate the request as safe or unsafe."
 NEUTRAL_SYSTEMS = ("you are a helpful assistant.", "answer in one or two sentences.", "be brief.")
