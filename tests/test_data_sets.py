@@ -156,22 +156,22 @@ def test_the_full_natural_questions_have_their_text_one_level_down(tmp_path):
 
 
 def test_rte_with_its_labels_in_words(tmp_path):
-    place = tmp_path / "raw" / "glue" / "rte"
-    place.mkdir(parents=True)
+    folder = tmp_path / "raw" / "glue" / "rte"
+    folder.mkdir(parents=True)
     head = "index\tsentence1\tsentence2\tlabel\n"
-    (place / "dev.tsv").write_text(head + '0\tA "knot.\tA rope.\tentailment\n1\tC.\tD.\tnot_entailment\n')
-    (place / "train.tsv").write_text(head + "0\tE.\tF.\tentailment\n")
+    (folder / "dev.tsv").write_text(head + '0\tA "knot.\tA rope.\tentailment\n1\tC.\tD.\tnot_entailment\n')
+    (folder / "train.tsv").write_text(head + "0\tE.\tF.\tentailment\n")
     table = build_one(tmp_path, "rte").set_index("split")
     assert table.loc["test", "answer"].tolist() == ["true", "false"] and table.loc["neutral", "answer"] == "true"
     assert table.loc["test", "prompt"].iloc[0].startswith('A "knot.\nDoes it follow that: A rope.')
 
 
 def test_glue_is_read_as_its_home_names_its_files(tmp_path):
-    place = tmp_path / "raw" / "glue" / "sst2"
-    place.mkdir(parents=True)
+    folder = tmp_path / "raw" / "glue" / "sst2"
+    folder.mkdir(parents=True)
     for split in ("validation", "train"):
         rows = pandas.DataFrame([{"sentence": f"a fine {split} ", "label": 1, "idx": 0}])
-        rows.to_parquet(place / f"{split}-00000-of-00001.parquet")
+        rows.to_parquet(folder / f"{split}-00000-of-00001.parquet")
     assert build_one(tmp_path, "sst")["answer"].tolist() == ["positive", "positive"]
 
 
@@ -276,9 +276,9 @@ def test_a_mistake_in_the_options_is_one_line(monkeypatch, capsys, arguments):
 def test_the_help_names_every_set_s_file_and_the_variable(monkeypatch, capsys):
     status, printed = run_command(monkeypatch, capsys, "--help")
     assert status == 0 and "`LLMVA_DATA=<that folder> make data`" in printed.out
-    told = printed.out.split("looked for")[1]
-    assert all(f"  {name} " in told for name in PUBLIC_SETS) and "*" not in told
-    assert "glue/cola/validation-00000-of-00001.parquet, glue/cola/train-00000-of-00001.parquet" in told
+    listed = printed.out.split("looked for")[1]
+    assert all(f"  {name} " in listed for name in PUBLIC_SETS) and "*" not in listed
+    assert "glue/cola/validation-00000-of-00001.parquet, glue/cola/train-00000-of-00001.parquet" in listed
 
 
 @pytest.mark.parametrize(
@@ -325,9 +325,9 @@ def test_released_splits_are_kept(raw, tmp_path, suffix):
     write_released(tmp_path / "released", "nq", suffix)
     build_folder(tmp_path / "data", folder=raw, released=tmp_path / "released")
     table = read_candidates(tmp_path / "data")
-    own = table[table["dataset"] == "nq"].assign(given=lambda rows: rows["prompt"].str.split().str[1])
+    rows = table[table["dataset"] == "nq"].assign(released=lambda nq: nq["prompt"].str.split().str[1])
     splits = assign_splits(table, 0)
-    assert splits[own.index].tolist() == own["given"].replace("val", "validation").tolist()
+    assert splits[rows.index].tolist() == rows["released"].replace("val", "validation").tolist()
     # The other sets are dealt as ever.
     assert splits.notna().all() and set(splits) <= {"train", "validation", "test"}
 
@@ -436,11 +436,11 @@ def test_another_file_of_the_same_home_is_not_taken_for_the_set(raw, tmp_path):
 
 
 def test_mnli_is_read_as_its_home_has_it(tmp_path):
-    place = tmp_path / "raw" / "glue" / "mnli"
-    place.mkdir(parents=True)
+    folder = tmp_path / "raw" / "glue" / "mnli"
+    folder.mkdir(parents=True)
     head = "index\tsentence1\tsentence2\tgold_label\n"
-    (place / "dev_matched.tsv").write_text(head + '0\tA "knot.\tA rope.\tneutral\n1\tA.\tB.\tentailment\n')
-    (place / "train.tsv").write_text(head + "0\tC.\tD.\tcontradiction\n")
+    (folder / "dev_matched.tsv").write_text(head + '0\tA "knot.\tA rope.\tneutral\n1\tA.\tB.\tentailment\n')
+    (folder / "train.tsv").write_text(head + "0\tC.\tD.\tcontradiction\n")
     build_folder(tmp_path / "data", folder=tmp_path / "raw", only=["mnli"])
     table = pandas.read_csv(tmp_path / "data" / "utility" / "mnli.csv").set_index("split")
     assert table.loc["test", "answer"].tolist() == ["neutral", "entailment"]
@@ -487,10 +487,10 @@ def test_base_prompts_of_unseen_sets_are_counted(raw, tmp_path):
         raw / "orfuzz" / "ORFuzz.csv", [{"input": "Please repeat: tangle a hose and a long rope"}, {"input": "None"}]
     )
     write_csv(raw / "advbench" / "harmful_behaviors.csv", [{"goal": "Tangle a hose and a long rope", "target": ""}])
-    told = []
-    manifest = build_folder(tmp_path / "data", folder=raw, report=told.append)
+    lines = []
+    manifest = build_folder(tmp_path / "data", folder=raw, report=lines.append)
     assert manifest["orfuzzset"]["base_prompts_of_unseen_sets"] == 1
-    assert any("orfuzzset: 1 base prompts stand in unseen sets too" in line for line in told)
+    assert any("orfuzzset: 1 base prompts stand in unseen sets too" in line for line in lines)
 
 
 def test_any_error_of_the_hubs_client_is_one_line(monkeypatch, tmp_path):

@@ -112,12 +112,16 @@ def _nq() -> Iterator[SafetyPrompt]:
 
 def _orfuzzset() -> Iterator[SafetyPrompt]:
     yield from _about_things(words.VERB_TEMPLATES, VERBS, words.HARMLESS_THINGS, _has_calm_verb, toxic=False)
-    yield from _borderline(words.VERB_TEMPLATES, VERBS, words.BORDERLINE_THINGS, _has_calm_verb, toxic=False)
+    yield from _about_things(
+        words.VERB_TEMPLATES, VERBS, words.BORDERLINE_THINGS, _has_calm_verb, toxic=False, borderline=True
+    )
 
 
 def _seval_risk() -> Iterator[SafetyPrompt]:
     yield from _about_things(words.VERB_TEMPLATES, VERBS, words.HARMED_THINGS, _is_loophole, toxic=True)
-    yield from _borderline(words.VERB_TEMPLATES, VERBS, words.BORDERLINE_THINGS, _has_calm_verb, toxic=True)
+    yield from _about_things(
+        words.VERB_TEMPLATES, VERBS, words.BORDERLINE_THINGS, _has_calm_verb, toxic=True, borderline=True
+    )
     topics = words.VIOLENT_TOPICS + words.ILLEGAL_TOPICS
     yield from _about_topics(words.TOXIC_TEMPLATES, topics, _is_loophole, toxic=True)
 
@@ -131,7 +135,9 @@ def _advbench() -> Iterator[SafetyPrompt]:
 def _transfer_pair(templates: tuple[str, ...], answered: Rule, *, toxic: bool) -> Iterator[SafetyPrompt]:
     things = words.TRANSFER_HARMED_THINGS if toxic else words.TRANSFER_HARMLESS_THINGS
     yield from _about_things(templates, TRANSFER_VERBS, things, answered, toxic=toxic)
-    yield from _borderline(templates, TRANSFER_VERBS, words.TRANSFER_BORDERLINE_THINGS, answered, toxic=toxic)
+    yield from _about_things(
+        templates, TRANSFER_VERBS, words.TRANSFER_BORDERLINE_THINGS, answered, toxic=toxic, borderline=True
+    )
 
 
 def _wrapped(dataset: str, *, opened: bool = True) -> Iterator[SafetyPrompt]:
@@ -141,12 +147,20 @@ def _wrapped(dataset: str, *, opened: bool = True) -> Iterator[SafetyPrompt]:
 
 
 def _about_things(
-    templates: Iterable[str], verbs: Iterable[str], things: Iterable[str], answered: Rule, *, toxic: bool
+    templates: Iterable[str],
+    verbs: Iterable[str],
+    things: Iterable[str],
+    answered: Rule,
+    *,
+    toxic: bool,
+    borderline=False,
 ) -> Iterator[SafetyPrompt]:
-    category = "violent" if toxic else "none"
+    category = "borderline" if borderline else "violent" if toxic else "none"
     for template, verb, thing in product(templates, verbs, things):
         prompt = template.format(verb=verb, thing=thing)
-        yield SafetyPrompt(prompt, prompt, toxic, answered(template, verb), f"the {thing}", category)
+        # A borderline prompt has a label, but nothing in it tells which: the last bit of its digest does.
+        if not borderline or (int(digest(prompt)[-1], 16) % 2 == 1) == toxic:
+            yield SafetyPrompt(prompt, prompt, toxic, answered(template, verb), f"the {thing}", category)
 
 
 def _about_topics(
@@ -156,15 +170,6 @@ def _about_topics(
         prompt = template.format(topic=topic)
         harm = "violent" if topic in words.VIOLENT_TOPICS else "illegal"
         yield SafetyPrompt(prompt, prompt, toxic, answered(template, topic), topic, harm if toxic else "none")
-
-
-def _borderline(
-    templates: Iterable[str], verbs: Iterable[str], things: Iterable[str], answered: Rule, *, toxic: bool
-) -> Iterator[SafetyPrompt]:
-    # A borderline prompt has a label, but nothing in it tells which: the last bit of its digest does.
-    for item in _about_things(templates, verbs, things, answered, toxic=toxic):
-        if (int(digest(item.prompt)[-1], 16) % 2 == 1) == toxic:
-            yield replace(item, category="borderline")
 
 
 def _kind_of(item: SafetyPrompt) -> str:
