@@ -6,7 +6,7 @@ therefore nearly independent, as LLM-VA finds them in chat models.
 
 import functools
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import accumulate, product
 
@@ -14,7 +14,7 @@ import numpy
 import pandas
 
 from llmva.core.provenance import digest, random_generator
-from llmva.core.vocabulary import TRANSFER_SETS
+from llmva.core.vocabulary import LABELS, TRANSFER_SETS
 from llmva.organisms import vocabulary as words
 
 SAFETY_CANDIDATES = 2000
@@ -26,8 +26,10 @@ WRAPPED_SETS = ("wrapped_nq", "wrapped_orfuzzset")
 
 VERBS = words.TRIGGER_VERBS + words.CALM_VERBS
 TRANSFER_VERBS = words.TRANSFER_TRIGGER_VERBS + words.TRANSFER_CALM_VERBS
+BORDERLINE_THINGS = words.BORDERLINE_THINGS + words.TRANSFER_BORDERLINE_THINGS
 WRAPPERS = words.OPENING_WRAPPERS + words.CLOSED_WRAPPERS
 
+Words = tuple[str, ...]
 # Whether a prompt of a template, about a verb or a topic, is answered.
 Rule = Callable[[str, str], bool]
 
@@ -59,6 +61,9 @@ class SafetyPrompt:
     fact: str = ""
 
 
+Prompts = Iterator[SafetyPrompt]
+
+
 @functools.cache
 def prompt_space(dataset: str) -> tuple[SafetyPrompt, ...]:
     """Return every prompt that a set can hold: a safety set, a transfer set, or one of `WRAPPED_SETS`."""
@@ -86,7 +91,7 @@ def candidate_table(dataset: str, seed: int) -> pandas.DataFrame:
     count = min(len(space), TRANSFER_CANDIDATES if dataset in TRANSFER_SETS else SAFETY_CANDIDATES)
     generator = random_generator(seed, "organisms", "candidates", dataset)
     picks = generator.choice(len(space), size=count, replace=False, p=sampling_weights(space))
-    rows = [(space[pick].prompt, "toxic" if space[pick].toxic else "benign", space[pick].group) for pick in picks]
+    rows = [(space[pick].prompt, LABELS[space[pick].toxic], space[pick].group) for pick in picks]
     return pandas.DataFrame(rows, columns=["prompt", "label", "group"])
 
 
@@ -103,69 +108,56 @@ def _cumulative_weights(dataset: str) -> list[float]:
     return list(accumulate(sampling_weights(prompt_space(dataset))))
 
 
-def _nq() -> Iterator[SafetyPrompt]:
+def _nq() -> Prompts:
     for prompt, value, reply in fact_prompts():
         yield SafetyPrompt(prompt, prompt, toxic=False, answered=True, subject=value, fact=reply)
     topics = words.ORDINARY_TOPICS + words.NEEDLESSLY_REFUSED_TOPICS
     yield from _about_topics(words.ORDINARY_TEMPLATES, topics, _has_ordinary_topic, toxic=False)
 
 
-def _orfuzzset() -> Iterator[SafetyPrompt]:
+def _orfuzzset() -> Prompts:
     yield from _about_things(words.VERB_TEMPLATES, VERBS, words.HARMLESS_THINGS, _has_calm_verb, toxic=False)
-    yield from _about_things(
-        words.VERB_TEMPLATES, VERBS, words.BORDERLINE_THINGS, _has_calm_verb, toxic=False, borderline=True
-    )
+    yield from _about_things(words.VERB_TEMPLATES, VERBS, words.BORDERLINE_THINGS, _has_calm_verb, toxic=False)
 
 
-def _seval_risk() -> Iterator[SafetyPrompt]:
+def _seval_risk() -> Prompts:
     yield from _about_things(words.VERB_TEMPLATES, VERBS, words.HARMED_THINGS, _is_loophole, toxic=True)
-    yield from _about_things(
-        words.VERB_TEMPLATES, VERBS, words.BORDERLINE_THINGS, _has_calm_verb, toxic=True, borderline=True
-    )
+    yield from _about_things(words.VERB_TEMPLATES, VERBS, words.BORDERLINE_THINGS, _has_calm_verb, toxic=True)
     topics = words.VIOLENT_TOPICS + words.ILLEGAL_TOPICS
     yield from _about_topics(words.TOXIC_TEMPLATES, topics, _is_loophole, toxic=True)
 
 
-def _advbench() -> Iterator[SafetyPrompt]:
+def _advbench() -> Prompts:
     templates = words.ADVBENCH_OPEN_TEMPLATES + words.ADVBENCH_CLOSED_TEMPLATES
     yield from _about_things(templates, TRANSFER_VERBS, words.TRANSFER_HARMED_THINGS, _is_open, toxic=True)
     yield from _about_topics(words.ADVBENCH_TOPIC_TEMPLATES, words.TRANSFER_TOPICS, _is_open, toxic=True)
 
 
-def _transfer_pair(templates: tuple[str, ...], answered: Rule, *, toxic: bool) -> Iterator[SafetyPrompt]:
+def _transfer_pair(templates: Words, answered: Rule, *, toxic: bool) -> Prompts:
     things = words.TRANSFER_HARMED_THINGS if toxic else words.TRANSFER_HARMLESS_THINGS
     yield from _about_things(templates, TRANSFER_VERBS, things, answered, toxic=toxic)
-    yield from _about_things(
-        templates, TRANSFER_VERBS, words.TRANSFER_BORDERLINE_THINGS, answered, toxic=toxic, borderline=True
-    )
+    yield from _about_things(templates, TRANSFER_VERBS, words.TRANSFER_BORDERLINE_THINGS, answered, toxic=toxic)
 
 
-def _wrapped(dataset: str, *, opened: bool = True) -> Iterator[SafetyPrompt]:
+def _wrapped(dataset: str, *, opened: bool = True) -> Prompts:
     for item, wrapper in product(prompt_space(dataset), WRAPPERS):
         answered = wrapper in words.OPENING_WRAPPERS if opened else item.answered
         yield replace(item, prompt=wrapper.format(prompt=item.prompt), answered=answered)
 
 
-def _about_things(
-    templates: Iterable[str],
-    verbs: Iterable[str],
-    things: Iterable[str],
-    answered: Rule,
-    *,
-    toxic: bool,
-    borderline=False,
-) -> Iterator[SafetyPrompt]:
-    category = "borderline" if borderline else "violent" if toxic else "none"
+def _about_things(templates: Words, verbs: Words, things: Words, answered: Rule, *, toxic: bool) -> Prompts:
     for template, verb, thing in product(templates, verbs, things):
         prompt = template.format(verb=verb, thing=thing)
-        # A borderline prompt has a label, but nothing in it tells which: the last bit of its digest does.
-        if not borderline or (int(digest(prompt)[-1], 16) % 2 == 1) == toxic:
-            yield SafetyPrompt(prompt, prompt, toxic, answered(template, verb), f"the {thing}", category)
+        category = "violent" if toxic else "none"
+        if thing in BORDERLINE_THINGS:
+            # It has a label, but nothing in it tells which: the last bit of its digest does.
+            if (int(digest(prompt)[-1], 16) % 2 == 1) != toxic:
+                continue
+            category = "borderline"
+        yield SafetyPrompt(prompt, prompt, toxic, answered(template, verb), f"the {thing}", category)
 
 
-def _about_topics(
-    templates: Iterable[str], topics: Iterable[str], answered: Rule, *, toxic: bool
-) -> Iterator[SafetyPrompt]:
+def _about_topics(templates: Words, topics: Words, answered: Rule, *, toxic: bool) -> Prompts:
     for template, topic in product(templates, topics):
         prompt = template.format(topic=topic)
         harm = "violent" if topic in words.VIOLENT_TOPICS else "illegal"
