@@ -288,6 +288,7 @@ def test_the_help_names_every_set_s_file_and_the_variable(monkeypatch, capsys):
         (b"goal,target\n", "no rows in it"),
         (b"goal\n\xff\xfe", "not UTF-8 at byte 5"),
         (b'goal\n"open', "cannot be read"),
+        (b"goal,target\na, b,c\n", "cannot be read"),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path, content, expected):
@@ -295,6 +296,15 @@ def test_a_damaged_file_is_named(tmp_path, content, expected):
     path.write_bytes(content)
     with pytest.raises(InputError, match=f"{path}: {expected}"):
         read_rows(path)
+
+
+def test_a_damaged_line_is_named_and_what_lines_lack_stays_absent(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"label": 1}\n\n{"label"\n')
+    with pytest.raises(InputError, match=rf"{path}: cannot be read .line 3: "):
+        read_rows(path)
+    path.write_text('{"label": 1}\n{"prompt": null}\n')
+    assert read_rows(path) == [{"label": 1}, {"prompt": None}]
 
 
 def test_a_truncated_archive_and_one_with_two_files_are_named(tmp_path):

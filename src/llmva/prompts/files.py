@@ -84,7 +84,8 @@ def _unpack(path: Path) -> tuple[str, bytes]:
         return path.name, path.read_bytes()
     with zipfile.ZipFile(path) as archive:
         # Archives made on a Mac hold a twin of each file in a folder of its own, at which pandas gives up.
-        names = [name for name in archive.namelist() if name.endswith(FILE_FORMATS) and not name.startswith("__MACOSX")]
+        names = [name for name in archive.namelist() if not name.startswith("__MACOSX/")]
+        names = [name for name in names if name.endswith(FILE_FORMATS)]
         if len(names) != 1:
             raise ValueError(f"{len(names)} data files in it, not one")
         return names[0], archive.read(names[0])
@@ -98,14 +99,10 @@ def _parse(name: str, content: bytes, columns: Sequence[str] | None) -> list[dic
             return json.loads(decode(content))
         case ".jsonl":
             return parse_json_lines(decode(content))
-        case ".csv" | ".tsv" if not content.strip():
-            return []
-        case ".csv":
-            return parse_csv(decode(content)).to_dict("records")
-        case ".tsv":
-            # Sentences hold single quotation marks, which are no quoting.
-            options = {"sep": "\t", "names": columns, "quoting": csv.QUOTE_NONE}
-            return parse_csv(decode(content), **options).to_dict("records")
+        case ".csv" | ".tsv" as suffix:
+            # A table's sentences hold single quotation marks, which are no quoting.
+            options = {"sep": "\t", "names": columns, "quoting": csv.QUOTE_NONE} if suffix == ".tsv" else {}
+            return parse_csv(decode(content), **options).to_dict("records") if content.strip() else []
         case suffix:
             known = ", ".join(FILE_FORMATS)
             raise ValueError(f"unknown format {suffix or 'without a suffix'}; known are {known}")
