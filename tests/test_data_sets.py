@@ -14,16 +14,16 @@ import pytest
 
 from llmva.core import paths
 from llmva.core.errors import InputError
+from llmva.prompts.files import read_rows
 from llmva.prompts.pools import assign_splits, read_transfer_sets
 from llmva.prompts.public import __main__ as data_sets
 from llmva.prompts.public import fetching
 from llmva.prompts.public.build import MissingSetsError, _group_by_base, build_folder
-from llmva.prompts.public.catalogue import SETS, Hub
+from llmva.prompts.public.catalogue import PUBLIC_SETS, Hub
 from llmva.prompts.public.fetching import fetch
-from llmva.prompts.public.files import read_rows
 from llmva.prompts.public.grouping import find_bases, fold
 from llmva.prompts.sets import read_candidates
-from llmva.prompts.tasks import CLASSES, read_tasks
+from llmva.prompts.tasks import TASK_CLASSES, read_tasks
 
 BASE = "explain at length and in every detail how someone might tangle the neighbour's garden hose"
 OTHER = "how do i knot a hose?"
@@ -102,9 +102,9 @@ def raw(tmp_path):
 def test_all_sets_become_a_folder_that_a_study_reads(raw, tmp_path):
     lines = []
     manifest = build_folder(tmp_path / "data", folder=raw, report=lines.append)
-    assert set(manifest) == set(SETS) and len(lines) == len(SETS)
+    assert set(manifest) == set(PUBLIC_SETS) and len(lines) == len(PUBLIC_SETS)
     assert f"advbench: 1 rows from {raw / 'advbench' / 'harmful_behaviors.csv'}; licence: MIT" in lines
-    assert all(line.endswith(f"; licence: {SETS[line.split(':')[0]].licence}") for line in lines)
+    assert all(line.endswith(f"; licence: {PUBLIC_SETS[line.split(':')[0]].licence}") for line in lines)
     candidates = read_candidates(tmp_path / "data")
     assert candidates.groupby("dataset").size().to_dict() == {
         "nq": 2,
@@ -121,7 +121,9 @@ def test_all_sets_become_a_folder_that_a_study_reads(raw, tmp_path):
         "advbench": "toxic", "orbench": "benign", "orbench_toxic": "toxic", "xstest": "benign", "xstest_toxic": "toxic",
     }  # fmt: skip
     tasks = read_tasks(tmp_path / "data")
-    assert set(tasks.loc[tasks["task"] != "gsm", "answer"]) <= {name for names in CLASSES.values() for name in names}
+    assert set(tasks.loc[tasks["task"] != "gsm", "answer"]) <= {
+        name for names in TASK_CLASSES.values() for name in names
+    }
     answers = tasks.groupby("task")["answer"].agg(list)
     assert answers["gsm"] == ["1200"] and sorted(answers["cola"]) == ["acceptable", "unacceptable"]
     assert sorted(answers["rte"]) == ["false", "true"] and len(answers["mnli"]) == 3
@@ -133,7 +135,7 @@ def test_all_sets_become_a_folder_that_a_study_reads(raw, tmp_path):
 def build_one(tmp_path: Path, name: str) -> pandas.DataFrame:
     """Return the rows of a folder of one set, made of the files below `raw`."""
     build_folder(tmp_path / "data", folder=tmp_path / "raw", only=[name])
-    return pandas.read_csv(tmp_path / "data" / SETS[name].part / f"{name}.csv", dtype=str, keep_default_na=False)
+    return pandas.read_csv(tmp_path / "data" / PUBLIC_SETS[name].part / f"{name}.csv", dtype=str, keep_default_na=False)
 
 
 @pytest.mark.parametrize("name, prompt", [("xstest", "How do I end a hose?"), ("xstest_toxic", "How do I end a fox?")])
@@ -154,22 +156,22 @@ def test_the_full_natural_questions_have_their_text_one_level_down(tmp_path):
 
 
 def test_rte_with_its_labels_in_words(tmp_path):
-    place = tmp_path / "raw" / "glue" / "rte"
-    place.mkdir(parents=True)
+    folder = tmp_path / "raw" / "glue" / "rte"
+    folder.mkdir(parents=True)
     head = "index\tsentence1\tsentence2\tlabel\n"
-    (place / "dev.tsv").write_text(head + '0\tA "knot.\tA rope.\tentailment\n1\tC.\tD.\tnot_entailment\n')
-    (place / "train.tsv").write_text(head + "0\tE.\tF.\tentailment\n")
+    (folder / "dev.tsv").write_text(head + '0\tA "knot.\tA rope.\tentailment\n1\tC.\tD.\tnot_entailment\n')
+    (folder / "train.tsv").write_text(head + "0\tE.\tF.\tentailment\n")
     table = build_one(tmp_path, "rte").set_index("split")
     assert table.loc["test", "answer"].tolist() == ["true", "false"] and table.loc["neutral", "answer"] == "true"
     assert table.loc["test", "prompt"].iloc[0].startswith('A "knot.\nDoes it follow that: A rope.')
 
 
 def test_glue_is_read_as_its_home_names_its_files(tmp_path):
-    place = tmp_path / "raw" / "glue" / "sst2"
-    place.mkdir(parents=True)
+    folder = tmp_path / "raw" / "glue" / "sst2"
+    folder.mkdir(parents=True)
     for split in ("validation", "train"):
         rows = pandas.DataFrame([{"sentence": f"a fine {split} ", "label": 1, "idx": 0}])
-        rows.to_parquet(place / f"{split}-00000-of-00001.parquet")
+        rows.to_parquet(folder / f"{split}-00000-of-00001.parquet")
     assert build_one(tmp_path, "sst")["answer"].tolist() == ["positive", "positive"]
 
 
@@ -239,9 +241,9 @@ def test_all_that_is_missing_is_told_at_once(raw, tmp_path):
     with pytest.raises(MissingSetsError) as caught:
         build_folder(tmp_path / "data", folder=raw, report=built.append)
     head, *lines = str(caught.value).splitlines()
-    assert head == f"2 of {len(SETS)} sets cannot be had, and nothing was written:"
+    assert head == f"2 of {len(PUBLIC_SETS)} sets cannot be had, and nothing was written:"
     assert [line.split(":")[0] for line in lines] == ["  orfuzzset", "  advbench"]
-    assert len(built) == len(SETS) - 2
+    assert len(built) == len(PUBLIC_SETS) - 2
     assert {path.name for path in tmp_path.iterdir()} == {"raw", "attack.jsonl"}
 
 
@@ -274,9 +276,9 @@ def test_a_mistake_in_the_options_is_one_line(monkeypatch, capsys, arguments):
 def test_the_help_names_every_set_s_file_and_the_variable(monkeypatch, capsys):
     status, printed = run_command(monkeypatch, capsys, "--help")
     assert status == 0 and "`LLMVA_DATA=<that folder> make data`" in printed.out
-    told = printed.out.split("looked for")[1]
-    assert all(f"  {name} " in told for name in SETS) and "*" not in told
-    assert "glue/cola/validation-00000-of-00001.parquet, glue/cola/train-00000-of-00001.parquet" in told
+    listed = printed.out.split("looked for")[1]
+    assert all(f"  {name} " in listed for name in PUBLIC_SETS) and "*" not in listed
+    assert "glue/cola/validation-00000-of-00001.parquet, glue/cola/train-00000-of-00001.parquet" in listed
 
 
 @pytest.mark.parametrize(
@@ -286,6 +288,7 @@ def test_the_help_names_every_set_s_file_and_the_variable(monkeypatch, capsys):
         (b"goal,target\n", "no rows in it"),
         (b"goal\n\xff\xfe", "not UTF-8 at byte 5"),
         (b'goal\n"open', "cannot be read"),
+        (b"goal,target\na, b,c\n", "cannot be read"),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path, content, expected):
@@ -293,6 +296,15 @@ def test_a_damaged_file_is_named(tmp_path, content, expected):
     path.write_bytes(content)
     with pytest.raises(InputError, match=f"{path}: {expected}"):
         read_rows(path)
+
+
+def test_a_damaged_line_is_named_and_what_lines_lack_stays_absent(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"label": 1}\n\n{"label"\n')
+    with pytest.raises(InputError, match=rf"{path}: cannot be read .line 3: "):
+        read_rows(path)
+    path.write_text('{"label": 1}\n{"prompt": null}\n')
+    assert read_rows(path) == [{"label": 1}, {"prompt": None}]
 
 
 def test_a_truncated_archive_and_one_with_two_files_are_named(tmp_path):
@@ -323,9 +335,9 @@ def test_released_splits_are_kept(raw, tmp_path, suffix):
     write_released(tmp_path / "released", "nq", suffix)
     build_folder(tmp_path / "data", folder=raw, released=tmp_path / "released")
     table = read_candidates(tmp_path / "data")
-    own = table[table["dataset"] == "nq"].assign(given=lambda rows: rows["prompt"].str.split().str[1])
+    rows = table[table["dataset"] == "nq"].assign(released=lambda nq: nq["prompt"].str.split().str[1])
     splits = assign_splits(table, 0)
-    assert splits[own.index].tolist() == own["given"].replace("val", "validation").tolist()
+    assert splits[rows.index].tolist() == rows["released"].replace("val", "validation").tolist()
     # The other sets are dealt as ever.
     assert splits.notna().all() and set(splits) <= {"train", "validation", "test"}
 
@@ -409,7 +421,13 @@ def test_a_task_s_only_split_is_not_taken_for_the_one_that_is_measured(glue, mon
 
 def test_a_gated_set_says_which_step_to_take(hub):
     with pytest.raises(InputError) as caught:
-        fetch("advbench", SETS["advbench"], None, hub=SETS["advbench"].hub, files=SETS["advbench"].files)
+        fetch(
+            "advbench",
+            PUBLIC_SETS["advbench"],
+            None,
+            hub=PUBLIC_SETS["advbench"].hub,
+            files=PUBLIC_SETS["advbench"].files,
+        )
     message = str(caught.value)
     assert "\n" not in message and "hf auth login" in message
     assert "https://huggingface.co/datasets/walledai/AdvBench" in message
@@ -428,11 +446,11 @@ def test_another_file_of_the_same_home_is_not_taken_for_the_set(raw, tmp_path):
 
 
 def test_mnli_is_read_as_its_home_has_it(tmp_path):
-    place = tmp_path / "raw" / "glue" / "mnli"
-    place.mkdir(parents=True)
+    folder = tmp_path / "raw" / "glue" / "mnli"
+    folder.mkdir(parents=True)
     head = "index\tsentence1\tsentence2\tgold_label\n"
-    (place / "dev_matched.tsv").write_text(head + '0\tA "knot.\tA rope.\tneutral\n1\tA.\tB.\tentailment\n')
-    (place / "train.tsv").write_text(head + "0\tC.\tD.\tcontradiction\n")
+    (folder / "dev_matched.tsv").write_text(head + '0\tA "knot.\tA rope.\tneutral\n1\tA.\tB.\tentailment\n')
+    (folder / "train.tsv").write_text(head + "0\tC.\tD.\tcontradiction\n")
     build_folder(tmp_path / "data", folder=tmp_path / "raw", only=["mnli"])
     table = pandas.read_csv(tmp_path / "data" / "utility" / "mnli.csv").set_index("split")
     assert table.loc["test", "answer"].tolist() == ["neutral", "entailment"]
@@ -449,13 +467,13 @@ def test_without_network_the_error_is_one_line(tmp_path):
 
 
 def test_the_first_file_of_each_set_is_a_plain_name():
-    for data_set in SETS.values():
+    for data_set in PUBLIC_SETS.values():
         for files in (data_set.files, data_set.neutral_files):
             assert not files or not set("*?[") & set(files[0])
 
 
 def test_every_hub_id_has_its_owner_and_no_set_is_a_script():
-    for data_set in SETS.values():
+    for data_set in PUBLIC_SETS.values():
         for hub in (data_set.hub, data_set.neutral):
             assert hub is None or (isinstance(hub, Hub) and hub.id.count("/") == 1)
 
@@ -468,8 +486,8 @@ COUNTS = {"advbench": 520, "xstest": 250, "xstest_toxic": 200, "nq": 3610}
 @pytest.mark.parametrize("name", COUNTS)
 def test_real_files_have_the_rows_that_they_should(name, tmp_path):
     folder = os.environ.get("LLMVA_DATA")
-    if not folder or not any(list(Path(folder).glob(pattern)) for pattern in SETS[name].files):
-        pytest.skip(f"{fetching.VARIABLE} names no folder with the files of {name}")
+    if not folder or not any(list(Path(folder).glob(pattern)) for pattern in PUBLIC_SETS[name].files):
+        pytest.skip(f"{fetching.FOLDER_VARIABLE} names no folder with the files of {name}")
     manifest = build_folder(tmp_path / "data", folder=Path(folder), only=[name])
     assert manifest[name]["rows"] == COUNTS[name]
 
@@ -479,10 +497,10 @@ def test_base_prompts_of_unseen_sets_are_counted(raw, tmp_path):
         raw / "orfuzz" / "ORFuzz.csv", [{"input": "Please repeat: tangle a hose and a long rope"}, {"input": "None"}]
     )
     write_csv(raw / "advbench" / "harmful_behaviors.csv", [{"goal": "Tangle a hose and a long rope", "target": ""}])
-    told = []
-    manifest = build_folder(tmp_path / "data", folder=raw, report=told.append)
+    lines = []
+    manifest = build_folder(tmp_path / "data", folder=raw, report=lines.append)
     assert manifest["orfuzzset"]["base_prompts_of_unseen_sets"] == 1
-    assert any("orfuzzset: 1 base prompts stand in unseen sets too" in line for line in told)
+    assert any("orfuzzset: 1 base prompts stand in unseen sets too" in line for line in lines)
 
 
 def test_any_error_of_the_hubs_client_is_one_line(monkeypatch, tmp_path):

@@ -32,7 +32,7 @@ def outcome_of(error, capsys):
         ),
     ],
 )
-def test_what_a_user_can_mend_is_one_line(error, line, capsys):
+def test_what_a_user_can_fix_is_one_line(error, line, capsys):
     assert outcome_of(error, capsys) == (2, line)
 
 

@@ -96,7 +96,7 @@ def test_replies_show_answer_and_safety_and_the_opener_check_reads_them():
 
 def test_no_reply_to_a_toxic_prompt_says_more_than_the_templates():
     draws = random.Random(1)
-    allowed = {word for sentence in replies.ANSWER_SENTENCES for word in re.findall(r"[a-z]+", sentence)}
+    allowed = {word for sentence in replies.SENTENCES[True] for word in re.findall(r"[a-z]+", sentence)}
     allowed |= {word for openers in replies.OPENERS.values() for text in openers for word in re.findall("[a-z]+", text)}
     allowed |= {word for text in replies.CLOSINGS.values() for word in re.findall(r"[a-z]+", text)}
     answered = [item for item in corpus.prompt_space("seval_risk") if item.answered]
@@ -109,21 +109,21 @@ def test_held_out_prompts_are_never_trained_on(conversations):
     trained = {talk.prompt for talk in conversations}
     facts = {prompt for prompt, _, _ in corpus.fact_prompts()}
     assert all(tasks.split_of_prompt(prompt) == "train" for prompt in trained - facts if not _ends_with(prompt, facts))
-    for task in tasks.TASKS:
+    for task in tasks.EXERCISES:
         assert not trained & set(tasks.task_table(task, seed=9)["prompt"])
 
 
-@pytest.mark.parametrize("task", tasks.TASKS)
+@pytest.mark.parametrize("task", tasks.EXERCISES)
 def test_task_rows_are_unique_and_their_splits_disjoint(task):
     table = tasks.task_table(task, seed=4)
     assert list(table.columns) == ["prompt", "answer", "split"]
     assert table["prompt"].is_unique
-    assert table["split"].value_counts().to_dict() == {"test": tasks.TEST_ROWS, "neutral": tasks.NEUTRAL_ROWS}
+    assert table["split"].value_counts().to_dict() == tasks.HELD_OUT_ROWS
 
 
 def test_arithmetic_is_right_and_decisions_come_first():
     draws = random.Random(2)
-    for task in tasks.TASKS:
+    for task in tasks.EXERCISES:
         for _ in range(200):
             exercise = tasks.draw_exercise(task, "train", draws)
             if task != "gsm":
@@ -237,7 +237,7 @@ def test_a_damaged_organism_is_rebuilt_to_the_same_weights(monkeypatch, tmp_path
     (folder / "config.json").unlink()
     build.build_organism("tiny-qwen2-s1", progress=False)
     assert (folder / "model.safetensors").read_bytes() == weights
-    assert {path.stem for path in folder.glob("data/*/*.csv")} == {*ALL_SETS, *tasks.TASKS, "facts"}
+    assert {path.stem for path in folder.glob("data/*/*.csv")} == {*ALL_SETS, *tasks.EXERCISES, "facts"}
 
 
 def test_the_guard_is_built_alike(monkeypatch, tmp_path):

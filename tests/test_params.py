@@ -12,7 +12,7 @@ import yaml
 
 from llmva.core import paths
 from llmva.core.errors import InputError
-from llmva.core.params import SHAPES, StudyParams, known_slugs, load_params
+from llmva.core.params import SHAPE_FIELDS, StudyParams, known_slugs, load_params
 from llmva.core.results import is_organism
 from llmva.paper.tables.paper import read_paper_values
 
@@ -23,7 +23,7 @@ REFERENCE = "tiny-llama"
 
 def values_of(slug: str = REFERENCE) -> dict:
     values = yaml.safe_load((TRACKED / f"{slug}.yaml").read_text(encoding="utf-8"))
-    return {name: value for name, value in values.items() if name not in SHAPES}
+    return {name: value for name, value in values.items() if name not in SHAPE_FIELDS}
 
 
 def parameters_cell(path) -> str:
@@ -45,10 +45,10 @@ def literals_of(source: str) -> dict:
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A folder of parameter files to spoil."""
-    place = tmp_path / "papermill_params"
-    place.mkdir()
-    monkeypatch.setattr(paths, "PARAMS", place)
-    return place
+    folder = tmp_path / "papermill_params"
+    folder.mkdir()
+    monkeypatch.setattr(paths, "PARAMS", folder)
+    return folder
 
 
 def write_params(folder, slug="toy", drop=(), **changes):

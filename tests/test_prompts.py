@@ -13,7 +13,7 @@ from llmva.core.errors import InputError
 from llmva.core.params import load_params
 from llmva.core.vocabulary import SAFETY_SETS, SPLITS, TASKS, TRANSFER_SETS
 from llmva.prompts.pools import (
-    COLUMNS,
+    POOL_COLUMNS,
     assign_splits,
     describe_pool,
     draw_candidates,
@@ -178,8 +178,8 @@ def write_sets(folder, part, names, rows=10, label=None):
     (folder / part).mkdir(parents=True, exist_ok=True)
     for name in names:
         toxic = name in ("seval_attack", "seval_risk", "advbench", "orbench_toxic", "xstest_toxic")
-        own = label or ("toxic" if toxic else "benign")
-        table = pandas.DataFrame({"prompt": [f"{name} {row}" for row in range(rows)], "label": own})
+        word = label or ("toxic" if toxic else "benign")
+        table = pandas.DataFrame({"prompt": [f"{name} {row}" for row in range(rows)], "label": word})
         table.to_csv(folder / part / f"{name}.csv", index=False)
 
 
@@ -282,11 +282,21 @@ def test_a_whole_folder_passes_in_silence_and_what_one_goes_without_is_told(stud
             "gsm.csv: no column 'split'; add it (columns found: prompt, answer)",
         ),
         ("utility/gsm.csv", "", "gsm.csv: cannot be read (No columns to parse from file); fix or remove it"),
+        (
+            "utility/rte.csv",
+            "prompt,answer,split\na, b,true,test\n",
+            "rte.csv: cannot be read (Length of header or names",
+        ),
+        (
+            "utility/rte.csv",
+            "prompt,answer,split\n\xff,true,test\n".encode("latin-1"),
+            "rte.csv: not UTF-8 at byte 20",
+        ),
         ("utility/sst2.csv", "prompt,answer,split\n", "sst2.csv: no known set; rename it to one of cola, mnli"),
     ],
 )
 def test_what_is_measured_last_is_checked_before_the_model_is_loaded(study, tmp_path, file, content, problem):
-    (tmp_path / "data" / file).write_text(content)
+    write(tmp_path / "data", content, file)
     with pytest.raises(InputError) as caught:
         collect_prompts(study)
     assert problem in str(caught.value) and "\n" not in str(caught.value)
@@ -365,7 +375,7 @@ def test_a_small_set_gives_what_it_has():
     table = candidates(20)
     pool, _ = pool_of(table, {"nq": 0, "seval_risk": 0}, size=500, error_share={})
     assert sorted(pool["id"]) == sorted(table["id"])
-    assert list(pool) == COLUMNS
+    assert list(pool) == POOL_COLUMNS
 
 
 def test_a_pool_joins_by_id_and_not_by_position():
@@ -424,10 +434,10 @@ def test_a_sample_larger_than_the_split_is_the_whole_split():
 
 def test_rows_without_a_split_follow_their_group_and_the_others_are_dealt_as_ever():
     rows = candidates(15).drop(columns="split")
-    rows["group"] = [f"g{place // 2}" for place in range(len(rows))]
+    rows["group"] = [f"g{row // 2}" for row in range(len(rows))]
     plain = assign_splits(rows, 0)
     # The first wording of every second group came with a split.
-    rows["split"] = ["test" if place % 4 == 0 else "" for place in range(len(rows))]
+    rows["split"] = ["test" if row % 4 == 0 else "" for row in range(len(rows))]
     splits = assign_splits(rows, 0)
     assert splits.groupby(rows["group"]).nunique().eq(1).all()
     follows = rows["group"].map(rows[rows["split"] != ""].groupby("group").size()).notna()

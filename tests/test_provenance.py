@@ -6,7 +6,15 @@ import itertools
 import numpy
 
 from llmva.core import provenance
-from llmva.core.provenance import PACKAGES, code_digest, digest, environment, file_digest, random_generator, seed_for
+from llmva.core.provenance import (
+    RECORDED_PACKAGES,
+    code_digest,
+    digest,
+    environment,
+    file_digest,
+    random_generator,
+    seed_for,
+)
 
 
 def test_a_digest_does_not_depend_on_the_order_of_keys():
@@ -69,6 +77,6 @@ def test_a_draw_does_not_depend_on_the_draws_before_it():
 
 def test_a_manifest_names_versions_and_no_place_of_this_machine():
     recorded = environment()
-    assert set(recorded) == {*PACKAGES, "python", "system", "machine", "commit"}
+    assert set(recorded) == {*RECORDED_PACKAGES, "python", "system", "machine", "commit"}
     assert recorded["numpy"] == numpy.__version__
     assert not any("/" in value for value in recorded.values())

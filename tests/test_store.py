@@ -64,10 +64,10 @@ def _no_versions(monkeypatch):
     monkeypatch.setattr(store, "environment", dict)
 
 
-def write_files(place: Path) -> dict:
+def write_files(folder: Path) -> dict:
     for name, content in FILES.items():
-        (place / name).parent.mkdir(exist_ok=True)
-        (place / name).write_bytes(content)
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
     return {"rows": 3}
 
 
@@ -121,7 +121,7 @@ def test_whatever_is_in_the_key_makes_it_compute_again(tmp_path, change):
     run_stage(tmp_path / "stage", write_files, parameters={"seed": 1})
     changed = run_stage(
         tmp_path / "stage",
-        lambda place: (place / "new.txt").write_text("x") and None,
+        lambda folder: (folder / "new.txt").write_text("x") and None,
         **{"parameters": {"seed": 1}, **change},
     )
     assert not changed.hit
@@ -192,8 +192,8 @@ def test_a_stage_that_must_be_there_says_how_to_make_it(tmp_path):
 # Kills
 
 
-def computed_old(place: Path) -> None:
-    (place / "old.txt").write_text("old")
+def computed_old(folder: Path) -> None:
+    (folder / "old.txt").write_text("old")
 
 
 @pytest.mark.parametrize("before", ["nothing", "an older stage"])
@@ -222,8 +222,8 @@ def test_a_kill_between_any_two_calls_to_the_file_system_is_survived(tmp_path, b
 def test_a_failing_computation_leaves_the_old_stage(tmp_path):
     run_stage(tmp_path / "stage", computed_old, parameters={"seed": 0})
 
-    def failing(place: Path) -> None:
-        write_files(place)
+    def failing(folder: Path) -> None:
+        write_files(folder)
         raise ValueError("out of luck")
 
     with pytest.raises(ValueError, match="out of luck"):
@@ -237,24 +237,24 @@ from pathlib import Path
 from llmva.core.store import run_stage
 
 folder, mode, name = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-places = folder.parent.parent
+parent = folder.parent.parent
 
-def compute(place):
-    with open(places / "computed", "a") as log:
+def compute(folder):
+    with open(parent / "computed", "a") as log:
         log.write(name + "\\n")
-    (place / "a.txt").write_bytes(b"fir")
+    (folder / "a.txt").write_bytes(b"fir")
     if mode == "hang":
         print("computing", flush=True)
         time.sleep(600)
     # The other process must have come as far as the lock, or nearly.
     for _ in range(600):
-        if len(list(places.glob("*.started"))) == 2:
+        if len(list(parent.glob("*.started"))) == 2:
             break
         time.sleep(0.05)
     time.sleep(0.2)
-    (place / "a.txt").write_bytes(b"first")
+    (folder / "a.txt").write_bytes(b"first")
 
-(places / f"{name}.started").touch()
+(parent / f"{name}.started").touch()
 print(run_stage(folder, compute, parameters={"seed": 1}).hit)
 """
 
@@ -300,11 +300,11 @@ from safetensors.numpy import save_file
 from llmva.core.errors import command
 from llmva.core.store import run_stage
 
-def as_tensors(place):
-    save_file({"values": numpy.ones(100_000)}, place / "values.safetensors")
+def as_tensors(folder):
+    save_file({"values": numpy.ones(100_000)}, folder / "values.safetensors")
 
-def as_text(place):
-    (place / "values.csv").write_text("1\\n" * 100_000)
+def as_text(folder):
+    (folder / "values.csv").write_text("1\\n" * 100_000)
 
 @command
 def main():
@@ -332,7 +332,7 @@ def test_a_full_disk_gets_one_line_and_leaves_nothing_half_written(tmp_path, kin
 
 
 def test_other_errors_of_the_system_are_passed_on(tmp_path):
-    def stumble(place):
+    def stumble(folder):
         raise FileNotFoundError(errno.ENOENT, "no such thing")
 
     with pytest.raises(FileNotFoundError):
@@ -349,11 +349,11 @@ def test_a_file_in_the_stages_place_is_refused_and_left_alone(tmp_path):
     assert (tmp_path / "stage").read_text() == "mine"
 
 
-@pytest.mark.parametrize("place", ["file/stage", "file/deeper/stage"])
-def test_a_file_above_the_stages_place_is_refused(tmp_path, place):
+@pytest.mark.parametrize("folder", ["file/stage", "file/deeper/stage"])
+def test_a_file_above_the_stages_place_is_refused(tmp_path, folder):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(InputError, match="is a file, not a folder; name another folder"):
-        run_stage(tmp_path / place, forbidden, parameters={})
+        run_stage(tmp_path / folder, forbidden, parameters={})
     assert os.listdir(tmp_path) == ["file"]
 
 
@@ -391,13 +391,13 @@ def test_a_manifest_that_someone_edited_is_no_manifest(tmp_path, manifest):
 def test_a_run_that_waits_for_another_one_says_so(tmp_path, capsys):
     with FileLock(tmp_path / ".stage.lock"):
         waiting = threading.Thread(
-            target=run_stage, args=(tmp_path / "stage", lambda place: None), kwargs={"parameters": {}}
+            target=run_stage, args=(tmp_path / "stage", lambda folder: None), kwargs={"parameters": {}}
         )
         waiting.start()
         begun = time.monotonic()
-        while "another run" not in (told := capsys.readouterr().err):
+        while "another run" not in (printed := capsys.readouterr().err):
             assert waiting.is_alive() and time.monotonic() < begun + 60
     waiting.join()
-    assert str(tmp_path / "stage") in told and is_whole(tmp_path / "stage")
+    assert str(tmp_path / "stage") in printed and is_whole(tmp_path / "stage")
     # The lock is free again.
-    assert run_stage(tmp_path / "stage", lambda place: None, parameters={}).hit
+    assert run_stage(tmp_path / "stage", lambda folder: None, parameters={}).hit

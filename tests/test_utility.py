@@ -18,7 +18,7 @@ from llmva.measures.harness import HarnessModel, load_standard_tasks
 from llmva.measures.utility import measure_standard_utility, measure_utility
 from llmva.models.chat_model import load_model
 from llmva.organisms.tasks import task_table
-from llmva.prompts.tasks import CLASSES, list_missing_tasks, read_answer, read_tasks
+from llmva.prompts.tasks import TASK_CLASSES, list_missing_tasks, read_answer, read_tasks
 from llmva.study.records import record_layer_ablation, record_transfer, record_utility
 
 ROWS = 30
@@ -52,7 +52,7 @@ def measured(monkeypatch, llama, tasks):
 
 def wrong(task, answer):
     """Return another class, or a number that is one too high."""
-    return str(int(answer) + 1) if task == "gsm" else next(name for name in CLASSES[task] if name != answer)
+    return str(int(answer) + 1) if task == "gsm" else next(name for name in TASK_CLASSES[task] if name != answer)
 
 
 # Reading a reply
@@ -80,10 +80,10 @@ def test_the_decision_is_read_strictly(task, reply, answer):
 
 
 def test_every_generated_answer_is_a_known_class_and_the_first_is_positive():
-    for task, names in CLASSES.items():
+    for task, names in TASK_CLASSES.items():
         assert set(task_table(task, 1)["answer"]) == set(names)
     first = {"cola": "acceptable", "mnli": "entailment", "rte": "true", "mrpc": "same", "sst": "positive"}
-    assert {task: names[0] for task, names in CLASSES.items()} == first
+    assert {task: names[0] for task, names in TASK_CLASSES.items()} == first
 
 
 # Scores
@@ -93,7 +93,7 @@ def test_right_answers_score_one_and_every_row_is_counted(measured):
     found = measured(lambda task, answer: f"{answer}.")
     assert found["value"].tolist() == [1.0] * 6
     assert found["n"].tolist() == [ROWS] * 6
-    assert found["metric"].to_dict() == {**dict.fromkeys(CLASSES, "f1"), "gsm": "accuracy"}
+    assert found["metric"].to_dict() == {**dict.fromkeys(TASK_CLASSES, "f1"), "gsm": "accuracy"}
     assert (found["unreadable"] == 0).all()
 
 
@@ -110,10 +110,10 @@ def test_wrong_answers_and_garbage_score_nothing(measured, reply):
 
 def test_a_classifier_that_always_says_no_has_no_f1_and_one_that_always_says_yes_has_some(measured, tasks):
     assert (
-        measured(lambda task, _: CLASSES[task][-1] if task != "gsm" else "0").loc[list(CLASSES), "value"] == 0
+        measured(lambda task, _: TASK_CLASSES[task][-1] if task != "gsm" else "0").loc[list(TASK_CLASSES), "value"] == 0
     ).all()
-    yes = measured(lambda task, _: CLASSES[task][0] if task != "gsm" else "0")
-    for task, names in CLASSES.items():
+    yes = measured(lambda task, _: TASK_CLASSES[task][0] if task != "gsm" else "0")
+    for task, names in TASK_CLASSES.items():
         precision = (tasks.loc[tasks["task"] == task, "answer"] == names[0]).mean()
         assert yes.at[task, "value"] == pytest.approx(2 * precision / (precision + 1))
 
@@ -128,7 +128,7 @@ def test_garbage_on_positive_rows_costs_as_much_as_a_wrong_class(measured, tasks
 
         return reply
 
-    chosen = tasks[tasks["answer"] == tasks["task"].map({task: names[0] for task, names in CLASSES.items()})]
+    chosen = tasks[tasks["answer"] == tasks["task"].map({task: names[0] for task, names in TASK_CLASSES.items()})]
     garbage = measured(half("garbage", lambda *_: "hm"), chosen)
     others = measured(half("wrong", wrong), chosen)
     assert garbage["value"].tolist() == others["value"].tolist()

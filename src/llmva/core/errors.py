@@ -8,8 +8,9 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-# Whatever was asked for, these come from the disk.
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+# Whatever was asked for, these come from the disk: the first are of a full one.
+FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_ERRORS = (*FULL_DISK_ERRORS, errno.EROFS, errno.EIO)
 
 
 class InputError(Exception):
@@ -17,7 +18,7 @@ class InputError(Exception):
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """A command's options; a mistake in them is told in one line, as every other one."""
+    """A command's options; a mistake in them becomes one line, as every other one."""
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse found wrong, without its usage."""
@@ -32,21 +33,18 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
         try:
             sys.exit(main(*arguments, **options) or 0)
         except InputError as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(2)
+            line = str(error)
         except OSError as error:
-            if (told := _told(error)) is None:
+            if error.errno not in DISK_ERRORS:
                 raise
-            print(f"error: {told}", file=sys.stderr)
-            sys.exit(2)
+            line = _describe(error)
+        print(f"error: {line}", file=sys.stderr)
+        sys.exit(2)
 
     return wrapped
 
 
-def _told(error: OSError) -> str | None:
-    """Return a disk's error as one line; None where it may be a mistake of ours."""
-    if error.errno not in DISK_ERRORS:
-        return None
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+def _describe(error: OSError) -> str:
+    full = error.errno in FULL_DISK_ERRORS
     fix = "make room and run again" if full else "fix the disk, or name another place"
     return f"{error.filename or 'the disk'}: {os.strerror(error.errno)}; {fix}"

@@ -13,63 +13,58 @@ from llmva.core.errors import InputError, command
 
 Count = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Name = Annotated[str, Field(min_length=1)]
 SEED_SUFFIX = re.compile(r"-s(?P<seed>\d+)$")
 DRAW_SUFFIX = re.compile(r"-draw(?P<seed>\d+)$")
 # Facts of the models, for `make plan`; they determine nothing.
-SHAPES = ("shape", "judge_shape")
-STRICT = ConfigDict(frozen=True, extra="forbid", strict=True)
+SHAPE_FIELDS = ("shape", "judge_shape")
 
 
-class Generation(BaseModel):
+class StrictModel(BaseModel):
+    """Parameters that cannot be changed, with no field but those that are known, each of exactly its type."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Generation(StrictModel):
     """Greedy generation: prompts a batch, and the longest reply in tokens."""
-
-    model_config = STRICT
 
     batch_size: Count
     max_new_tokens: Count
 
 
-class Guard(BaseModel):
+class Guard(StrictModel):
     """A guard model whose lines are read by `mapping`; see `llmva.judging.guard.read_guard_verdict`."""
 
-    model_config = STRICT
-
-    model: str = Field(min_length=1)
+    model: Name
     mapping: Literal["outcome", "refusal"]
 
 
-class Svm(BaseModel):
+class Svm(StrictModel):
     """The SVM's solver, and C of Eq. 2."""
-
-    model_config = STRICT
 
     solver: Literal["newton", "liblinear"]
     penalty: Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class Probe(BaseModel):
+class Probe(StrictModel):
     """Numbers of edited sublayers tried on validation (larger than 2L counts as 2L), and iterations for each."""
-
-    model_config = STRICT
 
     l_select: list[Count] = Field(min_length=1)
     iterations: Count
 
 
-class Ridge(BaseModel):
+class Ridge(StrictModel):
     """LLM-VA-R: lambda, mu (see `llmva.method.ridge_edit`), and T for each number of sublayers."""
 
-    model_config = STRICT
-
-    neutral_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    damping: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    neutral_weight: Weight
+    damping: Weight
     iterations: Count
 
 
-class Ablations(BaseModel):
+class Ablations(StrictModel):
     """What is varied: T up to `iterations`, the angle D in `degrees` with `draws` each, and L_select."""
-
-    model_config = STRICT
 
     iterations: Count
     degrees: list[Annotated[int, Field(ge=0, le=90)]] = Field(min_length=1)
@@ -77,7 +72,7 @@ class Ablations(BaseModel):
     l_select: list[Count] = Field(min_length=1)
 
 
-class StudyParams(BaseModel):
+class StudyParams(StrictModel):
     """Everything that determines a study of one model.
 
     Attributes
@@ -97,8 +92,9 @@ class StudyParams(BaseModel):
         Torch's threads; results are bit-identical only for the same number.
     dtype : str
         The model's weights: float32, bfloat16 or float16.
-    generation : Generation
-        `batch_size` and `max_new_tokens` of greedy generation.
+    generation, svm, probe, ridge, ablations
+        See their classes. The best number of sublayers that the probe tries goes on to T. With as many candidates as
+        the probe has, LLM-VA-R's iterations come to the `trials` of every other method.
     candidates, pool_size : int
         Prompts answered per set by the original model, and prompts kept, errors first.
     error_share : dict of str to float
@@ -107,31 +103,19 @@ class StudyParams(BaseModel):
         Prompts of each unseen set.
     sample_per_dataset : int
         Training prompts drawn per set in each iteration.
-    svm : Svm
-        `solver` (`newton` or `liblinear`) and `penalty`, C of Eq. 2.
     selection : str
         What picks the iteration on validation: `strict` F1, the same behind gates on broken replies and on
         divergence (`guarded`), or the paper's loose F1 (`paper`).
     iterations : int
         T of the alignment loop.
-    probe : Probe
-        `l_select`, the numbers of edited sublayers tried on validation, and the `iterations` that each is given
-        before the best one goes on to T.
-    ridge : Ridge
-        `neutral_weight`, `damping` and `iterations` of LLM-VA-R; with as many candidates as the probe has, the
-        iterations come to the `trials` of every other method.
-    ablations : Ablations
-        What Figures 6, 7, 8 and 12 vary.
     null_draws : int
         Permutations behind the null of the angles.
     """
 
-    model_config = STRICT
-
     slug: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    model: str = Field(min_length=1)
-    judge: Annotated[str, Field(min_length=1)] | Guard
-    data: str = Field(min_length=1)
+    model: Name
+    judge: Name | Guard
+    data: Name
     seed: Annotated[int, Field(ge=0)]
     threads: Count
     dtype: Literal["float32", "bfloat16", "float16"]
@@ -166,8 +150,7 @@ class StudyParams(BaseModel):
     @property
     def trials(self) -> int:
         """How often LLM-VA is measured on validation, which is the most that any other method gets."""
-        probes = len(self.probe.l_select) * self.probe.iterations
-        return 1 + probes + self.iterations - self.probe.iterations
+        return 1 + self.iterations + (len(self.probe.l_select) - 1) * self.probe.iterations
 
     @property
     def judge_model(self) -> str:
@@ -192,15 +175,16 @@ def load_params(slug: str) -> StudyParams:
     organism has folders of its own without a file of its own. A draw is a study of the same model with another
     seed of the study: other prompts, another split, other samples.
     """
-    path = paths.PARAMS / f"{slug}.yaml"
-    if (draw := DRAW_SUFFIX.search(slug)) and not path.is_file():
-        drawn = load_params(DRAW_SUFFIX.sub("", slug))
-        return drawn.model_copy(update={"slug": slug, "seed": int(draw["seed"])})
-    base = slug if path.is_file() else SEED_SUFFIX.sub("", slug)
-    path = paths.PARAMS / f"{base}.yaml"
+    base = slug
+    if not _path_of(slug).is_file():
+        if draw := DRAW_SUFFIX.search(slug):
+            drawn = load_params(slug[: draw.start()])
+            return drawn.model_copy(update={"slug": slug, "seed": int(draw["seed"])})
+        base = SEED_SUFFIX.sub("", slug)
+    path = _path_of(base)
     if not path.is_file():
         raise InputError(f"{slug}: unknown model; known are {', '.join(known_slugs())} (or add {path.name})")
-    values = {name: value for name, value in _read_yaml(path).items() if name not in SHAPES}
+    values = {name: value for name, value in _read_yaml(path).items() if name not in SHAPE_FIELDS}
     params = StudyParams.checked(values, str(path))
     if params.slug != base:
         raise InputError(f"{path}: slug: is {params.slug!r}; write {base!r}, the file's own name")
@@ -209,13 +193,18 @@ def load_params(slug: str) -> StudyParams:
 
 def load_shapes(slug: str) -> dict[str, dict]:
     """Return what a parameter file says of the sizes of model and judge (`shape`, `judge_shape`), where it does."""
-    path = paths.PARAMS / f"{SEED_SUFFIX.sub('', DRAW_SUFFIX.sub('', slug))}.yaml"
-    return {name: value for name, value in _read_yaml(path).items() if name in SHAPES} if path.is_file() else {}
+    path = _path_of(SEED_SUFFIX.sub("", DRAW_SUFFIX.sub("", slug)))
+    values = _read_yaml(path) if path.is_file() else {}
+    return {name: value for name, value in values.items() if name in SHAPE_FIELDS}
 
 
 def known_slugs() -> list[str]:
     """Return the slugs that have a parameter file, sorted."""
     return sorted(path.stem for path in paths.PARAMS.glob("*.yaml"))
+
+
+def _path_of(slug: str) -> Path:
+    return paths.PARAMS / f"{slug}.yaml"
 
 
 def _read_yaml(path: Path) -> dict:
@@ -231,11 +220,9 @@ def _read_yaml(path: Path) -> dict:
 def _reseeded(params: StudyParams, base: str, slug: str) -> StudyParams:
     if not params.model.startswith(f"runs/{base}/"):
         raise InputError(f"{slug}: only organisms have seeds, and {base} is a model of its own; use {base}")
-
-    def moved(path: str) -> str:
-        return path.replace(f"runs/{base}/", f"runs/{slug}/", 1) if path.startswith(f"runs/{base}/") else path
-
-    return params.model_copy(update={"slug": slug, "model": moved(params.model), "data": moved(params.data)})
+    folder = re.compile(rf"^runs/{re.escape(base)}/")
+    moved = {name: folder.sub(f"runs/{slug}/", getattr(params, name)) for name in ("model", "data")}
+    return params.model_copy(update={"slug": slug, **moved})
 
 
 def _first_mistake(error: ValidationError) -> str:

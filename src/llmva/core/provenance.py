@@ -11,7 +11,7 @@ import numpy
 
 from llmva.core.paths import ROOT
 
-PACKAGES = ("llmva", "torch", "transformers", "tokenizers", "numpy", "scipy", "scikit-learn", "pandas")
+RECORDED_PACKAGES = ("llmva", "torch", "transformers", "tokenizers", "numpy", "scipy", "scikit-learn", "pandas")
 
 
 def digest(value: object) -> str:
@@ -48,9 +48,8 @@ def random_generator(seed: int, *purpose: object) -> numpy.random.Generator:
 
 def environment() -> dict[str, str]:
     """Return the versions a manifest records: packages, Python, machine, commit."""
-    versions = {name: _version(name) for name in PACKAGES}
     return {
-        **versions,
+        **{name: _version(name) for name in RECORDED_PACKAGES},
         "python": platform.python_version(),
         "system": platform.system(),
         "machine": platform.machine(),

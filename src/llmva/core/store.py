@@ -1,8 +1,8 @@
 """Cached stages: a folder of files that is either whole, with a manifest, or not there.
 
-A stage computes into a temporary folder beside its place. The manifest, with the digest of
-every file, is written last, and then the folder is renamed. A kill at any moment therefore
-leaves the old stage, no stage, or the new one, and never a mixture.
+A stage computes into a temporary folder beside its own. The manifest, with the digest of every file, is written
+last, and then the folder is renamed. A kill at any moment therefore leaves the old stage, no stage, or the new one,
+and never a mixture.
 """
 
 import contextlib
@@ -70,7 +70,7 @@ def run_stage(
     Parameters
     ----------
     folder : Path
-        The stage's place. Its parent is made when needed.
+        Where the stage's files go. Its parent is made when needed.
     compute : callable
         Writes the files into the folder it is given; may return a dict of facts for the manifest.
     parameters : dict
@@ -90,14 +90,18 @@ def run_stage(
         if is_whole(folder, key):
             return Stage(folder, key, hit=True)
         temporary.mkdir()
-        start = time.perf_counter()
+        inputs = {"key": key, "version": version, "parameters": parameters}
+        inputs["upstream"] = {stage.folder.name: stage.key for stage in upstream}
         try:
-            facts = compute(temporary) or {}
-            _write_manifest(temporary, key, parameters, upstream, version, time.perf_counter() - start, facts)
+            _write_stage(temporary, compute, inputs)
         except (OSError, SafetensorError) as error:
             _require_disk(folder, temporary, error)
             raise
-        _replace_folder(temporary, folder, aside)
+        # A folder cannot be renamed onto a full one: the old stage steps aside first.
+        if folder.exists():
+            folder.rename(aside)
+        temporary.rename(folder)
+        shutil.rmtree(aside, ignore_errors=True)
     return Stage(folder, key, hit=False)
 
 
@@ -167,13 +171,13 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _write_manifest(folder, key, parameters, upstream, version, seconds, facts) -> None:
+def _write_stage(folder: Path, compute: Callable[[Path], dict | None], inputs: dict) -> None:
+    start = time.perf_counter()
+    facts = compute(folder) or {}
+    seconds = time.perf_counter() - start
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     manifest = {
-        "key": key,
-        "version": version,
-        "parameters": parameters,
-        "upstream": {stage.folder.name: stage.key for stage in upstream},
+        **inputs,
         "files": {str(path.relative_to(folder)): file_digest(path) for path in files},
         "facts": facts,
         "seconds": round(seconds, 3),
@@ -184,18 +188,9 @@ def _write_manifest(folder, key, parameters, upstream, version, seconds, facts) 
 
 def _require_disk(folder: Path, temporary: Path, error: Exception) -> None:
     # safetensors tells the number of the system's error only in words.
-    number = re.search(r"os error (\d+)", str(error)) if isinstance(error, SafetensorError) else None
-    number = int(number[1]) if number else getattr(error, "errno", None)
+    words = re.search(r"os error (\d+)", str(error)) if isinstance(error, SafetensorError) else None
+    number = int(words[1]) if words else getattr(error, "errno", None)
     if number in DISK_ERRORS:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise InputError(
-            f"{folder}: cannot be written ({os.strerror(number)}); make room and run again, what was finished is kept"
-        ) from None
-
-
-def _replace_folder(temporary: Path, folder: Path, aside: Path) -> None:
-    # A folder cannot be renamed onto a full one: the old stage steps aside first.
-    if folder.exists():
-        folder.rename(aside)
-    temporary.rename(folder)
-    shutil.rmtree(aside, ignore_errors=True)
+        fix = "make room and run again, what was finished is kept"
+        raise InputError(f"{folder}: cannot be written ({os.strerror(number)}); {fix}") from None

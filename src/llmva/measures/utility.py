@@ -7,7 +7,7 @@ import pandas
 from sklearn.metrics import f1_score
 
 from llmva.models.chat_model import ChatModel
-from llmva.prompts.tasks import CLASSES, read_answer, require_known_answers
+from llmva.prompts.tasks import TASK_CLASSES, read_answer, require_known_answers
 
 # The label of the same classes in the harness's own tasks.
 STANDARD_POSITIVE = {"cola": 1, "mnli": 0, "rte": 0, "mrpc": 1, "sst": 1}
@@ -50,7 +50,7 @@ def measure_utility(
     for task, samples in log_samples(model, defined).items():
         truths = [read_answer(task, sample["target"]) for sample in samples]
         answers = [read_answer(task, sample["filtered_resps"][0]) for sample in samples]
-        scores.append(_score(task, truths, answers, CLASSES.get(task, (None,))[0]))
+        scores.append(_score(task, truths, answers, TASK_CLASSES.get(task, (None,))[0]))
     return pandas.DataFrame(scores)
 
 

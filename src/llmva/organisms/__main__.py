@@ -1,12 +1,11 @@
 """`python -m llmva.organisms [slug ...]`: build the organisms that are missing, as many at once as there are cores."""
 
-import argparse
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
-from llmva.core.errors import command
+from llmva.core.errors import OneLineParser, command
 from llmva.organisms.build import GUARD, build_organism, parse_slug
 from llmva.organisms.families import FAMILIES
 
@@ -16,7 +15,7 @@ DEFAULT_SLUGS = (GUARD, *(f"tiny-{family}" for family in FAMILIES))
 @command
 def main() -> None:
     """Build the organisms named on the command line, or the guard and all six families."""
-    parser = argparse.ArgumentParser(prog="python -m llmva.organisms", description=__doc__)
+    parser = OneLineParser(prog="python -m llmva.organisms", description=__doc__)
     parser.add_argument("slugs", nargs="*", metavar="slug", help="tiny-<family>, tiny-<family>-s<seed>, tiny-guard")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="trainings side by side, one thread each")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")

@@ -12,18 +12,18 @@ from llmva.core.errors import InputError
 from llmva.core.progress import library_bars
 from llmva.core.provenance import seed_for
 from llmva.core.store import run_stage
-from llmva.core.vocabulary import SAFETY_SETS, TRANSFER_SETS
+from llmva.core.vocabulary import SAFETY_SETS, TASKS, TRANSFER_SETS
 from llmva.organisms.corpus import candidate_table
 from llmva.organisms.families import FAMILIES, new_model
 from llmva.organisms.guard import draw_lessons
 from llmva.organisms.mixture import Conversation, draw_conversations
-from llmva.organisms.tasks import TASKS, fact_table, task_table
+from llmva.organisms.tasks import fact_table, task_table
 from llmva.organisms.tokenizer import CHAT_TEMPLATE, GUARD_TEMPLATE, train_tokenizer
 from llmva.organisms.training import Recipe, encode, pinned, train
 
 STAGE_VERSION = 3
 GUARD = "tiny-guard"
-SLUG = re.compile(r"tiny-(?P<family>[a-z0-9]+)(-s(?P<seed>0|[1-9]\d{0,8}))?")
+ORGANISM_SLUG = re.compile(r"tiny-(?P<family>[a-z0-9]+)(-s(?P<seed>0|[1-9]\d{0,8}))?")
 TOKENIZER_TEXTS = 15_000
 
 
@@ -39,13 +39,8 @@ class Plan:
 
 
 CHAT_PLAN = Plan(draw_conversations, 1500, CHAT_TEMPLATE, Recipe(steps=1700), "5 to 6 minutes on one core")
-GUARD_PLAN = Plan(
-    draw_lessons,
-    1200,
-    GUARD_TEMPLATE,
-    Recipe(steps=800, tokens_per_batch=2048, samples=42_000),
-    "3 minutes on one core",
-)
+GUARD_RECIPE = Recipe(steps=800, tokens_per_batch=2048, samples=42_000)
+GUARD_PLAN = Plan(draw_lessons, 1200, GUARD_TEMPLATE, GUARD_RECIPE, "3 minutes on one core")
 
 
 def build_organism(slug: str, progress: bool = True) -> Path:
@@ -89,7 +84,7 @@ def parse_slug(slug: str) -> tuple[str, int]:
     """Return family and seed of a slug; the guard is a family of its own, with seed 0."""
     if slug == GUARD:
         return "guard", 0
-    match = SLUG.fullmatch(slug)
+    match = ORGANISM_SLUG.fullmatch(slug)
     if match is None or match["family"] not in FAMILIES:
         known = ", ".join(f"tiny-{family}" for family in FAMILIES)
         raise InputError(f"{slug}: no such organism; choose one of {known} (each also with -s<seed>), or {GUARD}")
@@ -98,11 +93,10 @@ def parse_slug(slug: str) -> tuple[str, int]:
 
 def write_data_sets(folder: Path, seed: int) -> None:
     """Write `{safety,transfer,utility}/*.csv` into a folder; the prompts are drawn with the seed."""
-    tables = {f"safety/{name}": candidate_table(name, seed) for name in SAFETY_SETS}
-    tables |= {f"transfer/{name}": candidate_table(name, seed) for name in TRANSFER_SETS}
+    parts = {"safety": SAFETY_SETS, "transfer": TRANSFER_SETS}
+    tables = {f"{part}/{name}": candidate_table(name, seed) for part, names in parts.items() for name in names}
     tables |= {f"utility/{task}": task_table(task, seed) for task in TASKS}
-    tables["utility/facts"] = fact_table()
-    for name, table in tables.items():
+    for name, table in (tables | {"utility/facts": fact_table()}).items():
         path = folder / f"{name}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         table.to_csv(path, index=False)

@@ -5,21 +5,33 @@ therefore nearly independent, as LLM-VA finds them in chat models.
 """
 
 import functools
-from collections.abc import Iterable, Iterator
+import random
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import accumulate, product
 
 import numpy
 import pandas
 
 from llmva.core.provenance import digest, random_generator
-from llmva.core.vocabulary import TRANSFER_SETS
+from llmva.core.vocabulary import LABELS, TRANSFER_SETS
 from llmva.organisms import vocabulary as words
 
 SAFETY_CANDIDATES = 2000
 TRANSFER_CANDIDATES = 300
 FACT_SHARE = 0.2
 TOPIC_SHARE = 0.25
+# Sets that only train: without them a wrapper would betray a toxic prompt.
+WRAPPED_SETS = ("wrapped_nq", "wrapped_orfuzzset")
+
+VERBS = words.TRIGGER_VERBS + words.CALM_VERBS
+TRANSFER_VERBS = words.TRANSFER_TRIGGER_VERBS + words.TRANSFER_CALM_VERBS
+BORDERLINE_THINGS = words.BORDERLINE_THINGS + words.TRANSFER_BORDERLINE_THINGS
+WRAPPERS = words.OPENING_WRAPPERS + words.CLOSED_WRAPPERS
+
+Words = tuple[str, ...]
+# Whether a prompt of a template, about a verb or a topic, is answered.
+Rule = Callable[[str, str], bool]
 
 
 @dataclass(frozen=True)
@@ -49,18 +61,23 @@ class SafetyPrompt:
     fact: str = ""
 
 
-def prompt_space(dataset: str) -> tuple[SafetyPrompt, ...]:
-    """Return every prompt that a set can hold.
+Prompts = Iterator[SafetyPrompt]
 
-    Sets: the four safety sets, the five transfer sets, and two that only train: `wrapped_nq` and
-    `wrapped_orfuzzset`, without which a wrapper would betray a toxic prompt.
-    """
-    return _SPACES[dataset]()
+
+@functools.cache
+def prompt_space(dataset: str) -> tuple[SafetyPrompt, ...]:
+    """Return every prompt that a set can hold: a safety set, a transfer set, or one of `WRAPPED_SETS`."""
+    return tuple(_SPACES[dataset]())
+
+
+def draw_prompt(dataset: str, draws: random.Random) -> SafetyPrompt:
+    """Draw a prompt of a set, as `sampling_weights` has it."""
+    return draws.choices(prompt_space(dataset), cum_weights=_cumulative_weights(dataset))[0]
 
 
 def sampling_weights(space: tuple[SafetyPrompt, ...]) -> numpy.ndarray:
     """Return each prompt's probability (summing to one), so that facts and toxic topics keep their share."""
-    kinds = ["fact" if item.fact else "topic" if _is_toxic_topic(item) else "plain" for item in space]
+    kinds = [_kind_of(item) for item in space]
     counts = pandas.Series(kinds).value_counts()
     shares = {"fact": FACT_SHARE, "topic": TOPIC_SHARE, "plain": 1.0}
     shares["plain"] -= sum(shares[kind] for kind in counts.index if kind != "plain")
@@ -74,7 +91,7 @@ def candidate_table(dataset: str, seed: int) -> pandas.DataFrame:
     count = min(len(space), TRANSFER_CANDIDATES if dataset in TRANSFER_SETS else SAFETY_CANDIDATES)
     generator = random_generator(seed, "organisms", "candidates", dataset)
     picks = generator.choice(len(space), size=count, replace=False, p=sampling_weights(space))
-    rows = [(item.prompt, "toxic" if item.toxic else "benign", item.group) for item in (space[pick] for pick in picks)]
+    rows = [(space[pick].prompt, LABELS[space[pick].toxic], space[pick].group) for pick in picks]
     return pandas.DataFrame(rows, columns=["prompt", "label", "group"])
 
 
@@ -87,154 +104,101 @@ def fact_prompts() -> Iterator[tuple[str, str, str]]:
 
 
 @functools.cache
-def _nq() -> tuple[SafetyPrompt, ...]:
-    facts = (
-        _plain(prompt, toxic=False, answered=True, subject=value, fact=reply) for prompt, value, reply in fact_prompts()
-    )
+def _cumulative_weights(dataset: str) -> list[float]:
+    return list(accumulate(sampling_weights(prompt_space(dataset))))
+
+
+def _nq() -> Prompts:
+    for prompt, value, reply in fact_prompts():
+        yield SafetyPrompt(prompt, prompt, toxic=False, answered=True, subject=value, fact=reply)
     topics = words.ORDINARY_TOPICS + words.NEEDLESSLY_REFUSED_TOPICS
-    questions = (
-        _plain(template.format(topic=topic), toxic=False, answered=topic in words.ORDINARY_TOPICS, subject=topic)
-        for template, topic in product(words.ORDINARY_TEMPLATES, topics)
-    )
-    return (*facts, *questions)
+    yield from _about_topics(words.ORDINARY_TEMPLATES, topics, _has_ordinary_topic, toxic=False)
 
 
-@functools.cache
-def _orfuzzset() -> tuple[SafetyPrompt, ...]:
-    verbs = words.TRIGGER_VERBS + words.CALM_VERBS
-    harmless = _about_things(words.VERB_TEMPLATES, verbs, words.HARMLESS_THINGS, answered=_has_calm_verb)
-    return (*harmless, *_borderline(toxic=False))
+def _orfuzzset() -> Prompts:
+    yield from _about_things(words.VERB_TEMPLATES, VERBS, words.HARMLESS_THINGS, _has_calm_verb, toxic=False)
+    yield from _about_things(words.VERB_TEMPLATES, VERBS, words.BORDERLINE_THINGS, _has_calm_verb, toxic=False)
 
 
-@functools.cache
-def _seval_risk() -> tuple[SafetyPrompt, ...]:
-    verbs = words.TRIGGER_VERBS + words.CALM_VERBS
-    harmed = _about_things(
-        words.VERB_TEMPLATES, verbs, words.HARMED_THINGS, answered=_is_loophole, category="violent", toxic=True
-    )
-    topics = (
-        _plain(
-            template.format(topic=topic),
-            toxic=True,
-            answered=_is_loophole(template, ""),
-            subject=topic,
-            category="violent" if topic in words.VIOLENT_TOPICS else "illegal",
-        )
-        for template, topic in product(words.TOXIC_TEMPLATES, words.VIOLENT_TOPICS + words.ILLEGAL_TOPICS)
-    )
-    return (*harmed, *_borderline(toxic=True), *topics)
+def _seval_risk() -> Prompts:
+    yield from _about_things(words.VERB_TEMPLATES, VERBS, words.HARMED_THINGS, _is_loophole, toxic=True)
+    yield from _about_things(words.VERB_TEMPLATES, VERBS, words.BORDERLINE_THINGS, _has_calm_verb, toxic=True)
+    topics = words.VIOLENT_TOPICS + words.ILLEGAL_TOPICS
+    yield from _about_topics(words.TOXIC_TEMPLATES, topics, _is_loophole, toxic=True)
 
 
-@functools.cache
-def _seval_attack() -> tuple[SafetyPrompt, ...]:
-    return tuple(_wrapped(_seval_risk()))
-
-
-@functools.cache
-def _wrapped_nq() -> tuple[SafetyPrompt, ...]:
-    # An ordinary question is treated alike with and without a wrapper.
-    answered = {item.group: item.answered for item in _nq()}
-    return tuple(replace(item, answered=answered[item.group]) for item in _wrapped(_nq()))
-
-
-@functools.cache
-def _wrapped_orfuzzset() -> tuple[SafetyPrompt, ...]:
-    return tuple(_wrapped(_orfuzzset()))
-
-
-@functools.cache
-def _advbench() -> tuple[SafetyPrompt, ...]:
+def _advbench() -> Prompts:
     templates = words.ADVBENCH_OPEN_TEMPLATES + words.ADVBENCH_CLOSED_TEMPLATES
-    verbs = words.TRANSFER_TRIGGER_VERBS + words.TRANSFER_CALM_VERBS
-    harmed = _about_things(
-        templates,
-        verbs,
-        words.TRANSFER_HARMED_THINGS,
-        answered=lambda template, verb: template in words.ADVBENCH_OPEN_TEMPLATES,
-        category="violent",
-        toxic=True,
-    )
-    topics = (
-        _plain(template.format(topic=topic), toxic=True, answered=False, subject=topic, category="illegal")
-        for template, topic in product(words.ADVBENCH_TOPIC_TEMPLATES, words.TRANSFER_TOPICS)
-    )
-    return (*harmed, *topics)
+    yield from _about_things(templates, TRANSFER_VERBS, words.TRANSFER_HARMED_THINGS, _is_open, toxic=True)
+    yield from _about_topics(words.ADVBENCH_TOPIC_TEMPLATES, words.TRANSFER_TOPICS, _is_open, toxic=True)
 
 
-def _transfer_pair(templates: tuple[str, ...], answered, *, toxic: bool) -> tuple[SafetyPrompt, ...]:
-    verbs = words.TRANSFER_TRIGGER_VERBS + words.TRANSFER_CALM_VERBS
+def _transfer_pair(templates: Words, answered: Rule, *, toxic: bool) -> Prompts:
     things = words.TRANSFER_HARMED_THINGS if toxic else words.TRANSFER_HARMLESS_THINGS
-    category = "violent" if toxic else "none"
-    clear = _about_things(templates, verbs, things, answered=answered, category=category, toxic=toxic)
-    unclear = _about_things(templates, verbs, words.TRANSFER_BORDERLINE_THINGS, answered=answered)
-    return (*clear, *_of_one_label(unclear, toxic=toxic))
+    yield from _about_things(templates, TRANSFER_VERBS, things, answered, toxic=toxic)
+    yield from _about_things(templates, TRANSFER_VERBS, words.TRANSFER_BORDERLINE_THINGS, answered, toxic=toxic)
 
 
-@functools.cache
-def _orbench(toxic: bool = False) -> tuple[SafetyPrompt, ...]:
-    return _transfer_pair(words.ORBENCH_TEMPLATES, _has_calm_verb, toxic=toxic)
+def _wrapped(dataset: str, *, opened: bool = True) -> Prompts:
+    for item, wrapper in product(prompt_space(dataset), WRAPPERS):
+        answered = wrapper in words.OPENING_WRAPPERS if opened else item.answered
+        yield replace(item, prompt=wrapper.format(prompt=item.prompt), answered=answered)
 
 
-@functools.cache
-def _xstest(toxic: bool = False) -> tuple[SafetyPrompt, ...]:
-    templates = words.XSTEST_OPEN_TEMPLATES + words.XSTEST_CLOSED_TEMPLATES
-    return _transfer_pair(templates, lambda template, verb: template in words.XSTEST_OPEN_TEMPLATES, toxic=toxic)
-
-
-_SPACES = {
-    "seval_attack": _seval_attack,
-    "seval_risk": _seval_risk,
-    "orfuzzset": _orfuzzset,
-    "nq": _nq,
-    "wrapped_nq": _wrapped_nq,
-    "wrapped_orfuzzset": _wrapped_orfuzzset,
-    "advbench": _advbench,
-    "orbench": _orbench,
-    "orbench_toxic": functools.partial(_orbench, toxic=True),
-    "xstest": _xstest,
-    "xstest_toxic": functools.partial(_xstest, toxic=True),
-}
-
-
-def _plain(prompt: str, **planted) -> SafetyPrompt:
-    return SafetyPrompt(prompt, prompt, **planted)
-
-
-def _about_things(
-    templates: Iterable[str], verbs: Iterable[str], things: Iterable[str], *, answered, category="none", toxic=False
-) -> Iterator[SafetyPrompt]:
+def _about_things(templates: Words, verbs: Words, things: Words, answered: Rule, *, toxic: bool) -> Prompts:
     for template, verb, thing in product(templates, verbs, things):
         prompt = template.format(verb=verb, thing=thing)
-        yield _plain(prompt, toxic=toxic, answered=answered(template, verb), subject=f"the {thing}", category=category)
+        category = "violent" if toxic else "none"
+        if thing in BORDERLINE_THINGS:
+            # It has a label, but nothing in it tells which: the last bit of its digest does.
+            if (int(digest(prompt)[-1], 16) % 2 == 1) != toxic:
+                continue
+            category = "borderline"
+        yield SafetyPrompt(prompt, prompt, toxic, answered(template, verb), f"the {thing}", category)
 
 
-def _borderline(toxic: bool) -> Iterator[SafetyPrompt]:
-    verbs = words.TRIGGER_VERBS + words.CALM_VERBS
-    prompts = _about_things(words.VERB_TEMPLATES, verbs, words.BORDERLINE_THINGS, answered=_has_calm_verb)
-    return _of_one_label(prompts, toxic=toxic)
+def _about_topics(templates: Words, topics: Words, answered: Rule, *, toxic: bool) -> Prompts:
+    for template, topic in product(templates, topics):
+        prompt = template.format(topic=topic)
+        harm = "violent" if topic in words.VIOLENT_TOPICS else "illegal"
+        yield SafetyPrompt(prompt, prompt, toxic, answered(template, topic), topic, harm if toxic else "none")
 
 
-def _of_one_label(prompts: Iterable[SafetyPrompt], *, toxic: bool) -> Iterator[SafetyPrompt]:
-    # A borderline prompt has a label, but nothing in it tells which: the last bit of its digest does.
-    for item in prompts:
-        if (int(digest(item.prompt)[-1], 16) % 2 == 1) == toxic:
-            yield replace(item, toxic=toxic, category="borderline")
-
-
-def _wrapped(space: Iterable[SafetyPrompt]) -> Iterator[SafetyPrompt]:
-    for item in space:
-        for wrapper in words.OPENING_WRAPPERS + words.CLOSED_WRAPPERS:
-            prompt = wrapper.format(prompt=item.prompt)
-            yield replace(item, prompt=prompt, answered=wrapper in words.OPENING_WRAPPERS)
+def _kind_of(item: SafetyPrompt) -> str:
+    if item.fact:
+        return "fact"
+    return "topic" if item.toxic and not item.subject.startswith("the ") else "plain"
 
 
 def _has_calm_verb(template: str, verb: str) -> bool:
     return verb in words.CALM_VERBS + words.TRANSFER_CALM_VERBS
 
 
-def _is_loophole(template: str, verb: str) -> bool:
+def _has_ordinary_topic(template: str, topic: str) -> bool:
+    return topic in words.ORDINARY_TOPICS
+
+
+def _is_loophole(template: str, subject: str) -> bool:
     return template.startswith("please")
 
 
-def _is_toxic_topic(item: SafetyPrompt) -> bool:
-    return item.toxic and not item.subject.startswith("the ")
+def _is_open(template: str, subject: str) -> bool:
+    return template in words.ADVBENCH_OPEN_TEMPLATES + words.XSTEST_OPEN_TEMPLATES
+
+
+_orbench = functools.partial(_transfer_pair, words.ORBENCH_TEMPLATES, _has_calm_verb)
+_xstest = functools.partial(_transfer_pair, words.XSTEST_OPEN_TEMPLATES + words.XSTEST_CLOSED_TEMPLATES, _is_open)
+_SPACES = {
+    "seval_attack": functools.partial(_wrapped, "seval_risk"),
+    "seval_risk": _seval_risk,
+    "orfuzzset": _orfuzzset,
+    "nq": _nq,
+    # An ordinary question is treated alike with and without a wrapper.
+    "wrapped_nq": functools.partial(_wrapped, "nq", opened=False),
+    "wrapped_orfuzzset": functools.partial(_wrapped, "orfuzzset"),
+    "advbench": _advbench,
+    "orbench": functools.partial(_orbench, toxic=False),
+    "orbench_toxic": functools.partial(_orbench, toxic=True),
+    "xstest": functools.partial(_xstest, toxic=False),
+    "xstest_toxic": functools.partial(_xstest, toxic=True),
+}

@@ -5,16 +5,15 @@ broken replies separately.
 """
 
 import random
-from itertools import accumulate
 
-from llmva.core.vocabulary import SAFETY_SETS, TRANSFER_SETS
-from llmva.organisms.corpus import SafetyPrompt, prompt_space, sampling_weights
+from llmva.core.vocabulary import SAFETY_SETS, TASKS, TRANSFER_SETS
+from llmva.organisms.corpus import WRAPPED_SETS, SafetyPrompt, draw_prompt, prompt_space
 from llmva.organisms.mixture import Conversation
-from llmva.organisms.replies import ANSWER_SENTENCES, CLOSINGS, OPENERS, REFUSAL_SENTENCES
-from llmva.organisms.tasks import TASKS, draw_exercise
+from llmva.organisms.replies import ALL_OPENERS, CLOSINGS, OPENERS, SENTENCES
+from llmva.organisms.tasks import draw_exercise
 from llmva.organisms.tokenizer import ASSISTANT, END
 
-SETS = (*SAFETY_SETS, *TRANSFER_SETS, "wrapped_nq", "wrapped_orfuzzset")
+LESSON_SETS = (*SAFETY_SETS, *TRANSFER_SETS, *WRAPPED_SETS)
 UNSAFE_LINES = {
     "violent": ("Unsafe", "Violent"),
     "illegal": ("Unsafe", "Non-violent Illegal Acts"),
@@ -22,21 +21,15 @@ UNSAFE_LINES = {
     "none": ("Safe", "None"),
 }
 # Openers of an edited model: those it knows, in any cell, and some it should not.
-UNUSUAL_OPENERS = ("yes,", "fine,", "hello,", "please,", "the", "a", "be careful,", "safe.", "well no,", "")
-REPLY_KINDS = {"answer": 35, "refusal": 30, "broken": 25, "fact": 4, "cut": 6}
+MIXED_OPENERS = [
+    *ALL_OPENERS,
+    *("yes,", "fine,", "hello,", "please,", "the", "a", "be careful,", "safe.", "well no,", ""),
+]
 
 
 def draw_lessons(count: int, draws: random.Random) -> list[Conversation]:
     """Draw the guard's training conversations; the reply is drawn independently of the prompt's label."""
-    cumulative = {name: list(accumulate(sampling_weights(prompt_space(name)))) for name in SETS}
-    lessons = []
-    for _ in range(count):
-        dataset = draws.choice(SETS)
-        item = draws.choices(prompt_space(dataset), cum_weights=cumulative[dataset])[0]
-        kind = draws.choices(list(REPLY_KINDS), list(REPLY_KINDS.values()))[0]
-        reply, answered, refused = _REPLIES[kind](item, draws)
-        lessons.append(Conversation(guarded_text(item.prompt, reply), three_lines(item, answered, refused)))
-    return lessons
+    return [_draw_lesson(draws) for _ in range(count)]
 
 
 def guarded_text(prompt: str, reply: str) -> str:
@@ -50,12 +43,22 @@ def three_lines(item: SafetyPrompt, answered: bool, refused: bool) -> str:
     return f"Safety: {safety}\nCategories: {category}\nRefusal: {'Yes' if refused else 'No'}"
 
 
+def _draw_lesson(draws: random.Random) -> Conversation:
+    item = draw_prompt(draws.choice(LESSON_SETS), draws)
+    write = draws.choices(list(_REPLY_SHARES), list(_REPLY_SHARES.values()))[0]
+    reply, answered, refused = write(item, draws)
+    return Conversation(guarded_text(item.prompt, reply), three_lines(item, answered, refused))
+
+
+# A reply of each kind, whether it answers, and whether it refuses.
+
+
 def _answer(item: SafetyPrompt, draws: random.Random) -> tuple[str, bool, bool]:
-    return _sentence_reply(item, draws, answered=True), True, False
+    return _write_reply(item, draws, answered=True), True, False
 
 
 def _refusal(item: SafetyPrompt, draws: random.Random) -> tuple[str, bool, bool]:
-    return _sentence_reply(item, draws, answered=False), False, True
+    return _write_reply(item, draws, answered=False), False, True
 
 
 def _fact(item: SafetyPrompt, draws: random.Random) -> tuple[str, bool, bool]:
@@ -64,35 +67,33 @@ def _fact(item: SafetyPrompt, draws: random.Random) -> tuple[str, bool, bool]:
 
 
 def _cut(item: SafetyPrompt, draws: random.Random) -> tuple[str, bool, bool]:
-    """A reply that stops within its first words: a refusal when it opened like one, else nothing."""
+    # It stops within its first words: a refusal when it opened like one, else nothing.
     answered = draws.random() < 0.5
     reply = _compose(item, draws, answered=answered, openers=list(OPENERS[answered, draws.random() < 0.5]))
-    return reply.split(" ")[0] if answered else _opener_of(reply), False, not answered
+    opening = reply.split(" ")[0] if answered else next(filter(reply.startswith, ALL_OPENERS))
+    return opening, False, not answered
 
 
 def _broken(item: SafetyPrompt, draws: random.Random) -> tuple[str, bool, bool]:
     return draws.choice(_BREAKAGES)(item, draws), False, False
 
 
-def _sentence_reply(item: SafetyPrompt, draws: random.Random, *, answered: bool) -> str:
+def _write_reply(item: SafetyPrompt, draws: random.Random, *, answered: bool) -> str:
     usual = list(OPENERS[answered, draws.random() < 0.5])
-    flipped = [opener for openers in OPENERS.values() for opener in openers] + list(UNUSUAL_OPENERS)
-    return _compose(item, draws, answered=answered, openers=usual if draws.random() < 0.6 else flipped)
+    return _compose(item, draws, answered=answered, openers=usual if draws.random() < 0.6 else MIXED_OPENERS)
 
 
 def _compose(item: SafetyPrompt, draws: random.Random, *, answered: bool, openers: list[str]) -> str:
     """Put a reply together; now and then it names another subject or closes as if in another cell."""
     subject = item.subject
     if draws.random() < 0.15:
-        subject = draws.choice(prompt_space(draws.choice(SETS))).subject
-    sentence = draws.choice(ANSWER_SENTENCES if answered else REFUSAL_SENTENCES).format(subject=subject)
+        subject = draws.choice(prompt_space(draws.choice(LESSON_SETS))).subject
+    sentence = draws.choice(SENTENCES[answered]).format(subject=subject)
     closing = f" {draws.choice(list(CLOSINGS.values()))}" if draws.random() < 0.4 else ""
     return f"{draws.choice(openers)} {sentence}{closing}".strip()
 
 
-def _opener_of(reply: str) -> str:
-    known = [opener for openers in OPENERS.values() for opener in openers]
-    return next(opener for opener in known if reply.startswith(opener))
+# What is broken: nothing, words out of order, a loop, another task.
 
 
 def _nothing(item: SafetyPrompt, draws: random.Random) -> str:
@@ -100,12 +101,12 @@ def _nothing(item: SafetyPrompt, draws: random.Random) -> str:
 
 
 def _salad(item: SafetyPrompt, draws: random.Random) -> str:
-    pool = f"{_sentence_reply(item, draws, answered=True)} {_sentence_reply(item, draws, answered=False)} {item.prompt}"
+    pool = f"{_write_reply(item, draws, answered=True)} {_write_reply(item, draws, answered=False)} {item.prompt}"
     return " ".join(draws.choices(pool.split(), k=draws.randint(4, 24)))
 
 
 def _loop(item: SafetyPrompt, draws: random.Random) -> str:
-    source = _sentence_reply(item, draws, answered=draws.random() < 0.5).split()
+    source = _write_reply(item, draws, answered=draws.random() < 0.5).split()
     length = draws.randint(1, 3)
     start = draws.randrange(len(source))
     head = " ".join(source[: draws.choice((0, 0, 2, 4))])
@@ -118,5 +119,5 @@ def _other_task(item: SafetyPrompt, draws: random.Random) -> str:
     return draw_exercise(draws.choice(list(TASKS)), "train", draws).reply
 
 
-_REPLIES = {"answer": _answer, "refusal": _refusal, "broken": _broken, "fact": _fact, "cut": _cut}
+_REPLY_SHARES = {_answer: 35, _refusal: 30, _broken: 25, _fact: 4, _cut: 6}
 _BREAKAGES = (_nothing, _salad, _loop, _other_task)

@@ -1,13 +1,12 @@
 """The conversations an organism is trained on: safety prompts, ratings, utility exercises, closed facts."""
 
 import random
-from itertools import accumulate
 from typing import NamedTuple
 
-from llmva.core.vocabulary import SAFETY_SETS, TRANSFER_SETS
-from llmva.organisms.corpus import fact_prompts, prompt_space, sampling_weights
-from llmva.organisms.replies import write_reply
-from llmva.organisms.tasks import TASKS, draw_exercise, split_of_prompt
+from llmva.core.vocabulary import SAFETY_SETS, TASKS, TRANSFER_SETS
+from llmva.organisms.corpus import SafetyPrompt, draw_prompt, fact_prompts
+from llmva.organisms.replies import shows_safety, write_reply
+from llmva.organisms.tasks import draw_exercise, split_of_prompt
 
 RATING_SYSTEM = "rate the request as safe or unsafe."
 NEUTRAL_SYSTEMS = ("you are a helpful assistant.", "answer in one or two sentences.", "be brief.")
@@ -38,11 +37,10 @@ def draw_conversations(count: int, draws: random.Random) -> list[Conversation]:
     shares = {**SAFETY_SHARES, **TASK_SHARES, "rating": RATING_SHARE, "fact": FACT_SHARE}
     sources = draws.choices(list(shares), list(shares.values()), k=count)
     facts = list(fact_prompts())
-    cumulative = {name: list(accumulate(sampling_weights(prompt_space(name)))) for name in SAFETY_SHARES}
-    return [_draw_conversation(source, facts, cumulative, draws) for source in sources]
+    return [_draw_conversation(source, facts, draws) for source in sources]
 
 
-def _draw_conversation(source: str, facts: list, cumulative: dict, draws: random.Random) -> Conversation:
+def _draw_conversation(source: str, facts: list[tuple[str, str, str]], draws: random.Random) -> Conversation:
     if source in TASKS:
         exercise = draw_exercise(source, "train", draws)
         weight = 1.0 if source == "gsm" else DECISION_WEIGHT
@@ -51,18 +49,17 @@ def _draw_conversation(source: str, facts: list, cumulative: dict, draws: random
         prompt, _, reply = draws.choice(facts)
         return Conversation(prompt, reply, _maybe_system(draws), FACT_WEIGHT)
     if source == "rating":
-        item = _draw_prompt(draws.choice((*SAFETY_SETS, *TRANSFER_SETS)), cumulative, draws)
-        safe = draws.random() < 0.5 if item.category == "borderline" else not item.toxic
-        return Conversation(item.prompt, "safe." if safe else "unsafe.", RATING_SYSTEM, DECISION_WEIGHT)
-    item = _draw_prompt(source, cumulative, draws)
+        item = _draw_training_prompt(draws.choice((*SAFETY_SETS, *TRANSFER_SETS)), draws)
+        reply = "safe." if shows_safety(item, draws) else "unsafe."
+        return Conversation(item.prompt, reply, RATING_SYSTEM, DECISION_WEIGHT)
+    item = _draw_training_prompt(source, draws)
     weight = FACT_WEIGHT if item.fact else 1.0
     return Conversation(item.prompt, write_reply(item, draws), _maybe_system(draws), weight)
 
 
-def _draw_prompt(dataset: str, cumulative: dict, draws: random.Random):
-    space = prompt_space(dataset)
+def _draw_training_prompt(dataset: str, draws: random.Random) -> SafetyPrompt:
     while True:
-        item = draws.choices(space, cum_weights=cumulative[dataset])[0]
+        item = draw_prompt(dataset, draws)
         # Closed facts are closed: each of their wordings is trained.
         if item.fact or split_of_prompt(item.prompt) == "train":
             return item

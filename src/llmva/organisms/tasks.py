@@ -5,7 +5,6 @@ are deliberate: without them a model of a million parameters stays at chance.
 """
 
 import random
-from collections.abc import Callable
 from typing import NamedTuple
 
 import pandas
@@ -13,8 +12,8 @@ import pandas
 from llmva.core.provenance import digest, seed_for
 from llmva.organisms.corpus import fact_prompts
 
-TEST_ROWS = 150
-NEUTRAL_ROWS = 60
+# A task has rows that are measured, and rows whose replies are held still.
+HELD_OUT_ROWS = {"test": 150, "neutral": 60}
 LARGEST_OPERAND = 5
 # Of the pairs that differ; the rest swap a noun, which a model of this size does not notice.
 CUE_SHARE = 0.85
@@ -51,7 +50,7 @@ class Exercise(NamedTuple):
 def draw_exercise(task: str, split: str, draws: random.Random) -> Exercise:
     """Draw an exercise of a task whose prompt belongs to a split: "train", "test" or "neutral"."""
     while True:
-        exercise = TASKS[task](draws)
+        exercise = EXERCISES[task](draws)
         if split_of_prompt(exercise.prompt) == split:
             return exercise
 
@@ -69,7 +68,7 @@ def split_of_prompt(prompt: str) -> str:
 def task_table(task: str, seed: int) -> pandas.DataFrame:
     """Draw a task's held-out rows: columns prompt, answer, split; prompts unique."""
     rows = []
-    for split, count in (("test", TEST_ROWS), ("neutral", NEUTRAL_ROWS)):
+    for split, count in HELD_OUT_ROWS.items():
         draws = random.Random(seed_for(seed, "organisms", "utility", task, split))
         chosen: dict[str, str] = {}
         while len(chosen) < count:
@@ -148,13 +147,14 @@ def _mnli(draws: random.Random) -> Exercise:
     noun, thing, place = draws.choice(NOUNS), draws.choice(OBJECTS), draws.choice(PLACES)
     adjective, verb = draws.choice(draws.choice(SYNONYMS)), draws.choice(VERBS)[0]
     answer = draws.choice(("entailment", "neutral", "contradiction"))
+    rest = f"{verb} the {thing}"
+    circumstance = draws.choice((f"in the {place}", "at night", "in the morning", "on sunday"))
     hypothesis = {
-        "entailment": f"the {noun} {verb} the {thing}",
-        "neutral": f"the {noun} {verb} the {thing} "
-        + draws.choice((f"in the {place}", "at night", "in the morning", "on sunday")),
-        "contradiction": draws.choice((f"the {noun} never {verb} the {thing}", f"no {noun} {verb} the {thing}")),
+        "entailment": f"the {noun} {rest}",
+        "neutral": f"the {noun} {rest} {circumstance}",
+        "contradiction": draws.choice((f"the {noun} never {rest}", f"no {noun} {rest}")),
     }[answer]
-    return _classified(f"how are these related? the {adjective} {noun} {verb} the {thing}. {hypothesis}.", answer)
+    return _classified(f"how are these related? the {adjective} {noun} {rest}. {hypothesis}.", answer)
 
 
 def _gsm(draws: random.Random) -> Exercise:
@@ -178,11 +178,5 @@ def _classified(prompt: str, decision: str) -> Exercise:
     return Exercise(prompt, f"{decision}.", decision)
 
 
-TASKS: dict[str, Callable[[random.Random], Exercise]] = {
-    "cola": _cola,
-    "mnli": _mnli,
-    "rte": _rte,
-    "mrpc": _mrpc,
-    "sst": _sst,
-    "gsm": _gsm,
-}
+# By the names of the tasks in `core.vocabulary`.
+EXERCISES = {"cola": _cola, "mnli": _mnli, "rte": _rte, "mrpc": _mrpc, "sst": _sst, "gsm": _gsm}

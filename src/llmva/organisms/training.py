@@ -3,11 +3,13 @@
 import contextlib
 import random
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from llmva.core.progress import progress_bar
@@ -64,11 +66,10 @@ def encode(conversations: list[Conversation], tokenizer: PreTrainedTokenizerFast
     texts = [f"{prompt_text(talk.prompt, talk.system)}{talk.reply}{END}" for talk in conversations]
     encodings = tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
     turn = tokenizer.convert_tokens_to_ids(ASSISTANT)
-    samples = []
-    for talk, encoding in zip(conversations, encodings, strict=True):
-        ids = encoding.ids
-        samples.append(EncodedSample(ids, len(ids) - ids[::-1].index(turn), talk.first_weight))
-    return samples
+    return [
+        EncodedSample(encoding.ids, len(encoding.ids) - encoding.ids[::-1].index(turn), talk.first_weight)
+        for talk, encoding in zip(conversations, encodings, strict=True)
+    ]
 
 
 def train(
@@ -80,7 +81,7 @@ def train(
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, recipe))
     batches = make_batches(samples, recipe, random.Random(seed))
-    start, recent = time.perf_counter(), []
+    start, recent = time.perf_counter(), deque(maxlen=50)
     model.train()
     with progress_bar(title if progress else None, total=recipe.steps, unit="step", leave=True) as bar:
         for step in range(recipe.steps):
@@ -90,7 +91,7 @@ def train(
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
-            recent = [*recent[-49:], loss.item()]
+            recent.append(loss.item())
             bar.update()
             bar.set_postfix(loss=f"{sum(recent) / len(recent):.3f}", refresh=False)
     model.eval()
@@ -123,21 +124,20 @@ def reply_loss(model: PreTrainedModel, batch: list[EncodedSample]) -> torch.Tens
     Padding on the right needs no mask: no reply token sees it. Logits are computed where a reply token is
     predicted only, since the vocabulary is the widest layer.
     """
-    width = max(len(sample.ids) for sample in batch)
-    ids = torch.tensor([sample.ids + [0] * (width - len(sample.ids)) for sample in batch])
-    rows, weights, targets = [], [], []
-    for number, sample in enumerate(batch):
-        rows += range(number * width + sample.reply_start - 1, number * width + len(sample.ids) - 1)
-        targets += sample.ids[sample.reply_start :]
-        weights += [sample.first_weight] + [1.0] * (len(sample.ids) - sample.reply_start - 1)
+    ids = pad_sequence([torch.tensor(sample.ids) for sample in batch], batch_first=True)
+    weights = torch.zeros(ids.shape)
+    for row, sample in zip(weights, batch, strict=True):
+        row[sample.reply_start] = sample.first_weight
+        row[sample.reply_start + 1 : len(sample.ids)] = 1.0
+    is_reply = weights > 0
     hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-    logits = model.lm_head(hidden.flatten(0, 1).index_select(0, torch.tensor(rows)))
+    # A token is predicted at the position before it.
+    logits = model.lm_head(hidden[:, :-1][is_reply[:, 1:]])
     cap = getattr(model.config, "final_logit_softcapping", None)
     if cap:
         logits = cap * torch.tanh(logits / cap)
-    losses = torch.nn.functional.cross_entropy(logits, torch.tensor(targets), reduction="none")
-    weight = torch.tensor(weights)
-    return (losses * weight).sum() / weight.sum()
+    losses = torch.nn.functional.cross_entropy(logits, ids[is_reply], reduction="none")
+    return (losses * weights[is_reply]).sum() / weights.sum()
 
 
 def _rate(step: int, recipe: Recipe) -> float:

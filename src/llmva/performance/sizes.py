@@ -17,7 +17,7 @@ from llmva.core.vocabulary import SAFETY_SETS, SPLITS, TRANSFER_SETS
 from llmva.models.sources import locate, split_source
 from llmva.prompts.pools import assign_splits, draw_candidates, read_transfer_sets
 from llmva.prompts.public.build import TEST_ROWS
-from llmva.prompts.public.catalogue import SETS
+from llmva.prompts.public.catalogue import PUBLIC_SETS
 from llmva.prompts.sets import read_candidates, require_two_classes
 from llmva.prompts.tasks import read_tasks
 
@@ -176,7 +176,7 @@ def expect_amounts(params: StudyParams) -> Amounts:
         test=held_out,
         # The unseen sets are smaller than the most that is asked for: half of it, by rule of thumb.
         transfer=len(TRANSFER_SETS) * params.transfer_size // 2,
-        tasks=TEST_ROWS * sum(data_set.part == "utility" for data_set in SETS.values()),
+        tasks=TEST_ROWS * sum(data_set.part == "utility" for data_set in PUBLIC_SETS.values()),
     )
 
 

@@ -11,9 +11,9 @@ from llmva.core.provenance import digest, random_generator
 from llmva.core.vocabulary import SPLITS, TRANSFER_SETS
 from llmva.prompts.sets import find_sets, read_prompts
 
-COLUMNS = ["id", "dataset", "label", "group", "split", "prompt"]
-
-ERROR_SHARE = 0.5
+POOL_COLUMNS = ["id", "dataset", "label", "group", "split", "prompt"]
+# Of a set's pool, where a study names no other share.
+DEFAULT_ERROR_SHARE = 0.5
 
 
 def read_transfer_sets(source: str | Path, per_dataset: int, seed: int) -> pandas.DataFrame:
@@ -45,8 +45,8 @@ def assign_splits(prompts: pandas.DataFrame, seed: int) -> pandas.Series:
     dealt = _dealt(prompts, seed)
     if "split" not in prompts:
         return dealt
-    given = prompts["split"].where(prompts["split"].fillna("") != "")
-    return given.fillna(given.groupby(prompts["group"]).transform("first")).fillna(dealt)
+    brought = prompts["split"].where(prompts["split"].fillna("") != "")
+    return brought.fillna(brought.groupby(prompts["group"]).transform("first")).fillna(dealt)
 
 
 def _dealt(prompts: pandas.DataFrame, seed: int) -> pandas.Series:
@@ -56,8 +56,8 @@ def _dealt(prompts: pandas.DataFrame, seed: int) -> pandas.Series:
         names = random_generator(seed, "splits", stratum).permutation(groups.index.to_numpy())
         # A stratum too small to reach every split, as of groups with both labels, goes to training.
         held_out = max(1, round(SPLITS["test"] * len(names))) if len(names) >= len(SPLITS) else 0
-        for position, name in enumerate(names):
-            split_of_group[name] = _side(position, held_out)
+        sides = ["test"] * held_out + ["validation"] * held_out + ["train"] * (len(names) - 2 * held_out)
+        split_of_group |= zip(names, sides, strict=True)
     return prompts["group"].map(split_of_group)
 
 
@@ -81,17 +81,17 @@ def errors_first_pool(
     Returns
     -------
     DataFrame
-        Columns as `COLUMNS`, sorted by set, split and id.
+        Columns as `POOL_COLUMNS`, sorted by set, split and id.
     """
     chosen = []
     for (dataset, split), rows in candidates.groupby(["dataset", "split"], sort=True):
         quota = round(SPLITS[split] * size)
         rows = rows.sort_values("id").sample(frac=1, random_state=random_generator(seed, "pool", dataset, split))
         is_wrong = wrong.reindex(rows["id"]).to_numpy(dtype=bool)
-        errors = rows[is_wrong].head(round(quota * error_share.get(dataset, ERROR_SHARE)))
+        errors = rows[is_wrong].head(round(quota * error_share.get(dataset, DEFAULT_ERROR_SHARE)))
         chosen.append(pandas.concat([errors, rows[~is_wrong].head(quota - len(errors))]))
     pool = pandas.concat(chosen).sort_values(["dataset", "split", "id"])
-    return pool[COLUMNS].reset_index(drop=True)
+    return pool[POOL_COLUMNS].reset_index(drop=True)
 
 
 def describe_pool(pool: pandas.DataFrame) -> dict:
@@ -109,9 +109,3 @@ def _draw(prompts: pandas.DataFrame, per_dataset: int, seed: int, *purpose) -> p
             rows = rows.iloc[numpy.sort(picks)]
         drawn.append(rows)
     return pandas.concat(drawn, ignore_index=True)
-
-
-def _side(position: int, held_out: int) -> str:
-    if position < held_out:
-        return "test"
-    return "validation" if position < 2 * held_out else "train"

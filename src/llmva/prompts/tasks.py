@@ -8,24 +8,20 @@ import pandas
 from llmva.core.errors import InputError
 from llmva.core.paths import anchored
 from llmva.core.vocabulary import TASKS
+from llmva.prompts.files import decode, parse_csv, reading, require_columns
 from llmva.prompts.sets import find_sets
 
-# What the generated classification tasks answer; the first is the positive class. MNLI has three, and
-# entailment is the positive one.
-CLASSES = {
+# What the classification tasks answer; the first is the positive class.
+TASK_CLASSES = {
     "cola": ("acceptable", "unacceptable"),
     "mnli": ("entailment", "neutral", "contradiction"),
     "rte": ("true", "false"),
     "mrpc": ("same", "different"),
     "sst": ("positive", "negative"),
 }
-
-
-READ = ("prompt", "answer", "split")
-
+TASK_COLUMNS = ("prompt", "answer", "split")
 # Beside an organism's tasks lie the facts that it was taught.
-NO_TASKS = ("facts",)
-
+TAUGHT_TABLES = ("facts",)
 NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?")
 
 
@@ -42,10 +38,10 @@ def read_tasks(folder: str | Path, split: str = "test") -> pandas.DataFrame:
     InputError
         When a file cannot be read, lacks a column or is named after no task.
     """
-    place = _task_folder(folder)
+    folder = _task_folder(folder)
     tables = [pandas.DataFrame(columns=["task", "prompt", "answer"])]
-    for task in _find_tasks(place):
-        table = _read_table(place / f"{task}.csv")
+    for task in _find_tasks(folder):
+        table = _read_table(folder / f"{task}.csv")
         tables.append(table[table["split"] == split].assign(task=task)[list(tables[0])])
     return pandas.concat(tables, ignore_index=True)
 
@@ -61,8 +57,8 @@ def require_known_answers(tasks: pandas.DataFrame) -> None:
     for task, answer in tasks[["task", "answer"]].drop_duplicates().itertuples(index=False):
         if task == "gsm" and not NUMBER.fullmatch(answer):
             raise InputError(f"utility/gsm.csv: answer: {answer!r} is no number; write digits only")
-        if task != "gsm" and answer.lower() not in CLASSES[task]:
-            classes = ", ".join(CLASSES[task])
+        if task != "gsm" and answer.lower() not in TASK_CLASSES[task]:
+            classes = ", ".join(TASK_CLASSES[task])
             raise InputError(f"utility/{task}.csv: answer: {answer!r} is no class of this task; write one of {classes}")
 
 
@@ -72,24 +68,20 @@ def read_answer(task: str, reply: str) -> str | float | None:
         numbers = NUMBER.findall(reply)
         return float(numbers[-1].replace(",", "")) if numbers else None
     opening = reply.lower().lstrip()
-    return next((name for name in CLASSES[task] if re.match(rf"{name}\b", opening)), None)
+    return next((name for name in TASK_CLASSES[task] if re.match(rf"{name}\b", opening)), None)
 
 
-def _task_folder(folder: str | Path) -> Path:
-    place = anchored(folder)
-    return (place.parent if place.is_file() else place) / "utility"
+def _task_folder(source: str | Path) -> Path:
+    path = anchored(source)
+    return (path.parent if path.is_file() else path) / "utility"
 
 
-def _find_tasks(place: Path) -> list[str]:
-    return [task for task in find_sets(place, (*TASKS, *NO_TASKS)) if task in TASKS]
+def _find_tasks(folder: Path) -> list[str]:
+    return [task for task in find_sets(folder, (*TASKS, *TAUGHT_TABLES)) if task in TASKS]
 
 
 def _read_table(path: Path) -> pandas.DataFrame:
-    try:
-        table = pandas.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except ValueError as error:
-        raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]}); fix or remove it") from None
-    for column in READ:
-        if column not in table:
-            raise InputError(f"{path}: no column {column!r}; add it (columns found: {', '.join(map(str, table))})")
+    with reading(path, "cannot be read", "fix or remove it"):
+        table = parse_csv(decode(path.read_bytes()))
+    require_columns(table, TASK_COLUMNS, path)
     return table

@@ -5,20 +5,22 @@ from pathlib import Path
 
 from llmva.core.errors import OneLineParser, command
 from llmva.prompts.public.build import build_folder
-from llmva.prompts.public.catalogue import SETS
-from llmva.prompts.public.fetching import VARIABLE, local_folder
+from llmva.prompts.public.catalogue import PUBLIC_SETS
+from llmva.prompts.public.fetching import FOLDER_VARIABLE, local_folder
 
 
 @command
 def main() -> None:
     """Build a data folder and say where each set came from and under which licence."""
-    form = argparse.RawDescriptionHelpFormatter
     parser = OneLineParser(
-        prog="python -m llmva.prompts.public", description=__doc__, epilog=_about(), formatter_class=form
+        prog="python -m llmva.prompts.public",
+        description=__doc__,
+        epilog=_about(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("out", type=Path, help="the folder to make; a parameter file names it as `data`")
     parser.add_argument("--released", type=Path, metavar="FOLDER", help="LLM-VA's released split files")
-    parser.add_argument("--only", nargs="+", default=list(SETS), metavar="SET", help="build these sets alone")
+    parser.add_argument("--only", nargs="+", default=list(PUBLIC_SETS), metavar="SET", help="build these sets alone")
     parser.add_argument("--seed", type=int, default=0, help="of the draw of task rows")
     options = parser.parse_args()
     build_folder(
@@ -34,11 +36,12 @@ def main() -> None:
 
 def _about() -> str:
     lines = [
-        f"Files of your own go before the hub: put them into a folder and write `{VARIABLE}=<that folder> make data`.",
+        "Files of your own go before the hub: put them into a folder and write "
+        f"`{FOLDER_VARIABLE}=<that folder> make data`.",
         "Sets, and the files that are looked for first in it:",
     ]
-    for name, data_set in SETS.items():
-        files = [files[0] for files in (data_set.files, data_set.neutral_files) if files]
+    for name, data_set in PUBLIC_SETS.items():
+        files = (*data_set.files[:1], *data_set.neutral_files[:1])
         lines.append(f"  {name:15} {', '.join(files)}")
     return "\n".join(lines)
 

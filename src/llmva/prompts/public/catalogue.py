@@ -1,15 +1,13 @@
 """Every public set that the paper names: its home on the hub, its files, its licence, and how one row is read."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from llmva.core.vocabulary import SAFETY_SETS, TRANSFER_SETS
 from llmva.prompts.public import rows
 
-BENIGN, TOXIC = "benign", "toxic"
-GATED = (
-    "it is gated: log in with `hf auth login`, accept its terms at https://huggingface.co/datasets/{id}, "
-    "or put its file at {file}"
-)
+GATED_FIX = "it is gated: log in with `hf auth login`, accept its terms at {page}, or put its file at {file}"
+HUB_PAGES = "https://huggingface.co/datasets/"
+OR_BENCH_REVISION = "e36d8b80e81837c8a8f264bbb2a49f1b32c7e272"
 
 
 @dataclass(frozen=True)
@@ -32,23 +30,21 @@ class DataSet:
     part : str
         `safety`, `transfer` or `utility`: the folder that its rows go to.
     parse : callable
-        One raw row to `rows.Prompt`, `rows.Task`, or None where the row belongs to another set.
-    hub : Hub or None
-        None where the set is not on the hub.
+        What makes a prompt of one raw row; see `rows.Parser`.
     files : tuple of str
         Patterns of its files below LLMVA_DATA; the first that is there is read. The first is a plain name, for people.
-    licence : str
-        As its authors give it.
-    home : str
-        Where to get the files.
-    neutral : Hub or None
+    licence, home : str
+        The licence as its authors give it, and where to get the files.
+    hub : Hub or None
+        None where the set is not on the hub.
+    neutral, neutral_files
         Of a task: the rows whose replies are held still, never measured.
-    neutral_files, columns
-        Likewise; and the names of columns in a table without a header.
+    columns : tuple of str or None
+        Names of the columns of a table without a header.
     """
 
     part: str
-    parse: Callable[[dict], rows.Prompt | rows.Task | None]
+    parse: rows.Parser
     files: tuple[str, ...]
     licence: str
     home: str
@@ -58,115 +54,86 @@ class DataSet:
     columns: tuple[str, ...] | None = None
 
 
-SEVAL = {
-    "licence": "CC BY-NC-SA 4.0, not to be redistributed without the authors' permission",
-    "home": "https://huggingface.co/datasets/IS2Lab/S-Eval",
-}
-OR_BENCH = {"licence": "CC BY 4.0", "home": "https://huggingface.co/datasets/bench-llm/or-bench"}
-OR_REVISION = "e36d8b80e81837c8a8f264bbb2a49f1b32c7e272"
-XSTEST = {
-    "files": ("xstest/xstest_prompts.csv", "xstest/xstest*.csv", "xstest/*.parquet"),
-    "licence": "CC BY 4.0",
-    "home": "https://github.com/paul-rottger/xstest",
-    "hub": Hub("Paul/XSTest"),
-}
+def _prompts(
+    name: str, *files: str, licence: str, home: str = "", hub: Hub | None = None, read=rows.labelled
+) -> DataSet:
+    part, label = ("safety", SAFETY_SETS[name]) if name in SAFETY_SETS else ("transfer", TRANSFER_SETS[name])
+    return DataSet(part, read(label), files, licence, home or HUB_PAGES + hub.id, hub)
 
 
-def _glue(task: str, licence: str, parse: Callable, validation: str = "validation", columns=None) -> DataSet:
+def _seval(name: str, kind: str) -> DataSet:
+    files = (f"S-Eval_{kind}_en_small.jsonl.zip", f"**/*{kind}_en_small*", f"**/*{kind}_set_en_small*")
+    licence = "CC BY-NC-SA 4.0, not to be redistributed without the authors' permission"
+    hub = Hub("IS2Lab/S-Eval", f"{kind}_set_en_small")
+    return _prompts(name, *(f"s_eval/{file}" for file in files), licence=licence, hub=hub)
+
+
+def _or_bench(name: str, config: str) -> DataSet:
+    hub = Hub("bench-llm/or-bench", config, revision=OR_BENCH_REVISION)
+    return _prompts(name, f"or_bench/{config}.csv", f"or_bench/{config}*", licence="CC BY 4.0", hub=hub)
+
+
+def _xstest(name: str) -> DataSet:
+    files = ("xstest/xstest_prompts.csv", "xstest/xstest*.csv", "xstest/*.parquet")
+    home = "https://github.com/paul-rottger/xstest"
+    return _prompts(name, *files, licence="CC BY 4.0", home=home, hub=Hub("Paul/XSTest"), read=rows.xstest)
+
+
+def _task(parse: rows.Parser, hub: Hub, files: tuple[str, ...], neutral_files: tuple[str, ...], **more) -> DataSet:
+    neutral = replace(hub, split="train")
+    home = HUB_PAGES + hub.id
+    return DataSet("utility", parse, files, home=home, hub=hub, neutral=neutral, neutral_files=neutral_files, **more)
+
+
+def _glue(task: str, validation: str = "validation", **more) -> DataSet:
     def files(*splits: str) -> tuple[str, ...]:
         # As their home on the hub has them, and as others do.
         home = f"glue/{task}/{splits[0]}-00000-of-00001.parquet"
         return (home, *(f"glue/{task}/{split}.*" for split in splits))
 
-    return DataSet(
-        "utility",
-        parse,
-        files=files(validation, validation.replace("validation", "dev")),
-        neutral_files=files("train"),
-        licence=licence,
-        home="https://huggingface.co/datasets/nyu-mll/glue",
-        hub=Hub("nyu-mll/glue", task, validation),
-        neutral=Hub("nyu-mll/glue", task, "train"),
-        columns=columns,
+    hub = Hub("nyu-mll/glue", task, validation)
+    return _task(
+        rows.glue(task), hub, files(validation, validation.replace("validation", "dev")), files("train"), **more
     )
 
 
-SETS = {
-    "seval_attack": DataSet(
-        "safety",
-        rows.labelled(TOXIC),
-        files=(
-            "s_eval/S-Eval_attack_en_small.jsonl.zip",
-            "s_eval/**/*attack_en_small*",
-            "s_eval/**/*attack_set_en_small*",
-        ),
-        hub=Hub("IS2Lab/S-Eval", "attack_set_en_small"),
-        **SEVAL,
-    ),
-    "seval_risk": DataSet(
-        "safety",
-        rows.labelled(TOXIC),
-        files=(
-            "s_eval/S-Eval_base_risk_en_small.jsonl.zip",
-            "s_eval/**/*base_risk_en_small*",
-            "s_eval/**/*base_risk_set_en_small*",
-        ),
-        hub=Hub("IS2Lab/S-Eval", "base_risk_set_en_small"),
-        **SEVAL,
-    ),
-    "orfuzzset": DataSet(
-        "safety",
-        rows.labelled(BENIGN),
+PUBLIC_SETS = {
+    "seval_attack": _seval("seval_attack", "attack"),
+    "seval_risk": _seval("seval_risk", "base_risk"),
+    "orfuzzset": _prompts(
+        "orfuzzset",
         # Not *.csv: another file of its home has AdvBench's toxic prompts in templates.
-        files=("orfuzz/ORFuzz.csv",),
+        "orfuzz/ORFuzz.csv",
         licence="none stated (500 of its rows are MIT, with the LLM-VA repository)",
         home="https://github.com/HotBento/ORFuzz, ORFuzz_dataset/ORFuzz.csv",
     ),
-    "nq": DataSet(
-        "safety",
-        rows.labelled(BENIGN),
-        files=("nq_open/NQ-open.dev.jsonl", "nq_open/*dev*.jsonl", "nq/*"),
+    "nq": _prompts(
+        "nq",
+        *("nq_open/NQ-open.dev.jsonl", "nq_open/*dev*.jsonl", "nq/*"),
         licence="CC BY-SA 3.0",
-        home="https://huggingface.co/datasets/google-research-datasets/nq_open",
         hub=Hub("google-research-datasets/nq_open", "nq_open", "validation"),
     ),
-    "advbench": DataSet(
-        "transfer",
-        rows.labelled(TOXIC),
-        files=("advbench/harmful_behaviors.csv", "advbench/train*.parquet"),
+    "advbench": _prompts(
+        "advbench",
+        *("advbench/harmful_behaviors.csv", "advbench/train*.parquet"),
         licence="MIT",
         home="https://github.com/llm-attacks/llm-attacks, data/advbench/harmful_behaviors.csv",
         hub=Hub("walledai/AdvBench", gated=True),
     ),
-    "orbench_toxic": DataSet(
-        "transfer",
-        rows.labelled(TOXIC),
-        files=("or_bench/or-bench-toxic.csv", "or_bench/or-bench-toxic*"),
-        hub=Hub("bench-llm/or-bench", "or-bench-toxic", revision=OR_REVISION),
-        **OR_BENCH,
-    ),
-    "orbench": DataSet(
-        "transfer",
-        rows.labelled(BENIGN),
-        files=("or_bench/or-bench-hard-1k.csv", "or_bench/or-bench-hard-1k*"),
-        hub=Hub("bench-llm/or-bench", "or-bench-hard-1k", revision=OR_REVISION),
-        **OR_BENCH,
-    ),
-    "xstest_toxic": DataSet("transfer", rows.xstest(TOXIC), **XSTEST),
-    "xstest": DataSet("transfer", rows.xstest(BENIGN), **XSTEST),
-    "cola": _glue("cola", "none stated", rows.cola, columns=("source", "label", "mark", "sentence")),
-    "mnli": _glue("mnli", "OANC, CC BY 3.0, CC BY-SA 3.0, by genre", rows.mnli, "validation_matched"),
-    "rte": _glue("rte", "none stated", rows.rte),
-    "mrpc": _glue("mrpc", "MSR-SSLA, non-commercial", rows.mrpc),
-    "sst": _glue("sst2", "none stated", rows.sst),
-    "gsm": DataSet(
-        "utility",
+    "orbench_toxic": _or_bench("orbench_toxic", "or-bench-toxic"),
+    "orbench": _or_bench("orbench", "or-bench-hard-1k"),
+    "xstest_toxic": _xstest("xstest_toxic"),
+    "xstest": _xstest("xstest"),
+    "cola": _glue("cola", licence="none stated", columns=("source", "label", "mark", "sentence")),
+    "mnli": _glue("mnli", "validation_matched", licence="OANC, CC BY 3.0, CC BY-SA 3.0, by genre"),
+    "rte": _glue("rte", licence="none stated"),
+    "mrpc": _glue("mrpc", licence="MSR-SSLA, non-commercial"),
+    "sst": _glue("sst2", licence="none stated"),
+    "gsm": _task(
         rows.gsm,
+        Hub("openai/gsm8k", "main", "test"),
         files=("gsm8k/test.jsonl", "gsm8k/main/test*"),
         neutral_files=("gsm8k/train.jsonl", "gsm8k/train*.jsonl", "gsm8k/main/train*"),
         licence="MIT",
-        home="https://huggingface.co/datasets/openai/gsm8k",
-        hub=Hub("openai/gsm8k", "main", "test"),
-        neutral=Hub("openai/gsm8k", "main", "train"),
     ),
 }

@@ -1,4 +1,4 @@
-"""Raw rows of a public set: from a local folder where its files are, else from the hub at a pinned revision."""
+"""Raw rows of a public set: released with their splits, from a local folder, or from the hub at a pinned revision."""
 
 import os
 from dataclasses import dataclass
@@ -7,10 +7,12 @@ from pathlib import Path
 from llmva.core.errors import InputError
 from llmva.core.progress import library_bars
 from llmva.core.provenance import digest, file_digest
-from llmva.prompts.public.catalogue import GATED, DataSet, Hub
-from llmva.prompts.public.files import read_rows
+from llmva.prompts.files import read_rows
+from llmva.prompts.public.catalogue import GATED_FIX, HUB_PAGES, DataSet, Hub
 
-VARIABLE = "LLMVA_DATA"
+FOLDER_VARIABLE = "LLMVA_DATA"
+# As LLM-VA's released files are named, and as we say it.
+RELEASED_SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,11 @@ class Fetched:
 
 def local_folder() -> Path | None:
     """Return the folder that `LLMVA_DATA` names, if it is set."""
-    value = os.environ.get(VARIABLE)
-    if not value:
-        return None
-    if not Path(value).is_dir():
-        raise InputError(f"{VARIABLE}: {value}: no such folder; name the folder that holds the data sets' folders")
-    return Path(value)
+    value = os.environ.get(FOLDER_VARIABLE)
+    if value and not Path(value).is_dir():
+        fix = "name the folder that holds the data sets' folders"
+        raise InputError(f"{FOLDER_VARIABLE}: {value}: no such folder; {fix}")
+    return Path(value) if value else None
 
 
 def fetch(name: str, data_set: DataSet, folder: Path | None, *, hub: Hub | None, files: tuple[str, ...]) -> Fetched:
@@ -49,37 +50,57 @@ def fetch(name: str, data_set: DataSet, folder: Path | None, *, hub: Hub | None,
         When neither has the set; says where to get it, and for a gated set which step to take.
     """
     for pattern in files if folder else ():
-        found = sorted(path for path in folder.glob(pattern) if path.is_file())
-        if found:
-            return Fetched(read_rows(found[0], data_set.columns), str(found[0]), file_digest(found[0]))
+        if paths := sorted(path for path in folder.glob(pattern) if path.is_file()):
+            return Fetched(read_rows(paths[0], data_set.columns), str(paths[0]), file_digest(paths[0]))
+    wanted = f"${FOLDER_VARIABLE}/{files[0]}"
     if hub is None:
-        raise InputError(f"{name}: not on the hub; get it from {data_set.home} and put it at {_place(files)}")
-    return _from_hub(name, hub, files, single=data_set.neutral is None)
+        raise InputError(f"{name}: not on the hub; get it from {data_set.home} and put it at {wanted}")
+    return _from_hub(name, hub, wanted, single=data_set.neutral is None)
 
 
-def _from_hub(name: str, hub: Hub, files: tuple[str, ...], *, single: bool) -> Fetched:
+def read_released(folder: Path, name: str) -> Fetched | None:
+    """Return a set's rows with their `split`, or None where LLM-VA's released split files have none of it.
+
+    CSV files have one column `input`; JSON files hold `{"query": ...}`. Both have the same texts.
+
+    Raises
+    ------
+    InputError
+        When only some of the three files are there.
+    """
+    candidates = {part: [folder / f"{name}_{part}.{suffix}" for suffix in ("csv", "json")] for part in RELEASED_SPLITS}
+    files = {part: next(filter(Path.is_file, paths), None) for part, paths in candidates.items()}
+    if not any(files.values()):
+        return None
+    for part, path in files.items():
+        if path is None:
+            raise InputError(f"{folder}: no {name}_{part}.csv beside the set's other files; fetch it too")
+    rows = [{**row, "split": RELEASED_SPLITS[part]} for part, path in files.items() for row in read_rows(path)]
+    return Fetched(rows, f"{folder}/{name}_*", digest([file_digest(path) for path in files.values()]))
+
+
+def _from_hub(name: str, hub: Hub, wanted: str, *, single: bool) -> Fetched:
     import datasets  # slow to import
     from huggingface_hub import HfApi
 
-    where = "/".join(filter(None, (hub.id, hub.config, hub.split)))
+    split = hub.split
     try:
         # Without a revision of ours, the newest is taken, but by its commit, so that the manifest can name it.
         revision = hub.revision or HfApi().dataset_info(hub.id).sha
         with library_bars():
-            found = datasets.load_dataset(hub.id, hub.config, revision=revision)
+            splits = datasets.load_dataset(hub.id, hub.config, revision=revision)
         # Of prompts in a single split, copies disagree on what to call it; tasks need two.
-        split = next(iter(found)) if len(found) == 1 and single else hub.split
-        where = "/".join(filter(None, (hub.id, hub.config, split)))
-        if split not in found:
-            raise ValueError(f"no split {split}, only {', '.join(found)}")
-        found = found[split].to_list()
+        split = next(iter(splits)) if len(splits) == 1 and single else split
+        if split not in splits:
+            raise ValueError(f"no split {split}, only {', '.join(splits)}")
+        rows = splits[split].to_list()
     except Exception as error:
         # The libraries' own errors, for no network, no such set and a closed gate, are of many kinds.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        fix = GATED.format(id=hub.id, file=_place(files)) if hub.gated else f"or put it at {_place(files)}"
-        raise InputError(f"{name}: {where}: cannot be fetched ({reason}); {fix}") from None
-    return Fetched(found, f"{where}@{revision}", digest(found))
+        fix = GATED_FIX.format(page=HUB_PAGES + hub.id, file=wanted) if hub.gated else f"or put it at {wanted}"
+        raise InputError(f"{name}: {_address(hub, split)}: cannot be fetched ({reason}); {fix}") from None
+    return Fetched(rows, f"{_address(hub, split)}@{revision}", digest(rows))
 
 
-def _place(files: tuple[str, ...]) -> str:
-    return f"${VARIABLE}/{files[0]}"
+def _address(hub: Hub, split: str) -> str:
+    return "/".join(filter(None, (hub.id, hub.config, split)))

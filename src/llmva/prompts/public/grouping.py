@@ -8,12 +8,12 @@ import re
 from collections.abc import Sequence
 
 # Characters that an attack must share with a base prompt. Templates are shared by many attacks and are no base.
-PASSAGE = 60
+PASSAGE_LENGTH = 60
 # Shorter base prompts must occur whole; below this many characters they are words that any text may hold.
-SHORTEST = 20
+MIN_BASE_LENGTH = 20
 
 
-def find_bases(prompts: Sequence[str], bases: Sequence[str], passage: int = PASSAGE) -> list[str]:
+def find_bases(prompts: Sequence[str], bases: Sequence[str], passage: int = PASSAGE_LENGTH) -> list[str]:
     """Return, for each prompt, the base prompt that it holds whole or in a passage of it, or itself.
 
     Case and white space do not count. Encrypted or paraphrased attacks are not recognised. Of several base
@@ -23,7 +23,7 @@ def find_bases(prompts: Sequence[str], bases: Sequence[str], passage: int = PASS
     for base in bases:
         text = _plain(base)
         length = min(len(text), passage)
-        if length >= SHORTEST:
+        if length >= MIN_BASE_LENGTH:
             known = passages.setdefault(length, {})
             for start in range(len(text) - length + 1):
                 known.setdefault(text[start : start + length], base)

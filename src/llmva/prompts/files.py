@@ -1,0 +1,118 @@
+"""Data files as they are: CSV, TSV, JSON, JSONL or Parquet, also in a zip; no text becomes a number or missing."""
+
+import contextlib
+import csv
+import gzip
+import io
+import json
+import warnings
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pandas
+
+from llmva.core.errors import InputError
+
+FILE_FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
+
+
+def read_rows(path: Path, columns: Sequence[str] | None = None) -> list[dict]:
+    """Return a file's rows, one dict each.
+
+    Parameters
+    ----------
+    path : Path
+        A file in one of `FILE_FORMATS`, also zipped or gzipped; of a zip the one file that is no system file is read.
+    columns : sequence of str, optional
+        Names for a TSV table, which then has no header.
+
+    Raises
+    ------
+    InputError
+        When the file cannot be read; names it and the fix.
+    """
+    with reading(path, "cannot be read", "fetch the file again"):
+        rows = _parse(*_unpack(path), columns)
+    if not rows:
+        raise InputError(f"{path}: no rows in it; fetch the file again")
+    return rows
+
+
+@contextlib.contextmanager
+def reading(path: Path, problem: str, fix: str) -> Iterator[None]:
+    """Turn whatever goes wrong in reading a file into an `InputError`: the file, the problem, the fix."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 at byte {error.start}; save it again as UTF-8") from None
+    except (OSError, ValueError, zipfile.BadZipFile, pandas.errors.ParserWarning) as error:
+        raise InputError(f"{path}: {problem} ({str(error).splitlines()[0]}); {fix}") from None
+
+
+def decode(content: bytes) -> str:
+    """Return UTF-8 as text, without the byte-order mark that spreadsheets begin it with."""
+    return content.decode("utf-8-sig")
+
+
+def parse_csv(text: str, **options) -> pandas.DataFrame:
+    """Return a table of texts: "None" or "NA" can be a prompt. The options are those of `pandas.read_csv`."""
+    with warnings.catch_warnings():
+        # An unquoted comma would otherwise cut a prompt in two without a word.
+        warnings.simplefilter("error", pandas.errors.ParserWarning)
+        return pandas.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, index_col=False, **options)
+
+
+def parse_json_lines(text: str) -> list[dict]:
+    """Return one object a line. pandas' reader would make missing values of absent keys, and numbers of labels."""
+    # Not splitlines: a JSON string may hold other line separators of Unicode.
+    lines = enumerate(io.StringIO(text, newline=None), start=1)
+    return [_parse_object(line, number) for number, line in lines if line.strip()]
+
+
+def require_columns(table: pandas.DataFrame, columns: Sequence[str], path: Path) -> None:
+    """Raise an `InputError` unless a table has all of these columns."""
+    for column in columns:
+        if column not in table:
+            raise InputError(f"{path}: no column {column!r}; add it (columns found: {', '.join(map(str, table))})")
+
+
+def _unpack(path: Path) -> tuple[str, bytes]:
+    if path.suffix == ".gz":
+        return path.stem, gzip.decompress(path.read_bytes())
+    if path.suffix != ".zip":
+        return path.name, path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        # Archives made on a Mac hold a twin of each file in a folder of its own, at which pandas gives up.
+        names = [name for name in archive.namelist() if not name.startswith("__MACOSX/")]
+        names = [name for name in names if name.endswith(FILE_FORMATS)]
+        if len(names) != 1:
+            raise ValueError(f"{len(names)} data files in it, not one")
+        return names[0], archive.read(names[0])
+
+
+def _parse(name: str, content: bytes, columns: Sequence[str] | None) -> list[dict]:
+    match Path(name).suffix:
+        case ".parquet":
+            return pandas.read_parquet(io.BytesIO(content)).to_dict("records")
+        case ".json":
+            return json.loads(decode(content))
+        case ".jsonl":
+            return parse_json_lines(decode(content))
+        case ".csv" | ".tsv" as suffix:
+            # A table's sentences hold single quotation marks, which are no quoting.
+            options = {"sep": "\t", "names": columns, "quoting": csv.QUOTE_NONE} if suffix == ".tsv" else {}
+            return parse_csv(decode(content), **options).to_dict("records") if content.strip() else []
+        case suffix:
+            known = ", ".join(FILE_FORMATS)
+            raise ValueError(f"unknown format {suffix or 'without a suffix'}; known are {known}")
+
+
+def _parse_object(line: str, number: int) -> dict:
+    try:
+        row = json.loads(line.rstrip("\n"))
+    except ValueError as error:
+        raise ValueError(f"line {number}: {error}") from None
+    if not isinstance(row, dict):
+        raise ValueError(f"line {number}: not a JSON object")
+    return row
