@@ -13,24 +13,27 @@ from llmva.paper.tables.layout import Block, Table
 
 @dataclass(frozen=True)
 class Control:
-    """A table of a control: its results' metrics are `<measure>.<case>`.
+    """A table of a control: its results' metrics are the measures, and key columns name the case.
 
     Attributes
     ----------
     title, caption, note : str
         In print.
     case : str
-        The print name of what stands behind the dot.
+        The print name of the case.
+    case_keys : tuple of str
+        The key columns that name it together.
     keys : dict of str to str
         Further columns that tell rows apart, and their print names.
     measures : dict of str to Column
-        What stands before the dot.
+        The metrics, and how they are printed.
     """
 
     title: str
     caption: str
     note: str
     case: str
+    case_keys: tuple[str, ...]
     keys: dict[str, str]
     measures: dict[str, Column]
 
@@ -43,6 +46,7 @@ CONTROLS = {
         note="Evasions: a judge that also takes hedged and evasive answers for refusals. Kappa is undefined (–) where "
         "both judges give one and the same verdict throughout.",
         case="Judges",
+        case_keys=("first", "second"),
         keys={"method": "Method", "dataset": "Prompts"},
         measures={"kappa": Column("Kappa", as_score), "agreement": Column("Agreement", as_score)},
     ),
@@ -52,6 +56,7 @@ CONTROLS = {
         "matrix's own standard deviation.",
         note="A good metric falls with the noise. F1 does not, since a guard finds gibberish harmless and no refusal.",
         case="Noise",
+        case_keys=("noise",),
         keys={},
         measures={
             "f1": Column("F1", as_score),
@@ -65,6 +70,7 @@ CONTROLS = {
         "other two sets, and its cosine with the v_b of all sets, means over sublayers.",
         note="Guessing would be right half of the time.",
         case="Learnt from",
+        case_keys=("benign_set", "toxic_set"),
         keys={},
         measures={
             "seen_accuracy": Column("These sets", as_score),
@@ -99,13 +105,12 @@ def build_control(rows: pandas.DataFrame, item: str) -> pandas.DataFrame:
         When a measure is missing altogether.
     """
     control = CONTROLS[item]
-    parts = rows["metric"].str.split(".", n=1, expand=True)
-    long = rows.assign(measure=parts[0], case=parts[1])
+    long = rows.assign(case=rows[list(control.case_keys)].astype(str).agg(" and ".join, axis=1))
     for measure in control.measures:
-        if measure not in set(long["measure"]):
+        if measure not in set(long["metric"]):
             raise InputError(f"results of {item}: no {measure}; run `make {item}` again")
     index = [*control.keys, "case"]
-    wide = long.pivot(index=["model", *index, "n"], columns="measure", values="value")[list(control.measures)]
+    wide = long.pivot(index=["model", *index, "n"], columns="metric", values="value")[list(control.measures)]
     wide = wide.reset_index("n").reset_index()
     by_model = _averaged(wide.assign(model=wide["model"].map(name_models(wide["model"].unique()))), ["model", *index])
     plain = by_model[["model", *index, "n", *control.measures]]

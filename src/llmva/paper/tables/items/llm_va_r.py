@@ -46,7 +46,7 @@ def build_ridge(results: dict[str, pandas.DataFrame]) -> dict[str, pandas.DataFr
     InputError
         When a method has no result for one of the studies.
     """
-    rows = results["ridge"]
+    rows = _final_numbers(results["ridge"])
     wide = {metric: _wide(rows, metric) for metric in METRICS}
     methods = order_methods(rows["method"])
     studies = next(iter(wide.values())).index
@@ -68,6 +68,10 @@ def build_ridge(results: dict[str, pandas.DataFrame]) -> dict[str, pandas.DataFr
     frames = {"": pandas.DataFrame(table)[list(COLUMNS)], "studies": _studies(wide)}
     stop = _stop_rule(rows, methods)
     return frames if stop.empty else {**frames, "stop": stop}
+
+
+def _final_numbers(rows: pandas.DataFrame) -> pandas.DataFrame:
+    return rows[rows["iteration"].isna()] if "iteration" in rows else rows
 
 
 def _stop_rule(rows: pandas.DataFrame, methods: list[str]) -> pandas.DataFrame:
