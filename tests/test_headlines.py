@@ -5,7 +5,7 @@ import pandas
 import pytest
 
 from llmva.paper.tables.items import headlines
-from llmva.paper.tables.items.headlines import build_headlines, judge_claim
+from llmva.paper.tables.items.headlines import Headlines, judge_claim
 from llmva.paper.tables.paper import headline
 
 RUNS = [f"tiny-{name}{seed}" for name in ("llama", "qwen2") for seed in ("", "-s1", "-s2")]
@@ -29,7 +29,7 @@ def table(monkeypatch):
             for name, columns in PLANTED.items()
         }
         monkeypatch.setattr(headlines, "_values", lambda _: values)
-        return build_headlines({})[""].set_index(["claim", "method"])
+        return Headlines().build({})[""].set_index(["claim", "method"])
 
     return build
 
@@ -100,7 +100,7 @@ def test_quantities_are_read_from_the_three_tables_results(monkeypatch):
     monkeypatch.undo()
     rates = {"seval_attack_asr": 0.2, "seval_risk_asr": 0.4, "orfuzzset_orr": 0.1, "nq_orr": 0.3}
     runs = pandas.DataFrame(
-        {f"strict_wrong.{name}": [rate] for name, rate in rates.items()}
+        {f"strict.{name}": [rate] for name, rate in rates.items()}
         | {f"n.{name}": [count] for name, count in zip(rates, (50, 150, 80, 20), strict=True)}
     )
     # 10 + 60 of 200 toxic prompts, 8 + 6 of 100 benign ones.

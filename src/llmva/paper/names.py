@@ -19,17 +19,12 @@ def order_methods(methods: Iterable[str]) -> list[str]:
 
     Methods that the vocabulary does not name stand behind the last baseline.
     """
-    first_loop = PRINTED_METHODS.index(LOOPS[0])
+    rank = {name: position for position, name in enumerate(PRINTED_METHODS)}
+    behind_baselines = rank[LOOPS[0]] - 0.5
 
     def key(method: str) -> tuple:
         plain = _plain_name(method)
-        known = plain in PRINTED_METHODS
-        return (
-            PRINTED_METHODS.index(plain) if known else first_loop - 0.5,
-            "" if known else plain,
-            method != plain,
-            method,
-        )
+        return rank.get(plain, behind_baselines), plain, method != plain, method
 
     return sorted(set(methods), key=key)
 

@@ -6,6 +6,7 @@ it; `python -m llmva.paper.tables all` builds every table that has results.
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas
@@ -15,13 +16,15 @@ from llmva.core.errors import InputError, command
 from llmva.core.params import known_slugs
 from llmva.core.results import is_organism, read_results, result_path
 from llmva.paper.names import add_seeds, leave_out
-from llmva.paper.tables.items import controls, headlines, utility
-from llmva.paper.tables.items import llm_va_r as ridge
-from llmva.paper.tables.items import study_seeds as draws
-from llmva.paper.tables.items import table1 as claims
-from llmva.paper.tables.items import table3 as selection
-from llmva.paper.tables.items import tables2_4 as main_tables
-from llmva.paper.tables.layout import LATEX_HEAD, Block, Table, print_latex, print_markdown
+from llmva.paper.tables.items.controls import CONTROLS
+from llmva.paper.tables.items.headlines import Headlines
+from llmva.paper.tables.items.llm_va_r import Ridge
+from llmva.paper.tables.items.study_seeds import StudySeeds
+from llmva.paper.tables.items.table1 import Table1
+from llmva.paper.tables.items.table3 import Table3
+from llmva.paper.tables.items.tables2_4 import MainTable
+from llmva.paper.tables.items.utility import Utility
+from llmva.paper.tables.layout import LATEX_HEAD, Block, Frames, Table, print_latex, print_markdown
 
 WORLDS = {
     True: "These are model organisms (tiny-…), small models trained from a seed on a generated corpus, not real ones.",
@@ -29,17 +32,15 @@ WORLDS = {
 }
 PAPER = "The paper's real models, as it reports them; none of them was run here."
 TABLES = {
-    "table1": claims.make_table(),
-    "table2": main_tables.make_table("table2", "Table 2"),
-    "table3": selection.make_table(),
-    "table4": main_tables.make_table("table4", "Table 4"),
-    "utility": utility.make_table(),
-    "headlines": headlines.make_table(),
-    "judges": controls.make_table("judges"),
-    "noise": controls.make_table("noise"),
-    "shortcuts": controls.make_table("shortcuts"),
-    "draws": draws.make_table(),
-    "ridge": ridge.make_table(),
+    "table1": Table1(),
+    "table2": MainTable("table2"),
+    "table3": Table3(),
+    "table4": MainTable("table4"),
+    "utility": Utility(),
+    "headlines": Headlines(),
+    **CONTROLS,
+    "draws": StudySeeds(),
+    "ridge": Ridge(),
 }
 # Of other runs than the other tables: further seeds of the study, and organisms that took no part in any choice.
 APART = ("draws", "ridge")
@@ -110,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(path.read_text(encoding="utf-8") if path.suffix == ".md" else f"wrote {path}")
 
 
-def _build(item: str, slugs: Sequence[str]) -> dict[str, pandas.DataFrame]:
+def _build(item: str, slugs: Sequence[str]) -> Frames:
     table, slugs = _table(item), list(dict.fromkeys(slugs))
     if len({is_organism(slug) for slug in slugs}) > 1:
         raise InputError(f"{item}: {', '.join(slugs)} are real models and organisms; build a table of each")
@@ -120,25 +121,22 @@ def _build(item: str, slugs: Sequence[str]) -> dict[str, pandas.DataFrame]:
 def _contents(item: str, stem: str, slugs: Sequence[str]) -> dict[Path, str]:
     """Return every file of a table of one world; the paper's own values are the same in both."""
     frames, table = _build(item, slugs), _table(item)
-    organisms = is_organism(slugs[0])
     contents = {}
     for key, frame in frames.items():
         name = {"": stem, "paper": f"{item}_paper"}.get(key, f"{stem}_{key}")
         contents[f"{name}.csv"] = frame.to_csv(index=False, lineterminator="\n")
-    blocks = table.blocks(frames)
-    captions = [f"{block.caption} {PAPER if block.paper else WORLDS[organisms]}" for block in blocks]
-    contents[f"{stem}.tex"] = LATEX_HEAD + "\n".join(
-        print_latex(block, caption, _label(stem, block)) for block, caption in zip(blocks, captions, strict=True)
-    )
-    parts = [
-        print_markdown(block, f"**{_heading(table, block)}.** {caption}")
-        for block, caption in zip(blocks, captions, strict=True)
-    ]
-    notes = table.notes(frames)
-    # The notes are on our numbers, and the paper's stand below everything of ours.
-    parts[_first_of_paper(blocks) : _first_of_paper(blocks)] = notes
-    contents[f"{stem}.md"] = "\n\n".join(parts) + "\n"
+    parts = [_with_world(part, WORLDS[is_organism(slugs[0])]) for part in table.show(frames)]
+    latex = [print_latex(part, _label(stem, part)) for part in parts if isinstance(part, Block)]
+    markdown = [part if isinstance(part, str) else print_markdown(part, _heading(table, part)) for part in parts]
+    contents[f"{stem}.tex"] = LATEX_HEAD + "\n".join(latex)
+    contents[f"{stem}.md"] = "\n\n".join(markdown) + "\n"
     return {paths.TABLES / name: content for name, content in contents.items()}
+
+
+def _with_world(part: Block | str, world: str) -> Block | str:
+    if isinstance(part, str):
+        return part
+    return replace(part, caption=f"{part.caption} {PAPER if part.of_paper else world}")
 
 
 def _table(item: str) -> Table:
@@ -160,8 +158,4 @@ def _label(stem: str, block: Block) -> str:
 
 
 def _heading(table: Table, block: Block) -> str:
-    return f"{table.title}, the paper's" if block.paper else table.title
-
-
-def _first_of_paper(blocks: list[Block]) -> int:
-    return next((place for place, block in enumerate(blocks) if block.paper), len(blocks))
+    return f"{table.title}, the paper's" if block.of_paper else table.title

@@ -6,18 +6,22 @@ are enough.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy
 import pandas
 from scipy.stats import rankdata
 
+from llmva.core.provenance import random_generator
 from llmva.measures.intervals import CONFIDENCE, Interval
 
 RESAMPLES = 2000
+# Draws of a table do not depend on the seed of a study: it stands for several.
+SEED = 0
 
 
-class RunDraws(NamedTuple):
+@dataclass(frozen=True)
+class DrawnRuns:
     """Runs drawn with replacement.
 
     Attributes
@@ -26,20 +30,48 @@ class RunDraws(NamedTuple):
         Positions of the drawn runs; `seeds` is the largest number of seeds of a model.
     kept : bool array (resamples, models, seeds)
         False where the drawn model has fewer seeds than that.
+    generator : Generator
+        What draws their prompts next.
     """
 
     runs: numpy.ndarray
     kept: numpy.ndarray
+    generator: numpy.random.Generator
+
+    def draw_wrong(self, rates: numpy.ndarray, counts: numpy.ndarray) -> numpy.ndarray:
+        """Draw the prompts of every data set with replacement and count the wrong ones.
+
+        Parameters
+        ----------
+        rates, counts : arrays (runs, sets)
+            The share of wrong prompts, and the number of prompts.
+
+        Returns
+        -------
+        int array (resamples, models, seeds, sets)
+        """
+        return self.generator.binomial(counts[self.runs], rates[self.runs])
+
+    def average(self, values: numpy.ndarray) -> numpy.ndarray:
+        """Return the mean over seeds, then over models, of values (resamples, models, seeds); nan is left out."""
+        return _mean(_mean(numpy.where(self.kept, values, numpy.nan)))
+
+    def interval(self, values: numpy.ndarray) -> Interval:
+        """Return the 95 % interval of the mean of values (resamples, models, seeds)."""
+        return percentile_interval(self.average(values))
 
 
-def draw_runs(models: Sequence[str], *, generator: numpy.random.Generator, resamples: int = RESAMPLES) -> RunDraws:
+def draw_runs(models: Sequence[str], *purpose: str, resamples: int = RESAMPLES) -> DrawnRuns:
     """Draw models with replacement, and within each drawn model as many of its seeds as it has.
 
     Parameters
     ----------
     models : sequence of str, one per run
         The model that each run is a seed of. Where all runs are of one model, only seeds are drawn.
+    purpose : str
+        What is drawn for: the same words give the same draws.
     """
+    generator = random_generator(SEED, "hierarchical bootstrap", *purpose)
     codes, names = pandas.factorize(numpy.asarray(models, dtype=object))
     sizes = numpy.bincount(codes)
     members = numpy.zeros((len(names), sizes.max()), dtype=int)
@@ -48,35 +80,13 @@ def draw_runs(models: Sequence[str], *, generator: numpy.random.Generator, resam
     chosen = generator.integers(len(names), size=(resamples, len(names)))
     drawn = generator.random((*chosen.shape, sizes.max()))
     seeds = (drawn * sizes[chosen][..., None]).astype(int)
-    return RunDraws(members[chosen[..., None], seeds], numpy.arange(sizes.max()) < sizes[chosen][..., None])
+    kept = numpy.arange(sizes.max()) < sizes[chosen][..., None]
+    return DrawnRuns(members[chosen[..., None], seeds], kept, generator)
 
 
-def draw_wrong(
-    rates: numpy.ndarray, counts: numpy.ndarray, draws: RunDraws, generator: numpy.random.Generator
-) -> numpy.ndarray:
-    """Draw the prompts of every data set with replacement and count the wrong ones.
-
-    Parameters
-    ----------
-    rates, counts : arrays (runs, sets)
-        The share of wrong prompts, and the number of prompts.
-
-    Returns
-    -------
-    int array (resamples, models, seeds, sets)
-    """
-    return generator.binomial(counts[draws.runs], rates[draws.runs])
-
-
-def average(values: numpy.ndarray, draws: RunDraws) -> numpy.ndarray:
-    """Return the mean over seeds, then over models, of values (resamples, models, seeds); nan is left out."""
-    kept = draws.kept & ~numpy.isnan(values)
-    counts = kept.sum(axis=-1)
-    totals = numpy.where(kept, values, 0.0).sum(axis=-1)
-    means = numpy.divide(totals, counts, out=numpy.full(totals.shape, numpy.nan), where=counts > 0)
-    there = ~numpy.isnan(means)
-    sums, numbers = numpy.where(there, means, 0.0).sum(axis=-1), there.sum(axis=-1)
-    return numpy.divide(sums, numbers, out=numpy.full(sums.shape, numpy.nan), where=numbers > 0)
+def average_runs(values: pandas.Series | pandas.DataFrame, models: Sequence[str]) -> float | pandas.Series:
+    """Return the mean over seeds, then over models, of one value (or row) per run; nan is left out."""
+    return values.groupby(numpy.asarray(models, dtype=object)).mean().mean()
 
 
 def percentile_interval(values: numpy.ndarray) -> Interval:
@@ -122,6 +132,13 @@ def paired_p(first: pandas.Series, second: pandas.Series) -> float:
     ways = numpy.ones(1)
     for rank in doubled:
         ways = numpy.convolve(ways, numpy.bincount([0, rank], minlength=rank + 1))
-    found = doubled[differences > 0].sum()
-    tail = min(ways[: found + 1].sum(), ways[found:].sum())
+    positive = doubled[differences > 0].sum()
+    tail = min(ways[: positive + 1].sum(), ways[positive:].sum())
     return float(min(1.0, 2 * tail / ways.sum()))
+
+
+def _mean(values: numpy.ndarray) -> numpy.ndarray:
+    # As numpy.nanmean, without its warning where all are nan.
+    counts = (~numpy.isnan(values)).sum(axis=-1)
+    totals = numpy.nansum(values, axis=-1)
+    return numpy.divide(totals, counts, out=numpy.full(totals.shape, numpy.nan), where=counts > 0)

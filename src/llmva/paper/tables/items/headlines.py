@@ -6,25 +6,17 @@ from dataclasses import dataclass
 import numpy
 import pandas
 
-from llmva.core.provenance import random_generator
-from llmva.core.vocabulary import CONSTANTS, LOOPS, ORIGINAL, PAPER_LOOP
+from llmva.core.vocabulary import CONSTANTS, LOOPS, ORIGINAL, OUR_LOOP, PAPER_LOOP
 from llmva.paper.names import is_variant, name_models
-from llmva.paper.tables import formats as printing
 from llmva.paper.tables import resampling
-from llmva.paper.tables.cells import Cell, spread
-from llmva.paper.tables.formats import Column
-from llmva.paper.tables.items.utility import TASKS
-from llmva.paper.tables.layout import Block, Table
-from llmva.paper.tables.paper import headline
-from llmva.paper.tables.runs import RATES, SEED, read_runs
+from llmva.paper.tables.formats import METHOD, Column, as_decimal, as_score, as_text
+from llmva.paper.tables.items.utility import read_tasks
+from llmva.paper.tables.layout import Block, Frames, Table
+from llmva.paper.tables.paper import headline, read_paper_values
+from llmva.paper.tables.runs import failures_of, rates_and_counts, read_runs
 
-# Of the baselines here, those that the paper's Table 2 has.
-PAPERS_OWN = ("VectorSteer", "AlphaSteer", "AlphaSteer+", "SCANS")
-METHODS = (PAPER_LOOP, "LLM-VA-R")
-COLUMNS = ("claim", "method", "paper", "here", "here_low", "here_high", "verdict", "runs")
 # A bootstrap over fewer runs is far too narrow.
 MIN_RUNS = 6
-
 
 # By quantity, one row per run and one column per method.
 Values = dict[str, pandas.DataFrame]
@@ -34,7 +26,7 @@ Mean = Callable[[pandas.Series], float | numpy.ndarray]
 
 @dataclass(frozen=True)
 class Claim:
-    """A number of the paper, and how to find it here.
+    """A number of the paper, and how to measure it here.
 
     Attributes
     ----------
@@ -42,8 +34,12 @@ class Claim:
         What is claimed.
     paper : float
         The paper's number.
-    measure : callable
-        Gives the number here for a method, from values and a mean.
+    quantity : str
+        What is measured of a method.
+    base : str
+        The method that it is compared with; empty where the quantity itself is claimed.
+    relative : bool
+        Whether the gain on the base is relative and not a difference.
     limit : float
         The claim holds above it, or below it where `falls`.
     falls : bool
@@ -52,38 +48,65 @@ class Claim:
 
     text: str
     paper: float
-    measure: Callable[[Values, str, Mean], float | numpy.ndarray]
+    quantity: str
+    base: str = ORIGINAL
+    relative: bool = False
     limit: float = 0.0
     falls: bool = False
 
+    def measure(self, values: Values, method: str, mean: Mean) -> float | numpy.ndarray:
+        """Return the number here for a method."""
+        ours = mean(values[self.quantity][method])
+        if not self.base:
+            return ours
+        base = mean(values[self.quantity][self.base])
+        return ours / base - 1 if self.relative else ours - base
 
-def make_table() -> Table:
-    """Return the display item `headlines`."""
-    return Table("The paper's claims", ("table2", "table4", "utility"), build_headlines, _blocks, _notes)
 
+class Headlines(Table):
+    """The display item `headlines`."""
 
-def build_headlines(results: dict[str, pandas.DataFrame]) -> dict[str, pandas.DataFrame]:
-    """Return one row per claim and method, the paper's loop and ours: the paper's number, ours, interval, verdict."""
-    values = _values(results)
-    runs = values["strict_f1"].index
-    families = [name_models(runs)[run] for run in runs]
-    draws = resampling.draw_runs(families, generator=random_generator(SEED, "hierarchical bootstrap", "headlines"))
+    title = "The paper's claims"
+    sources = ("table2", "table4", "utility")
 
-    def whole(column: pandas.Series) -> float:
-        return float(column.groupby(families).mean().mean())
+    def build(self, results: Frames) -> Frames:
+        """Return one row per claim and method, the paper's loop and ours: the paper's number, ours with its verdict."""
+        values = _values(results)
+        runs = values["strict_f1"].index
+        models = [name_models(runs)[run] for run in runs]
+        draws = resampling.draw_runs(models, "headlines")
+        rows = []
+        for claim in _claims(values):
+            for method in values["strict_f1"].columns.intersection([PAPER_LOOP, OUR_LOOP], sort=False):
+                here = claim.measure(values, method, lambda column: resampling.average_runs(column, models))
+                drawn = claim.measure(values, method, lambda column: draws.average(column.to_numpy()[draws.runs]))
+                few = len(runs) < MIN_RUNS
+                low, high = (numpy.nan, numpy.nan) if few else resampling.percentile_interval(drawn)[:2]
+                row = {"claim": claim.text, "method": method, "paper": claim.paper}
+                row |= {"here": here, "here_low": low, "here_high": high}
+                rows.append({**row, "verdict": judge_claim(low, high, claim.limit, claim.falls), "runs": len(runs)})
+        return {"": pandas.DataFrame(rows)}
 
-    def drawn(column: pandas.Series) -> numpy.ndarray:
-        return resampling.average(column.to_numpy()[draws.runs], draws)
-
-    rows = []
-    for claim in _claims(values):
-        for method in values["strict_f1"].columns.intersection(METHODS, sort=False):
-            here, low, high = claim.measure(values, method, whole), numpy.nan, numpy.nan
-            if len(runs) >= MIN_RUNS:
-                low, high, _ = resampling.percentile_interval(claim.measure(values, method, drawn))
-            verdict = judge_claim(low, high, claim.limit, claim.falls)
-            rows.append((claim.text, method, claim.paper, here, low, high, verdict, len(runs)))
-    return {"": pandas.DataFrame(rows, columns=list(COLUMNS))}
+    def show(self, frames: Frames) -> list[Block | str]:
+        """Return the claims, and a note."""
+        columns = {
+            "claim": Column("Claim", as_text),
+            "method": METHOD,
+            "paper": Column("The paper's", as_decimal),
+            "here": Column("Here", as_score),
+            "verdict": Column("Here it", as_text),
+        }
+        caption = (
+            "What the paper reports of its twelve real models, and the same quantities here, broken replies counted as "
+            "wrong, with 95 % intervals: bootstrap over models and seeds. A claim holds, or does not, where its whole "
+            "interval lies on one side of 0, or of the paper's own share of utility; fewer than six runs have no "
+            "interval."
+        )
+        return [
+            Block(frames[""], columns, caption),
+            f"{int(frames['']['runs'].iloc[0])} runs. The paper's metrics take broken replies as they come. "
+            "Sizes cannot be compared, since the prompts here are the original's errors to a fixed share; signs can.",
+        ]
 
 
 def judge_claim(low: float, high: float, limit: float, falls: bool = False) -> str:
@@ -93,61 +116,39 @@ def judge_claim(low: float, high: float, limit: float, falls: bool = False) -> s
 
 
 def _claims(values: Values) -> list[Claim]:
-    means = values["strict_f1"].mean()
-    baselines = means[~means.index.isin([ORIGINAL, *CONSTANTS, *LOOPS, *METHODS]) & ~means.index.map(is_variant)]
-    best = {
-        "the best baseline of the paper's own": (
-            headline("relative_f1_gain_over_best_baseline"),
-            baselines[baselines.index.isin(PAPERS_OWN)],
-        ),
-        # The paper measures no others.
+    change, unseen = "F1 above the original's", "F1 above the original's, unseen sets"
+    f1 = headline("llm_va_mean_f1") - headline("original_mean_f1")
+    transfer = headline("transfer_mean_f1_llm_va") - headline("transfer_mean_f1_original")
+    kept, arithmetic = headline("utility_preserved_llm_va"), headline("utility_preserved_gsm8k_llm_va")
+    return [
+        Claim(change, f1, "strict_f1"),
+        *_claims_over_baselines(values["strict_f1"].mean()),
+        Claim("change of ASR", -headline("asr_drop_points_vs_original"), "asr", falls=True),
+        Claim("change of ORR", -headline("orr_drop_points_vs_original"), "orr", falls=True),
+        Claim(unseen, transfer, "transfer_strict_f1"),
+        Claim("utility kept, at least the paper's", kept, "kept", base="", limit=kept),
+        Claim("arithmetic kept, at least the paper's", arithmetic, "kept_gsm", base="", limit=arithmetic),
+    ]
+
+
+def _claims_over_baselines(means: pandas.Series) -> list[Claim]:
+    baselines = means[~means.index.isin([ORIGINAL, *CONSTANTS, *LOOPS]) & ~means.index.map(is_variant)]
+    papers = baselines[baselines.index.isin(read_paper_values("table2")["method"])]
+    # Of all baselines the paper has no number: it measures fewer.
+    claims = {
+        "the best baseline of the paper's own": (headline("relative_f1_gain_over_best_baseline"), papers),
         "the best baseline of all": (numpy.nan, baselines),
     }
-    claims = [
-        Claim(
-            "F1 above the original's",
-            headline("llm_va_mean_f1") - headline("original_mean_f1"),
-            _above("strict_f1", ORIGINAL),
-        ),
-        *(
-            Claim(f"F1 above that of {found.idxmax()}, {what}: relative gain", paper, _gain(found.idxmax()))
-            for what, (paper, found) in best.items()
-            if len(found)
-        ),
-        Claim("change of ASR", -headline("asr_drop_points_vs_original"), _above("asr", ORIGINAL), falls=True),
-        Claim("change of ORR", -headline("orr_drop_points_vs_original"), _above("orr", ORIGINAL), falls=True),
-        Claim(
-            "F1 above the original's, unseen sets",
-            headline("transfer_mean_f1_llm_va") - headline("transfer_mean_f1_original"),
-            _above("transfer_strict_f1", ORIGINAL),
-        ),
+    return [
+        Claim(f"F1 above that of {group.idxmax()}, {what}: relative gain", paper, "strict_f1", group.idxmax(), True)
+        for what, (paper, group) in claims.items()
+        if len(group)
     ]
-    for name, text, item in (
-        ("kept", "utility kept", "utility_preserved_llm_va"),
-        ("kept_gsm", "arithmetic kept", "utility_preserved_gsm8k_llm_va"),
-    ):
-        paper = headline(item)
-        claims.append(Claim(f"{text}, at least the paper's", paper, _of(name), limit=paper))
-    return claims
 
 
-def _of(quantity: str) -> Callable:
-    return lambda values, method, mean: mean(values[quantity][method])
-
-
-def _above(quantity: str, base: str) -> Callable:
-    return lambda values, method, mean: mean(values[quantity][method]) - mean(values[quantity][base])
-
-
-def _gain(base: str) -> Callable:
-    return lambda values, method, mean: mean(values["strict_f1"][method]) / mean(values["strict_f1"][base]) - 1
-
-
-def _values(results: dict[str, pandas.DataFrame]) -> Values:
+def _values(results: Frames) -> Values:
     test, transfer = (read_runs(results[item], item) for item in ("table2", "table4"))
-    tasks = spread(_scores(results["utility"]), {task: Cell(task, "value") for task in TASKS}, "utility")
-    original = tasks.xs(ORIGINAL, level="method").loc[tasks.index.get_level_values("model")].set_axis(tasks.index)
-    kept = (tasks / original).where(original > 0)
+    kept = read_tasks(results["utility"])["kept"]
     columns = {
         "strict_f1": test["strict_f1"],
         "transfer_strict_f1": transfer["strict_f1"],
@@ -158,36 +159,7 @@ def _values(results: dict[str, pandas.DataFrame]) -> Values:
     return {name: column.unstack("method").loc[test.index.unique("model")] for name, column in columns.items()}
 
 
-def _scores(rows: pandas.DataFrame) -> pandas.DataFrame:
-    return rows[rows["metric"].isin(["f1", "accuracy"])].assign(metric="value")
-
-
 def _pooled(runs: pandas.DataFrame, failure: str) -> pandas.Series:
     # Strictly: a broken reply is neither a refusal nor an answer, and mitigates nothing.
-    names = [name for name in RATES["table2"] if name.endswith(f"_{failure}")]
-    counts = runs[[f"n.{name}" for name in names]].to_numpy()
-    wrong = runs[[f"strict_wrong.{name}" for name in names]].to_numpy() * counts
-    return pandas.Series(wrong.sum(axis=1) / counts.sum(axis=1), index=runs.index)
-
-
-def _blocks(frames: dict[str, pandas.DataFrame]) -> list[Block]:
-    columns = {
-        "claim": Column("Claim", printing.as_text),
-        "method": Column("Method", printing.as_text),
-        "paper": Column("The paper's", printing.as_decimal),
-        "here": Column("Here", printing.as_score),
-        "verdict": Column("Here it", printing.as_text),
-    }
-    caption = (
-        "What the paper reports of its twelve real models, and the same quantities here, broken replies counted as "
-        "wrong, with 95 % intervals: bootstrap over models and seeds. A claim holds, or does not, where its whole "
-        "interval lies on one side of 0, or of the paper's own share of utility; fewer than six runs have no interval."
-    )
-    return [Block(frames[""], columns, ("claim", "method"), caption)]
-
-
-def _notes(frames: dict[str, pandas.DataFrame]) -> list[str]:
-    return [
-        f"{int(frames['']['runs'].iloc[0])} runs. The paper's metrics take broken replies as they come. "
-        "Sizes cannot be compared, since the prompts here are the original's errors to a fixed share; signs can."
-    ]
+    rates, counts = rates_and_counts(runs, failures_of("table2", failure))
+    return pandas.Series((rates * counts).sum(axis=1) / counts.sum(axis=1), index=runs.index)
