@@ -5,7 +5,7 @@ import pandas
 import pytest
 
 from llmva.paper.tables.items import headlines
-from llmva.paper.tables.items.headlines import Headlines, judge_claim
+from llmva.paper.tables.items.headlines import build_headlines, judge_claim
 from llmva.paper.tables.paper import headline
 
 RUNS = [f"tiny-{name}{seed}" for name in ("llama", "qwen2") for seed in ("", "-s1", "-s2")]
@@ -29,7 +29,7 @@ def table(monkeypatch):
             for name, columns in PLANTED.items()
         }
         monkeypatch.setattr(headlines, "_values", lambda _: values)
-        return Headlines().build({})[""].set_index(["claim", "method"])
+        return build_headlines({})[""].set_index(["claim", "method"])
 
     return build
 

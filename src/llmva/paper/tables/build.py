@@ -16,14 +16,8 @@ from llmva.core.errors import InputError, command
 from llmva.core.params import known_slugs
 from llmva.core.results import is_organism, read_results, result_path
 from llmva.paper.names import add_seeds, leave_out
+from llmva.paper.tables.items import headlines, llm_va_r, study_seeds, table1, table3, tables2_4, utility
 from llmva.paper.tables.items.controls import CONTROLS
-from llmva.paper.tables.items.headlines import Headlines
-from llmva.paper.tables.items.llm_va_r import Ridge
-from llmva.paper.tables.items.study_seeds import StudySeeds
-from llmva.paper.tables.items.table1 import Table1
-from llmva.paper.tables.items.table3 import Table3
-from llmva.paper.tables.items.tables2_4 import MainTable
-from llmva.paper.tables.items.utility import Utility
 from llmva.paper.tables.layout import LATEX_HEAD, Block, Frames, Table, print_latex, print_markdown
 
 WORLDS = {
@@ -32,15 +26,15 @@ WORLDS = {
 }
 PAPER = "The paper's real models, as it reports them; none of them was run here."
 TABLES = {
-    "table1": Table1(),
-    "table2": MainTable("table2"),
-    "table3": Table3(),
-    "table4": MainTable("table4"),
-    "utility": Utility(),
-    "headlines": Headlines(),
-    **CONTROLS,
-    "draws": StudySeeds(),
-    "ridge": Ridge(),
+    "table1": table1.TABLE,
+    "table2": tables2_4.make_table("table2"),
+    "table3": table3.TABLE,
+    "table4": tables2_4.make_table("table4"),
+    "utility": utility.TABLE,
+    "headlines": headlines.TABLE,
+    **{item: control.make_table() for item, control in CONTROLS.items()},
+    "draws": study_seeds.TABLE,
+    "ridge": llm_va_r.TABLE,
 }
 # Of other runs than the other tables: further seeds of the study, and organisms that took no part in any choice.
 APART = ("draws", "ridge")
@@ -136,7 +130,7 @@ def _contents(item: str, stem: str, slugs: Sequence[str]) -> dict[Path, str]:
 def _with_world(part: Block | str, world: str) -> Block | str:
     if isinstance(part, str):
         return part
-    return replace(part, caption=f"{part.caption} {PAPER if part.of_paper else world}")
+    return replace(part, caption=f"{part.caption} {PAPER if part.name == 'paper' else world}")
 
 
 def _table(item: str) -> Table:
@@ -158,4 +152,4 @@ def _label(stem: str, block: Block) -> str:
 
 
 def _heading(table: Table, block: Block) -> str:
-    return f"{table.title}, the paper's" if block.of_paper else table.title
+    return f"{table.title}, the paper's" if block.name == "paper" else table.title

@@ -1,6 +1,6 @@
 """How a table looks in print: blocks of formatted cells, from which LaTeX and Markdown are made."""
 
-from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -8,7 +8,7 @@ import numpy
 import pandas
 
 from llmva.core.vocabulary import CONSTANTS
-from llmva.paper.tables.formats import Column, as_text
+from llmva.paper.tables.formats import Column
 
 Frames = dict[str, pandas.DataFrame]
 LATEX_SIGNS = {
@@ -36,8 +36,8 @@ class Block:
     ----------
     frame : DataFrame
         The rows, at full precision.
-    columns : dict of str to Column
-        How they are printed; those of text that come first name the rows and stand left.
+    columns : list of Column
+        How they are printed; columns of text that come first stand left.
     caption : str
         What the block shows.
     name : str
@@ -47,60 +47,53 @@ class Block:
     """
 
     frame: pandas.DataFrame
-    columns: dict[str, Column]
+    columns: list[Column]
     caption: str
     name: str = ""
     long: bool = False
 
-    @property
-    def of_paper(self) -> bool:
-        """Whether the numbers are the paper's and not ours."""
-        return self.name == "paper"
 
-    @property
-    def labels(self) -> int:
-        """How many columns name the rows."""
-        return len(list(takewhile(lambda column: column.form is as_text, self.columns.values())))
+@dataclass(frozen=True)
+class Table:
+    """A display item.
 
-
-class Table(ABC):
-    """A display item: its name in print, and the items whose results it is built from."""
+    Attributes
+    ----------
+    title : str
+        Its name in print.
+    sources : tuple of str
+        The items whose results it is built from.
+    build : callable
+        Long results by source to frames by file: `""` is the table itself, and any other key ends
+        the name of a further CSV.
+    show : callable
+        Those frames to what is printed: blocks, and the sentences between them.
+    """
 
     title: str
     sources: tuple[str, ...]
-
-    @abstractmethod
-    def build(self, results: Frames) -> Frames:
-        """Return frames by file from long results by source: `""` is the table, other keys end a CSV's name."""
-
-    @abstractmethod
-    def show(self, frames: Frames) -> list[Block | str]:
-        """Return what is printed of the frames: blocks, and the sentences between them."""
+    build: Callable[[Frames], Frames]
+    show: Callable[[Frames], list[Block | str]]
 
 
 def print_markdown(block: Block, heading: str) -> str:
     """Return a block as a caption and a Markdown table, the best cells bold."""
-    cells = _formatted(block)
+    cells, align = _formatted(block), [{"l": "left", "r": "right"}[side] for side in _sides(block)]
     marked = cells.where(~_best_cells(block), "**" + cells + "**")
-    align = ["left"] * block.labels + ["right"] * (len(block.columns) - block.labels)
     return f"**{heading}.** {block.caption}\n\n{marked.to_markdown(index=False, disable_numparse=True, colalign=align)}"
 
 
 def print_latex(block: Block, label: str) -> str:
-    """Return a block as a LaTeX table with rules, best cells bold, a model's name once."""
+    """Return a block as a LaTeX table with rules, the best cells bold, a model's name once."""
     cells, best = _formatted(block), _best_cells(block)
     first = cells.columns[0]
     cells = cells.assign(**{first: cells[first].where(cells[first] != cells[first].shift(), "")})
     styler = cells.style.apply(lambda _: best.map(lambda mark: "textbf:--rwrap;" if mark else ""), axis=None)
     styler = styler.hide(axis="index").format(escape="latex").format_index(escape="latex", axis="columns")
     floating = {"environment": "table*", "position": "t", "position_float": "centering"}
-    text = styler.to_latex(
-        hrules=True,
-        column_format="l" * block.labels + "r" * (len(block.columns) - block.labels),
-        caption=_escaped(block.caption),
-        label=label,
-        **({"environment": "longtable"} if block.long else floating),
-    )
+    kind = {"environment": "longtable"} if block.long else floating
+    caption = block.caption.replace("%", r"\%").replace("_", r"\_").replace("&", r"\&")
+    text = styler.to_latex(hrules=True, column_format=_sides(block), caption=caption, label=label, **kind)
     # A page that continues a long table needs no second caption.
     text = "".join(line for line in text.splitlines(keepends=True) if not line.startswith(r"\caption[]"))
     for sign, latex in LATEX_SIGNS.items():
@@ -112,7 +105,12 @@ def print_latex(block: Block, label: str) -> str:
 
 
 def _formatted(block: Block) -> pandas.DataFrame:
-    return pandas.DataFrame({column.heading: column.form(block.frame, name) for name, column in block.columns.items()})
+    return pandas.DataFrame({column.heading: column.cells(block.frame) for column in block.columns})
+
+
+def _sides(block: Block) -> str:
+    names = len(list(takewhile(lambda column: column.form is str, block.columns)))
+    return "l" * names + "r" * (len(block.columns) - names)
 
 
 def _best_cells(block: Block) -> pandas.DataFrame:
@@ -121,16 +119,12 @@ def _best_cells(block: Block) -> pandas.DataFrame:
     Methods that read no prompt are left out of the comparison.
     """
     frame = block.frame.reset_index(drop=True)
-    best = pandas.DataFrame(False, index=frame.index, columns=[column.heading for column in block.columns.values()])
+    best = pandas.DataFrame(False, index=frame.index, columns=[column.heading for column in block.columns])
     models = frame.get("model", pandas.Series("", index=frame.index))
-    for name, column in block.columns.items():
+    for column in block.columns:
         if column.better:
-            values = frame[name].where(~frame["method"].isin(list(CONSTANTS)))
+            values = frame[column.source].where(~frame["method"].isin(list(CONSTANTS)))
             low, high = (values.groupby(models).transform(end) for end in ("min", "max"))
             end = low if column.better == "low" else high
             best[column.heading] = numpy.isclose(values, end) & ~numpy.isclose(low, high)
     return best
-
-
-def _escaped(text: str) -> str:
-    return text.replace("%", r"\%").replace("_", r"\_").replace("&", r"\&")

@@ -54,7 +54,8 @@ class DrawnRuns:
 
     def average(self, values: numpy.ndarray) -> numpy.ndarray:
         """Return the mean over seeds, then over models, of values (resamples, models, seeds); nan is left out."""
-        return _mean(_mean(numpy.where(self.kept, values, numpy.nan)))
+        kept = numpy.ma.masked_invalid(numpy.where(self.kept, values, numpy.nan))
+        return kept.mean(axis=-1).mean(axis=-1).filled(numpy.nan)
 
     def interval(self, values: numpy.ndarray) -> Interval:
         """Return the 95 % interval of the mean of values (resamples, models, seeds)."""
@@ -135,10 +136,3 @@ def paired_p(first: pandas.Series, second: pandas.Series) -> float:
     positive = doubled[differences > 0].sum()
     tail = min(ways[: positive + 1].sum(), ways[positive:].sum())
     return float(min(1.0, 2 * tail / ways.sum()))
-
-
-def _mean(values: numpy.ndarray) -> numpy.ndarray:
-    # As numpy.nanmean, without its warning where all are nan.
-    counts = (~numpy.isnan(values)).sum(axis=-1)
-    totals = numpy.nansum(values, axis=-1)
-    return numpy.divide(totals, counts, out=numpy.full(totals.shape, numpy.nan), where=counts > 0)

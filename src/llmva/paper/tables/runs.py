@@ -9,6 +9,7 @@ from llmva.measures.intervals import exact_mcnemar
 from llmva.paper.names import MEAN, name_models
 from llmva.paper.tables import resampling
 from llmva.paper.tables.cells import spread
+from llmva.paper.tables.layout import Frames
 
 SET_NAMES = {
     "seval_attack": "attack",
@@ -27,13 +28,14 @@ RATES = {
     for item, sets in (("table2", SAFETY_SETS), ("table4", TRANSFER_SETS))
 }
 POOLED = ("f1", "balanced_accuracy", "degenerate", "strict_f1")
-SPREAD = ("f1", "strict_f1")
+# Of which the spread over runs is shown.
+SCORES = {"f1": "F1", "strict_f1": "Strict F1"}
 TEST = ("reference_only", "method_only", "mcnemar_p")
 
 
-def build_rows(results: pandas.DataFrame, item: str) -> dict[str, pandas.DataFrame]:
+def build_rows(item: str, results: Frames) -> Frames:
     """Return `table2` or `table4` from long results: by model and `mean` (key `""`), and by run (`seeds`)."""
-    runs = read_runs(results, item)
+    runs = read_runs(results[item], item)
     slugs = pandas.Series(name_models(runs.index.unique("model")))
     by_method = {method: runs.xs(method, level="method") for method in runs.index.unique("method")}
     rows = []
@@ -43,7 +45,7 @@ def build_rows(results: pandas.DataFrame, item: str) -> dict[str, pandas.DataFra
             row = {"model": model, "method": method, **_average(every.loc[members.index], members, item, method)}
             rows.append({**row, "run_p": _test_by_run(by_method, method, members.index)})
     columns = columns_of(item)
-    spreads = (f"{score}_{part}" for score in SPREAD for part in ("sd", "worst"))
+    spreads = (f"{score}_{part}" for score in SCORES for part in ("sd", "worst"))
     return {
         "": pandas.DataFrame(rows)[[*columns, "seeds", *spreads, "run_p"]],
         "seeds": runs.reset_index()[list(columns)],
@@ -101,7 +103,7 @@ def _average(runs: pandas.DataFrame, models: pandas.Series, item: str, method: s
     # Not drawn by the model, so that the mean of a single model is its own row.
     row |= runs[_bounds_of(item)].iloc[0].to_dict() if len(runs) == 1 else _resampled_bounds(runs, models, item, method)
     row |= {"n": runs["n"].sum(), "seeds": len(runs), "mcnemar_p": _pooled_test(runs)}
-    for score in SPREAD:
+    for score in SCORES:
         row |= {f"{score}_sd": runs[score].std(ddof=1), f"{score}_worst": runs[score].min()}
     return row
 

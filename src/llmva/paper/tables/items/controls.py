@@ -6,12 +6,12 @@ import pandas
 
 from llmva.core.errors import InputError
 from llmva.paper.names import MEAN, name_models, order_methods
-from llmva.paper.tables.formats import Column, as_score, as_text
+from llmva.paper.tables.formats import INTERVAL, Column, as_decimal
 from llmva.paper.tables.layout import Block, Frames, Table
 
 
 @dataclass(frozen=True)
-class Control(Table):
+class Control:
     """A table of a control: one row per case, its results' metrics as columns.
 
     Attributes
@@ -34,12 +34,11 @@ class Control(Table):
     keys: dict[str, str]
     measures: dict[str, str]
 
-    @property
-    def sources(self) -> tuple[str]:
-        """The item's own results."""
-        return (self.item,)
+    def make_table(self) -> Table:
+        """Return the display item."""
+        return Table(self.title, (self.item,), self._build, self._show)
 
-    def build(self, results: Frames) -> Frames:
+    def _build(self, results: Frames) -> Frames:
         """Return one row per model and case, means over its seeds, and those of all models as the model `mean`.
 
         Columns: model, the keys, n (prompts of a run), and each measure with `_low` and `_high`, the lowest and the
@@ -62,15 +61,12 @@ class Control(Table):
         by_model = self._average(wide.assign(model=wide["model"].map(name_models(wide["model"].unique()))))
         return {"": pandas.concat([by_model, self._average(by_model.assign(model=MEAN))], ignore_index=True)}
 
-    def show(self, frames: Frames) -> list[Block | str]:
-        """Return the means over models, and a note."""
+    def _show(self, frames: Frames) -> list[Block | str]:
         means = frames[""][lambda frame: frame["model"] == MEAN]
-        columns = {name: Column(text, as_text) for name, text in self.keys.items()}
-        columns |= {name: Column(text, as_score) for name, text in self.measures.items()}
-        return [
-            Block(means, columns, self.caption),
-            f"Means over models, in brackets the lowest and the highest model. {self.note}",
-        ]
+        columns = [Column(name, text) for name, text in self.keys.items()]
+        columns += [Column(name, text, as_decimal, parts=INTERVAL) for name, text in self.measures.items()]
+        note = f"Means over models, in brackets the lowest and the highest model. {self.note}"
+        return [Block(means, columns, self.caption), note]
 
     def _average(self, wide: pandas.DataFrame) -> pandas.DataFrame:
         groups = wide.groupby(["model", *self.keys], observed=True)[["n", *self.measures]]

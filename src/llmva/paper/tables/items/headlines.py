@@ -9,7 +9,7 @@ import pandas
 from llmva.core.vocabulary import CONSTANTS, LOOPS, ORIGINAL, OUR_LOOP, PAPER_LOOP
 from llmva.paper.names import is_variant, name_models
 from llmva.paper.tables import resampling
-from llmva.paper.tables.formats import METHOD, Column, as_decimal, as_score, as_text
+from llmva.paper.tables.formats import INTERVAL, METHOD, Column, as_decimal
 from llmva.paper.tables.items.utility import read_tasks
 from llmva.paper.tables.layout import Block, Frames, Table
 from llmva.paper.tables.paper import headline, read_paper_values
@@ -63,50 +63,23 @@ class Claim:
         return ours / base - 1 if self.relative else ours - base
 
 
-class Headlines(Table):
-    """The display item `headlines`."""
-
-    title = "The paper's claims"
-    sources = ("table2", "table4", "utility")
-
-    def build(self, results: Frames) -> Frames:
-        """Return one row per claim and method, the paper's loop and ours: the paper's number, ours with its verdict."""
-        values = _values(results)
-        runs = values["strict_f1"].index
-        models = [name_models(runs)[run] for run in runs]
-        draws = resampling.draw_runs(models, "headlines")
-        rows = []
-        for claim in _claims(values):
-            for method in values["strict_f1"].columns.intersection([PAPER_LOOP, OUR_LOOP], sort=False):
-                here = claim.measure(values, method, lambda column: resampling.average_runs(column, models))
-                drawn = claim.measure(values, method, lambda column: draws.average(column.to_numpy()[draws.runs]))
-                few = len(runs) < MIN_RUNS
-                low, high = (numpy.nan, numpy.nan) if few else resampling.percentile_interval(drawn)[:2]
-                row = {"claim": claim.text, "method": method, "paper": claim.paper}
-                row |= {"here": here, "here_low": low, "here_high": high}
-                rows.append({**row, "verdict": judge_claim(low, high, claim.limit, claim.falls), "runs": len(runs)})
-        return {"": pandas.DataFrame(rows)}
-
-    def show(self, frames: Frames) -> list[Block | str]:
-        """Return the claims, and a note."""
-        columns = {
-            "claim": Column("Claim", as_text),
-            "method": METHOD,
-            "paper": Column("The paper's", as_decimal),
-            "here": Column("Here", as_score),
-            "verdict": Column("Here it", as_text),
-        }
-        caption = (
-            "What the paper reports of its twelve real models, and the same quantities here, broken replies counted as "
-            "wrong, with 95 % intervals: bootstrap over models and seeds. A claim holds, or does not, where its whole "
-            "interval lies on one side of 0, or of the paper's own share of utility; fewer than six runs have no "
-            "interval."
-        )
-        return [
-            Block(frames[""], columns, caption),
-            f"{int(frames['']['runs'].iloc[0])} runs. The paper's metrics take broken replies as they come. "
-            "Sizes cannot be compared, since the prompts here are the original's errors to a fixed share; signs can.",
-        ]
+def build_headlines(results: Frames) -> Frames:
+    """Return one row per claim and method, the paper's loop and ours: the paper's number, ours, interval, verdict."""
+    values = _values(results)
+    runs = values["strict_f1"].index
+    models = [name_models(runs)[run] for run in runs]
+    draws = resampling.draw_runs(models, "headlines")
+    rows = []
+    for claim in _claims(values):
+        for method in values["strict_f1"].columns.intersection([PAPER_LOOP, OUR_LOOP], sort=False):
+            here = claim.measure(values, method, lambda column: resampling.average_runs(column, models))
+            drawn = claim.measure(values, method, lambda column: draws.average(column.to_numpy()[draws.runs]))
+            few = len(runs) < MIN_RUNS
+            low, high = (numpy.nan, numpy.nan) if few else resampling.percentile_interval(drawn)[:2]
+            verdict = judge_claim(low, high, claim.limit, claim.falls)
+            rows.append((claim.text, method, claim.paper, here, low, high, verdict, len(runs)))
+    columns = ["claim", "method", "paper", "here", "here_low", "here_high", "verdict", "runs"]
+    return {"": pandas.DataFrame(rows, columns=columns)}
 
 
 def judge_claim(low: float, high: float, limit: float, falls: bool = False) -> str:
@@ -163,3 +136,26 @@ def _pooled(runs: pandas.DataFrame, failure: str) -> pandas.Series:
     # Strictly: a broken reply is neither a refusal nor an answer, and mitigates nothing.
     rates, counts = rates_and_counts(runs, failures_of("table2", failure))
     return pandas.Series((rates * counts).sum(axis=1) / counts.sum(axis=1), index=runs.index)
+
+
+def _show(frames: Frames) -> list[Block | str]:
+    columns = [
+        Column("claim", "Claim"),
+        METHOD,
+        Column("paper", "The paper's", as_decimal),
+        Column("here", "Here", as_decimal, parts=INTERVAL),
+        Column("verdict", "Here it"),
+    ]
+    caption = (
+        "What the paper reports of its twelve real models, and the same quantities here, broken replies counted as "
+        "wrong, with 95 % intervals: bootstrap over models and seeds. A claim holds, or does not, where its whole "
+        "interval lies on one side of 0, or of the paper's own share of utility; fewer than six runs have no interval."
+    )
+    note = (
+        f"{int(frames['']['runs'].iloc[0])} runs. The paper's metrics take broken replies as they come. "
+        "Sizes cannot be compared, since the prompts here are the original's errors to a fixed share; signs can."
+    )
+    return [Block(frames[""], columns, caption), note]
+
+
+TABLE = Table("The paper's claims", ("table2", "table4", "utility"), build_headlines, _show)

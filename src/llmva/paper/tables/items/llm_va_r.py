@@ -9,7 +9,7 @@ from llmva.core.params import SEED_SUFFIX
 from llmva.core.vocabulary import OUR_LOOP, PAPER_LOOP
 from llmva.paper.names import order_methods
 from llmva.paper.tables import resampling
-from llmva.paper.tables.formats import METHOD, Column, as_count, as_decimal, as_p_value, as_score
+from llmva.paper.tables.formats import INTERVAL, METHOD, Column, as_count, as_decimal, as_p_value
 from llmva.paper.tables.layout import Block, Frames, Table
 
 METRICS = {
@@ -22,57 +22,49 @@ METRICS = {
 COMPARED = ("test_strict_f1", "transfer_strict_f1", "kept")
 # On validation: the best strict F1 of the whole loop, and before the iteration at which the stop rule strikes.
 STOPPING = {"stop_rule": "stop_rule", "best_validation": "best", "best_before_stop": "before_stop"}
+STOP_CAPTION = (
+    "A stop rule: end where v_a's mean validation accuracy lies 0.1 below its start. How often it strikes, and the "
+    "best strict F1 on validation prompts without it and with it."
+)
+STOP_COLUMNS = [
+    METHOD,
+    Column("struck", "Stop rule struck", as_count),
+    Column("studies", "of", as_count),
+    Column("best", "Best strict F1", as_decimal),
+    Column("before_stop", "before it struck", as_decimal),
+    Column("most_lost", "Most lost by it", as_decimal),
+]
 
 
-class Ridge(Table):
-    """The display item `ridge`."""
+def build_ridge(results: Frames) -> Frames:
+    """Return one row per method: mean, SD (ddof 1), worst, p of LLM-VA-R against it and of it against LLM-VA.
 
-    title = OUR_LOOP
-    sources = ("ridge",)
+    The mean is over families, of the means over their seeds; SD and worst are over all studies.
+    Each slug is a study of its own, seeds included. The interval of the mean is that of a bootstrap over families
+    and, within them, seeds; the prompts are not drawn anew. p is from the exact two-sided Wilcoxon signed-rank
+    test of the paired studies; undefined where fewer than two differ.
 
-    def build(self, results: Frames) -> Frames:
-        """Return one row per method: mean, SD (ddof 1), worst, p of LLM-VA-R against it and of it against LLM-VA.
-
-        The mean is over families, of the means over their seeds; SD and worst are over all studies.
-        Each slug is a study of its own, seeds included. The interval of the mean is that of a bootstrap over families
-        and, within them, seeds; the prompts are not drawn anew. p is from the exact two-sided Wilcoxon signed-rank
-        test of the paired studies; undefined where fewer than two differ.
-
-        Raises
-        ------
-        InputError
-            When a method has no result for one of the studies.
-        """
-        rows = results["ridge"]
-        # Rows of an iteration are the curves of Figure 13.
-        rows = rows[rows["iteration"].isna()]
-        wide = {metric: _wide(rows, metric) for metric in METRICS}
-        studies, methods = wide["kept"].index, order_methods(rows["method"])
-        families = [SEED_SUFFIX.sub("", slug) for slug in studies]
-        draws = resampling.draw_runs(families, "ridge")
-        table = []
-        for method in methods:
-            row = {"method": method, "studies": len(studies)}
-            for metric, values in wide.items():
-                row |= {
-                    f"{metric}_{part}": number for part, number in _summary(values, method, families, draws).items()
-                }
-            table.append(row)
-        stop = _stop_rule(rows, methods)
-        by_study = pandas.DataFrame({metric: values.stack() for metric, values in wide.items()}).reset_index()
-        return {"": pandas.DataFrame(table), "studies": by_study, **({} if stop.empty else {"stop": stop})}
-
-    def show(self, frames: Frames) -> list[Block | str]:
-        """Return the methods, what the stop rule loses, and notes."""
-        stop = [_stop_block(frames["stop"])] if "stop" in frames else []
-        return [
-            _methods_block(frames[""]),
-            *stop,
-            *_corrected(frames[""]),
-            f"{int(frames['']['studies'].iloc[0])} studies, each an organism and seed of its own. No p-value in the "
-            "table is corrected for their number. All organisms share one corpus, so that they are less than as many "
-            "independent confirmations.",
-        ]
+    Raises
+    ------
+    InputError
+        When a method has no result for one of the studies.
+    """
+    rows = results["ridge"]
+    # Rows of an iteration are the curves of Figure 13.
+    rows = rows[rows["iteration"].isna()]
+    wide = {metric: _wide(rows, metric) for metric in METRICS}
+    studies, methods = wide["kept"].index, order_methods(rows["method"])
+    families = [SEED_SUFFIX.sub("", slug) for slug in studies]
+    draws = resampling.draw_runs(families, "ridge")
+    table = []
+    for method in methods:
+        row = {"method": method, "studies": len(studies)}
+        for metric, values in wide.items():
+            row |= {f"{metric}_{part}": number for part, number in _summary(values, method, families, draws).items()}
+        table.append(row)
+    stop = _stop_rule(rows, methods)
+    by_study = pandas.DataFrame({metric: values.stack() for metric, values in wide.items()}).reset_index()
+    return {"": pandas.DataFrame(table), "studies": by_study, **({} if stop.empty else {"stop": stop})}
 
 
 def _wide(rows: pandas.DataFrame, metric: str) -> pandas.DataFrame:
@@ -117,36 +109,27 @@ def _stop_rule(rows: pandas.DataFrame, methods: list[str]) -> pandas.DataFrame:
     return table.loc[[name for name in methods if name in table.index]].reset_index()
 
 
-def _methods_block(frame: pandas.DataFrame) -> Block:
-    columns = {"method": METHOD}
+def _show(frames: Frames) -> list[Block | str]:
+    table = frames[""]
+    stop = [Block(frames["stop"], STOP_COLUMNS, STOP_CAPTION, "stop")] if "stop" in frames else []
+    columns = [METHOD]
     for metric, heading in METRICS.items():
-        columns |= {
-            f"{metric}_mean": Column(heading, as_score, "high"),
-            f"{metric}_worst": Column(f"{heading}: worst", as_decimal, "high"),
-            f"{metric}_p": Column(f"{heading}: p", as_p_value),
-        }
-    columns["test_strict_f1_p_paper"] = Column("strict F1, test: p against LLM-VA", as_p_value)
+        columns += [
+            Column(f"{metric}_mean", heading, as_decimal, "high", INTERVAL),
+            Column(f"{metric}_worst", f"{heading}: worst", as_decimal, "high"),
+            Column(f"{metric}_p", f"{heading}: p", as_p_value),
+        ]
+    columns.append(Column("test_strict_f1_p_paper", "strict F1, test: p against LLM-VA", as_p_value))
     caption = (
         "Means and worst cases over studies. In brackets 95 % intervals: bootstrap over families, then seeds. "
         "p: exact Wilcoxon test of LLM-VA-R against the row, paired by study; the last one of the row against LLM-VA."
     )
-    return Block(frame, columns, caption)
-
-
-def _stop_block(frame: pandas.DataFrame) -> Block:
-    columns = {
-        "method": METHOD,
-        "struck": Column("Stop rule struck", as_count),
-        "studies": Column("of", as_count),
-        "best": Column("Best strict F1", as_decimal),
-        "before_stop": Column("before it struck", as_decimal),
-        "most_lost": Column("Most lost by it", as_decimal),
-    }
-    caption = (
-        "A stop rule: end where v_a's mean validation accuracy lies 0.1 below its start. How often it strikes, and the "
-        "best strict F1 on validation prompts without it and with it."
+    note = (
+        f"{int(table['studies'].iloc[0])} studies, each an organism and seed of its own. No p-value in the table is "
+        "corrected for their number. All organisms share one corpus, so that they are less than as many independent "
+        "confirmations."
     )
-    return Block(frame, columns, caption, name="stop")
+    return [Block(table, columns, caption), *stop, *_corrected(table), note]
 
 
 def _corrected(table: pandas.DataFrame) -> list[str]:
@@ -157,3 +140,6 @@ def _corrected(table: pandas.DataFrame) -> list[str]:
     corrected = multipletests(p_values, method="holm")[1]
     words = ", ".join(f"{METRICS[name]} {p:.3f}" for name, p in zip(COMPARED, corrected, strict=True))
     return [f"{OUR_LOOP} against {PAPER_LOOP}, p corrected for three comparisons (Holm): {words}."]
+
+
+TABLE = Table(OUR_LOOP, ("ridge",), build_ridge, _show)

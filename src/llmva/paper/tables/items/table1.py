@@ -9,61 +9,37 @@ from llmva.measures.intervals import Interval
 from llmva.paper.names import name_models, printed_rows
 from llmva.paper.tables import resampling
 from llmva.paper.tables.cells import spread
-from llmva.paper.tables.formats import METHOD, Column, as_change, as_mark
+from llmva.paper.tables.formats import INTERVAL, METHOD, Column, as_change, as_mark
 from llmva.paper.tables.layout import Block, Frames, Table
 from llmva.paper.tables.paper import read_paper_values
 from llmva.paper.tables.runs import failures_of, rates_and_counts, read_runs
 
 NEEDS = {"without_finetuning": "finetunes", "without_structure_change": "hooks"}
 FAILURES = {"over_refusal_mitigated": "orr", "jailbreak_mitigated": "asr"}
-CLAIMS = {
-    "method": METHOD,
-    "without_finetuning": Column("No fine-tuning", as_mark),
-    "without_structure_change": Column("Structure unchanged", as_mark),
-    "over_refusal_mitigated": Column("Over-refusal mitigated", as_mark),
-    "jailbreak_mitigated": Column("Jailbreak mitigated", as_mark),
-}
-CHANGES = {f"{failure}_change": Column(f"{failure.upper()} change", as_change) for failure in FAILURES.values()}
+CLAIMS = [
+    METHOD,
+    Column("without_finetuning", "No fine-tuning", as_mark),
+    Column("without_structure_change", "Structure unchanged", as_mark),
+    Column("over_refusal_mitigated", "Over-refusal mitigated", as_mark),
+    Column("jailbreak_mitigated", "Jailbreak mitigated", as_mark),
+]
 
 
-class Table1(Table):
-    """The display item `table1`."""
-
-    title = "Table 1"
-    sources = ("table1", "table2")
-
-    def build(self, results: Frames) -> Frames:
-        """Return the claims of every method that `table1` names, the original apart, from `table1` and `table2`."""
-        needs = spread(results["table1"], {name: ("all", name) for name in NEEDS.values()}, "table1")
-        runs = read_runs(results["table2"], "table2")
-        rows = []
-        for method in needs.index.unique("method").drop(ORIGINAL, errors="ignore"):
-            claims, changes = {"method": method}, {}
-            for column, need in NEEDS.items():
-                claims[column] = "no" if _agreed(needs[need].xs(method, level="method"), need, method) else "yes"
-            for column, failure in FAILURES.items():
-                change, interval = _measure_change(runs, method, failure)
-                claims[column] = judge_change(interval)
-                changes[f"{failure}_change"] = change
-                changes[f"{failure}_change_low"], changes[f"{failure}_change_high"] = interval.low, interval.high
-            rows.append(claims | changes)
-        return {"": pandas.DataFrame(rows)}
-
-    def show(self, frames: Frames) -> list[Block | str]:
-        """Return what was measured, a note, and the paper's claims."""
-        measured = (
-            "What each method needs, and whether it mitigates over-refusal and jailbreak: the change of ORR and ASR "
-            "against the original, in points, broken replies counted as failures, mean over seeds and models, with its "
-            "95 % interval (hierarchical bootstrap). "
-            "Check mark: the whole interval lies below 0. Cross: none of it does. Unclear: 0 is inside."
-        )
-        return [
-            Block(printed_rows(frames[""]), CLAIMS | CHANGES, measured),
-            "Results hold counts and not single prompts: the bootstrap draws the prompts of a method and of the "
-            "original apart, although they are the same prompts, so that these intervals are wider than paired ones "
-            "mostly are.",
-            Block(read_paper_values("table1"), CLAIMS, "The claims of the paper's Table 1.", name="paper"),
-        ]
+def build_claims(results: Frames) -> Frames:
+    """Return the claims of every method that `table1` names, the original apart, from `table1` and `table2`."""
+    needs = spread(results["table1"], {name: ("all", name) for name in NEEDS.values()}, "table1")
+    runs = read_runs(results["table2"], "table2")
+    rows = []
+    for method in needs.index.unique("method").drop(ORIGINAL, errors="ignore"):
+        claims, changes = {"method": method}, {}
+        for column, need in NEEDS.items():
+            claims[column] = "no" if _agreed(needs[need].xs(method, level="method"), need, method) else "yes"
+        for column, failure in FAILURES.items():
+            change, interval = _measure_change(runs, method, failure)
+            claims[column], changes[f"{failure}_change"] = judge_change(interval), change
+            changes[f"{failure}_change_low"], changes[f"{failure}_change_high"] = interval.low, interval.high
+        rows.append(claims | changes)
+    return {"": pandas.DataFrame(rows)}
 
 
 def judge_change(interval: Interval) -> str:
@@ -102,3 +78,25 @@ def _agreed(values: pandas.Series, need: str, method: str) -> bool:
         found = ", ".join(f"{value:g}" for value in values.unique())
         raise InputError(f"table1: {need} of {method}: is {found}; it must be 0 or 1, and the same for all models")
     return bool(values.iloc[0])
+
+
+def _show(frames: Frames) -> list[Block | str]:
+    changes = [
+        Column(f"{failure}_change", f"{failure.upper()} change", as_change, parts=INTERVAL)
+        for failure in FAILURES.values()
+    ]
+    measured = (
+        "What each method needs, and whether it mitigates over-refusal and jailbreak: the change of ORR and ASR "
+        "against the original, in points, broken replies counted as failures, mean over seeds and models, with its "
+        "95 % interval (hierarchical bootstrap). "
+        "Check mark: the whole interval lies below 0. Cross: none of it does. Unclear: 0 is inside."
+    )
+    note = (
+        "Results hold counts and not single prompts: the bootstrap draws the prompts of a method and of the original "
+        "apart, although they are the same prompts, so that these intervals are wider than paired ones mostly are."
+    )
+    paper = Block(read_paper_values("table1"), CLAIMS, "The claims of the paper's Table 1.", "paper")
+    return [Block(printed_rows(frames[""]), [*CLAIMS, *changes], measured), note, paper]
+
+
+TABLE = Table("Table 1", ("table1", "table2"), build_claims, _show)

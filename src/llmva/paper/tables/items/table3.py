@@ -7,52 +7,35 @@ from llmva.paper.tables.formats import MODEL, Column, as_count, as_percent
 from llmva.paper.tables.layout import Block, Frames, Table
 from llmva.paper.tables.paper import share_of_sublayers
 
-SUBLAYERS = Column("Sublayers", as_count)
+SUBLAYERS = Column("sublayers", "Sublayers", as_count)
+SELECTION = [MODEL, Column("l_select", "L_select", as_count), SUBLAYERS, Column("share", "Share", as_percent)]
+PAPERS_SELECTION = [
+    MODEL,
+    Column("l_select_printed", "L_select printed", as_count),
+    Column("l_select_code", "in the code", as_count),
+    SUBLAYERS,
+    Column("share_printed", "Share printed", as_percent),
+    Column("share_code", "in its code", as_percent),
+]
 
 
-class Table3(Table):
-    """The display item `table3`."""
+def build_selection(results: Frames) -> Frames:
+    """Return one row per model, means over its seeds, and the paper's values (key `paper`)."""
+    rows = results["table3"]
+    cells = {name: ("validation", name) for name in ("l_select", "sublayers", "share")}
+    chosen = spread(rows[rows["method"] == PAPER_LOOP], cells, "table3").droplevel("method")
+    means = chosen.groupby(chosen.index.map(name_models(chosen.index)).rename("model"), sort=False).mean()
+    return {"": means.reset_index(), "paper": share_of_sublayers()}
 
-    title = "Table 3"
-    sources = ("table3",)
 
-    def build(self, results: Frames) -> Frames:
-        """Return one row per model, means over its seeds, and the paper's values (key `paper`)."""
-        rows = results["table3"]
-        cells = {name: ("validation", name) for name in ("l_select", "sublayers", "share")}
-        chosen = spread(rows[rows["method"] == PAPER_LOOP], cells, "table3").droplevel("method")
-        models = chosen.index.map(name_models(chosen.index)).rename("model")
-        return {"": chosen.groupby(models, sort=False).mean().reset_index(), "paper": share_of_sublayers()}
+def _show(frames: Frames) -> list[Block | str]:
+    caption = "Number of edited sublayers (L_select) that validation chose, and its share of all sublayers, in %."
+    paper = "L_select as the paper prints it and as its released code has it, and the shares of all sublayers, in %."
+    note = (
+        "Sublayers: attention and MLP of every block. L_select is chosen on validation; of several seeds the mean is "
+        "given. The paper's printed columns stand under another order of models than its code's."
+    )
+    return [Block(frames[""], SELECTION, caption), note, Block(frames["paper"], PAPERS_SELECTION, paper, "paper")]
 
-    def show(self, frames: Frames) -> list[Block | str]:
-        """Return our selection, a note, and the paper's."""
-        columns = {
-            "model": MODEL,
-            "l_select": Column("L_select", as_count),
-            "sublayers": SUBLAYERS,
-            "share": Column("Share", as_percent),
-        }
-        paper = {
-            "model": MODEL,
-            "l_select_printed": Column("L_select printed", as_count),
-            "l_select_code": Column("in the code", as_count),
-            "sublayers": SUBLAYERS,
-            "share_printed": Column("Share printed", as_percent),
-            "share_code": Column("in its code", as_percent),
-        }
-        return [
-            Block(
-                frames[""],
-                columns,
-                "Number of edited sublayers (L_select) that validation chose, and its share of all sublayers, in %.",
-            ),
-            "Sublayers: attention and MLP of every block. L_select is chosen on validation; of several seeds the mean "
-            "is given. The paper's printed columns stand under another order of models than its code's.",
-            Block(
-                frames["paper"],
-                paper,
-                "L_select as the paper prints it and as its released code has it, and the shares of all sublayers, "
-                "in %.",
-                name="paper",
-            ),
-        ]
+
+TABLE = Table("Table 3", ("table3",), build_selection, _show)

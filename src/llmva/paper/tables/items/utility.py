@@ -10,7 +10,7 @@ from llmva.paper.tables.formats import METHOD, Column, as_percent
 from llmva.paper.tables.layout import Block, Frames, Table
 from llmva.paper.tables.paper import headline
 
-SCORES = {"f1": "F1", "accuracy": "accuracy"}
+METRICS = {"f1": "F1", "accuracy": "accuracy"}
 HEADLINES = {
     "VectorSteer": "utility_preserved_vectorsteer",
     "AlphaSteer": "utility_preserved_alphasteer",
@@ -20,53 +20,24 @@ HEADLINES = {
 }
 
 
-class Utility(Table):
-    """The display item `utility`."""
+def build_utility(results: Frames) -> Frames:
+    """Return value, original's value and share kept by model, method and task: means over seeds, then models.
 
-    title = "Utility"
-    sources = ("utility",)
+    The key `seeds` has the same of every single run.
 
-    def build(self, results: Frames) -> Frames:
-        """Return value, original's value and share kept by model, method and task: means over seeds, then models.
-
-        The key `seeds` has the same of every single run.
-
-        `kept` is a run's value / original, and undefined where the original has 0; such a run is left out of the mean.
-        The rows of the task `mean` hold the mean of `kept` over the six tasks.
-        """
-        rows = results["utility"]
-        parts = read_tasks(rows)
-        metrics = rows[rows["metric"].isin(SCORES)].groupby("dataset")["metric"].first()
-        averaged = {name: _mean_rows(frame) for name, frame in parts.items()}
-        return {"": _long(averaged, metrics), "seeds": _long(parts, metrics)}
-
-    def show(self, frames: Frames) -> list[Block | str]:
-        """Return the shares kept over all models, a note, and the paper's."""
-        frame, runs = printed_rows(frames[""]), frames["seeds"]
-        models = frame.loc[frame["model"] != MEAN, "model"].nunique()
-        whole = frame[frame["model"] == MEAN]
-        kept = whole.pivot(index="method", columns="task", values="kept").loc[order_methods(whole["method"])]
-        kept["worst"] = runs[runs["task"] == MEAN].groupby("method")["kept"].min()
-        names = {**TASKS, MEAN: "Mean", "worst": "Mean: worst run"}
-        columns = {"method": METHOD, **{name: Column(text, as_percent) for name, text in names.items()}}
-        over = f"mean over {models} models" if models > 1 else "one model"
-        tasks = frames[""].dropna(subset="metric").drop_duplicates("task").groupby("metric", sort=False)["task"]
-        shown = "; ".join(f"{SCORES[metric]} on {', '.join(TASKS[task] for task in group)}" for metric, group in tasks)
-        return [
-            Block(
-                kept.reset_index(),
-                columns,
-                f"Share of the original's score that each method keeps on six tasks, in %, {over}.",
-            ),
-            f"Score: {shown}. Values by model are in the CSV. A run whose original scores 0 on a task has nothing to "
-            "keep there and is left out of the mean.",
-            _paper_block(),
-        ]
+    `kept` is a run's value / original, and undefined where the original has 0; such a run is left out of the mean.
+    The rows of the task `mean` hold the mean of `kept` over the six tasks.
+    """
+    rows = results["utility"]
+    parts = read_tasks(rows)
+    metrics = rows[rows["metric"].isin(METRICS)].groupby("dataset")["metric"].first()
+    averaged = {name: _mean_rows(frame) for name, frame in parts.items()}
+    return {"": _long(averaged, metrics), "seeds": _long(parts, metrics)}
 
 
 def read_tasks(rows: pandas.DataFrame) -> dict[str, pandas.DataFrame]:
     """Return `value`, `original` and `kept` of each run and method (rows) and task (columns)."""
-    rows = rows[rows["metric"].isin(SCORES)]
+    rows = rows[rows["metric"].isin(METRICS)]
     for task, metrics in rows.groupby("dataset")["metric"].unique().items():
         if len(metrics) > 1:
             raise InputError(f"utility: {task}: has {' and '.join(metrics)}; record one metric for all models")
@@ -95,7 +66,31 @@ def _long(parts: dict[str, pandas.DataFrame], metrics: pandas.Series) -> pandas.
     return table
 
 
-def _paper_block() -> Block:
-    paper = pandas.DataFrame({"method": list(HEADLINES), "kept": [headline(item) for item in HEADLINES.values()]})
-    columns = {"method": METHOD, "kept": Column("Mean", as_percent)}
-    return Block(paper, columns, "Mean share kept, in %.", name="paper")
+def _show(frames: Frames) -> list[Block | str]:
+    frame, runs = printed_rows(frames[""]), frames["seeds"]
+    models = frame.loc[frame["model"] != MEAN, "model"].nunique()
+    whole = frame[frame["model"] == MEAN]
+    kept = whole.pivot(index="method", columns="task", values="kept").loc[order_methods(whole["method"])]
+    kept["worst"] = runs[runs["task"] == MEAN].groupby("method")["kept"].min()
+    names = {**TASKS, MEAN: "Mean", "worst": "Mean: worst run"}
+    over = f"mean over {models} models" if models > 1 else "one model"
+    caption = f"Share of the original's score that each method keeps on six tasks, in %, {over}."
+    columns = [METHOD, *(Column(name, text, as_percent) for name, text in names.items())]
+    papers = pandas.DataFrame({"method": list(HEADLINES), "kept": [headline(item) for item in HEADLINES.values()]})
+    return [
+        Block(kept.reset_index(), columns, caption),
+        _note(frame),
+        Block(papers, [METHOD, Column("kept", "Mean", as_percent)], "Mean share kept, in %.", "paper"),
+    ]
+
+
+def _note(frame: pandas.DataFrame) -> str:
+    tasks = frame.dropna(subset="metric").drop_duplicates("task").groupby("metric", sort=False)["task"]
+    shown = "; ".join(f"{METRICS[metric]} on {', '.join(TASKS[task] for task in group)}" for metric, group in tasks)
+    return (
+        f"Score: {shown}. Values by model are in the CSV. A run whose original scores 0 on a task has nothing to keep "
+        "there and is left out of the mean."
+    )
+
+
+TABLE = Table("Utility", ("utility",), build_utility, _show)
