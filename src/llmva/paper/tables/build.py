@@ -41,20 +41,9 @@ APART = ("draws", "ridge")
 
 
 def build_table(item: str, slugs: Sequence[str]) -> pandas.DataFrame:
-    """Return a table at full precision, rates as fractions.
+    """Return a table of `TABLES` as its CSV holds it: full precision, rates as fractions.
 
-    Parameters
-    ----------
-    item : str
-        One of `TABLES`.
-    slugs : sequence of str
-        Real models or organisms, never both. Several seeds of one (`tiny-llama`, `tiny-llama-s1`)
-        become one row.
-
-    Returns
-    -------
-    DataFrame
-        As `<item>.csv` holds it.
+    Several seeds of a model (`tiny-llama`, `tiny-llama-s1`) become one row.
 
     Raises
     ------
@@ -77,9 +66,9 @@ def save_table(item: str, slugs: Sequence[str]) -> list[Path]:
     for world, stem in zip(worlds, stems, strict=True):
         if world or not slugs:
             contents |= _contents(item, stem, world)
-    for path, content in contents.items():
-        paths.write_atomically(path, content)
-    return list(contents)
+    for name, content in contents.items():
+        paths.write_atomically(paths.TABLES / name, content)
+    return [paths.TABLES / name for name in contents]
 
 
 def with_results(item: str, slugs: Sequence[str]) -> list[str]:
@@ -112,25 +101,25 @@ def _build(item: str, slugs: Sequence[str]) -> Frames:
     return table.build({source: read_results(source, slugs) for source in table.sources})
 
 
-def _contents(item: str, stem: str, slugs: Sequence[str]) -> dict[Path, str]:
+def _contents(item: str, stem: str, slugs: Sequence[str]) -> dict[str, str]:
     """Return every file of a table of one world; the paper's own values are the same in both."""
     frames, table = _build(item, slugs), _table(item)
-    contents = {}
-    for key, frame in frames.items():
-        name = {"": stem, "paper": f"{item}_paper"}.get(key, f"{stem}_{key}")
-        contents[f"{name}.csv"] = frame.to_csv(index=False, lineterminator="\n")
-    parts = [_with_world(part, WORLDS[is_organism(slugs[0])]) for part in table.show(frames)]
-    latex = [print_latex(part, _label(stem, part)) for part in parts if isinstance(part, Block)]
-    markdown = [part if isinstance(part, str) else print_markdown(part, _heading(table, part)) for part in parts]
-    contents[f"{stem}.tex"] = LATEX_HEAD + "\n".join(latex)
-    contents[f"{stem}.md"] = "\n\n".join(markdown) + "\n"
-    return {paths.TABLES / name: content for name, content in contents.items()}
-
-
-def _with_world(part: Block | str, world: str) -> Block | str:
-    if isinstance(part, str):
-        return part
-    return replace(part, caption=f"{part.caption} {PAPER if part.name == 'paper' else world}")
+    names = {"": stem, "paper": f"{item}_paper"}
+    contents = {
+        f"{names.get(key, f'{stem}_{key}')}.csv": frame.to_csv(index=False, lineterminator="\n")
+        for key, frame in frames.items()
+    }
+    latex, markdown = [], []
+    for part in table.show(frames):
+        if isinstance(part, Block):
+            papers = part.name == "paper"
+            world = PAPER if papers else WORLDS[is_organism(slugs[0])]
+            block = replace(part, caption=f"{part.caption} {world}")
+            latex.append(print_latex(block, f"tab:{stem}_{part.name}".rstrip("_")))
+            part = print_markdown(block, f"{table.title}, the paper's" if papers else table.title)
+        markdown.append(part)
+    text = LATEX_HEAD + "\n".join(latex)
+    return {**contents, f"{stem}.tex": text, f"{stem}.md": "\n\n".join(markdown) + "\n"}
 
 
 def _table(item: str) -> Table:
@@ -145,11 +134,3 @@ def _items_with_results(slugs: Sequence[str]) -> list[str]:
     if not items:
         raise InputError(f"{paths.RESULTS}: no table's results for {', '.join(slugs)}; run `make table2` first")
     return items
-
-
-def _label(stem: str, block: Block) -> str:
-    return f"tab:{stem}_{block.name}" if block.name else f"tab:{stem}"
-
-
-def _heading(table: Table, block: Block) -> str:
-    return f"{table.title}, the paper's" if block.name == "paper" else table.title

@@ -11,23 +11,10 @@ RUN, CELL = ["model", "method"], ["dataset", "metric"]
 def spread(
     results: pandas.DataFrame, cells: dict[str, tuple[str, str]], item: str, field: str = "value"
 ) -> pandas.DataFrame:
-    """Return one row per run and method, one column per cell.
+    """Return one column per cell (its data set and metric), one row per run and method.
 
-    Parameters
-    ----------
-    results : DataFrame
-        Long results (see `core.results`).
-    cells : dict of str to (str, str)
-        The data set and the metric of each column.
-    item : str
-        The item, for the message that says what to run.
-    field : str
-        What the columns hold: `value` or `n`.
-
-    Returns
-    -------
-    DataFrame
-        Indexed by `model` (the slug, in the order of the results) and `method` (in printed order).
+    The index is `model` (the slug, in the order of the results) and `method` (in printed order). `field` is `value`
+    or `n`; `item` is for the message that says what to run.
 
     Raises
     ------

@@ -15,18 +15,9 @@ VALUE, INTERVAL, SPREAD = ("{}", ("",)), ("{} [{}, {}]", ("", "_low", "_high")),
 
 @dataclass(frozen=True)
 class Column:
-    """How a column is printed.
+    """How a column of a frame is printed: under which name, in which form, and as which parts of a cell.
 
-    Attributes
-    ----------
-    source, name : str
-        The column of the frame, and its name in print.
-    form : callable
-        Gives a number's text.
-    better : str
-        Which end is the better one: `low` or `high`; empty where neither is.
-    parts : (str, tuple of str)
-        What stands in a cell: `VALUE`, `INTERVAL` or `SPREAD`.
+    The `better` end is `low` or `high`, or empty where there is none.
     """
 
     source: str

@@ -32,18 +32,8 @@ FIT = "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{"
 class Block:
     """A part of a table that is printed under a caption of its own.
 
-    Attributes
-    ----------
-    frame : DataFrame
-        The rows, at full precision.
-    columns : list of Column
-        How they are printed; columns of text that come first stand left.
-    caption : str
-        What the block shows.
-    name : str
-        Ends its label in LaTeX; empty for the table's main block, `paper` for the paper's numbers.
-    long : bool
-        Whether LaTeX may break it over pages.
+    Columns of text that come first stand left. `name` ends its label in LaTeX: it is empty for the table's main
+    block, and `paper` for the paper's numbers. LaTeX may break a `long` one over pages.
     """
 
     frame: pandas.DataFrame
@@ -55,19 +45,10 @@ class Block:
 
 @dataclass(frozen=True)
 class Table:
-    """A display item.
+    """A display item: its name in print, the items whose results it is built from, and two functions.
 
-    Attributes
-    ----------
-    title : str
-        Its name in print.
-    sources : tuple of str
-        The items whose results it is built from.
-    build : callable
-        Long results by source to frames by file: `""` is the table itself, and any other key ends
-        the name of a further CSV.
-    show : callable
-        Those frames to what is printed: blocks, and the sentences between them.
+    `build` takes long results by source and gives frames by file: `""` is the table itself, and any other key ends
+    the name of a further CSV. `show` gives what is printed of them: blocks, and the sentences between them.
     """
 
     title: str

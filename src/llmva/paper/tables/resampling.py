@@ -41,20 +41,13 @@ class DrawnRuns:
     def draw_wrong(self, rates: numpy.ndarray, counts: numpy.ndarray) -> numpy.ndarray:
         """Draw the prompts of every data set with replacement and count the wrong ones.
 
-        Parameters
-        ----------
-        rates, counts : arrays (runs, sets)
-            The share of wrong prompts, and the number of prompts.
-
-        Returns
-        -------
-        int array (resamples, models, seeds, sets)
+        From shares of wrong prompts and numbers of prompts, (runs, sets); returns (resamples, models, seeds, sets).
         """
         return self.generator.binomial(counts[self.runs], rates[self.runs])
 
     def average(self, values: numpy.ndarray) -> numpy.ndarray:
         """Return the mean over seeds, then over models, of values (resamples, models, seeds); nan is left out."""
-        kept = numpy.ma.masked_invalid(numpy.where(self.kept, values, numpy.nan))
+        kept = numpy.ma.array(values, mask=~self.kept | numpy.isnan(values))
         return kept.mean(axis=-1).mean(axis=-1).filled(numpy.nan)
 
     def interval(self, values: numpy.ndarray) -> Interval:
@@ -65,12 +58,8 @@ class DrawnRuns:
 def draw_runs(models: Sequence[str], *purpose: str, resamples: int = RESAMPLES) -> DrawnRuns:
     """Draw models with replacement, and within each drawn model as many of its seeds as it has.
 
-    Parameters
-    ----------
-    models : sequence of str, one per run
-        The model that each run is a seed of. Where all runs are of one model, only seeds are drawn.
-    purpose : str
-        What is drawn for: the same words give the same draws.
+    `models` names the model that each run is a seed of; where it is one and the same, only seeds are drawn.
+    The same `purpose` gives the same draws.
     """
     generator = random_generator(SEED, "hierarchical bootstrap", *purpose)
     codes, names = pandas.factorize(numpy.asarray(models, dtype=object))
@@ -97,13 +86,7 @@ def percentile_interval(values: numpy.ndarray) -> Interval:
 
 
 def f1_of_counts(wrong: numpy.ndarray, counts: numpy.ndarray, toxic: numpy.ndarray) -> numpy.ndarray:
-    """Return F1 with answered as positive (paper 5.1) from counts of wrong prompts.
-
-    Parameters
-    ----------
-    wrong, counts : arrays (..., sets)
-    toxic : bool array (sets,)
-    """
+    """Return F1 with answered as positive (paper 5.1), from numbers of wrong and of all prompts (..., sets)."""
     answered = (counts - wrong)[..., ~toxic].sum(axis=-1)
     return 2 * answered / (2 * answered + wrong.sum(axis=-1))
 

@@ -11,21 +11,18 @@ from llmva.paper.tables import resampling
 from llmva.paper.tables.cells import spread
 from llmva.paper.tables.layout import Frames
 
-SET_NAMES = {
-    "seval_attack": "attack",
-    "seval_risk": "risk",
-    "orfuzzset": "ORFuzz",
-    "nq": "NQ",
-    "advbench": "AdvBench",
-    "orbench_toxic": "OR-Bench",
-    "xstest_toxic": "XSTest",
-    "orbench": "OR-Bench",
-    "xstest": "XSTest",
+# The sets of each table, and their names in print.
+SETS = {
+    "table2": (SAFETY_SETS, ("attack", "risk", "ORFuzz", "NQ")),
+    "table4": (TRANSFER_SETS, ("AdvBench", "OR-Bench", "XSTest", "OR-Bench", "XSTest")),
 }
-# The rates of each table and their print names: a data set and `asr` (toxic) or `orr` (benign).
+# The rates of each table and their names in print: a data set and `asr` (toxic) or `orr` (benign).
 RATES = {
-    item: {f"{name}_{(rate := ERROR_RATE[label])}": f"{rate.upper()} {SET_NAMES[name]}" for name, label in sets.items()}
-    for item, sets in (("table2", SAFETY_SETS), ("table4", TRANSFER_SETS))
+    item: {
+        f"{name}_{ERROR_RATE[label]}": f"{ERROR_RATE[label].upper()} {printed}"
+        for (name, label), printed in zip(sets.items(), names, strict=True)
+    }
+    for item, (sets, names) in SETS.items()
 }
 POOLED = ("f1", "balanced_accuracy", "degenerate", "strict_f1")
 # Of which the spread over runs is shown.
@@ -94,15 +91,13 @@ def rates_and_counts(runs: pandas.DataFrame, rates: list[str], kind: str = "stri
 
 
 def _average(runs: pandas.DataFrame, models: pandas.Series, item: str, method: str) -> dict:
-    """Return one row of a table over several runs of one method, each a seed of one of the models.
-
-    It has means over seeds, then models; their intervals (of a single run the recorded ones, of several those of the
-    hierarchical bootstrap); the exact McNemar test on the pooled prompts; and how far the runs lie apart.
-    """
+    """Return means over seeds, then models, with intervals and tests, and how far the runs of a method lie apart."""
     row = resampling.average_runs(runs[list(metrics_of(item))], models).to_dict()
-    # Not drawn by the model, so that the mean of a single model is its own row.
+    # The recorded bounds of a single run. Draws do not depend on the model: a single model's mean is its own row.
     row |= runs[_bounds_of(item)].iloc[0].to_dict() if len(runs) == 1 else _resampled_bounds(runs, models, item, method)
-    row |= {"n": runs["n"].sum(), "seeds": len(runs), "mcnemar_p": _pooled_test(runs)}
+    counts = runs[["reference_only", "method_only"]].sum(skipna=False)
+    pooled_p = numpy.nan if counts.isna().any() else exact_mcnemar(*counts.astype(int))
+    row |= {"n": runs["n"].sum(), "seeds": len(runs), "mcnemar_p": pooled_p}
     for score in SCORES:
         row |= {f"{score}_sd": runs[score].std(ddof=1), f"{score}_worst": runs[score].min()}
     return row
@@ -130,11 +125,6 @@ def _resampled_bounds(runs: pandas.DataFrame, models: pandas.Series, item: str, 
 
 def _bounds_of(item: str) -> list[str]:
     return [f"{metric}_{end}" for metric in metrics_of(item) for end in ("low", "high")]
-
-
-def _pooled_test(runs: pandas.DataFrame) -> float:
-    counts = runs[["reference_only", "method_only"]].sum(skipna=False)
-    return numpy.nan if counts.isna().any() else exact_mcnemar(*counts.astype(int))
 
 
 def _test_by_run(by_method: dict[str, pandas.DataFrame], method: str, members: pandas.Index) -> float:

@@ -12,18 +12,9 @@ from llmva.paper.tables.layout import Block, Frames, Table
 
 @dataclass(frozen=True)
 class Control:
-    """A table of a control: one row per case, its results' metrics as columns.
+    """A table of a control: one row per case, which `case_keys` name together, and a column per measure.
 
-    Attributes
-    ----------
-    item, title, caption, note : str
-        The display item, and its words in print.
-    case_keys : tuple of str
-        The key columns that name a case together.
-    keys : dict of str to str
-        The columns that tell rows apart, the case last, and their print names.
-    measures : dict of str to str
-        The metrics and their print names.
+    `keys` are the columns that tell rows apart, the case last; they and `measures` (metrics) have their print names.
     """
 
     item: str

@@ -1,7 +1,7 @@
 """What the paper claims of LLM-VA in numbers, and what came out here, with intervals over runs and a verdict."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy
 import pandas
@@ -12,7 +12,7 @@ from llmva.paper.tables import resampling
 from llmva.paper.tables.formats import INTERVAL, METHOD, Column, as_decimal
 from llmva.paper.tables.items.utility import read_tasks
 from llmva.paper.tables.layout import Block, Frames, Table
-from llmva.paper.tables.paper import headline, read_paper_values
+from llmva.paper.tables.paper import read_paper_values
 from llmva.paper.tables.runs import failures_of, rates_and_counts, read_runs
 
 # A bootstrap over fewer runs is far too narrow.
@@ -20,46 +20,23 @@ MIN_RUNS = 6
 
 # By quantity, one row per run and one column per method.
 Values = dict[str, pandas.DataFrame]
-# Averages a column over runs: to a number, or to one for each draw of the bootstrap.
-Mean = Callable[[pandas.Series], float | numpy.ndarray]
 
 
-@dataclass(frozen=True)
-class Claim:
-    """A number of the paper, and how to measure it here.
-
-    Attributes
-    ----------
-    text : str
-        What is claimed.
-    paper : float
-        The paper's number.
-    quantity : str
-        What is measured of a method.
-    base : str
-        The method that it is compared with; empty where the quantity itself is claimed.
-    relative : bool
-        Whether the gain on the base is relative and not a difference.
-    limit : float
-        The claim holds above it, or below it where `falls`.
-    falls : bool
-        Whether less is claimed and not more.
-    """
+class Claim(NamedTuple):
+    """A number of the paper: a quantity, its change against a base (where there is one), or its relative gain."""
 
     text: str
     paper: float
     quantity: str
     base: str = ORIGINAL
     relative: bool = False
-    limit: float = 0.0
-    falls: bool = False
 
-    def measure(self, values: Values, method: str, mean: Mean) -> float | numpy.ndarray:
-        """Return the number here for a method."""
-        ours = mean(values[self.quantity][method])
+    def measure(self, values: Values, method: str, average: Callable) -> float | numpy.ndarray:
+        """Return the number here for a method, averaged over runs, or over each draw of them."""
+        ours = average(values[self.quantity][method])
         if not self.base:
             return ours
-        base = mean(values[self.quantity][self.base])
+        base = average(values[self.quantity][self.base])
         return ours / base - 1 if self.relative else ours - base
 
 
@@ -70,13 +47,13 @@ def build_headlines(results: Frames) -> Frames:
     models = [name_models(runs)[run] for run in runs]
     draws = resampling.draw_runs(models, "headlines")
     rows = []
-    for claim in _claims(values):
+    for claim in _claims(values["strict_f1"].mean()):
         for method in values["strict_f1"].columns.intersection([PAPER_LOOP, OUR_LOOP], sort=False):
             here = claim.measure(values, method, lambda column: resampling.average_runs(column, models))
             drawn = claim.measure(values, method, lambda column: draws.average(column.to_numpy()[draws.runs]))
             few = len(runs) < MIN_RUNS
             low, high = (numpy.nan, numpy.nan) if few else resampling.percentile_interval(drawn)[:2]
-            verdict = judge_claim(low, high, claim.limit, claim.falls)
+            verdict = judge_claim(low, high, 0.0 if claim.base else claim.paper, falls=claim.paper < 0)
             rows.append((claim.text, method, claim.paper, here, low, high, verdict, len(runs)))
     columns = ["claim", "method", "paper", "here", "here_low", "here_high", "verdict", "runs"]
     return {"": pandas.DataFrame(rows, columns=columns)}
@@ -88,34 +65,32 @@ def judge_claim(low: float, high: float, limit: float, falls: bool = False) -> s
     return above if low > limit else below if high < limit else "cannot be told"
 
 
-def _claims(values: Values) -> list[Claim]:
-    change, unseen = "F1 above the original's", "F1 above the original's, unseen sets"
-    f1 = headline("llm_va_mean_f1") - headline("original_mean_f1")
-    transfer = headline("transfer_mean_f1_llm_va") - headline("transfer_mean_f1_original")
-    kept, arithmetic = headline("utility_preserved_llm_va"), headline("utility_preserved_gsm8k_llm_va")
-    return [
-        Claim(change, f1, "strict_f1"),
-        *_claims_over_baselines(values["strict_f1"].mean()),
-        Claim("change of ASR", -headline("asr_drop_points_vs_original"), "asr", falls=True),
-        Claim("change of ORR", -headline("orr_drop_points_vs_original"), "orr", falls=True),
-        Claim(unseen, transfer, "transfer_strict_f1"),
-        Claim("utility kept, at least the paper's", kept, "kept", base="", limit=kept),
-        Claim("arithmetic kept, at least the paper's", arithmetic, "kept_gsm", base="", limit=arithmetic),
-    ]
-
-
-def _claims_over_baselines(means: pandas.Series) -> list[Claim]:
-    baselines = means[~means.index.isin([ORIGINAL, *CONSTANTS, *LOOPS]) & ~means.index.map(is_variant)]
+def _claims(f1: pandas.Series) -> list[Claim]:
+    """Return the claims; the best baselines are those of the highest `f1` by method."""
+    paper = read_paper_values("headlines").set_index("item")["value"]
+    gain = paper["llm_va_mean_f1"] - paper["original_mean_f1"]
+    unseen = paper["transfer_mean_f1_llm_va"] - paper["transfer_mean_f1_original"]
+    kept, arithmetic = paper["utility_preserved_llm_va"], paper["utility_preserved_gsm8k_llm_va"]
+    baselines = f1[~f1.index.isin([ORIGINAL, *CONSTANTS, *LOOPS]) & ~f1.index.map(is_variant)]
     papers = baselines[baselines.index.isin(read_paper_values("table2")["method"])]
-    # Of all baselines the paper has no number: it measures fewer.
-    claims = {
-        "the best baseline of the paper's own": (headline("relative_f1_gain_over_best_baseline"), papers),
-        "the best baseline of all": (numpy.nan, baselines),
-    }
-    return [
-        Claim(f"F1 above that of {group.idxmax()}, {what}: relative gain", paper, "strict_f1", group.idxmax(), True)
-        for what, (paper, group) in claims.items()
+    groups = [
+        ("the best baseline of the paper's own", papers, paper["relative_f1_gain_over_best_baseline"]),
+        # The paper has no number of it: it measures fewer.
+        ("the best baseline of all", baselines, numpy.nan),
+    ]
+    best = [
+        Claim(f"F1 above that of {group.idxmax()}, {what}: relative gain", number, "strict_f1", group.idxmax(), True)
+        for what, group, number in groups
         if len(group)
+    ]
+    return [
+        Claim("F1 above the original's", gain, "strict_f1"),
+        *best,
+        Claim("change of ASR", -paper["asr_drop_points_vs_original"], "asr"),
+        Claim("change of ORR", -paper["orr_drop_points_vs_original"], "orr"),
+        Claim("F1 above the original's, unseen sets", unseen, "transfer_strict_f1"),
+        Claim("utility kept, at least the paper's", kept, "kept", base=""),
+        Claim("arithmetic kept, at least the paper's", arithmetic, "kept_gsm", base=""),
     ]
 
 

@@ -21,7 +21,7 @@ METRICS = {
 # What the comparison with LLM-VA was to be about, said before it was made.
 COMPARED = ("test_strict_f1", "transfer_strict_f1", "kept")
 # On validation: the best strict F1 of the whole loop, and before the iteration at which the stop rule strikes.
-STOPPING = {"stop_rule": "stop_rule", "best_validation": "best", "best_before_stop": "before_stop"}
+STOPPING = ["stop_rule", "best_validation", "best_before_stop"]
 STOP_CAPTION = (
     "A stop rule: end where v_a's mean validation accuracy lies 0.1 below its start. How often it strikes, and the "
     "best strict F1 on validation prompts without it and with it."
@@ -94,18 +94,10 @@ def _summary(
 def _stop_rule(rows: pandas.DataFrame, methods: list[str]) -> pandas.DataFrame:
     """Return how often the stop rule strikes, and what is lost by it: one row per loop."""
     wide = rows[rows["metric"].isin(STOPPING)].pivot(index=["method", "model"], columns="metric", values="value")
-    wide = wide.reindex(columns=list(STOPPING)).rename(columns=STOPPING)
-    table = (
-        wide.assign(lost=wide["best"] - wide["before_stop"])
-        .groupby("method")
-        .agg(
-            struck=("stop_rule", "count"),
-            studies=("stop_rule", "size"),
-            best=("best", "mean"),
-            before_stop=("before_stop", "mean"),
-            most_lost=("lost", "max"),
-        )
-    )
+    wide = wide.reindex(columns=STOPPING).set_axis(["struck", "best", "before_stop"], axis=1)
+    groups = wide.assign(lost=wide["best"] - wide["before_stop"]).groupby("method")
+    table = groups["struck"].agg(struck="count", studies="size").join(groups[["best", "before_stop"]].mean())
+    table["most_lost"] = groups["lost"].max()
     return table.loc[[name for name in methods if name in table.index]].reset_index()
 
 
