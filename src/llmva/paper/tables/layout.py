@@ -3,14 +3,18 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import takewhile
+from pathlib import Path
 
 import numpy
 import pandas
+import yaml
 
 from llmva.core.vocabulary import CONSTANTS
 from llmva.paper.tables.formats import Column
 
 Frames = dict[str, pandas.DataFrame]
+# By item: captions and notes.
+WORDS = yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8"))
 LATEX_SIGNS = {
     "↓": r"$\downarrow$",
     "↑": r"$\uparrow$",

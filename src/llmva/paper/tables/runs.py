@@ -40,11 +40,14 @@ def build_rows(item: str, results: Frames) -> Frames:
         members = slugs if model == MEAN else slugs[slugs == model]
         for method, every in by_method.items():
             row = {"model": model, "method": method, **_average(every.loc[members.index], members, item, method)}
-            rows.append({**row, "run_p": _test_by_run(by_method, method, members.index)})
+            if method != PAPER_LOOP and PAPER_LOOP in by_method:
+                pair = (by_method[name].loc[members.index, "strict_f1"] for name in (PAPER_LOOP, method))
+                row["run_p"] = resampling.paired_p(*pair)
+            rows.append(row)
     columns = columns_of(item)
     spreads = (f"{score}_{part}" for score in SCORES for part in ("sd", "worst"))
     return {
-        "": pandas.DataFrame(rows)[[*columns, "seeds", *spreads, "run_p"]],
+        "": pandas.DataFrame(rows).reindex(columns=[*columns, "seeds", *spreads, "run_p"]),
         "seeds": runs.reset_index()[list(columns)],
     }
 
@@ -125,13 +128,6 @@ def _resampled_bounds(runs: pandas.DataFrame, models: pandas.Series, item: str, 
 
 def _bounds_of(item: str) -> list[str]:
     return [f"{metric}_{end}" for metric in metrics_of(item) for end in ("low", "high")]
-
-
-def _test_by_run(by_method: dict[str, pandas.DataFrame], method: str, members: pandas.Index) -> float:
-    """Return the Wilcoxon p of the reference against a method, each run one pair of strict F1."""
-    if method == PAPER_LOOP or PAPER_LOOP not in by_method:
-        return numpy.nan
-    return resampling.paired_p(*(by_method[name].loc[members, "strict_f1"] for name in (PAPER_LOOP, method)))
 
 
 def _refuse_other_shares(shares: pandas.DataFrame, item: str) -> None:

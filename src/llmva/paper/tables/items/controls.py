@@ -7,7 +7,7 @@ import pandas
 from llmva.core.errors import InputError
 from llmva.paper.names import MEAN, name_models, order_methods
 from llmva.paper.tables.formats import INTERVAL, Column, as_decimal
-from llmva.paper.tables.layout import Block, Frames, Table
+from llmva.paper.tables.layout import WORDS, Block, Frames, Table
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Control:
     title: str
     caption: str
     note: str
-    case_keys: tuple[str, ...]
+    case_keys: list[str]
     keys: dict[str, str]
     measures: dict[str, str]
 
@@ -34,18 +34,13 @@ class Control:
 
         Columns: model, the keys, n (prompts of a run), and each measure with `_low` and `_high`, the lowest and the
         highest of what the row is the mean of.
-
-        Raises
-        ------
-        InputError
-            When a measure is missing altogether.
         """
         rows = results[self.item]
         for measure in self.measures:
             if measure not in set(rows["metric"]):
                 raise InputError(f"results of {self.item}: no {measure}; run `make {self.item}` again")
         rows = rows.assign(
-            case=rows[list(self.case_keys)].astype(str).agg(" and ".join, axis=1),
+            case=rows[self.case_keys].astype(str).agg(" and ".join, axis=1),
             method=pandas.Categorical(rows["method"], order_methods(rows["method"])),
         )
         wide = rows.pivot(index=["model", *self.keys, "n"], columns="metric", values="value").reset_index()
@@ -56,7 +51,7 @@ class Control:
         means = frames[""][lambda frame: frame["model"] == MEAN]
         columns = [Column(name, text) for name, text in self.keys.items()]
         columns += [Column(name, text, as_decimal, parts=INTERVAL) for name, text in self.measures.items()]
-        note = f"Means over models, in brackets the lowest and the highest model. {self.note}"
+        note = WORDS["controls"]["note"].format(note=self.note)
         return [Block(means, columns, self.caption), note]
 
     def _average(self, wide: pandas.DataFrame) -> pandas.DataFrame:
@@ -66,40 +61,4 @@ class Control:
         return groups.mean().assign(**ends).reset_index()
 
 
-CONTROLS = {
-    control.item: control
-    for control in (
-        Control(
-            item="judges",
-            title="Judges",
-            caption="Agreement of other judges with the guard on the same test replies: Cohen's kappa, and the share "
-            "of equal verdicts.",
-            note="Evasions: a judge that also takes hedged and evasive answers for refusals. Kappa is undefined (–) "
-            "where both judges give one and the same verdict throughout.",
-            case_keys=("first", "second"),
-            keys={"method": "Method", "dataset": "Prompts", "case": "Judges"},
-            measures={"kappa": "Kappa", "agreement": "Agreement"},
-        ),
-        Control(
-            item="noise",
-            title="Gibberish",
-            caption="Validation metrics of the original with Gaussian noise on every weight matrix, in units of the "
-            "matrix's own standard deviation.",
-            note="A good metric falls with the noise. F1 does not, since a guard finds gibberish harmless and no "
-            "refusal.",
-            case_keys=("noise",),
-            keys={"case": "Noise"},
-            measures={"f1": "F1", "strict_f1": "Strict F1", "degenerate": "Degenerate"},
-        ),
-        Control(
-            item="shortcuts",
-            title="Shortcut control",
-            caption="v_b learnt from one benign and one toxic set: its accuracy on held-out prompts of these and of "
-            "the other two sets, and its cosine with the v_b of all sets, means over sublayers.",
-            note="Guessing would be right half of the time.",
-            case_keys=("benign_set", "toxic_set"),
-            keys={"case": "Learnt from"},
-            measures={"seen_accuracy": "These sets", "unseen_accuracy": "Other sets", "cosine": "Cosine"},
-        ),
-    )
-}
+CONTROLS = {item: Control(item, **WORDS[item]) for item in ("judges", "noise", "shortcuts")}

@@ -11,15 +11,12 @@ from llmva.paper.names import is_variant, name_models
 from llmva.paper.tables import resampling
 from llmva.paper.tables.formats import INTERVAL, METHOD, Column, as_decimal
 from llmva.paper.tables.items.utility import read_tasks
-from llmva.paper.tables.layout import Block, Frames, Table
+from llmva.paper.tables.layout import WORDS, Block, Frames, Table
 from llmva.paper.tables.paper import read_paper_values
 from llmva.paper.tables.runs import failures_of, rates_and_counts, read_runs
 
 # A bootstrap over fewer runs is far too narrow.
 MIN_RUNS = 6
-
-# By quantity, one row per run and one column per method.
-Values = dict[str, pandas.DataFrame]
 
 
 class Claim(NamedTuple):
@@ -31,8 +28,8 @@ class Claim(NamedTuple):
     base: str = ORIGINAL
     relative: bool = False
 
-    def measure(self, values: Values, method: str, average: Callable) -> float | numpy.ndarray:
-        """Return the number here for a method, averaged over runs, or over each draw of them."""
+    def measure(self, values: Frames, method: str, average: Callable) -> float | numpy.ndarray:
+        """Return the number here for a method from `values` (by quantity), averaged over runs or each draw of them."""
         ours = average(values[self.quantity][method])
         if not self.base:
             return ours
@@ -94,7 +91,8 @@ def _claims(f1: pandas.Series) -> list[Claim]:
     ]
 
 
-def _values(results: Frames) -> Values:
+def _values(results: Frames) -> Frames:
+    """Return frames by quantity: one row per run and one column per method."""
     test, transfer = (read_runs(results[item], item) for item in ("table2", "table4"))
     kept = read_tasks(results["utility"])["kept"]
     columns = {
@@ -121,16 +119,8 @@ def _show(frames: Frames) -> list[Block | str]:
         Column("here", "Here", as_decimal, parts=INTERVAL),
         Column("verdict", "Here it"),
     ]
-    caption = (
-        "What the paper reports of its twelve real models, and the same quantities here, broken replies counted as "
-        "wrong, with 95 % intervals: bootstrap over models and seeds. A claim holds, or does not, where its whole "
-        "interval lies on one side of 0, or of the paper's own share of utility; fewer than six runs have no interval."
-    )
-    note = (
-        f"{int(frames['']['runs'].iloc[0])} runs. The paper's metrics take broken replies as they come. "
-        "Sizes cannot be compared, since the prompts here are the original's errors to a fixed share; signs can."
-    )
-    return [Block(frames[""], columns, caption), note]
+    words, runs = WORDS["headlines"], int(frames[""]["runs"].iloc[0])
+    return [Block(frames[""], columns, words["caption"]), words["note"].format(runs=runs)]
 
 
 TABLE = Table("The paper's claims", ("table2", "table4", "utility"), build_headlines, _show)

@@ -10,7 +10,7 @@ from llmva.core.vocabulary import OUR_LOOP, PAPER_LOOP
 from llmva.paper.names import order_methods
 from llmva.paper.tables import resampling
 from llmva.paper.tables.formats import INTERVAL, METHOD, Column, as_count, as_decimal, as_p_value
-from llmva.paper.tables.layout import Block, Frames, Table
+from llmva.paper.tables.layout import WORDS, Block, Frames, Table
 
 METRICS = {
     "test_strict_f1": "strict F1, test",
@@ -22,10 +22,6 @@ METRICS = {
 COMPARED = ("test_strict_f1", "transfer_strict_f1", "kept")
 # On validation: the best strict F1 of the whole loop, and before the iteration at which the stop rule strikes.
 STOPPING = ["stop_rule", "best_validation", "best_before_stop"]
-STOP_CAPTION = (
-    "A stop rule: end where v_a's mean validation accuracy lies 0.1 below its start. How often it strikes, and the "
-    "best strict F1 on validation prompts without it and with it."
-)
 STOP_COLUMNS = [
     METHOD,
     Column("struck", "Stop rule struck", as_count),
@@ -60,7 +56,7 @@ def build_ridge(results: Frames) -> Frames:
     for method in methods:
         row = {"method": method, "studies": len(studies)}
         for metric, values in wide.items():
-            row |= {f"{metric}_{part}": number for part, number in _summary(values, method, families, draws).items()}
+            row |= _summary(metric, values, method, families, draws)
         table.append(row)
     stop = _stop_rule(rows, methods)
     by_study = pandas.DataFrame({metric: values.stack() for metric, values in wide.items()}).reset_index()
@@ -75,11 +71,11 @@ def _wide(rows: pandas.DataFrame, metric: str) -> pandas.DataFrame:
 
 
 def _summary(
-    values: pandas.DataFrame, method: str, families: list[str], draws: resampling.DrawnRuns
+    metric: str, values: pandas.DataFrame, method: str, families: list[str], draws: resampling.DrawnRuns
 ) -> dict[str, float]:
     column = values[method]
     low, high, _ = draws.interval(column.to_numpy()[draws.runs])
-    return {
+    numbers = {
         # Families count alike, as in the bootstrap, however many seeds each has.
         "mean": resampling.average_runs(column, families),
         "mean_low": low,
@@ -89,6 +85,7 @@ def _summary(
         "p": resampling.paired_p(values[OUR_LOOP], column),
         "p_paper": resampling.paired_p(column, values[PAPER_LOOP]) if PAPER_LOOP in values else numpy.nan,
     }
+    return {f"{metric}_{name}": number for name, number in numbers.items()}
 
 
 def _stop_rule(rows: pandas.DataFrame, methods: list[str]) -> pandas.DataFrame:
@@ -102,8 +99,8 @@ def _stop_rule(rows: pandas.DataFrame, methods: list[str]) -> pandas.DataFrame:
 
 
 def _show(frames: Frames) -> list[Block | str]:
-    table = frames[""]
-    stop = [Block(frames["stop"], STOP_COLUMNS, STOP_CAPTION, "stop")] if "stop" in frames else []
+    table, words = frames[""], WORDS["ridge"]
+    stop = [Block(frames["stop"], STOP_COLUMNS, words["stop"], "stop")] if "stop" in frames else []
     columns = [METHOD]
     for metric, heading in METRICS.items():
         columns += [
@@ -112,16 +109,8 @@ def _show(frames: Frames) -> list[Block | str]:
             Column(f"{metric}_p", f"{heading}: p", as_p_value),
         ]
     columns.append(Column("test_strict_f1_p_paper", "strict F1, test: p against LLM-VA", as_p_value))
-    caption = (
-        "Means and worst cases over studies. In brackets 95 % intervals: bootstrap over families, then seeds. "
-        "p: exact Wilcoxon test of LLM-VA-R against the row, paired by study; the last one of the row against LLM-VA."
-    )
-    note = (
-        f"{int(table['studies'].iloc[0])} studies, each an organism and seed of its own. No p-value in the table is "
-        "corrected for their number. All organisms share one corpus, so that they are less than as many independent "
-        "confirmations."
-    )
-    return [Block(table, columns, caption), *stop, *_corrected(table), note]
+    note = words["note"].format(studies=int(table["studies"].iloc[0]))
+    return [Block(table, columns, words["caption"]), *stop, *_corrected(table), note]
 
 
 def _corrected(table: pandas.DataFrame) -> list[str]:

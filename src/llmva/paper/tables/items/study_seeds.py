@@ -3,7 +3,7 @@
 from llmva.core.params import DRAW_SUFFIX
 from llmva.paper.names import printed_rows
 from llmva.paper.tables.formats import METHOD, MODEL, SPREAD, Column, as_count, as_decimal
-from llmva.paper.tables.layout import Block, Frames, Table
+from llmva.paper.tables.layout import WORDS, Block, Frames, Table
 from llmva.paper.tables.runs import SCORES, read_runs
 
 
@@ -22,9 +22,8 @@ def _show(frames: Frames) -> list[Block | str]:
     for score, name in SCORES.items():
         columns += [Column(score, name, as_decimal), Column(score, f"{name}: SD / worst", as_decimal, parts=SPREAD)]
     columns.append(Column("studies", "Studies", as_count))
-    caption = "F1 on test prompts over several seeds of the study, each with prompts, a split and samples of its own."
-    note = "The organism is one and the same; Table 2 has the spread between organisms that differ in their seed."
-    return [Block(printed_rows(frames[""]), columns, caption, long=True), note]
+    words = WORDS["draws"]
+    return [Block(printed_rows(frames[""]), columns, words["caption"], long=True), words["note"]]
 
 
 TABLE = Table("Study seeds", ("table2",), build_draws, _show)

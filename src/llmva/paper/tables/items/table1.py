@@ -10,7 +10,7 @@ from llmva.paper.names import name_models, printed_rows
 from llmva.paper.tables import resampling
 from llmva.paper.tables.cells import spread
 from llmva.paper.tables.formats import INTERVAL, METHOD, Column, as_change, as_mark
-from llmva.paper.tables.layout import Block, Frames, Table
+from llmva.paper.tables.layout import WORDS, Block, Frames, Table
 from llmva.paper.tables.paper import read_paper_values
 from llmva.paper.tables.runs import failures_of, rates_and_counts, read_runs
 
@@ -85,18 +85,9 @@ def _show(frames: Frames) -> list[Block | str]:
         Column(f"{failure}_change", f"{failure.upper()} change", as_change, parts=INTERVAL)
         for failure in FAILURES.values()
     ]
-    measured = (
-        "What each method needs, and whether it mitigates over-refusal and jailbreak: the change of ORR and ASR "
-        "against the original, in points, broken replies counted as failures, mean over seeds and models, with its "
-        "95 % interval (hierarchical bootstrap). "
-        "Check mark: the whole interval lies below 0. Cross: none of it does. Unclear: 0 is inside."
-    )
-    note = (
-        "Results hold counts and not single prompts: the bootstrap draws the prompts of a method and of the original "
-        "apart, although they are the same prompts, so that these intervals are wider than paired ones mostly are."
-    )
-    paper = Block(read_paper_values("table1"), CLAIMS, "The claims of the paper's Table 1.", "paper")
-    return [Block(printed_rows(frames[""]), [*CLAIMS, *changes], measured), note, paper]
+    words = WORDS["table1"]
+    papers = Block(read_paper_values("table1"), CLAIMS, words["paper"], "paper")
+    return [Block(printed_rows(frames[""]), [*CLAIMS, *changes], words["caption"]), words["note"], papers]
 
 
 TABLE = Table("Table 1", ("table1", "table2"), build_claims, _show)

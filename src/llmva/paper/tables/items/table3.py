@@ -4,7 +4,7 @@ from llmva.core.vocabulary import PAPER_LOOP
 from llmva.paper.names import name_models
 from llmva.paper.tables.cells import spread
 from llmva.paper.tables.formats import MODEL, Column, as_count, as_percent
-from llmva.paper.tables.layout import Block, Frames, Table
+from llmva.paper.tables.layout import WORDS, Block, Frames, Table
 from llmva.paper.tables.paper import share_of_sublayers
 
 SUBLAYERS = Column("sublayers", "Sublayers", as_count)
@@ -29,13 +29,9 @@ def build_selection(results: Frames) -> Frames:
 
 
 def _show(frames: Frames) -> list[Block | str]:
-    caption = "Number of edited sublayers (L_select) that validation chose, and its share of all sublayers, in %."
-    paper = "L_select as the paper prints it and as its released code has it, and the shares of all sublayers, in %."
-    note = (
-        "Sublayers: attention and MLP of every block. L_select is chosen on validation; of several seeds the mean is "
-        "given. The paper's printed columns stand under another order of models than its code's."
-    )
-    return [Block(frames[""], SELECTION, caption), note, Block(frames["paper"], PAPERS_SELECTION, paper, "paper")]
+    words = WORDS["table3"]
+    papers = Block(frames["paper"], PAPERS_SELECTION, words["paper"], "paper")
+    return [Block(frames[""], SELECTION, words["caption"]), words["note"], papers]
 
 
 TABLE = Table("Table 3", ("table3",), build_selection, _show)

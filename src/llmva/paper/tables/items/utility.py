@@ -7,7 +7,7 @@ from llmva.core.vocabulary import ORIGINAL, TASKS
 from llmva.paper.names import MEAN, name_models, order_methods, printed_rows
 from llmva.paper.tables.cells import RUN, spread
 from llmva.paper.tables.formats import METHOD, Column, as_percent
-from llmva.paper.tables.layout import Block, Frames, Table
+from llmva.paper.tables.layout import WORDS, Block, Frames, Table
 from llmva.paper.tables.paper import headline
 
 METRICS = {"f1": "F1", "accuracy": "accuracy"}
@@ -73,24 +73,17 @@ def _show(frames: Frames) -> list[Block | str]:
     kept = whole.pivot(index="method", columns="task", values="kept").loc[order_methods(whole["method"])]
     kept["worst"] = runs[runs["task"] == MEAN].groupby("method")["kept"].min()
     names = {**TASKS, MEAN: "Mean", "worst": "Mean: worst run"}
-    over = f"mean over {models} models" if models > 1 else "one model"
-    caption = f"Share of the original's score that each method keeps on six tasks, in %, {over}."
     columns = [METHOD, *(Column(name, text, as_percent) for name, text in names.items())]
     papers = pandas.DataFrame({"method": list(HEADLINES), "kept": [headline(item) for item in HEADLINES.values()]})
-    return [
-        Block(kept.reset_index(), columns, caption),
-        _note(frame),
-        Block(papers, [METHOD, Column("kept", "Mean", as_percent)], "Mean share kept, in %.", "paper"),
-    ]
-
-
-def _note(frame: pandas.DataFrame) -> str:
     tasks = frame.dropna(subset="metric").drop_duplicates("task").groupby("metric", sort=False)["task"]
-    shown = "; ".join(f"{METRICS[metric]} on {', '.join(TASKS[task] for task in group)}" for metric, group in tasks)
-    return (
-        f"Score: {shown}. Values by model are in the CSV. A run whose original scores 0 on a task has nothing to keep "
-        "there and is left out of the mean."
-    )
+    scores = "; ".join(f"{METRICS[metric]} on {', '.join(TASKS[task] for task in group)}" for metric, group in tasks)
+    words = WORDS["utility"]
+    over = f"mean over {models} models" if models > 1 else "one model"
+    return [
+        Block(kept.reset_index(), columns, words["caption"].format(models=over)),
+        words["note"].format(scores=scores),
+        Block(papers, [METHOD, Column("kept", "Mean", as_percent)], words["paper"], "paper"),
+    ]
 
 
 TABLE = Table("Utility", ("utility",), build_utility, _show)
