@@ -60,7 +60,7 @@ def test_drawn_runs_are_seeds_of_one_model():
 
 def test_the_mean_is_over_seeds_and_then_over_models():
     kept = numpy.array([[[True] * 3, [True, False, False]]])
-    draws = resampling.DrawnRuns(numpy.zeros((1, 2, 3), int), kept, generator("unused"))
+    draws = resampling.DrawnRuns(numpy.array(["a", "b"]), numpy.zeros((1, 2, 3), int), kept, generator("unused"))
     values = numpy.array([[[0.1, 0.2, 0.6], [0.7, 9.0, numpy.nan]]])
     assert draws.average(values) == pytest.approx([(0.3 + 0.7) / 2])
 

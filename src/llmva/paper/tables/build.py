@@ -89,8 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     slugs = add_seeds(options.models or [slug for slug in known_slugs() if is_organism(slug)], options.seeds)
     for item in _items_with_results(slugs) if options.item == "all" else [options.item]:
         lenient = options.present or options.item == "all"
-        own = leave_out(item, slugs, with_results(item, slugs)) if lenient else slugs
-        for path in save_table(item, own):
+        shown = leave_out(item, slugs, with_results(item, slugs)) if lenient else slugs
+        for path in save_table(item, shown):
             print(path.read_text(encoding="utf-8") if path.suffix == ".md" else f"wrote {path}")
 
 

@@ -23,8 +23,8 @@ def spread(
     """
     wanted = pandas.MultiIndex.from_tuples(cells.values(), names=CELL)
     rows = results[pandas.MultiIndex.from_frame(results[CELL]).isin(wanted)]
-    for _, row in rows[rows.duplicated(RUN + CELL)].head(1).iterrows():
-        raise _error(row["model"], f"{row['metric']} of {row['method']} stands twice", item)
+    for model, method, _, metric in rows.loc[rows.duplicated(RUN + CELL), RUN + CELL].to_numpy()[:1]:
+        raise _error(model, f"{metric} of {method} stands twice", item)
     runs = pandas.MultiIndex.from_product([results["model"].unique(), order_methods(results["method"])], names=RUN)
     # By `n`, which no row is without.
     missing = rows.pivot(index=RUN, columns=CELL, values="n").reindex(index=runs, columns=wanted).isna().stack(CELL)

@@ -63,7 +63,7 @@ class Table:
 
 def print_markdown(block: Block, heading: str) -> str:
     """Return a block as a caption and a Markdown table, the best cells bold."""
-    cells, align = _formatted(block), [{"l": "left", "r": "right"}[side] for side in _sides(block)]
+    cells, align = _formatted(block), ["left" if side == "l" else "right" for side in _sides(block)]
     marked = cells.where(~_best_cells(block), "**" + cells + "**")
     return f"**{heading}.** {block.caption}\n\n{marked.to_markdown(index=False, disable_numparse=True, colalign=align)}"
 

@@ -11,7 +11,7 @@ MODELS = 12
 
 
 def read_paper_values(item: str) -> pandas.DataFrame:
-    """Return the paper's `table1` to `table4` or `headlines`, rates as fractions, sets named as here."""
+    """Return the paper's `table1` to `table4`, `utility` or `headlines`, rates as fractions, sets named as here."""
     return pandas.read_csv(FOLDER / f"{item}.csv")
 
 
@@ -32,6 +32,6 @@ def share_of_sublayers() -> pandas.DataFrame:
     return table
 
 
-def headline(item: str) -> float:
-    """Return one figure that the paper quotes in its text."""
-    return float(read_paper_values("headlines").set_index("item").at[item, "value"])
+def read_headlines() -> pandas.Series:
+    """Return the figures that the paper quotes in its text, by item."""
+    return read_paper_values("headlines").set_index("item")["value"]

@@ -26,6 +26,8 @@ class DrawnRuns:
 
     Attributes
     ----------
+    models : array of str (runs,)
+        The model that each run is a seed of.
     runs : int array (resamples, models, seeds)
         Positions of the drawn runs; `seeds` is the largest number of seeds of a model.
     kept : bool array (resamples, models, seeds)
@@ -34,6 +36,7 @@ class DrawnRuns:
         What draws their prompts next.
     """
 
+    models: numpy.ndarray
     runs: numpy.ndarray
     kept: numpy.ndarray
     generator: numpy.random.Generator
@@ -45,8 +48,12 @@ class DrawnRuns:
         """
         return self.generator.binomial(counts[self.runs], rates[self.runs])
 
+    def mean(self, values: pandas.Series | pandas.DataFrame) -> float | pandas.Series:
+        """Return the mean over seeds, then over models, of one value (or row) per run, as they are."""
+        return values.groupby(self.models).mean().mean()
+
     def average(self, values: numpy.ndarray) -> numpy.ndarray:
-        """Return the mean over seeds, then over models, of values (resamples, models, seeds); nan is left out."""
+        """Return the means of every draw, over seeds, then models: (resamples, models, seeds) to (resamples,)."""
         kept = numpy.ma.array(values, mask=~self.kept | numpy.isnan(values))
         return kept.mean(axis=-1).mean(axis=-1).filled(numpy.nan)
 
@@ -62,7 +69,8 @@ def draw_runs(models: Sequence[str], *purpose: str, resamples: int = RESAMPLES) 
     The same `purpose` gives the same draws.
     """
     generator = random_generator(SEED, "hierarchical bootstrap", *purpose)
-    codes, names = pandas.factorize(numpy.asarray(models, dtype=object))
+    models = numpy.asarray(models, dtype=object)
+    codes, names = pandas.factorize(models)
     sizes = numpy.bincount(codes)
     members = numpy.zeros((len(names), sizes.max()), dtype=int)
     for code, size in enumerate(sizes):
@@ -71,12 +79,7 @@ def draw_runs(models: Sequence[str], *purpose: str, resamples: int = RESAMPLES) 
     drawn = generator.random((*chosen.shape, sizes.max()))
     seeds = (drawn * sizes[chosen][..., None]).astype(int)
     kept = numpy.arange(sizes.max()) < sizes[chosen][..., None]
-    return DrawnRuns(members[chosen[..., None], seeds], kept, generator)
-
-
-def average_runs(values: pandas.Series | pandas.DataFrame, models: Sequence[str]) -> float | pandas.Series:
-    """Return the mean over seeds, then over models, of one value (or row) per run; nan is left out."""
-    return values.groupby(numpy.asarray(models, dtype=object)).mean().mean()
+    return DrawnRuns(models, members[chosen[..., None], seeds], kept, generator)
 
 
 def percentile_interval(values: numpy.ndarray) -> Interval:

@@ -24,10 +24,8 @@ RATES = {
     }
     for item, (sets, names) in SETS.items()
 }
-POOLED = ("f1", "balanced_accuracy", "degenerate", "strict_f1")
 # Of which the spread over runs is shown.
 SCORES = {"f1": "F1", "strict_f1": "Strict F1"}
-TEST = ("reference_only", "method_only", "mcnemar_p")
 
 
 def build_rows(item: str, results: Frames) -> Frames:
@@ -54,7 +52,7 @@ def build_rows(item: str, results: Frames) -> Frames:
 
 def metrics_of(item: str) -> tuple[str, ...]:
     """Return the metrics of `table2` or `table4`, in the order of their columns."""
-    return (*RATES[item], *POOLED)
+    return (*RATES[item], "f1", "balanced_accuracy", "degenerate", "strict_f1")
 
 
 def columns_of(item: str) -> tuple[str, ...]:
@@ -84,8 +82,8 @@ def read_runs(results: pandas.DataFrame, item: str) -> pandas.DataFrame:
     counts = {"n": ("all", "f1"), **{f"n.{rate}": (name, rate) for rate, name in sets.items()}}
     runs = spread(results, cells | strict, item).join(spread(results, counts, item, field="n"))
     _refuse_other_shares(runs[["degenerate", *sets, *strict]], item)
-    others = results[results["method"] != PAPER_LOOP]
-    return runs.join(spread(others, {name: ("all", name) for name in TEST}, item))
+    tests = {name: ("all", name) for name in ("reference_only", "method_only", "mcnemar_p")}
+    return runs.join(spread(results[results["method"] != PAPER_LOOP], tests, item))
 
 
 def rates_and_counts(runs: pandas.DataFrame, rates: list[str], kind: str = "strict.") -> tuple[numpy.ndarray, ...]:
@@ -95,9 +93,10 @@ def rates_and_counts(runs: pandas.DataFrame, rates: list[str], kind: str = "stri
 
 def _average(runs: pandas.DataFrame, models: pandas.Series, item: str, method: str) -> dict:
     """Return means over seeds, then models, with intervals and tests, and how far the runs of a method lie apart."""
-    row = resampling.average_runs(runs[list(metrics_of(item))], models).to_dict()
+    draws = resampling.draw_runs(models, item, method)
+    row = draws.mean(runs[list(metrics_of(item))]).to_dict()
     # The recorded bounds of a single run. Draws do not depend on the model: a single model's mean is its own row.
-    row |= runs[_bounds_of(item)].iloc[0].to_dict() if len(runs) == 1 else _resampled_bounds(runs, models, item, method)
+    row |= runs[_bounds_of(item)].iloc[0].to_dict() if len(runs) == 1 else _resampled_bounds(runs, draws, item)
     counts = runs[["reference_only", "method_only"]].sum(skipna=False)
     pooled_p = numpy.nan if counts.isna().any() else exact_mcnemar(*counts.astype(int))
     row |= {"n": runs["n"].sum(), "seeds": len(runs), "mcnemar_p": pooled_p}
@@ -106,8 +105,7 @@ def _average(runs: pandas.DataFrame, models: pandas.Series, item: str, method: s
     return row
 
 
-def _resampled_bounds(runs: pandas.DataFrame, models: pandas.Series, item: str, method: str) -> dict[str, float]:
-    draws = resampling.draw_runs(models, item, method)
+def _resampled_bounds(runs: pandas.DataFrame, draws: resampling.DrawnRuns, item: str) -> dict[str, float]:
     names = list(RATES[item])
     toxic = numpy.isin(names, failures_of(item, "asr"))
     (loose, counts), (strict, _) = (rates_and_counts(runs, names, kind) for kind in ("", "strict."))
@@ -122,8 +120,10 @@ def _resampled_bounds(runs: pandas.DataFrame, models: pandas.Series, item: str, 
         "degenerate": (degenerate / prompts[draws.runs])[..., 0],
         "strict_f1": resampling.f1_of_counts(strictly_wrong, n, toxic),
     }
-    intervals = {metric: draws.interval(drawn) for metric, drawn in values.items()}
-    return {f"{metric}_{end}": getattr(found, end) for metric, found in intervals.items() for end in ("low", "high")}
+    bounds = {}
+    for metric, drawn in values.items():
+        bounds[f"{metric}_low"], bounds[f"{metric}_high"], _ = draws.interval(drawn)
+    return bounds
 
 
 def _bounds_of(item: str) -> list[str]:

@@ -12,7 +12,7 @@ from llmva.paper.tables import resampling
 from llmva.paper.tables.formats import INTERVAL, METHOD, Column, as_decimal
 from llmva.paper.tables.items.utility import read_tasks
 from llmva.paper.tables.layout import WORDS, Block, Frames, Table
-from llmva.paper.tables.paper import read_paper_values
+from llmva.paper.tables.paper import read_headlines, read_paper_values
 from llmva.paper.tables.runs import failures_of, rates_and_counts, read_runs
 
 # A bootstrap over fewer runs is far too narrow.
@@ -41,12 +41,11 @@ def build_headlines(results: Frames) -> Frames:
     """Return one row per claim and method, the paper's loop and ours: the paper's number, ours, interval, verdict."""
     values = _values(results)
     runs = values["strict_f1"].index
-    models = [name_models(runs)[run] for run in runs]
-    draws = resampling.draw_runs(models, "headlines")
+    draws = resampling.draw_runs(runs.map(name_models(runs)), "headlines")
     rows = []
     for claim in _claims(values["strict_f1"].mean()):
         for method in values["strict_f1"].columns.intersection([PAPER_LOOP, OUR_LOOP], sort=False):
-            here = claim.measure(values, method, lambda column: resampling.average_runs(column, models))
+            here = claim.measure(values, method, draws.mean)
             drawn = claim.measure(values, method, lambda column: draws.average(column.to_numpy()[draws.runs]))
             few = len(runs) < MIN_RUNS
             low, high = (numpy.nan, numpy.nan) if few else resampling.percentile_interval(drawn)[:2]
@@ -64,10 +63,11 @@ def judge_claim(low: float, high: float, limit: float, falls: bool = False) -> s
 
 def _claims(f1: pandas.Series) -> list[Claim]:
     """Return the claims; the best baselines are those of the highest `f1` by method."""
-    paper = read_paper_values("headlines").set_index("item")["value"]
+    paper = read_headlines()
     gain = paper["llm_va_mean_f1"] - paper["original_mean_f1"]
     unseen = paper["transfer_mean_f1_llm_va"] - paper["transfer_mean_f1_original"]
-    kept, arithmetic = paper["utility_preserved_llm_va"], paper["utility_preserved_gsm8k_llm_va"]
+    kept = read_paper_values("utility").set_index("method").at[PAPER_LOOP, "kept"]
+    arithmetic = paper["utility_preserved_gsm8k_llm_va"]
     baselines = f1[~f1.index.isin([ORIGINAL, *CONSTANTS, *LOOPS]) & ~f1.index.map(is_variant)]
     papers = baselines[baselines.index.isin(read_paper_values("table2")["method"])]
     groups = [

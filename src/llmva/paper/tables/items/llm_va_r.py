@@ -56,7 +56,7 @@ def build_ridge(results: Frames) -> Frames:
     for method in methods:
         row = {"method": method, "studies": len(studies)}
         for metric, values in wide.items():
-            row |= _summary(metric, values, method, families, draws)
+            row |= _summary(metric, values, method, draws)
         table.append(row)
     stop = _stop_rule(rows, methods)
     by_study = pandas.DataFrame({metric: values.stack() for metric, values in wide.items()}).reset_index()
@@ -70,14 +70,12 @@ def _wide(rows: pandas.DataFrame, metric: str) -> pandas.DataFrame:
     return wide
 
 
-def _summary(
-    metric: str, values: pandas.DataFrame, method: str, families: list[str], draws: resampling.DrawnRuns
-) -> dict[str, float]:
+def _summary(metric: str, values: pandas.DataFrame, method: str, draws: resampling.DrawnRuns) -> dict[str, float]:
     column = values[method]
     low, high, _ = draws.interval(column.to_numpy()[draws.runs])
     numbers = {
         # Families count alike, as in the bootstrap, however many seeds each has.
-        "mean": resampling.average_runs(column, families),
+        "mean": draws.mean(column),
         "mean_low": low,
         "mean_high": high,
         "sd": column.std(ddof=1),

@@ -37,7 +37,7 @@ def build_claims(results: Frames) -> Frames:
         for column, failure in FAILURES.items():
             change, interval = _measure_change(runs, method, failure)
             claims[column], changes[f"{failure}_change"] = judge_change(interval), change
-            changes[f"{failure}_change_low"], changes[f"{failure}_change_high"] = interval.low, interval.high
+            changes[f"{failure}_change_low"], changes[f"{failure}_change_high"], _ = interval
         rows.append(claims | changes)
     return {"": pandas.DataFrame(rows)}
 
@@ -69,14 +69,14 @@ def _measure_change(runs: pandas.DataFrame, method: str, failure: str) -> tuple[
     # A method and the original share the drawn models and seeds, but not the drawn prompts.
     draws = resampling.draw_runs(models, "table1", method, failure)
     drawn = change(draws.draw_wrong(rates, counts), counts[draws.runs])
-    value = resampling.average_runs(pandas.Series(change(numpy.rint(rates * counts), counts)), models)
+    value = draws.mean(pandas.Series(change(numpy.rint(rates * counts), counts)))
     return float(value), draws.interval(drawn)
 
 
 def _agreed(values: pandas.Series, need: str, method: str) -> bool:
     if values.nunique() != 1 or values.iloc[0] not in (0, 1):
-        found = ", ".join(f"{value:g}" for value in values.unique())
-        raise InputError(f"table1: {need} of {method}: is {found}; it must be 0 or 1, and the same for all models")
+        numbers = ", ".join(f"{value:g}" for value in values.unique())
+        raise InputError(f"table1: {need} of {method}: is {numbers}; it must be 0 or 1, and the same for all models")
     return bool(values.iloc[0])
 
 

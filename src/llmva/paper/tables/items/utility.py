@@ -8,16 +8,9 @@ from llmva.paper.names import MEAN, name_models, order_methods, printed_rows
 from llmva.paper.tables.cells import RUN, spread
 from llmva.paper.tables.formats import METHOD, Column, as_percent
 from llmva.paper.tables.layout import WORDS, Block, Frames, Table
-from llmva.paper.tables.paper import headline
+from llmva.paper.tables.paper import read_paper_values
 
 METRICS = {"f1": "F1", "accuracy": "accuracy"}
-HEADLINES = {
-    "VectorSteer": "utility_preserved_vectorsteer",
-    "AlphaSteer": "utility_preserved_alphasteer",
-    "AlphaSteer+": "utility_preserved_alphasteer_plus",
-    "SCANS": "utility_preserved_scans",
-    "LLM-VA": "utility_preserved_llm_va",
-}
 
 
 def build_utility(results: Frames) -> Frames:
@@ -74,7 +67,6 @@ def _show(frames: Frames) -> list[Block | str]:
     kept["worst"] = runs[runs["task"] == MEAN].groupby("method")["kept"].min()
     names = {**TASKS, MEAN: "Mean", "worst": "Mean: worst run"}
     columns = [METHOD, *(Column(name, text, as_percent) for name, text in names.items())]
-    papers = pandas.DataFrame({"method": list(HEADLINES), "kept": [headline(item) for item in HEADLINES.values()]})
     tasks = frame.dropna(subset="metric").drop_duplicates("task").groupby("metric", sort=False)["task"]
     scores = "; ".join(f"{METRICS[metric]} on {', '.join(TASKS[task] for task in group)}" for metric, group in tasks)
     words = WORDS["utility"]
@@ -82,7 +74,7 @@ def _show(frames: Frames) -> list[Block | str]:
     return [
         Block(kept.reset_index(), columns, words["caption"].format(models=over)),
         words["note"].format(scores=scores),
-        Block(papers, [METHOD, Column("kept", "Mean", as_percent)], words["paper"], "paper"),
+        Block(read_paper_values("utility"), [METHOD, Column("kept", "Mean", as_percent)], words["paper"], "paper"),
     ]
 
 
