@@ -50,11 +50,11 @@ def add_seeds(slugs: Sequence[str], seeds: int) -> list[str]:
     """Return the slugs, each organism without a seed suffix followed by `-s1` to `-s<seeds - 1>`."""
     if seeds < 1:
         raise InputError(f"seeds: is {seeds}; it must be 1 (the organism itself) or more")
-    found = []
+    seeded = []
     for slug in slugs:
-        seeded = is_organism(slug) and not SEED_SUFFIX.search(slug)
-        found += [slug, *(f"{slug}-s{seed}" for seed in range(1, seeds if seeded else 1))]
-    return list(dict.fromkeys(found))
+        count = seeds if is_organism(slug) and not SEED_SUFFIX.search(slug) else 1
+        seeded += [slug, *(f"{slug}-s{seed}" for seed in range(1, count))]
+    return list(dict.fromkeys(seeded))
 
 
 def leave_out(item: str, slugs: Sequence[str], present: Sequence[str]) -> list[str]:

@@ -18,13 +18,8 @@ from llmva.core.results import is_organism, read_results, result_path
 from llmva.paper.names import add_seeds, leave_out
 from llmva.paper.tables.items import headlines, llm_va_r, study_seeds, table1, table3, tables2_4, utility
 from llmva.paper.tables.items.controls import CONTROLS
-from llmva.paper.tables.layout import LATEX_HEAD, Block, Frames, Table, print_latex, print_markdown
+from llmva.paper.tables.layout import LATEX_HEAD, WORDS, Block, Frames, Table, print_latex, print_markdown
 
-WORLDS = {
-    True: "These are model organisms (tiny-…), small models trained from a seed on a generated corpus, not real ones.",
-    False: "These are real models.",
-}
-PAPER = "The paper's real models, as it reports them; none of them was run here."
 TABLES = {
     "table1": table1.TABLE,
     "table2": tables2_4.make_table("table2"),
@@ -113,8 +108,8 @@ def _contents(item: str, stem: str, slugs: Sequence[str]) -> dict[str, str]:
     for part in table.show(frames):
         if isinstance(part, Block):
             papers = part.name == "paper"
-            world = PAPER if papers else WORLDS[is_organism(slugs[0])]
-            block = replace(part, caption=f"{part.caption} {world}")
+            world = "paper" if papers else "organisms" if is_organism(slugs[0]) else "real"
+            block = replace(part, caption=f"{part.caption} {WORDS['worlds'][world]}")
             latex.append(print_latex(block, f"tab:{stem}_{part.name}".rstrip("_")))
             part = print_markdown(block, f"{table.title}, the paper's" if papers else table.title)
         markdown.append(part)

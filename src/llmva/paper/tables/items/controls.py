@@ -51,8 +51,7 @@ class Control:
         means = frames[""][lambda frame: frame["model"] == MEAN]
         columns = [Column(name, text) for name, text in self.keys.items()]
         columns += [Column(name, text, as_decimal, parts=INTERVAL) for name, text in self.measures.items()]
-        note = WORDS["controls"]["note"].format(note=self.note)
-        return [Block(means, columns, self.caption), note]
+        return [Block(means, columns, self.caption), WORDS["controls"]["note"].format(note=self.note)]
 
     def _average(self, wide: pandas.DataFrame) -> pandas.DataFrame:
         groups = wide.groupby(["model", *self.keys], observed=True)[["n", *self.measures]]

@@ -64,7 +64,6 @@ def judge_claim(low: float, high: float, limit: float, falls: bool = False) -> s
 def _claims(f1: pandas.Series) -> list[Claim]:
     """Return the claims; the best baselines are those of the highest `f1` by method."""
     paper = read_headlines()
-    gain = paper["llm_va_mean_f1"] - paper["original_mean_f1"]
     unseen = paper["transfer_mean_f1_llm_va"] - paper["transfer_mean_f1_original"]
     kept = read_paper_values("utility").set_index("method").at[PAPER_LOOP, "kept"]
     arithmetic = paper["utility_preserved_gsm8k_llm_va"]
@@ -81,7 +80,7 @@ def _claims(f1: pandas.Series) -> list[Claim]:
         if len(group)
     ]
     return [
-        Claim("F1 above the original's", gain, "strict_f1"),
+        Claim("F1 above the original's", paper["llm_va_mean_f1"] - paper["original_mean_f1"], "strict_f1"),
         *best,
         Claim("change of ASR", -paper["asr_drop_points_vs_original"], "asr"),
         Claim("change of ORR", -paper["orr_drop_points_vs_original"], "orr"),

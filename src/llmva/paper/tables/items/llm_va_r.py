@@ -45,9 +45,8 @@ def build_ridge(results: Frames) -> Frames:
     InputError
         When a method has no result for one of the studies.
     """
-    rows = results["ridge"]
     # Rows of an iteration are the curves of Figure 13.
-    rows = rows[rows["iteration"].isna()]
+    rows = results["ridge"][lambda rows: rows["iteration"].isna()]
     wide = {metric: _wide(rows, metric) for metric in METRICS}
     studies, methods = wide["kept"].index, order_methods(rows["method"])
     families = [SEED_SUFFIX.sub("", slug) for slug in studies]
