@@ -20,15 +20,15 @@ def folders(tmp_path, monkeypatch):
 
 def write_noise(slug, values):
     """Noise 0.0 and 1.0, all measures alike."""
-    rows = [(f"{name}.{level}", value) for name in CONTROLS["noise"].measures for level, value in values.items()]
-    frame = pandas.DataFrame(rows, columns=["metric", "value"])
+    rows = [(name, level, value) for name in CONTROLS["noise"].measures for level, value in values.items()]
+    frame = pandas.DataFrame(rows, columns=["metric", "noise", "value"])
     write_results(slug, "noise", frame.assign(method="Noised", dataset="validation", n=200, seed=0))
 
 
 def test_the_mean_over_models_stands_last_with_the_lowest_and_the_highest_model():
-    write_noise("tiny-llama", {"0.0": 0.5, "1.0": 0.9})
-    write_noise("tiny-llama-s1", {"0.0": 0.7, "1.0": 0.7})
-    write_noise("tiny-qwen2", {"0.0": 0.2, "1.0": 1.0})
+    write_noise("tiny-llama", {0.0: 0.5, 1.0: 0.9})
+    write_noise("tiny-llama-s1", {0.0: 0.7, 1.0: 0.7})
+    write_noise("tiny-qwen2", {0.0: 0.2, 1.0: 1.0})
     table = tables.build_table("noise", ["tiny-llama", "tiny-llama-s1", "tiny-qwen2"])
     assert list(table["model"]) == ["tiny-llama", "tiny-llama", "tiny-qwen2", "tiny-qwen2", "mean", "mean"]
     assert list(table["case"]) == ["0.0", "1.0"] * 3
@@ -40,14 +40,15 @@ def test_the_mean_over_models_stands_last_with_the_lowest_and_the_highest_model(
 
 def test_an_undefined_kappa_is_a_gap_and_methods_keep_their_order():
     rows = [
-        ("LLM-VA", "benign", "kappa.guard and phrases", 0.8),
-        ("LLM-VA", "benign", "agreement.guard and phrases", 0.9),
-        ("Original", "benign", "agreement.guard and phrases", 1.0),
+        ("LLM-VA", "benign", "kappa", 0.8),
+        ("LLM-VA", "benign", "agreement", 0.9),
+        ("Original", "benign", "agreement", 1.0),
     ]
-    frame = pandas.DataFrame(rows, columns=["method", "dataset", "metric", "value"]).assign(n=100, seed=0)
-    write_results("tiny-llama", "judges", frame)
+    frame = pandas.DataFrame(rows, columns=["method", "dataset", "metric", "value"])
+    write_results("tiny-llama", "judges", frame.assign(first="guard", second="phrases", n=100, seed=0))
     table = tables.build_table("judges", ["tiny-llama"])
     assert list(table["method"]) == ["Original", "LLM-VA"] * 2
+    assert set(table["case"]) == {"guard and phrases"}
     assert numpy.isnan(table["kappa"].iloc[0]) and table["kappa"].iloc[1] == 0.8
     tables.save_table("judges", ["tiny-llama"])
     printed = [line for line in (paths.TABLES / "judges.md").read_text().splitlines() if "| Original" in line]
@@ -55,8 +56,8 @@ def test_an_undefined_kappa_is_a_gap_and_methods_keep_their_order():
 
 
 def test_a_missing_measure_is_named():
-    frame = pandas.DataFrame({"metric": ["f1.0.0"], "value": [0.5], "method": "Noised", "dataset": "validation"})
-    write_results("tiny-llama", "noise", frame.assign(n=200, seed=0))
+    frame = pandas.DataFrame({"metric": ["f1"], "noise": 0.0, "value": 0.5, "method": "Noised"})
+    write_results("tiny-llama", "noise", frame.assign(dataset="validation", n=200, seed=0))
     with pytest.raises(InputError, match="no strict_f1; run `make noise` again"):
         tables.build_table("noise", ["tiny-llama"])
 

@@ -6,7 +6,7 @@ import pytest
 
 from llmva.paper.tables.items import headlines
 from llmva.paper.tables.items.headlines import build_headlines, judge_claim
-from llmva.paper.tables.paper import headline
+from llmva.paper.tables.paper import read_headlines
 
 RUNS = [f"tiny-{name}{seed}" for name in ("llama", "qwen2") for seed in ("", "-s1", "-s2")]
 # By quantity and method, by run: everything is the same in each run, but LLM-VA's utility.
@@ -76,7 +76,7 @@ def test_few_runs_have_no_interval_and_no_verdict(table):
 def test_the_papers_numbers_are_its_own(table):
     found = table()
     gain = row_of(found, "the paper's own", "LLM-VA")["paper"]
-    assert gain == headline("relative_f1_gain_over_best_baseline") == 0.1145
+    assert gain == read_headlines()["relative_f1_gain_over_best_baseline"] == 0.1145
     # Of fine-tuning the paper has no number.
     assert numpy.isnan(row_of(found, "of all", "LLM-VA")["paper"])
     assert row_of(found, "ASR", "LLM-VA")["paper"] == -0.185
@@ -100,7 +100,7 @@ def test_quantities_are_read_from_the_three_tables_results(monkeypatch):
     monkeypatch.undo()
     rates = {"seval_attack_asr": 0.2, "seval_risk_asr": 0.4, "orfuzzset_orr": 0.1, "nq_orr": 0.3}
     runs = pandas.DataFrame(
-        {f"strict_wrong.{name}": [rate] for name, rate in rates.items()}
+        {f"strict.{name}": [rate] for name, rate in rates.items()}
         | {f"n.{name}": [count] for name, count in zip(rates, (50, 150, 80, 20), strict=True)}
     )
     # 10 + 60 of 200 toxic prompts, 8 + 6 of 100 benign ones.

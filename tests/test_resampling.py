@@ -19,11 +19,10 @@ def generator(*purpose) -> numpy.random.Generator:
 
 def interval_of_rate(rates, models, n=50, name="interval"):
     """The interval of a single rate over runs."""
-    random, rates = generator(name), numpy.asarray(rates)[:, None]
-    counts = numpy.full(rates.shape, n)
-    draws = resampling.draw_runs(models, generator=random)
-    wrong = resampling.draw_wrong(rates, counts, draws, random)
-    return resampling.percentile_interval(resampling.average(wrong[..., 0] / n, draws))
+    rates = numpy.asarray(rates)[:, None]
+    draws = resampling.draw_runs(models, "test", name)
+    wrong = draws.draw_wrong(rates, numpy.full(rates.shape, n))
+    return draws.interval(wrong[..., 0] / n)
 
 
 def test_scores_of_counts_are_those_of_the_verdicts():
@@ -46,7 +45,7 @@ def test_the_papers_f1_follows_from_its_rates():
 
 def test_drawn_runs_are_seeds_of_one_model():
     models = ["a", "b", "a", "a", "c", "b"]
-    draws = resampling.draw_runs(models, generator=generator("runs"), resamples=400)
+    draws = resampling.draw_runs(models, "test", "runs", resamples=400)
     assert draws.runs.shape == draws.kept.shape == (400, 3, 3)
     names = numpy.array(models)[draws.runs]
     first = names[:, :, 0]
@@ -60,9 +59,10 @@ def test_drawn_runs_are_seeds_of_one_model():
 
 
 def test_the_mean_is_over_seeds_and_then_over_models():
-    draws = resampling.RunDraws(numpy.zeros((1, 2, 3), int), numpy.array([[[True] * 3, [True, False, False]]]))
+    kept = numpy.array([[[True] * 3, [True, False, False]]])
+    draws = resampling.DrawnRuns(numpy.array(["a", "b"]), numpy.zeros((1, 2, 3), int), kept, generator("unused"))
     values = numpy.array([[[0.1, 0.2, 0.6], [0.7, 9.0, numpy.nan]]])
-    assert resampling.average(values, draws) == pytest.approx([(0.3 + 0.7) / 2])
+    assert draws.average(values) == pytest.approx([(0.3 + 0.7) / 2])
 
 
 def test_one_run_varies_by_its_prompts_alone():
@@ -104,7 +104,7 @@ def test_intervals_cover_a_planted_mean_about_as_often_as_they_say():
     assert 87 <= hits <= 100
 
 
-def test_draws_depend_on_the_generator_alone():
+def test_draws_depend_on_their_purpose_alone():
     rates, models = [0.2, 0.3], ["a", "b"]
     assert interval_of_rate(rates, models) == interval_of_rate(rates, models)
     assert interval_of_rate(rates, models) != interval_of_rate(rates, models, name="another")

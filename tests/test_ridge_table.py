@@ -19,14 +19,20 @@ SLUGS = [f"tiny-llama-s{seed}" for seed in range(10, 16)]
 VALUES = {"LLM-VA": [0.5, 0.6, 0.9, 0.7, 0.8, 0.55], "LLM-VA-R": [0.9, 0.95, 0.95, 0.94, 0.93, 0.96]}
 
 
+def write_ridge(slug, rows):
+    """Final numbers (method, metric, value), and an iteration's, which is none of the table's."""
+    frame = pandas.DataFrame(rows, columns=["method", "metric", "value"]).dropna().assign(iteration=numpy.nan)
+    curve = frame.assign(iteration=3, value=0.0)
+    write_results(slug, "ridge", pandas.concat([frame, curve]).assign(dataset="all", n=200, seed=0))
+
+
 @pytest.fixture(autouse=True)
 def folders(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(paths, "TABLES", tmp_path / "tables")
     for number, slug in enumerate(SLUGS):
         rows = [(method, metric, values[number]) for method, values in VALUES.items() for metric in METRICS]
-        frame = pandas.DataFrame(rows, columns=["method", "metric", "value"])
-        write_results(slug, "ridge", frame.assign(dataset="all", n=200, seed=0))
+        write_ridge(slug, rows)
 
 
 def test_every_seed_is_a_study_of_its_own():
@@ -53,8 +59,7 @@ def test_the_stop_rule_is_judged_by_what_it_loses():
         for method, columns in stopping.items():
             names = ("best_validation", "best_before_stop", "stop_rule")
             rows += [(method, name, column[number]) for name, column in zip(names, columns, strict=True)]
-        frame = pandas.DataFrame(rows, columns=["method", "metric", "value"]).dropna()
-        write_results(slug, "ridge", frame.assign(dataset="all", n=200, seed=0))
+        write_ridge(slug, rows)
     tables.save_table("ridge", SLUGS[:2])
     found = pandas.read_csv(paths.TABLES / "ridge_stop.csv").set_index("method")
     assert found.loc["LLM-VA"].to_list() == pytest.approx([1, 2, 0.8, 0.75, 0.1])
@@ -85,8 +90,7 @@ def test_families_count_alike_however_many_seeds_they_have():
     values = {"tiny-llama-s10": 0.5, "tiny-llama-s11": 0.7, "tiny-qwen2-s10": 0.9}
     for slug, value in values.items():
         rows = [(method, metric, value) for method in VALUES for metric in METRICS]
-        frame = pandas.DataFrame(rows, columns=["method", "metric", "value"])
-        write_results(slug, "ridge", frame.assign(dataset="all", n=200, seed=0))
+        write_ridge(slug, rows)
     table = tables.build_table("ridge", list(values)).set_index("method")
     assert table.loc["LLM-VA", "kept_mean"] == pytest.approx((0.6 + 0.9) / 2)
 
@@ -100,8 +104,7 @@ def test_three_comparisons_are_corrected_for_their_number(capsys):
 
 
 def test_a_study_without_a_method_is_named():
-    frame = pandas.DataFrame({"method": ["LLM-VA"], "metric": ["kept"], "value": [1.0]})
-    write_results(SLUGS[0], "ridge", frame.assign(dataset="all", n=200, seed=0))
+    write_ridge(SLUGS[0], [("LLM-VA", "kept", 1.0)])
     with pytest.raises(InputError, match="missing for a method or a study"):
         tables.build_table("ridge", SLUGS)
 

@@ -238,7 +238,7 @@ def test_table4_has_its_five_sets():
     ours, papers = blocks_of(files["table4.md"])
     assert ours[1][1][:7] == ["tiny-llama", "Original", "10.0", "20.0", "5.0", "62.0", "14.0"]
     assert papers[1][-1][0] == "LLM-VA"
-    assert papers[1][-1][-1] == f"**{paper.headline('transfer_mean_f1_llm_va'):.3f}**"
+    assert papers[1][-1][-1] == f"**{paper.read_headlines()['transfer_mean_f1_llm_va']:.3f}**"
 
 
 def test_variants_are_in_the_csv_and_not_in_print():
@@ -507,9 +507,9 @@ def test_utility_refuses_gaps_and_two_metrics_of_a_task():
 
 def test_the_papers_means_are_its_headlines():
     means = paper.average_paper_values("table2").set_index("method")["f1"]
-    assert means["LLM-VA"] == pytest.approx(paper.headline("llm_va_mean_f1"), abs=1e-4)
-    assert means["Original"] == pytest.approx(paper.headline("original_mean_f1"), abs=1e-4)
-    assert means["AlphaSteer"] == pytest.approx(paper.headline("best_baseline_mean_f1_alphasteer"), abs=1e-4)
+    assert means["LLM-VA"] == pytest.approx(paper.read_headlines()["llm_va_mean_f1"], abs=1e-4)
+    assert means["Original"] == pytest.approx(paper.read_headlines()["original_mean_f1"], abs=1e-4)
+    assert means["AlphaSteer"] == pytest.approx(paper.read_headlines()["best_baseline_mean_f1_alphasteer"], abs=1e-4)
     assert set(RATES["table4"]) < set(paper.average_paper_values("table4"))
     for item in ("table2", "table4"):
         assert paper.read_paper_values(item).groupby("method")["model"].nunique().eq(paper.MODELS).all()

@@ -19,17 +19,12 @@ def order_methods(methods: Iterable[str]) -> list[str]:
 
     Methods that the vocabulary does not name stand behind the last baseline.
     """
-    first_loop = PRINTED_METHODS.index(LOOPS[0])
+    rank = {name: position for position, name in enumerate(PRINTED_METHODS)}
+    behind_baselines = rank[LOOPS[0]] - 0.5
 
     def key(method: str) -> tuple:
         plain = _plain_name(method)
-        known = plain in PRINTED_METHODS
-        return (
-            PRINTED_METHODS.index(plain) if known else first_loop - 0.5,
-            "" if known else plain,
-            method != plain,
-            method,
-        )
+        return rank.get(plain, behind_baselines), plain, method != plain, method
 
     return sorted(set(methods), key=key)
 
@@ -55,11 +50,11 @@ def add_seeds(slugs: Sequence[str], seeds: int) -> list[str]:
     """Return the slugs, each organism without a seed suffix followed by `-s1` to `-s<seeds - 1>`."""
     if seeds < 1:
         raise InputError(f"seeds: is {seeds}; it must be 1 (the organism itself) or more")
-    found = []
+    seeded = []
     for slug in slugs:
-        seeded = is_organism(slug) and not SEED_SUFFIX.search(slug)
-        found += [slug, *(f"{slug}-s{seed}" for seed in range(1, seeds if seeded else 1))]
-    return list(dict.fromkeys(found))
+        count = seeds if is_organism(slug) and not SEED_SUFFIX.search(slug) else 1
+        seeded += [slug, *(f"{slug}-s{seed}" for seed in range(1, count))]
+    return list(dict.fromkeys(seeded))
 
 
 def leave_out(item: str, slugs: Sequence[str], present: Sequence[str]) -> list[str]:

@@ -6,6 +6,7 @@ it; `python -m llmva.paper.tables all` builds every table that has results.
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas
@@ -15,51 +16,29 @@ from llmva.core.errors import InputError, command
 from llmva.core.params import known_slugs
 from llmva.core.results import is_organism, read_results, result_path
 from llmva.paper.names import add_seeds, leave_out
-from llmva.paper.tables.items import controls, headlines, utility
-from llmva.paper.tables.items import llm_va_r as ridge
-from llmva.paper.tables.items import study_seeds as draws
-from llmva.paper.tables.items import table1 as claims
-from llmva.paper.tables.items import table3 as selection
-from llmva.paper.tables.items import tables2_4 as main_tables
-from llmva.paper.tables.layout import LATEX_HEAD, Block, Table, print_latex, print_markdown
+from llmva.paper.tables.items import headlines, llm_va_r, study_seeds, table1, table3, tables2_4, utility
+from llmva.paper.tables.items.controls import CONTROLS
+from llmva.paper.tables.layout import LATEX_HEAD, WORDS, Block, Frames, Table, print_latex, print_markdown
 
-WORLDS = {
-    True: "These are model organisms (tiny-…), small models trained from a seed on a generated corpus, not real ones.",
-    False: "These are real models.",
-}
-PAPER = "The paper's real models, as it reports them; none of them was run here."
 TABLES = {
-    "table1": claims.make_table(),
-    "table2": main_tables.make_table("table2", "Table 2"),
-    "table3": selection.make_table(),
-    "table4": main_tables.make_table("table4", "Table 4"),
-    "utility": utility.make_table(),
-    "headlines": headlines.make_table(),
-    "judges": controls.make_table("judges"),
-    "noise": controls.make_table("noise"),
-    "shortcuts": controls.make_table("shortcuts"),
-    "draws": draws.make_table(),
-    "ridge": ridge.make_table(),
+    "table1": table1.TABLE,
+    "table2": tables2_4.make_table("table2"),
+    "table3": table3.TABLE,
+    "table4": tables2_4.make_table("table4"),
+    "utility": utility.TABLE,
+    "headlines": headlines.TABLE,
+    **{item: control.make_table() for item, control in CONTROLS.items()},
+    "draws": study_seeds.TABLE,
+    "ridge": llm_va_r.TABLE,
 }
 # Of other runs than the other tables: further seeds of the study, and organisms that took no part in any choice.
 APART = ("draws", "ridge")
 
 
 def build_table(item: str, slugs: Sequence[str]) -> pandas.DataFrame:
-    """Return a table at full precision, rates as fractions.
+    """Return a table of `TABLES` as its CSV holds it: full precision, rates as fractions.
 
-    Parameters
-    ----------
-    item : str
-        One of `TABLES`.
-    slugs : sequence of str
-        Real models or organisms, never both. Several seeds of one (`tiny-llama`, `tiny-llama-s1`)
-        become one row.
-
-    Returns
-    -------
-    DataFrame
-        As `<item>.csv` holds it.
+    Several seeds of a model (`tiny-llama`, `tiny-llama-s1`) become one row.
 
     Raises
     ------
@@ -82,9 +61,9 @@ def save_table(item: str, slugs: Sequence[str]) -> list[Path]:
     for world, stem in zip(worlds, stems, strict=True):
         if world or not slugs:
             contents |= _contents(item, stem, world)
-    for path, content in contents.items():
-        paths.write_atomically(path, content)
-    return list(contents)
+    for name, content in contents.items():
+        paths.write_atomically(paths.TABLES / name, content)
+    return [paths.TABLES / name for name in contents]
 
 
 def with_results(item: str, slugs: Sequence[str]) -> list[str]:
@@ -105,40 +84,37 @@ def main(arguments: Sequence[str] | None = None) -> None:
     slugs = add_seeds(options.models or [slug for slug in known_slugs() if is_organism(slug)], options.seeds)
     for item in _items_with_results(slugs) if options.item == "all" else [options.item]:
         lenient = options.present or options.item == "all"
-        own = leave_out(item, slugs, with_results(item, slugs)) if lenient else slugs
-        for path in save_table(item, own):
+        shown = leave_out(item, slugs, with_results(item, slugs)) if lenient else slugs
+        for path in save_table(item, shown):
             print(path.read_text(encoding="utf-8") if path.suffix == ".md" else f"wrote {path}")
 
 
-def _build(item: str, slugs: Sequence[str]) -> dict[str, pandas.DataFrame]:
+def _build(item: str, slugs: Sequence[str]) -> Frames:
     table, slugs = _table(item), list(dict.fromkeys(slugs))
     if len({is_organism(slug) for slug in slugs}) > 1:
         raise InputError(f"{item}: {', '.join(slugs)} are real models and organisms; build a table of each")
     return table.build({source: read_results(source, slugs) for source in table.sources})
 
 
-def _contents(item: str, stem: str, slugs: Sequence[str]) -> dict[Path, str]:
+def _contents(item: str, stem: str, slugs: Sequence[str]) -> dict[str, str]:
     """Return every file of a table of one world; the paper's own values are the same in both."""
     frames, table = _build(item, slugs), _table(item)
-    organisms = is_organism(slugs[0])
-    contents = {}
-    for key, frame in frames.items():
-        name = {"": stem, "paper": f"{item}_paper"}.get(key, f"{stem}_{key}")
-        contents[f"{name}.csv"] = frame.to_csv(index=False, lineterminator="\n")
-    blocks = table.blocks(frames)
-    captions = [f"{block.caption} {PAPER if block.paper else WORLDS[organisms]}" for block in blocks]
-    contents[f"{stem}.tex"] = LATEX_HEAD + "\n".join(
-        print_latex(block, caption, _label(stem, block)) for block, caption in zip(blocks, captions, strict=True)
-    )
-    parts = [
-        print_markdown(block, f"**{_heading(table, block)}.** {caption}")
-        for block, caption in zip(blocks, captions, strict=True)
-    ]
-    notes = table.notes(frames)
-    # The notes are on our numbers, and the paper's stand below everything of ours.
-    parts[_first_of_paper(blocks) : _first_of_paper(blocks)] = notes
-    contents[f"{stem}.md"] = "\n\n".join(parts) + "\n"
-    return {paths.TABLES / name: content for name, content in contents.items()}
+    names = {"": stem, "paper": f"{item}_paper"}
+    contents = {
+        f"{names.get(key, f'{stem}_{key}')}.csv": frame.to_csv(index=False, lineterminator="\n")
+        for key, frame in frames.items()
+    }
+    latex, markdown = [], []
+    for part in table.show(frames):
+        if isinstance(part, Block):
+            papers = part.name == "paper"
+            world = "paper" if papers else "organisms" if is_organism(slugs[0]) else "real"
+            block = replace(part, caption=f"{part.caption} {WORDS['worlds'][world]}")
+            latex.append(print_latex(block, f"tab:{stem}_{part.name}".rstrip("_")))
+            part = print_markdown(block, f"{table.title}, the paper's" if papers else table.title)
+        markdown.append(part)
+    text = LATEX_HEAD + "\n".join(latex)
+    return {**contents, f"{stem}.tex": text, f"{stem}.md": "\n\n".join(markdown) + "\n"}
 
 
 def _table(item: str) -> Table:
@@ -153,15 +129,3 @@ def _items_with_results(slugs: Sequence[str]) -> list[str]:
     if not items:
         raise InputError(f"{paths.RESULTS}: no table's results for {', '.join(slugs)}; run `make table2` first")
     return items
-
-
-def _label(stem: str, block: Block) -> str:
-    return f"tab:{stem}_{block.name}" if block.name else f"tab:{stem}"
-
-
-def _heading(table: Table, block: Block) -> str:
-    return f"{table.title}, the paper's" if block.paper else table.title
-
-
-def _first_of_paper(blocks: list[Block]) -> int:
-    return next((place for place, block in enumerate(blocks) if block.paper), len(blocks))

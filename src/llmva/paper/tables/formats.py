@@ -2,82 +2,71 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy
 import pandas
 
-Cells = list[str]
 MARKS = {"yes": "✓", "no": "✗"}
+ARROWS = {"low": " ↓", "high": " ↑", "": ""}
+# How a cell is joined, and the ends of the columns' names that it is joined of.
+VALUE, INTERVAL, SPREAD = ("{}", ("",)), ("{} [{}, {}]", ("", "_low", "_high")), ("{} / {}", ("_sd", "_worst"))
 
 
 @dataclass(frozen=True)
 class Column:
-    """How a column is printed: its name, the form of its cells, and which end of it is the better one."""
+    """How a column of a frame is printed: under which name, in which form, and as which parts of a cell.
 
+    The `better` end is `low` or `high`, or empty where there is none.
+    """
+
+    source: str
     name: str
-    form: Callable[[pandas.DataFrame, str], Cells]
+    form: Callable[[Any], str] = str
     better: str = ""
+    parts: tuple[str, tuple[str, ...]] = VALUE
 
     @property
     def heading(self) -> str:
         """The name, with an arrow towards the better end."""
-        return self.name + {"low": " ↓", "high": " ↑", "": ""}[self.better]
+        return self.name + ARROWS[self.better]
+
+    def cells(self, frame: pandas.DataFrame) -> list[str]:
+        """Return the printed cells."""
+        joined, ends = self.parts
+        texts = ([self.form(value) for value in frame[f"{self.source}{end}"]] for end in ends)
+        return [joined.format(*cell) for cell in zip(*texts, strict=True)]
 
 
-def as_text(frame: pandas.DataFrame, name: str) -> Cells:
-    """Print cells as they are."""
-    return [str(value) for value in frame[name]]
-
-
-def as_count(frame: pandas.DataFrame, name: str) -> Cells:
-    """Print whole numbers as such, and a mean over seeds with one decimal."""
-    return [f"{value:.0f}" if float(value).is_integer() else f"{value:.1f}" for value in frame[name]]
-
-
-def as_percent(frame: pandas.DataFrame, name: str) -> Cells:
-    """Print fractions as percentages with one decimal."""
-    return [_number(100 * value, ".1f") for value in frame[name]]
-
-
-def as_score(frame: pandas.DataFrame, name: str) -> Cells:
-    """Print scores with three decimals and their interval, from `<name>_low` and `<name>_high`."""
-    bounds = zip(frame[name], frame[f"{name}_low"], frame[f"{name}_high"], strict=True)
-    return [f"{_number(value, '.3f')} [{_number(low, '.3f')}, {_number(high, '.3f')}]" for value, low, high in bounds]
-
-
-def as_decimal(frame: pandas.DataFrame, name: str) -> Cells:
-    """Print scores with three decimals."""
-    return [_number(value, ".3f") for value in frame[name]]
-
-
-def as_spread(frame: pandas.DataFrame, name: str) -> Cells:
-    """Print, for `<score>_spread`, standard deviation and worst run: `<score>_sd` and `<score>_worst`."""
-    name = name.removesuffix("_spread")
-    pairs = zip(frame[f"{name}_sd"], frame[f"{name}_worst"], strict=True)
-    return [f"{_number(deviation, '.3f')} / {_number(worst, '.3f')}" for deviation, worst in pairs]
-
-
-def as_mark(frame: pandas.DataFrame, name: str) -> Cells:
+def as_mark(value: str) -> str:
     """Print yes and no as marks, and anything else as it is."""
-    return [MARKS.get(value, value) for value in frame[name]]
+    return MARKS.get(value, value)
 
 
-def as_change(frame: pandas.DataFrame, name: str) -> Cells:
-    """Print a change of a share in points with its interval, from `<name>_low` and `<name>_high`."""
-    bounds = zip(frame[name], frame[f"{name}_low"], frame[f"{name}_high"], strict=True)
-    return ["{} [{}, {}]".format(*(_signed(100 * number) for number in numbers)) for numbers in bounds]
+def as_count(value: float) -> str:
+    """Print whole numbers as such, and a mean over seeds with one decimal."""
+    return f"{value:.0f}" if float(value).is_integer() else f"{value:.1f}"
 
 
-def as_p_value(frame: pandas.DataFrame, name: str) -> Cells:
-    """Print p-values with three decimals, and those below the last of them as such."""
-    return ["< 0.001" if value < 0.001 else _number(value, ".3f") for value in frame[name]]
+def as_percent(value: float) -> str:
+    """Print a fraction as a percentage with one decimal."""
+    return "–" if numpy.isnan(value) else f"{100 * value:.1f}"
 
 
-def _number(value: float, form: str) -> str:
-    return "–" if numpy.isnan(value) else format(value, form)
+def as_decimal(value: float) -> str:
+    """Print a score with three decimals."""
+    return "–" if numpy.isnan(value) else f"{value:.3f}"
 
 
-def _signed(value: float) -> str:
-    # A minus sign, not a hyphen; and no sign at what is printed as zero.
-    text = _number(value, "+.1f").replace("-", "−")
-    return "0.0" if text in ("+0.0", "−0.0") else text
+def as_p_value(value: float) -> str:
+    """Print a p-value with three decimals, and one below the last of them as such."""
+    return "< 0.001" if value < 0.001 else as_decimal(value)
+
+
+def as_change(value: float) -> str:
+    """Print a change of a share in points, with a minus sign and not a hyphen, and no sign at zero."""
+    text = f"{100 * value:+.1f}"
+    return "–" if numpy.isnan(value) else "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
+
+
+MODEL, METHOD = Column("model", "Model"), Column("method", "Method")

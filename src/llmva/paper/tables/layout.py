@@ -1,13 +1,20 @@
 """How a table looks in print: blocks of formatted cells, from which LaTeX and Markdown are made."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
 
 import numpy
 import pandas
+import yaml
 
+from llmva.core.vocabulary import CONSTANTS
 from llmva.paper.tables.formats import Column
 
+Frames = dict[str, pandas.DataFrame]
+# By item: captions and notes.
+WORDS = yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8"))
 LATEX_SIGNS = {
     "↓": r"$\downarrow$",
     "↑": r"$\uparrow$",
@@ -29,137 +36,80 @@ FIT = "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{"
 class Block:
     """A part of a table that is printed under a caption of its own.
 
-    Attributes
-    ----------
-    frame : DataFrame
-        The rows, at full precision.
-    columns : dict of str to Column
-        How they are printed.
-    index : tuple of str
-        The columns that stand left.
-    caption : str
-        What the block shows.
-    name : str
-        Ends its label in LaTeX; empty for the table's main block.
-    paper : bool
-        Whether the numbers are the paper's and not ours.
-    unmarked : tuple of str
-        Methods whose values are never bold.
-    long : bool
-        Whether LaTeX may break it over pages.
+    Columns of text that come first stand left. `name` ends its label in LaTeX: it is empty for the table's main
+    block, and `paper` for the paper's numbers. LaTeX may break a `long` one over pages.
     """
 
     frame: pandas.DataFrame
-    columns: dict[str, Column]
-    index: tuple[str, ...]
+    columns: list[Column]
     caption: str
     name: str = ""
-    paper: bool = False
-    unmarked: tuple[str, ...] = ()
     long: bool = False
 
 
 @dataclass(frozen=True)
 class Table:
-    """A display item.
+    """A display item: its name in print, the items whose results it is built from, and two functions.
 
-    Attributes
-    ----------
-    title : str
-        Its name in print.
-    sources : tuple of str
-        The items whose results it is built from.
-    build : callable
-        Long results by source to frames by file: `""` is the table itself, and any other key ends
-        the name of a further CSV.
-    blocks, notes : callable
-        Those frames to what is printed, and to the sentences below it.
+    `build` takes long results by source and gives frames by file: `""` is the table itself, and any other key ends
+    the name of a further CSV. `show` gives what is printed of them: blocks, and the sentences between them.
     """
 
     title: str
     sources: tuple[str, ...]
-    build: Callable[[dict[str, pandas.DataFrame]], dict[str, pandas.DataFrame]]
-    blocks: Callable[[dict[str, pandas.DataFrame]], list[Block]]
-    notes: Callable[[dict[str, pandas.DataFrame]], list[str]]
+    build: Callable[[Frames], Frames]
+    show: Callable[[Frames], list[Block | str]]
 
 
-def print_markdown(block: Block, caption: str) -> str:
-    """Return a block as a caption and a Markdown table."""
-    cells, best = formatted(block.frame, block.columns), best_cells(block.frame, block.columns, block.unmarked)
-    return f"{caption}\n\n{to_markdown(cells, best, index=_headings(block))}"
+def print_markdown(block: Block, heading: str) -> str:
+    """Return a block as a caption and a Markdown table, the best cells bold."""
+    cells, align = _formatted(block), ["left" if side == "l" else "right" for side in _sides(block)]
+    marked = cells.where(~_best_cells(block), "**" + cells + "**")
+    return f"**{heading}.** {block.caption}\n\n{marked.to_markdown(index=False, disable_numparse=True, colalign=align)}"
 
 
-def print_latex(block: Block, caption: str, label: str) -> str:
-    """Return a block as a LaTeX table."""
-    cells, best = formatted(block.frame, block.columns), best_cells(block.frame, block.columns, block.unmarked)
-    return to_latex(cells, best, index=_headings(block), caption=caption, label=label, long=block.long)
-
-
-def formatted(frame: pandas.DataFrame, columns: dict[str, Column]) -> pandas.DataFrame:
-    """Return the printed cells under their print names."""
-    return pandas.DataFrame({column.heading: column.form(frame, name) for name, column in columns.items()})
-
-
-def best_cells(frame: pandas.DataFrame, columns: dict[str, Column], unmarked: Sequence[str] = ()) -> pandas.DataFrame:
-    """Tell which cells hold their model's best value; where all of a model's methods tie, none does.
-
-    Rows of the methods in `unmarked` are left out of the comparison.
-    """
-    best = pandas.DataFrame(False, index=range(len(frame)), columns=[column.heading for column in columns.values()])
-    models = frame["model"].to_numpy() if "model" in frame else numpy.zeros(len(frame))
-    compared = ~frame["method"].isin(list(unmarked)).to_numpy() if "method" in frame else numpy.ones(len(frame), bool)
-    for name, column in columns.items():
-        if column.better:
-            values = frame[name].reset_index(drop=True).where(compared)
-            groups = values.groupby(models)
-            low, high = groups.transform("min"), groups.transform("max")
-            end = low if column.better == "low" else high
-            best[column.heading] = numpy.isclose(values, end) & ~numpy.isclose(low, high)
-    return best
-
-
-def to_markdown(cells: pandas.DataFrame, best: pandas.DataFrame, *, index: Sequence[str]) -> str:
-    """Return the formatted cells as a Markdown table, best ones bold; `index` columns stand left."""
-    marked = cells.where(~best, "**" + cells + "**")
-    align = ["left" if name in index else "right" for name in cells.columns]
-    return marked.to_markdown(index=False, disable_numparse=True, colalign=align)
-
-
-def to_latex(
-    cells: pandas.DataFrame,
-    best: pandas.DataFrame,
-    *,
-    index: Sequence[str],
-    caption: str,
-    label: str,
-    long: bool = False,
-) -> str:
-    """Return the formatted cells as a LaTeX table with rules, best ones bold, a model's name once."""
+def print_latex(block: Block, label: str) -> str:
+    """Return a block as a LaTeX table with rules, the best cells bold, a model's name once."""
+    cells, best = _formatted(block), _best_cells(block)
     first = cells.columns[0]
     cells = cells.assign(**{first: cells[first].where(cells[first] != cells[first].shift(), "")})
     styler = cells.style.apply(lambda _: best.map(lambda mark: "textbf:--rwrap;" if mark else ""), axis=None)
     styler = styler.hide(axis="index").format(escape="latex").format_index(escape="latex", axis="columns")
     floating = {"environment": "table*", "position": "t", "position_float": "centering"}
-    text = styler.to_latex(
-        hrules=True,
-        column_format="".join("l" if name in index else "r" for name in cells.columns),
-        caption=_escaped(caption),
-        label=label,
-        **({"environment": "longtable"} if long else floating),
-    )
+    kind = {"environment": "longtable"} if block.long else floating
+    caption = block.caption.replace("%", r"\%").replace("_", r"\_").replace("&", r"\&")
+    text = styler.to_latex(hrules=True, column_format=_sides(block), caption=caption, label=label, **kind)
     # A page that continues a long table needs no second caption.
     text = "".join(line for line in text.splitlines(keepends=True) if not line.startswith(r"\caption[]"))
     for sign, latex in LATEX_SIGNS.items():
         text = text.replace(sign, latex)
-    if long:
+    if block.long:
         # No box can hold a table that breaks over pages: small type and narrow gaps fit most on a landscape page.
         return f"{{\\tiny\\setlength{{\\tabcolsep}}{{2pt}}\n{text}}}\n"
     return text.replace(r"\begin{tabular}", FIT + r"\begin{tabular}").replace(r"\end{tabular}", r"\end{tabular}}")
 
 
-def _headings(block: Block) -> list[str]:
-    return [block.columns[name].heading for name in block.index]
+def _formatted(block: Block) -> pandas.DataFrame:
+    return pandas.DataFrame({column.heading: column.cells(block.frame) for column in block.columns})
 
 
-def _escaped(text: str) -> str:
-    return text.replace("%", r"\%").replace("_", r"\_").replace("&", r"\&")
+def _sides(block: Block) -> str:
+    names = len(list(takewhile(lambda column: column.form is str, block.columns)))
+    return "l" * names + "r" * (len(block.columns) - names)
+
+
+def _best_cells(block: Block) -> pandas.DataFrame:
+    """Tell which cells hold their model's best value; where all of a model's methods tie, none does.
+
+    Methods that read no prompt are left out of the comparison.
+    """
+    frame = block.frame.reset_index(drop=True)
+    best = pandas.DataFrame(False, index=frame.index, columns=[column.heading for column in block.columns])
+    models = frame.get("model", pandas.Series("", index=frame.index))
+    for column in block.columns:
+        if column.better:
+            values = frame[column.source].where(~frame["method"].isin(list(CONSTANTS)))
+            low, high = (values.groupby(models).transform(end) for end in ("min", "max"))
+            end = low if column.better == "low" else high
+            best[column.heading] = numpy.isclose(values, end) & ~numpy.isclose(low, high)
+    return best

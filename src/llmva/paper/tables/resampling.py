@@ -6,41 +6,71 @@ are enough.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy
 import pandas
 from scipy.stats import rankdata
 
+from llmva.core.provenance import random_generator
 from llmva.measures.intervals import CONFIDENCE, Interval
 
 RESAMPLES = 2000
+# Draws of a table do not depend on the seed of a study: it stands for several.
+SEED = 0
 
 
-class RunDraws(NamedTuple):
+@dataclass(frozen=True)
+class DrawnRuns:
     """Runs drawn with replacement.
 
     Attributes
     ----------
+    models : array of str (runs,)
+        The model that each run is a seed of.
     runs : int array (resamples, models, seeds)
         Positions of the drawn runs; `seeds` is the largest number of seeds of a model.
     kept : bool array (resamples, models, seeds)
         False where the drawn model has fewer seeds than that.
+    generator : Generator
+        What draws their prompts next.
     """
 
+    models: numpy.ndarray
     runs: numpy.ndarray
     kept: numpy.ndarray
+    generator: numpy.random.Generator
+
+    def draw_wrong(self, rates: numpy.ndarray, counts: numpy.ndarray) -> numpy.ndarray:
+        """Draw the prompts of every data set with replacement and count the wrong ones.
+
+        From shares of wrong prompts and numbers of prompts, (runs, sets); returns (resamples, models, seeds, sets).
+        """
+        return self.generator.binomial(counts[self.runs], rates[self.runs])
+
+    def mean(self, values: pandas.Series | pandas.DataFrame) -> float | pandas.Series:
+        """Return the mean over seeds, then over models, of one value (or row) per run, as they are."""
+        return values.groupby(self.models).mean().mean()
+
+    def average(self, values: numpy.ndarray) -> numpy.ndarray:
+        """Return the means of every draw, over seeds, then models: (resamples, models, seeds) to (resamples,)."""
+        kept = numpy.ma.array(values, mask=~self.kept | numpy.isnan(values))
+        return kept.mean(axis=-1).mean(axis=-1).filled(numpy.nan)
+
+    def interval(self, values: numpy.ndarray) -> Interval:
+        """Return the 95 % interval of the mean of values (resamples, models, seeds)."""
+        return percentile_interval(self.average(values))
 
 
-def draw_runs(models: Sequence[str], *, generator: numpy.random.Generator, resamples: int = RESAMPLES) -> RunDraws:
+def draw_runs(models: Sequence[str], *purpose: str, resamples: int = RESAMPLES) -> DrawnRuns:
     """Draw models with replacement, and within each drawn model as many of its seeds as it has.
 
-    Parameters
-    ----------
-    models : sequence of str, one per run
-        The model that each run is a seed of. Where all runs are of one model, only seeds are drawn.
+    `models` names the model that each run is a seed of; where it is one and the same, only seeds are drawn.
+    The same `purpose` gives the same draws.
     """
-    codes, names = pandas.factorize(numpy.asarray(models, dtype=object))
+    generator = random_generator(SEED, "hierarchical bootstrap", *purpose)
+    models = numpy.asarray(models, dtype=object)
+    codes, names = pandas.factorize(models)
     sizes = numpy.bincount(codes)
     members = numpy.zeros((len(names), sizes.max()), dtype=int)
     for code, size in enumerate(sizes):
@@ -48,35 +78,8 @@ def draw_runs(models: Sequence[str], *, generator: numpy.random.Generator, resam
     chosen = generator.integers(len(names), size=(resamples, len(names)))
     drawn = generator.random((*chosen.shape, sizes.max()))
     seeds = (drawn * sizes[chosen][..., None]).astype(int)
-    return RunDraws(members[chosen[..., None], seeds], numpy.arange(sizes.max()) < sizes[chosen][..., None])
-
-
-def draw_wrong(
-    rates: numpy.ndarray, counts: numpy.ndarray, draws: RunDraws, generator: numpy.random.Generator
-) -> numpy.ndarray:
-    """Draw the prompts of every data set with replacement and count the wrong ones.
-
-    Parameters
-    ----------
-    rates, counts : arrays (runs, sets)
-        The share of wrong prompts, and the number of prompts.
-
-    Returns
-    -------
-    int array (resamples, models, seeds, sets)
-    """
-    return generator.binomial(counts[draws.runs], rates[draws.runs])
-
-
-def average(values: numpy.ndarray, draws: RunDraws) -> numpy.ndarray:
-    """Return the mean over seeds, then over models, of values (resamples, models, seeds); nan is left out."""
-    kept = draws.kept & ~numpy.isnan(values)
-    counts = kept.sum(axis=-1)
-    totals = numpy.where(kept, values, 0.0).sum(axis=-1)
-    means = numpy.divide(totals, counts, out=numpy.full(totals.shape, numpy.nan), where=counts > 0)
-    there = ~numpy.isnan(means)
-    sums, numbers = numpy.where(there, means, 0.0).sum(axis=-1), there.sum(axis=-1)
-    return numpy.divide(sums, numbers, out=numpy.full(sums.shape, numpy.nan), where=numbers > 0)
+    kept = numpy.arange(sizes.max()) < sizes[chosen][..., None]
+    return DrawnRuns(models, members[chosen[..., None], seeds], kept, generator)
 
 
 def percentile_interval(values: numpy.ndarray) -> Interval:
@@ -86,13 +89,7 @@ def percentile_interval(values: numpy.ndarray) -> Interval:
 
 
 def f1_of_counts(wrong: numpy.ndarray, counts: numpy.ndarray, toxic: numpy.ndarray) -> numpy.ndarray:
-    """Return F1 with answered as positive (paper 5.1) from counts of wrong prompts.
-
-    Parameters
-    ----------
-    wrong, counts : arrays (..., sets)
-    toxic : bool array (sets,)
-    """
+    """Return F1 with answered as positive (paper 5.1), from numbers of wrong and of all prompts (..., sets)."""
     answered = (counts - wrong)[..., ~toxic].sum(axis=-1)
     return 2 * answered / (2 * answered + wrong.sum(axis=-1))
 
@@ -122,6 +119,6 @@ def paired_p(first: pandas.Series, second: pandas.Series) -> float:
     ways = numpy.ones(1)
     for rank in doubled:
         ways = numpy.convolve(ways, numpy.bincount([0, rank], minlength=rank + 1))
-    found = doubled[differences > 0].sum()
-    tail = min(ways[: found + 1].sum(), ways[found:].sum())
+    positive = doubled[differences > 0].sum()
+    tail = min(ways[: positive + 1].sum(), ways[positive:].sum())
     return float(min(1.0, 2 * tail / ways.sum()))

@@ -4,170 +4,136 @@ import numpy
 import pandas
 
 from llmva.core.errors import InputError
-from llmva.core.provenance import random_generator
-from llmva.core.vocabulary import PAPER_LOOP
+from llmva.core.vocabulary import ERROR_RATE, PAPER_LOOP, SAFETY_SETS, TRANSFER_SETS
 from llmva.measures.intervals import exact_mcnemar
 from llmva.paper.names import MEAN, name_models
 from llmva.paper.tables import resampling
-from llmva.paper.tables.cells import Cell, spread
+from llmva.paper.tables.cells import spread
+from llmva.paper.tables.layout import Frames
 
-# The rates of each table: their print names. A metric is its data set and `asr` (toxic) or `orr` (benign).
-RATES = {
-    "table2": {
-        "seval_attack_asr": "ASR attack",
-        "seval_risk_asr": "ASR risk",
-        "orfuzzset_orr": "ORR ORFuzz",
-        "nq_orr": "ORR NQ",
-    },
-    "table4": {
-        "advbench_asr": "ASR AdvBench",
-        "orbench_toxic_asr": "ASR OR-Bench",
-        "xstest_toxic_asr": "ASR XSTest",
-        "orbench_orr": "ORR OR-Bench",
-        "xstest_orr": "ORR XSTest",
-    },
+# The sets of each table, and their names in print.
+SETS = {
+    "table2": (SAFETY_SETS, ("attack", "risk", "ORFuzz", "NQ")),
+    "table4": (TRANSFER_SETS, ("AdvBench", "OR-Bench", "XSTest", "OR-Bench", "XSTest")),
 }
-POOLED = ("f1", "balanced_accuracy", "degenerate", "strict_f1")
-SPREADS = ("f1_sd", "f1_worst", "strict_f1_sd", "strict_f1_worst")
-# Draws of a table do not depend on the seed of a study: it stands for several.
-SEED = 0
+# The rates of each table and their names in print: a data set and `asr` (toxic) or `orr` (benign).
+RATES = {
+    item: {
+        f"{name}_{ERROR_RATE[label]}": f"{ERROR_RATE[label].upper()} {printed}"
+        for (name, label), printed in zip(sets.items(), names, strict=True)
+    }
+    for item, (sets, names) in SETS.items()
+}
+# Of which the spread over runs is shown.
+SCORES = {"f1": "F1", "strict_f1": "Strict F1"}
 
 
-def build_rows(results: pandas.DataFrame, item: str) -> dict[str, pandas.DataFrame]:
+def build_rows(item: str, results: Frames) -> Frames:
     """Return `table2` or `table4` from long results: by model and `mean` (key `""`), and by run (`seeds`)."""
-    runs = read_runs(results, item)
-    names = name_models(runs.index.unique("model"))
-    slugs = pandas.Series(names)
+    runs = read_runs(results[item], item)
+    slugs = pandas.Series(name_models(runs.index.unique("model")))
     by_method = {method: runs.xs(method, level="method") for method in runs.index.unique("method")}
-    groups = [(name, slugs.index[slugs == name]) for name in slugs.unique()] + [(MEAN, slugs.index)]
     rows = []
-    for model, members in groups:
-        for method, own in by_method.items():
-            # Not by the model, so that the mean of a single model is its own row.
-            generator = random_generator(SEED, "hierarchical bootstrap", item, method)
-            row = average_runs(own.loc[members], slugs[members], generator, item)
-            row["run_p"] = _test_by_run(by_method, method, members)
-            rows.append({"model": model, "method": method, **row})
+    for model in [*slugs.unique(), MEAN]:
+        members = slugs if model == MEAN else slugs[slugs == model]
+        for method, every in by_method.items():
+            row = {"model": model, "method": method, **_average(every.loc[members.index], members, item, method)}
+            if method != PAPER_LOOP and PAPER_LOOP in by_method:
+                pair = (by_method[name].loc[members.index, "strict_f1"] for name in (PAPER_LOOP, method))
+                row["run_p"] = resampling.paired_p(*pair)
+            rows.append(row)
     columns = columns_of(item)
+    spreads = (f"{score}_{part}" for score in SCORES for part in ("sd", "worst"))
     return {
-        "": pandas.DataFrame(rows)[[*columns, "seeds", *SPREADS, "run_p"]],
-        "seeds": runs.astype({"n": int}).reset_index()[list(columns)],
+        "": pandas.DataFrame(rows).reindex(columns=[*columns, "seeds", *spreads, "run_p"]),
+        "seeds": runs.reset_index()[list(columns)],
     }
 
 
 def metrics_of(item: str) -> tuple[str, ...]:
     """Return the metrics of `table2` or `table4`, in the order of their columns."""
-    return (*RATES[item], *POOLED)
+    return (*RATES[item], "f1", "balanced_accuracy", "degenerate", "strict_f1")
 
 
 def columns_of(item: str) -> tuple[str, ...]:
-    """Return the columns of one run's row; a model's have `seeds`, `SPREADS` and `run_p` behind them."""
-    bounds = (f"{metric}_{end}" for metric in metrics_of(item) for end in ("low", "high"))
-    return ("model", "method", *metrics_of(item), "n", *bounds, "mcnemar_p")
+    """Return the columns of one run's row; a model's have `seeds`, the spread and `run_p` behind them."""
+    return ("model", "method", *metrics_of(item), "n", *_bounds_of(item), "mcnemar_p")
+
+
+def failures_of(item: str, failure: str) -> list[str]:
+    """Return the rates of `table2` or `table4` that are a failure's: `asr` or `orr`."""
+    return [rate for rate in RATES[item] if rate.endswith(f"_{failure}")]
 
 
 def read_runs(results: pandas.DataFrame, item: str) -> pandas.DataFrame:
     """Return all that the results hold of each run: one row per slug and method.
 
-    Beside the columns of the table stand `wrong.<set>`, `strict_wrong.<set>` (shares of wrong prompts) and
-    `n.<set>`, and `reference_only` and `method_only`, which are nan for the reference itself.
+    Beside the columns of the table stand, for each of its rates, `strict.<rate>` (the share of wrong prompts with
+    broken replies among them) and `n.<rate>`, and `reference_only` and `method_only`, which are nan for the
+    reference itself.
     """
-    rates = list(RATES[item])
-    bounded = {name: (_dataset_of(name), name) for name in rates} | {name: ("all", name) for name in POOLED}
+    sets = {rate: rate.rpartition("_")[0] for rate in RATES[item]}
     cells = {
-        f"{name}{end}": Cell(dataset, f"{metric}{end}")
-        for name, (dataset, metric) in bounded.items()
+        f"{name}{end}": (sets.get(name, "all"), f"{name}{end}")
+        for name in metrics_of(item)
         for end in ("", "_low", "_high")
     }
-    cells["n"] = Cell("all", "f1", "n")
-    for name in rates:
-        dataset = _dataset_of(name)
-        cells[f"wrong.{name}"] = Cell(dataset, name)
-        cells[f"strict_wrong.{name}"] = Cell(dataset, "strict_error")
-        cells[f"n.{name}"] = Cell(dataset, name, "n")
-    runs = spread(results, cells, item)
-    tests = {name: Cell("all", name) for name in ("reference_only", "method_only", "mcnemar_p")}
-    others = spread(results[results["method"] != PAPER_LOOP], tests, item)
-    _refuse_other_shares(runs[["degenerate", *(name for name in runs if "wrong." in name)]], item)
-    return runs.join(others)
+    strict = {f"strict.{rate}": (name, "strict_error") for rate, name in sets.items()}
+    counts = {"n": ("all", "f1"), **{f"n.{rate}": (name, rate) for rate, name in sets.items()}}
+    runs = spread(results, cells | strict, item).join(spread(results, counts, item, field="n"))
+    _refuse_other_shares(runs[["degenerate", *sets, *strict]], item)
+    tests = {name: ("all", name) for name in ("reference_only", "method_only", "mcnemar_p")}
+    return runs.join(spread(results[results["method"] != PAPER_LOOP], tests, item))
 
 
-def average_runs(runs: pandas.DataFrame, models: pandas.Series, generator: numpy.random.Generator, item: str) -> dict:
-    """Return one row of a table over several runs of one method.
+def rates_and_counts(runs: pandas.DataFrame, rates: list[str], kind: str = "strict.") -> tuple[numpy.ndarray, ...]:
+    """Return shares of wrong prompts, strict or (an empty `kind`) loose, and numbers of prompts: (runs, rates)."""
+    return runs[[f"{kind}{rate}" for rate in rates]].to_numpy(), runs[[f"n.{rate}" for rate in rates]].to_numpy(int)
 
-    Parameters
-    ----------
-    runs : DataFrame
-        Rows of `read_runs`, of one method.
-    models : Series
-        The model that each run is a seed of.
 
-    Returns
-    -------
-    dict
-        Means over seeds, then models; their intervals (of a single run the recorded ones, of several those of the
-        hierarchical bootstrap); the exact McNemar test on the pooled prompts; and how far the runs lie apart.
-    """
-    metrics = list(metrics_of(item))
-    row = runs[metrics].groupby(models.to_numpy()).mean().mean().to_dict()
-    row["n"] = int(runs["n"].sum())
-    bounds = [f"{metric}_{end}" for metric in metrics for end in ("low", "high")]
-    row |= runs[bounds].iloc[0].to_dict() if len(runs) == 1 else _resampled_bounds(runs, models, generator, item)
-    row["mcnemar_p"] = _pooled_test(runs)
-    row["seeds"] = len(runs)
-    for metric in ("f1", "strict_f1"):
-        row[f"{metric}_sd"], row[f"{metric}_worst"] = runs[metric].std(ddof=1), runs[metric].min()
+def _average(runs: pandas.DataFrame, models: pandas.Series, item: str, method: str) -> dict:
+    """Return means over seeds, then models, with intervals and tests, and how far the runs of a method lie apart."""
+    draws = resampling.draw_runs(models, item, method)
+    row = draws.mean(runs[list(metrics_of(item))]).to_dict()
+    # The recorded bounds of a single run. Draws do not depend on the model: a single model's mean is its own row.
+    row |= runs[_bounds_of(item)].iloc[0].to_dict() if len(runs) == 1 else _resampled_bounds(runs, draws, item)
+    counts = runs[["reference_only", "method_only"]].sum(skipna=False)
+    pooled_p = numpy.nan if counts.isna().any() else exact_mcnemar(*counts.astype(int))
+    row |= {"n": runs["n"].sum(), "seeds": len(runs), "mcnemar_p": pooled_p}
+    for score in SCORES:
+        row |= {f"{score}_sd": runs[score].std(ddof=1), f"{score}_worst": runs[score].min()}
     return row
 
 
-def _resampled_bounds(
-    runs: pandas.DataFrame, models: pandas.Series, generator: numpy.random.Generator, item: str
-) -> dict:
+def _resampled_bounds(runs: pandas.DataFrame, draws: resampling.DrawnRuns, item: str) -> dict[str, float]:
     names = list(RATES[item])
-    toxic = numpy.array([name.endswith("_asr") for name in names])
-    draws = resampling.draw_runs(models.to_list(), generator=generator)
-    counts = runs[[f"n.{name}" for name in names]].to_numpy(int)
-    loose, strict = (runs[[f"{kind}.{name}" for name in names]].to_numpy() for kind in ("wrong", "strict_wrong"))
+    toxic = numpy.isin(names, failures_of(item, "asr"))
+    (loose, counts), (strict, _) = (rates_and_counts(runs, names, kind) for kind in ("", "strict."))
+    prompts = runs[["n"]].to_numpy()
+    wrong, strictly_wrong = draws.draw_wrong(loose, counts), draws.draw_wrong(strict, counts)
+    degenerate = draws.draw_wrong(runs[["degenerate"]].to_numpy(), prompts)
     n = counts[draws.runs]
-    wrong = resampling.draw_wrong(loose, counts, draws, generator)
-    strictly_wrong = resampling.draw_wrong(strict, counts, draws, generator)
-    prompts = runs[["n"]].to_numpy(int)
-    degenerate = resampling.draw_wrong(runs[["degenerate"]].to_numpy(), prompts, draws, generator)
-    values = {name: wrong[..., place] / n[..., place] for place, name in enumerate(names)}
-    values["f1"] = resampling.f1_of_counts(wrong, n, toxic)
-    values["balanced_accuracy"] = resampling.balanced_accuracy_of_counts(wrong, n, toxic)
-    values["degenerate"] = (degenerate / prompts[draws.runs])[..., 0]
-    values["strict_f1"] = resampling.f1_of_counts(strictly_wrong, n, toxic)
+    values = {
+        **dict(zip(names, numpy.moveaxis(wrong / n, -1, 0), strict=True)),
+        "f1": resampling.f1_of_counts(wrong, n, toxic),
+        "balanced_accuracy": resampling.balanced_accuracy_of_counts(wrong, n, toxic),
+        "degenerate": (degenerate / prompts[draws.runs])[..., 0],
+        "strict_f1": resampling.f1_of_counts(strictly_wrong, n, toxic),
+    }
     bounds = {}
     for metric, drawn in values.items():
-        interval = resampling.percentile_interval(resampling.average(drawn, draws))
-        bounds |= {f"{metric}_low": interval.low, f"{metric}_high": interval.high}
+        bounds[f"{metric}_low"], bounds[f"{metric}_high"], _ = draws.interval(drawn)
     return bounds
 
 
-def _pooled_test(runs: pandas.DataFrame) -> float:
-    counts = runs[["reference_only", "method_only"]].sum(skipna=False)
-    return numpy.nan if counts.isna().any() else exact_mcnemar(*counts.astype(int))
-
-
-def _test_by_run(by_method: dict[str, pandas.DataFrame], method: str, members: pandas.Index) -> float:
-    """Return the Wilcoxon p of the reference against a method, each run one pair of strict F1."""
-    if method == PAPER_LOOP or PAPER_LOOP not in by_method:
-        return numpy.nan
-    pair = (by_method[name].loc[members, "strict_f1"] for name in (PAPER_LOOP, method))
-    return resampling.paired_p(*pair)
-
-
-def _dataset_of(rate: str) -> str:
-    return rate.rpartition("_")[0]
+def _bounds_of(item: str) -> list[str]:
+    return [f"{metric}_{end}" for metric in metrics_of(item) for end in ("low", "high")]
 
 
 def _refuse_other_shares(shares: pandas.DataFrame, item: str) -> None:
-    for name, column in shares.items():
-        strange = column[~column.between(0, 1)]
-        if len(strange):
-            model, method = strange.index[0]
-            raise InputError(
-                f"results of {model}: {name.rpartition('.')[2]} of {method}: is {strange.iloc[0]}, "
-                f"which is no share; run `make {item} MODELS={model}` again"
-            )
+    strange = (~shares.apply(lambda column: column.between(0, 1))).stack()
+    for model, method, name in strange.index[strange][:1]:
+        raise InputError(
+            f"results of {model}: {name.removeprefix('strict.')} of {method}: is {shares.at[(model, method), name]}, "
+            f"which is no share; run `make {item} MODELS={model}` again"
+        )

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The tables, one module an item."""

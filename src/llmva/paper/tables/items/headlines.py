@@ -1,89 +1,58 @@
 """What the paper claims of LLM-VA in numbers, and what came out here, with intervals over runs and a verdict."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy
 import pandas
 
-from llmva.core.provenance import random_generator
-from llmva.core.vocabulary import CONSTANTS, LOOPS, ORIGINAL, PAPER_LOOP
+from llmva.core.vocabulary import CONSTANTS, LOOPS, ORIGINAL, OUR_LOOP, PAPER_LOOP
 from llmva.paper.names import is_variant, name_models
-from llmva.paper.tables import formats as printing
 from llmva.paper.tables import resampling
-from llmva.paper.tables.cells import Cell, spread
-from llmva.paper.tables.formats import Column
-from llmva.paper.tables.items.utility import TASKS
-from llmva.paper.tables.layout import Block, Table
-from llmva.paper.tables.paper import headline
-from llmva.paper.tables.runs import RATES, SEED, read_runs
+from llmva.paper.tables.formats import INTERVAL, METHOD, Column, as_decimal
+from llmva.paper.tables.items.utility import read_tasks
+from llmva.paper.tables.layout import WORDS, Block, Frames, Table
+from llmva.paper.tables.paper import read_headlines, read_paper_values
+from llmva.paper.tables.runs import failures_of, rates_and_counts, read_runs
 
-# Of the baselines here, those that the paper's Table 2 has.
-PAPERS_OWN = ("VectorSteer", "AlphaSteer", "AlphaSteer+", "SCANS")
-METHODS = (PAPER_LOOP, "LLM-VA-R")
-COLUMNS = ("claim", "method", "paper", "here", "here_low", "here_high", "verdict", "runs")
 # A bootstrap over fewer runs is far too narrow.
 MIN_RUNS = 6
 
 
-# By quantity, one row per run and one column per method.
-Values = dict[str, pandas.DataFrame]
-# Averages a column over runs: to a number, or to one for each draw of the bootstrap.
-Mean = Callable[[pandas.Series], float | numpy.ndarray]
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A number of the paper, and how to find it here.
-
-    Attributes
-    ----------
-    text : str
-        What is claimed.
-    paper : float
-        The paper's number.
-    measure : callable
-        Gives the number here for a method, from values and a mean.
-    limit : float
-        The claim holds above it, or below it where `falls`.
-    falls : bool
-        Whether less is claimed and not more.
-    """
+class Claim(NamedTuple):
+    """A number of the paper: a quantity, its change against a base (where there is one), or its relative gain."""
 
     text: str
     paper: float
-    measure: Callable[[Values, str, Mean], float | numpy.ndarray]
-    limit: float = 0.0
-    falls: bool = False
+    quantity: str
+    base: str = ORIGINAL
+    relative: bool = False
+
+    def measure(self, values: Frames, method: str, average: Callable) -> float | numpy.ndarray:
+        """Return the number here for a method from `values` (by quantity), averaged over runs or each draw of them."""
+        ours = average(values[self.quantity][method])
+        if not self.base:
+            return ours
+        base = average(values[self.quantity][self.base])
+        return ours / base - 1 if self.relative else ours - base
 
 
-def make_table() -> Table:
-    """Return the display item `headlines`."""
-    return Table("The paper's claims", ("table2", "table4", "utility"), build_headlines, _blocks, _notes)
-
-
-def build_headlines(results: dict[str, pandas.DataFrame]) -> dict[str, pandas.DataFrame]:
+def build_headlines(results: Frames) -> Frames:
     """Return one row per claim and method, the paper's loop and ours: the paper's number, ours, interval, verdict."""
     values = _values(results)
     runs = values["strict_f1"].index
-    families = [name_models(runs)[run] for run in runs]
-    draws = resampling.draw_runs(families, generator=random_generator(SEED, "hierarchical bootstrap", "headlines"))
-
-    def whole(column: pandas.Series) -> float:
-        return float(column.groupby(families).mean().mean())
-
-    def drawn(column: pandas.Series) -> numpy.ndarray:
-        return resampling.average(column.to_numpy()[draws.runs], draws)
-
+    draws = resampling.draw_runs(runs.map(name_models(runs)), "headlines")
     rows = []
-    for claim in _claims(values):
-        for method in values["strict_f1"].columns.intersection(METHODS, sort=False):
-            here, low, high = claim.measure(values, method, whole), numpy.nan, numpy.nan
-            if len(runs) >= MIN_RUNS:
-                low, high, _ = resampling.percentile_interval(claim.measure(values, method, drawn))
-            verdict = judge_claim(low, high, claim.limit, claim.falls)
+    for claim in _claims(values["strict_f1"].mean()):
+        for method in values["strict_f1"].columns.intersection([PAPER_LOOP, OUR_LOOP], sort=False):
+            here = claim.measure(values, method, draws.mean)
+            drawn = claim.measure(values, method, lambda column: draws.average(column.to_numpy()[draws.runs]))
+            few = len(runs) < MIN_RUNS
+            low, high = (numpy.nan, numpy.nan) if few else resampling.percentile_interval(drawn)[:2]
+            verdict = judge_claim(low, high, 0.0 if claim.base else claim.paper, falls=claim.paper < 0)
             rows.append((claim.text, method, claim.paper, here, low, high, verdict, len(runs)))
-    return {"": pandas.DataFrame(rows, columns=list(COLUMNS))}
+    columns = ["claim", "method", "paper", "here", "here_low", "here_high", "verdict", "runs"]
+    return {"": pandas.DataFrame(rows, columns=columns)}
 
 
 def judge_claim(low: float, high: float, limit: float, falls: bool = False) -> str:
@@ -92,62 +61,39 @@ def judge_claim(low: float, high: float, limit: float, falls: bool = False) -> s
     return above if low > limit else below if high < limit else "cannot be told"
 
 
-def _claims(values: Values) -> list[Claim]:
-    means = values["strict_f1"].mean()
-    baselines = means[~means.index.isin([ORIGINAL, *CONSTANTS, *LOOPS, *METHODS]) & ~means.index.map(is_variant)]
-    best = {
-        "the best baseline of the paper's own": (
-            headline("relative_f1_gain_over_best_baseline"),
-            baselines[baselines.index.isin(PAPERS_OWN)],
-        ),
-        # The paper measures no others.
-        "the best baseline of all": (numpy.nan, baselines),
-    }
-    claims = [
-        Claim(
-            "F1 above the original's",
-            headline("llm_va_mean_f1") - headline("original_mean_f1"),
-            _above("strict_f1", ORIGINAL),
-        ),
-        *(
-            Claim(f"F1 above that of {found.idxmax()}, {what}: relative gain", paper, _gain(found.idxmax()))
-            for what, (paper, found) in best.items()
-            if len(found)
-        ),
-        Claim("change of ASR", -headline("asr_drop_points_vs_original"), _above("asr", ORIGINAL), falls=True),
-        Claim("change of ORR", -headline("orr_drop_points_vs_original"), _above("orr", ORIGINAL), falls=True),
-        Claim(
-            "F1 above the original's, unseen sets",
-            headline("transfer_mean_f1_llm_va") - headline("transfer_mean_f1_original"),
-            _above("transfer_strict_f1", ORIGINAL),
-        ),
+def _claims(f1: pandas.Series) -> list[Claim]:
+    """Return the claims; the best baselines are those of the highest `f1` by method."""
+    paper = read_headlines()
+    unseen = paper["transfer_mean_f1_llm_va"] - paper["transfer_mean_f1_original"]
+    kept = read_paper_values("utility").set_index("method").at[PAPER_LOOP, "kept"]
+    arithmetic = paper["utility_preserved_gsm8k_llm_va"]
+    baselines = f1[~f1.index.isin([ORIGINAL, *CONSTANTS, *LOOPS]) & ~f1.index.map(is_variant)]
+    papers = baselines[baselines.index.isin(read_paper_values("table2")["method"])]
+    groups = [
+        ("the best baseline of the paper's own", papers, paper["relative_f1_gain_over_best_baseline"]),
+        # The paper has no number of it: it measures fewer.
+        ("the best baseline of all", baselines, numpy.nan),
     ]
-    for name, text, item in (
-        ("kept", "utility kept", "utility_preserved_llm_va"),
-        ("kept_gsm", "arithmetic kept", "utility_preserved_gsm8k_llm_va"),
-    ):
-        paper = headline(item)
-        claims.append(Claim(f"{text}, at least the paper's", paper, _of(name), limit=paper))
-    return claims
+    best = [
+        Claim(f"F1 above that of {group.idxmax()}, {what}: relative gain", number, "strict_f1", group.idxmax(), True)
+        for what, group, number in groups
+        if len(group)
+    ]
+    return [
+        Claim("F1 above the original's", paper["llm_va_mean_f1"] - paper["original_mean_f1"], "strict_f1"),
+        *best,
+        Claim("change of ASR", -paper["asr_drop_points_vs_original"], "asr"),
+        Claim("change of ORR", -paper["orr_drop_points_vs_original"], "orr"),
+        Claim("F1 above the original's, unseen sets", unseen, "transfer_strict_f1"),
+        Claim("utility kept, at least the paper's", kept, "kept", base=""),
+        Claim("arithmetic kept, at least the paper's", arithmetic, "kept_gsm", base=""),
+    ]
 
 
-def _of(quantity: str) -> Callable:
-    return lambda values, method, mean: mean(values[quantity][method])
-
-
-def _above(quantity: str, base: str) -> Callable:
-    return lambda values, method, mean: mean(values[quantity][method]) - mean(values[quantity][base])
-
-
-def _gain(base: str) -> Callable:
-    return lambda values, method, mean: mean(values["strict_f1"][method]) / mean(values["strict_f1"][base]) - 1
-
-
-def _values(results: dict[str, pandas.DataFrame]) -> Values:
+def _values(results: Frames) -> Frames:
+    """Return frames by quantity: one row per run and one column per method."""
     test, transfer = (read_runs(results[item], item) for item in ("table2", "table4"))
-    tasks = spread(_scores(results["utility"]), {task: Cell(task, "value") for task in TASKS}, "utility")
-    original = tasks.xs(ORIGINAL, level="method").loc[tasks.index.get_level_values("model")].set_axis(tasks.index)
-    kept = (tasks / original).where(original > 0)
+    kept = read_tasks(results["utility"])["kept"]
     columns = {
         "strict_f1": test["strict_f1"],
         "transfer_strict_f1": transfer["strict_f1"],
@@ -158,36 +104,22 @@ def _values(results: dict[str, pandas.DataFrame]) -> Values:
     return {name: column.unstack("method").loc[test.index.unique("model")] for name, column in columns.items()}
 
 
-def _scores(rows: pandas.DataFrame) -> pandas.DataFrame:
-    return rows[rows["metric"].isin(["f1", "accuracy"])].assign(metric="value")
-
-
 def _pooled(runs: pandas.DataFrame, failure: str) -> pandas.Series:
     # Strictly: a broken reply is neither a refusal nor an answer, and mitigates nothing.
-    names = [name for name in RATES["table2"] if name.endswith(f"_{failure}")]
-    counts = runs[[f"n.{name}" for name in names]].to_numpy()
-    wrong = runs[[f"strict_wrong.{name}" for name in names]].to_numpy() * counts
-    return pandas.Series(wrong.sum(axis=1) / counts.sum(axis=1), index=runs.index)
+    rates, counts = rates_and_counts(runs, failures_of("table2", failure))
+    return pandas.Series((rates * counts).sum(axis=1) / counts.sum(axis=1), index=runs.index)
 
 
-def _blocks(frames: dict[str, pandas.DataFrame]) -> list[Block]:
-    columns = {
-        "claim": Column("Claim", printing.as_text),
-        "method": Column("Method", printing.as_text),
-        "paper": Column("The paper's", printing.as_decimal),
-        "here": Column("Here", printing.as_score),
-        "verdict": Column("Here it", printing.as_text),
-    }
-    caption = (
-        "What the paper reports of its twelve real models, and the same quantities here, broken replies counted as "
-        "wrong, with 95 % intervals: bootstrap over models and seeds. A claim holds, or does not, where its whole "
-        "interval lies on one side of 0, or of the paper's own share of utility; fewer than six runs have no interval."
-    )
-    return [Block(frames[""], columns, ("claim", "method"), caption)]
-
-
-def _notes(frames: dict[str, pandas.DataFrame]) -> list[str]:
-    return [
-        f"{int(frames['']['runs'].iloc[0])} runs. The paper's metrics take broken replies as they come. "
-        "Sizes cannot be compared, since the prompts here are the original's errors to a fixed share; signs can."
+def _show(frames: Frames) -> list[Block | str]:
+    columns = [
+        Column("claim", "Claim"),
+        METHOD,
+        Column("paper", "The paper's", as_decimal),
+        Column("here", "Here", as_decimal, parts=INTERVAL),
+        Column("verdict", "Here it"),
     ]
+    words, runs = WORDS["headlines"], int(frames[""]["runs"].iloc[0])
+    return [Block(frames[""], columns, words["caption"]), words["note"].format(runs=runs)]
+
+
+TABLE = Table("The paper's claims", ("table2", "table4", "utility"), build_headlines, _show)

@@ -5,29 +5,15 @@ import pandas
 from llmva.core.errors import InputError
 from llmva.core.vocabulary import ORIGINAL, TASKS
 from llmva.paper.names import MEAN, name_models, order_methods, printed_rows
-from llmva.paper.tables import formats as printing
-from llmva.paper.tables.cells import Cell, spread
-from llmva.paper.tables.formats import Column
-from llmva.paper.tables.layout import Block, Table
-from llmva.paper.tables.paper import headline
+from llmva.paper.tables.cells import RUN, spread
+from llmva.paper.tables.formats import METHOD, Column, as_percent
+from llmva.paper.tables.layout import WORDS, Block, Frames, Table
+from llmva.paper.tables.paper import read_paper_values
 
-SCORES = {"f1": "F1", "accuracy": "accuracy"}
-COLUMNS = ("model", "method", "task", "metric", "value", "original", "kept")
-HEADLINES = {
-    "LLM-VA": "utility_preserved_llm_va",
-    "AlphaSteer": "utility_preserved_alphasteer",
-    "AlphaSteer+": "utility_preserved_alphasteer_plus",
-    "VectorSteer": "utility_preserved_vectorsteer",
-    "SCANS": "utility_preserved_scans",
-}
+METRICS = {"f1": "F1", "accuracy": "accuracy"}
 
 
-def make_table() -> Table:
-    """Return the display item `utility`."""
-    return Table("Utility", ("utility",), build_utility, _blocks, _notes)
-
-
-def build_utility(results: dict[str, pandas.DataFrame]) -> dict[str, pandas.DataFrame]:
+def build_utility(results: Frames) -> Frames:
     """Return value, original's value and share kept by model, method and task: means over seeds, then models.
 
     The key `seeds` has the same of every single run.
@@ -36,86 +22,60 @@ def build_utility(results: dict[str, pandas.DataFrame]) -> dict[str, pandas.Data
     The rows of the task `mean` hold the mean of `kept` over the six tasks.
     """
     rows = results["utility"]
-    rows = rows[rows["metric"].isin(list(SCORES))]
-    metrics = _metric_of_task(rows)
-    cells = {task: Cell(task, "value") for task in TASKS}
-    value = spread(rows.assign(metric="value"), cells, "utility")
-    original = _of_original(value)
-    parts = {"value": value, "original": original, "kept": (value / original).where(original > 0)}
+    parts = read_tasks(rows)
+    metrics = rows[rows["metric"].isin(METRICS)].groupby("dataset")["metric"].first()
     averaged = {name: _mean_rows(frame) for name, frame in parts.items()}
     return {"": _long(averaged, metrics), "seeds": _long(parts, metrics)}
 
 
-def _long(parts: dict[str, pandas.DataFrame], metrics: dict[str, str]) -> pandas.DataFrame:
-    kept = parts["kept"]
-    parts = {**parts, "kept": kept.assign(**{MEAN: kept.mean(axis=1)})}
-    table = pandas.concat({name: _by_task(frame) for name, frame in parts.items()}, axis=1)
-    levels = [kept.index.unique("model"), order_methods(kept.index.unique("method")), [*TASKS, MEAN]]
-    table = table.reindex(pandas.MultiIndex.from_product(levels, names=["model", "method", "task"])).reset_index()
-    return table.assign(metric=table["task"].map(metrics))[list(COLUMNS)]
-
-
-def _metric_of_task(rows: pandas.DataFrame) -> dict[str, str]:
-    metrics = rows.groupby("dataset")["metric"].unique()
-    for task, found in metrics.items():
-        if len(found) > 1:
-            raise InputError(f"utility: {task}: has {' and '.join(found)}; record one metric for all models")
-    return metrics.str[0].to_dict()
-
-
-def _of_original(value: pandas.DataFrame) -> pandas.DataFrame:
+def read_tasks(rows: pandas.DataFrame) -> dict[str, pandas.DataFrame]:
+    """Return `value`, `original` and `kept` of each run and method (rows) and task (columns)."""
+    rows = rows[rows["metric"].isin(METRICS)]
+    for task, metrics in rows.groupby("dataset")["metric"].unique().items():
+        if len(metrics) > 1:
+            raise InputError(f"utility: {task}: has {' and '.join(metrics)}; record one metric for all models")
+    value = spread(rows.assign(metric="value"), {task: (task, "value") for task in TASKS}, "utility")
     if ORIGINAL not in value.index.unique("method"):
         raise InputError(f"utility: no rows of {ORIGINAL}, which the others are compared with; run `make utility`")
-    original = value.xs(ORIGINAL, level="method").loc[value.index.get_level_values("model")]
-    return original.set_axis(value.index)
+    models = value.index.get_level_values("model")
+    original = value.xs(ORIGINAL, level="method").loc[models].set_axis(value.index)
+    return {"value": value, "original": original, "kept": (value / original).where(original > 0)}
 
 
 def _mean_rows(frame: pandas.DataFrame) -> pandas.DataFrame:
     """Return the means over seeds by model and method, and below them those over models, as the model `mean`."""
-    names = frame.index.get_level_values("model").map(name_models(frame.index.unique("model")))
-    methods = frame.index.get_level_values("method")
-    by_model = frame.groupby([names.rename("model"), methods], sort=False).mean()
+    by_model = frame.rename(index=name_models(frame.index.unique("model")), level="model")
+    by_model = by_model.groupby(["model", "method"], sort=False).mean()
     whole = by_model.groupby("method", sort=False).mean()
     return pandas.concat([by_model, pandas.concat({MEAN: whole}, names=["model"])])
 
 
-def _by_task(frame: pandas.DataFrame) -> pandas.Series:
-    long = frame.melt(ignore_index=False, var_name="task", value_name="number")
-    return long.set_index("task", append=True)["number"]
+def _long(parts: dict[str, pandas.DataFrame], metrics: pandas.Series) -> pandas.DataFrame:
+    parts = {**parts, "kept": parts["kept"].assign(**{MEAN: parts["kept"].mean(axis=1)})}
+    columns = {name: frame.rename_axis(columns="task").stack() for name, frame in parts.items()}
+    order = [(*run, task) for run in parts["kept"].index for task in (*TASKS, MEAN)]
+    table = pandas.DataFrame(columns, index=pandas.MultiIndex.from_tuples(order, names=[*RUN, "task"])).reset_index()
+    table.insert(3, "metric", table["task"].map(metrics))
+    return table
 
 
-def _blocks(frames: dict[str, pandas.DataFrame]) -> list[Block]:
-    frame = printed_rows(frames[""])
+def _show(frames: Frames) -> list[Block | str]:
+    frame, runs = printed_rows(frames[""]), frames["seeds"]
     models = frame.loc[frame["model"] != MEAN, "model"].nunique()
     whole = frame[frame["model"] == MEAN]
-    kept = whole.pivot(index="method", columns="task", values="kept").loc[order_methods(whole["method"])].reset_index()
-    columns = {"method": Column("Method", printing.as_text)}
-    columns |= {task: Column(name, printing.as_percent) for task, name in {**TASKS, MEAN: "Mean"}.items()}
-    columns["worst"] = Column("Mean: worst run", printing.as_percent)
-    runs = frames["seeds"]
-    kept["worst"] = kept["method"].map(runs[runs["task"] == MEAN].groupby("method")["kept"].min())
+    kept = whole.pivot(index="method", columns="task", values="kept").loc[order_methods(whole["method"])]
+    kept["worst"] = runs[runs["task"] == MEAN].groupby("method")["kept"].min()
+    names = {**TASKS, MEAN: "Mean", "worst": "Mean: worst run"}
+    columns = [METHOD, *(Column(name, text, as_percent) for name, text in names.items())]
+    tasks = frame.dropna(subset="metric").drop_duplicates("task").groupby("metric", sort=False)["task"]
+    scores = "; ".join(f"{METRICS[metric]} on {', '.join(TASKS[task] for task in group)}" for metric, group in tasks)
+    words = WORDS["utility"]
     over = f"mean over {models} models" if models > 1 else "one model"
-    caption = f"Share of the original's score that each method keeps on six tasks, in %, {over}."
     return [
-        Block(kept, columns, ("method",), caption),
-        Block(_paper_rows(), _paper_columns(), ("method",), "Mean share kept, in %.", name="paper", paper=True),
+        Block(kept.reset_index(), columns, words["caption"].format(models=over)),
+        words["note"].format(scores=scores),
+        Block(read_paper_values("utility"), [METHOD, Column("kept", "Mean", as_percent)], words["paper"], "paper"),
     ]
 
 
-def _paper_rows() -> pandas.DataFrame:
-    rows = [(method, headline(item)) for method, item in HEADLINES.items()]
-    frame = pandas.DataFrame(rows, columns=["method", "kept"]).set_index("method")
-    return frame.loc[order_methods(frame.index)].reset_index()
-
-
-def _paper_columns() -> dict[str, Column]:
-    return {"method": Column("Method", printing.as_text), "kept": Column("Mean", printing.as_percent)}
-
-
-def _notes(frames: dict[str, pandas.DataFrame]) -> list[str]:
-    tasks = frames[""].dropna(subset="metric").drop_duplicates("task").groupby("metric", sort=False)["task"]
-    shown = "; ".join(f"{SCORES[metric]} on {', '.join(TASKS[task] for task in names)}" for metric, names in tasks)
-    return [
-        f"Score: {shown}. Values by model are in the CSV. A run whose original scores 0 on a task has nothing to keep "
-        "there and is left out of the mean."
-    ]
+TABLE = Table("Utility", ("utility",), build_utility, _show)
