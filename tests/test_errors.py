@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from llmva.core.errors import InputError, command
+from llmva.core.errors import InputError, command, first_line
 
 
 def outcome_of(error, capsys):
@@ -52,3 +52,10 @@ def test_a_command_that_ends_well_has_status_zero():
     with pytest.raises(SystemExit) as done:
         command(lambda: None)()
     assert done.value.code == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "line"), [(ValueError("a\nb"), "a"), (ValueError(" \n"), "ValueError"), (KeyError(), "KeyError")]
+)
+def test_an_error_has_a_first_line_also_where_it_says_nothing(error, line):
+    assert first_line(error) == line

@@ -7,7 +7,7 @@ from pathlib import Path
 from transformers import AutoConfig, PreTrainedConfig
 
 from llmva.core import paths
-from llmva.core.errors import InputError
+from llmva.core.errors import InputError, first_line
 from llmva.core.params import StudyParams
 from llmva.core.provenance import digest
 from llmva.core.store import run_stage
@@ -87,8 +87,9 @@ def _read_config(model: str) -> PreTrainedConfig:
     try:
         return AutoConfig.from_pretrained(location, **pinned).get_text_config()
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{model}: config.json: not readable ({reason}); restore it, or check the network") from None
+        raise InputError(
+            f"{model}: config.json: not readable ({first_line(error)}); restore it, or check the network"
+        ) from None
 
 
 def _require_judge(judge: str, mapping: str) -> None:

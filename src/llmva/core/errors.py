@@ -44,6 +44,11 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
     return wrapped
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or the name of its kind where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def _describe(error: OSError) -> str:
     full = error.errno in FULL_DISK_ERRORS
     fix = "make room and run again" if full else "fix the disk, or name another place"

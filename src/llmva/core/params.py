@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from llmva.core import paths
-from llmva.core.errors import InputError, command
+from llmva.core.errors import InputError, command, first_line
 
 Count = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -211,7 +211,7 @@ def _read_yaml(path: Path) -> dict:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not readable as YAML ({str(error).splitlines()[0]}); fix that line") from None
+        raise InputError(f"{path}: not readable as YAML ({first_line(error)}); fix that line") from None
     if not isinstance(values, dict):
         raise InputError(f"{path}: no parameters in it; copy tiny-llama.yaml and change its values")
     return values

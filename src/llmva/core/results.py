@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas
 
 from llmva.core import paths
-from llmva.core.errors import InputError
+from llmva.core.errors import InputError, first_line
 
 RESULT_COLUMNS = ("model", "method", "dataset", "metric", "value", "n", "seed")
 KEY_COLUMNS = {
@@ -87,7 +87,7 @@ def _read(item: str, slug: str) -> pandas.DataFrame:
         frame = pandas.read_csv(path, dtype=dict.fromkeys(("model", "method", "dataset", "metric", "value"), str))
         frame["value"] = frame["value"].astype(float)
     except (ValueError, KeyError) as error:
-        raise InputError(f"{path}: not readable as results ({str(error).splitlines()[0]}); {fix}") from None
+        raise InputError(f"{path}: not readable as results ({first_line(error)}); {fix}") from None
     return _checked(frame, slug, str(path))
 
 

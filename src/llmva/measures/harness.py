@@ -19,7 +19,7 @@ from lm_eval.defaults import DEFAULT_OTHER_SEED
 from lm_eval.evaluator import evaluate
 from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
 
-from llmva.core.errors import InputError
+from llmva.core.errors import InputError, first_line
 from llmva.core.progress import library_bars
 from llmva.engines.hugging_face import respond
 from llmva.models.batches import by_length, for_each_batch, forward, pad
@@ -163,8 +163,9 @@ def load_standard_tasks() -> dict[str, Task]:
             tasks = {task: manager.load([name])["tasks"][name] for task, name in STANDARD_TASKS.items()}
     except Exception as error:
         # The libraries' own errors for no network and no such set are of many kinds.
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"standard tasks: cannot be fetched ({reason}); check the network and run again") from None
+        raise InputError(
+            f"standard tasks: cannot be fetched ({first_line(error)}); check the network and run again"
+        ) from None
     for task in tasks.values():
         task.set_fewshot_seed(DEFAULT_OTHER_SEED)
     return tasks

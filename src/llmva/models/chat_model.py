@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from llmva.core.errors import InputError
+from llmva.core.errors import InputError, first_line
 from llmva.models.offloading import all_stored_parameters, input_device
 from llmva.models.sources import locate
 from llmva.models.sublayers import Sublayer, list_blocks, list_sublayers, require_dense
@@ -86,8 +86,7 @@ def load_model(source: str, *, dtype: str = "float32", device: str | None = None
         tokenizer = AutoTokenizer.from_pretrained(location, padding_side="left", **pinned)
         model = _load_weights(location, config, dtype, options)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{source}: cannot be loaded ({reason}); {_fix(location)}") from None
+        raise InputError(f"{source}: cannot be loaded ({first_line(error)}); {_fix(location)}") from None
     _require_chat_template(tokenizer, source)
     _require_finite(model, source)
     if tokenizer.pad_token is None:

@@ -10,7 +10,7 @@ from huggingface_hub import try_to_load_from_cache
 from pydantic import BaseModel, ConfigDict, Field
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
-from llmva.core.errors import InputError
+from llmva.core.errors import InputError, first_line
 from llmva.core.params import StudyParams, load_shapes
 from llmva.core.paths import anchored
 from llmva.core.vocabulary import SAFETY_SETS, SPLITS, TRANSFER_SETS
@@ -145,8 +145,9 @@ def read_shape(folder: Path) -> Shape:
             tied=config.tie_word_embeddings,
         )
     except (OSError, ValueError, KeyError, AttributeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{folder}/config.json: no dense decoder's configuration ({reason}); restore it") from None
+        raise InputError(
+            f"{folder}/config.json: no dense decoder's configuration ({first_line(error)}); restore it"
+        ) from None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas
 
-from llmva.core.errors import InputError
+from llmva.core.errors import InputError, first_line
 
 FILE_FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 
@@ -47,7 +47,7 @@ def reading(path: Path, problem: str, fix: str) -> Iterator[None]:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 at byte {error.start}; save it again as UTF-8") from None
     except (OSError, ValueError, zipfile.BadZipFile, pandas.errors.ParserWarning) as error:
-        raise InputError(f"{path}: {problem} ({str(error).splitlines()[0]}); {fix}") from None
+        raise InputError(f"{path}: {problem} ({first_line(error)}); {fix}") from None
 
 
 def decode(content: bytes) -> str:

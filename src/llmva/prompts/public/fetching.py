@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmva.core.errors import InputError
+from llmva.core.errors import InputError, first_line
 from llmva.core.progress import library_bars
 from llmva.core.provenance import digest, file_digest
 from llmva.prompts.files import read_rows
@@ -96,9 +96,8 @@ def _from_hub(name: str, hub: Hub, wanted: str, *, single: bool) -> Fetched:
         rows = splits[split].to_list()
     except Exception as error:
         # The libraries' own errors, for no network, no such set and a closed gate, are of many kinds.
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         fix = GATED_FIX.format(page=HUB_PAGES + hub.id, file=wanted) if hub.gated else f"or put it at {wanted}"
-        raise InputError(f"{name}: {_address(hub, split)}: cannot be fetched ({reason}); {fix}") from None
+        raise InputError(f"{name}: {_address(hub, split)}: cannot be fetched ({first_line(error)}); {fix}") from None
     return Fetched(rows, f"{_address(hub, split)}@{revision}", digest(rows))
 
 
