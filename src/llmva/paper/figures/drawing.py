@@ -22,15 +22,12 @@ from llmva.core.errors import InputError, command
 from llmva.core.params import known_slugs
 from llmva.core.results import is_organism, result_path
 from llmva.paper import names
-from llmva.paper.figures.catalogue import FIGURES
-from llmva.paper.figures.designs import STYLE, Design
+from llmva.paper.figures.catalogue import APART, FIGURES, Design
+from llmva.paper.figures.style import paper_style
 from llmva.paper.figures.tidying import group_seeds, read_long
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-# Of the organisms that took no part in the design of LLM-VA-R, so never of the models of the other figures.
-APART = ("figure13",)
 
 
 def draw_figure(item: str, slugs: Sequence[str] = ()) -> "Figure":
@@ -89,9 +86,7 @@ def add_seeds(item: str, slugs: Sequence[str], seeds: int) -> list[str]:
 
 def save_figure(figure: "Figure", name: str, data: pandas.DataFrame) -> list[Path]:
     """Write `figures/<name>.pdf`, `.png` and `.csv`, the same bytes for the same data."""
-    import matplotlib.style
-
-    with matplotlib.style.context(STYLE):
+    with paper_style():
         # The layout is found once and serves both formats.
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
@@ -123,8 +118,8 @@ def _file_names(item: str, slugs: Sequence[str]) -> dict[str, list[str]]:
     names = {item: list(slugs)}
     if design.means and all(kinds.values()):
         names = {item: kinds[False], f"{item}_organisms": kinds[True]}
-    if design.panels and design.most is None:
-        names |= {f"{item}_{model}": members for model, members in _models(design, slugs).items()}
+    if design.single and design.most is None:
+        names |= {f"{model}/{item}": members for model, members in _models(design, slugs).items()}
     return names
 
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import numpy
 import pandas
 
-from llmva.paper.figures.designs import new_figure
-from llmva.paper.figures.panels import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION
+from llmva.paper.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
