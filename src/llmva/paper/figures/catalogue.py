@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import pandas
+from matplotlib.figure import Figure
 
 from llmva.paper.figures.items import (
     angles,
@@ -19,49 +19,26 @@ from llmva.paper.figures.items import (
     scores,
     utility,
 )
-from llmva.paper.figures.style import paper_style
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
 class Design:
-    """How a figure is made.
+    """How a figure is made: from which results, how they become the plotted data, and how that is drawn.
 
-    Attributes
-    ----------
-    source : str
-        The item whose results it draws; empty for a drawing without data.
-    tidy : callable
-        Long results to the plotted data, with a column `model`.
-    draw : callable
-        Plotted data to a figure.
-    most : int, optional
-        Only so many models are drawn, the first ones, and no files of single models.
-    single : bool
-        Whether each model has files of its own as well.
-    averaged : bool
-        Whether several seeds of a model become one, their mean.
-    means : bool
-        Whether it shows means over models, so that organisms and real models need a figure each.
-    optional : bool
-        Its metrics may be missing, and then it is left out beside others.
+    The source is empty for a drawing without data; plotted data have a column `model`. Only the first `most` models are
+    drawn, where it is set. `single`: each model has files of its own as well. `averaged`: several seeds of a model
+    become one, their mean. `means`: it shows means over models, so that organisms and real models need a figure each.
+    `optional`: its metrics may be missing, and then it is left out beside others.
     """
 
     source: str
     tidy: Callable[[pandas.DataFrame], pandas.DataFrame]
-    draw: Callable[[pandas.DataFrame], "Figure"]
+    draw: Callable[[pandas.DataFrame], Figure]
     most: int | None = None
     single: bool = True
     averaged: bool = True
     means: bool = False
     optional: bool = False
-
-    def compose(self, data: pandas.DataFrame) -> "Figure":
-        """Draw the plotted data, in the one style."""
-        with paper_style():
-            return self.draw(data)
 
 
 APART_OPTIONS = {"single": False, "averaged": False, "means": True}
@@ -80,9 +57,7 @@ FIGURES = {
     "figure12": Design("figure12", iterations.tidy_rates, iterations.draw_iterations),
     "figure12_health": Design("figure12", iterations.tidy_health, iterations.draw_health, optional=True),
     "figure13": Design("ridge", llm_va_r.tidy_parts, llm_va_r.draw_parts, **APART_OPTIONS),
-    "figure13_controls": Design(
-        "ridge", llm_va_r.tidy_controls, llm_va_r.draw_parts, optional=True, **APART_OPTIONS
-    ),
+    "figure13_controls": Design("ridge", llm_va_r.tidy_controls, llm_va_r.draw_parts, optional=True, **APART_OPTIONS),
 }
 # Of organisms that took no part in the design of LLM-VA-R, so never of the models of the other figures.
 APART = ("figure13", "figure13_controls")

@@ -1,14 +1,11 @@
 """Figure 11: the loop with one consistent judge, and with two of different standards."""
 
-from typing import TYPE_CHECKING
-
 import pandas
+import seaborn
+from matplotlib.figure import Figure
 
-from llmva.paper.figures.style import draw_facets, model_style
+from llmva.paper.figures import style
 from llmva.paper.figures.tidying import average, carry_forward, require_methods, select
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 JUDGINGS = {"one judge": "one judge", "combined judges": "two judges"}
 RATES = {
@@ -30,17 +27,15 @@ def tidy_judges(results: pandas.DataFrame) -> pandas.DataFrame:
     return average(carry_forward(rows, "model"), list(RATES), ["method", "iteration"])
 
 
-def draw_judges(data: pandas.DataFrame) -> "Figure":
+def draw_judges(data: pandas.DataFrame) -> Figure:
     """Draw each rate against the iteration, a row for each way of judging, a line for each model."""
     shown = data.melt(["model", "method", "iteration"], list(RATES), "rate")
-    options = {"row": "method", "row_order": list(JUDGINGS), "col": "rate", "size": (1.75, 1.6)}
-    return draw_facets(shown, _draw_rate, x="Iteration", y="Rate (%)", note=NOTE, **options)
+    options = {"row": "method", "row_order": list(JUDGINGS), "rows": JUDGINGS.values(), "col": "rate"}
+    return style.draw_facets(shown, _draw_rate, size=(1.75, 1.5), x="Iteration", y="Rate (%)", note=NOTE, **options)
 
 
 def _draw_rate(axis, rows: pandas.DataFrame) -> None:
-    import seaborn
-
-    style = model_style(list(rows["model"].unique()))
-    seaborn.lineplot(rows.assign(value=100 * rows["value"]), x="iteration", y="value", ax=axis, errorbar=None, **style)
-    axis.set_title(f"{RATES[rows['rate'].iloc[0]]},\n{JUDGINGS[rows['method'].iloc[0]]}")
-    axis.set_ylim(-4, 104)
+    look = style.line_style("model", rows["model"].unique())
+    seaborn.lineplot(rows.assign(value=100 * rows["value"]), x="iteration", y="value", ax=axis, errorbar=None, **look)
+    upper = rows["method"].iloc[0] == next(iter(JUDGINGS))
+    axis.set(title=RATES[rows["rate"].iloc[0]] if upper else "", ylim=(-4, 104))
