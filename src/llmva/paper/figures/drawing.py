@@ -6,11 +6,7 @@ and one for each; `python -m llmva.paper.figures all` draws every figure that ha
 """
 
 import argparse
-import multiprocessing
-import os
-import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from io import BytesIO
 from pathlib import Path
 
@@ -26,7 +22,10 @@ from llmva.core.results import is_organism, result_path
 from llmva.paper import names
 from llmva.paper.figures.catalogue import APART, FIGURES, Design
 from llmva.paper.figures.style import paper_style
-from llmva.paper.figures.tidying import group_seeds, read_long
+from llmva.paper.figures.tidying import read_long
+
+# Dates and version strings would change the bytes from run to run and machine to machine.
+LEFT_OUT = {"pdf": ["CreationDate", "Creator", "Producer"], "png": ["Software"]}
 
 
 def draw_figure(item: str, slugs: Sequence[str] = ()) -> Figure:
@@ -47,9 +46,7 @@ def draw_figure(item: str, slugs: Sequence[str] = ()) -> Figure:
         When the item is unknown, a model's results or one of its metrics are missing, or organisms
         and real models would go into one mean.
     """
-    data = figure_data(item, slugs)
-    with paper_style():
-        return FIGURES[item].draw(data)
+    return _draw(item, figure_data(item, slugs))
 
 
 def figure_data(item: str, slugs: Sequence[str] = ()) -> pandas.DataFrame:
@@ -87,20 +84,17 @@ def add_seeds(item: str, slugs: Sequence[str], seeds: int) -> list[str]:
 
 def save_figure(figure: Figure, name: str, data: pandas.DataFrame) -> list[Path]:
     """Write `figures/<name>.pdf`, `.png` and `.csv`, the same bytes for the same data."""
+    files = {suffix: paths.FIGURES / f"{name}.{suffix}" for suffix in (*LEFT_OUT, "csv")}
     with paper_style():
         # The layout is found once and serves both formats.
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
-        contents = {
-            # Dates and version strings would change the bytes from run to run and machine to machine.
-            "pdf": _rendered(figure, "pdf", ["CreationDate", "Creator", "Producer"]),
-            "png": _rendered(figure, "png", ["Software"]),
-            "csv": data.to_csv(index=False, lineterminator="\n"),
-        }
-    files = [paths.FIGURES / f"{name}.{suffix}" for suffix in contents]
-    for path, content in zip(files, contents.values(), strict=True):
-        paths.write_atomically(path, content)
-    return files
+        for suffix, names_left_out in LEFT_OUT.items():
+            stream = BytesIO()
+            figure.savefig(stream, format=suffix, metadata=dict.fromkeys(names_left_out))
+            paths.write_atomically(files[suffix], stream.getvalue())
+    paths.write_atomically(files["csv"], data.to_csv(index=False, lineterminator="\n"))
+    return list(files.values())
 
 
 def save_figures(item: str, slugs: Sequence[str] = ()) -> list[Path]:
@@ -141,35 +135,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=1, help="seeds of each organism, where they have results")
     parser.add_argument("--present", action="store_true", help="leave out models without results, and say which")
     options = parser.parse_args(arguments)
-    slugs = options.models or _default_models(options.item)
-    shown = {}
+    organisms = [slug for slug in known_slugs() if is_organism(slug)]
+    slugs = options.models or (["tiny-llama"] if options.item == "figure1" else organisms)
     for item in _items(options.item, slugs):
         lenient = options.present or options.item == "all"
         present = names.leave_out(item, slugs, with_results(item, slugs)) if lenient else slugs
-        shown[item] = add_seeds(item, present, options.seeds)
-    for item, files in _save_side_by_side(shown).items():
-        studies = f" of {len(shown[item])} studies" * bool(_design(item).source)
+        shown = add_seeds(item, present, options.seeds)
+        files = save_figures(item, shown)
+        studies = f" of {len(shown)} studies" * bool(_design(item).source)
         print(f"wrote {files[0].with_suffix('')}.pdf, .png, .csv{studies}, and {len(files) // 3 - 1} more figures")
 
 
+def _draw(item: str, data: pandas.DataFrame) -> Figure:
+    with paper_style():
+        return FIGURES[item].draw(data)
+
+
 def _save_one(item: str, name: str, slugs: Sequence[str]) -> list[Path]:
-    figure = draw_figure(item, slugs)
-    files = save_figure(figure, name, figure_data(item, slugs))
+    data = figure_data(item, slugs)
+    figure = _draw(item, data)
+    files = save_figure(figure, name, data)
     pyplot.close(figure)
     return files
-
-
-def _save_side_by_side(shown: dict[str, list[str]]) -> dict[str, list[Path]]:
-    """Draw and write items, as many figures at once as there are cores where processes can be forked."""
-    cores = os.cpu_count() or 1
-    if cores < 2 or sys.platform != "linux":
-        return {item: save_figures(item, slugs) for item, slugs in shown.items()}
-    with ProcessPoolExecutor(cores, mp_context=multiprocessing.get_context("fork")) as pool:
-        waiting = {
-            item: [pool.submit(_save_one, item, *job) for job in file_names(item, slugs).items()]
-            for item, slugs in shown.items()
-        }
-        return {item: [file for job in jobs for file in job.result()] for item, jobs in waiting.items()}
 
 
 def _design(item: str) -> Design:
@@ -180,12 +167,8 @@ def _design(item: str) -> Design:
 
 def _models(design: Design, slugs: Sequence[str]) -> dict[str, list[str]]:
     """Return the slugs that each model of a figure is made of."""
-    return group_seeds(slugs) if design.averaged else {slug: [slug] for slug in slugs}
-
-
-def _default_models(item: str) -> list[str]:
-    organisms = [slug for slug in known_slugs() if is_organism(slug)]
-    return ["tiny-llama"] if item in FIGURES and FIGURES[item].most == 1 else organisms
+    names_of = names.name_models(slugs) if design.averaged else {slug: slug for slug in slugs}
+    return {model: [slug for slug in slugs if names_of[slug] == model] for model in names_of.values()}
 
 
 def _items(item: str, slugs: Sequence[str]) -> list[str]:
@@ -204,9 +187,3 @@ def _has_results(item: str, slugs: Sequence[str]) -> bool:
     if not (design.optional and present):
         return not design.source or bool(present)
     return not design.tidy(read_long(design.source, present, averaged=False)).empty
-
-
-def _rendered(figure: Figure, suffix: str, left_out: Sequence[str]) -> bytes:
-    stream = BytesIO()
-    figure.savefig(stream, format=suffix, metadata=dict.fromkeys(left_out))
-    return stream.getvalue()

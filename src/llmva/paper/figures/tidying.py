@@ -16,18 +16,9 @@ def read_long(item: str, slugs: Sequence[str], *, averaged: bool) -> pandas.Data
     Where `averaged`, `model` is the base name of slugs that are several seeds of one model.
     """
     results = read_results(item, slugs)
-    names = {slug: model for model, members in group_seeds(slugs).items() for slug in members}
-    models = results["model"].map(names) if averaged else results["model"]
+    models = results["model"].map(name_models(slugs)) if averaged else results["model"]
     keys = results.reindex(columns=list(KEY_COLUMNS)).replace("", pandas.NA)
     return results.assign(**keys, slug=results["model"], model=models, item=item)
-
-
-def group_seeds(slugs: Sequence[str]) -> dict[str, list[str]]:
-    """Return the slugs of each model: seeds stand together under their base name, a lone slug under its own."""
-    groups = {}
-    for slug, model in name_models(slugs).items():
-        groups.setdefault(model, []).append(slug)
-    return groups
 
 
 def select(results: pandas.DataFrame, names: Sequence[str], keys: Sequence[str] = ()) -> pandas.DataFrame:

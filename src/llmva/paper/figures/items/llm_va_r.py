@@ -50,18 +50,7 @@ def draw_parts(data: pandas.DataFrame) -> Figure:
     figure = style.new_figure(7.2, sum(heights) + 0.8)
     upper, lower = figure.subfigures(2, 1, height_ratios=heights)
     _draw_curves(upper, curves, down)
-    axes = lower.subplots(1, len(FINALS), sharey=True)
-    for axis, (measure, (label, factor)) in zip(axes, FINALS.items(), strict=True):
-        rows = data[data["measure"] == measure]
-        _draw_strip(axis, rows.assign(value=factor * rows["value"]), variants)
-        axis.set(xlabel=label, ylabel="")
-    # Scores beside scores and shares beside shares are compared by eye.
-    for left, right in zip(axes[::2], axes[1::2], strict=True):
-        right.sharex(left)
-        right.autoscale(axis="x")
-    axes[0].set_yticks(range(len(variants)), [style.wrap(variant, 24) for variant in variants])
-    for label, variant in zip(axes[0].get_yticklabels(), variants, strict=True):
-        label.set(**_emphasis(variant))
+    _draw_finals(lower.subplots(1, len(FINALS), sharey=True), data, variants)
     style.add_legend(figure, data, note=NOTE)
     return figure
 
@@ -116,6 +105,20 @@ def _draw_curve(axis, curves: pandas.DataFrame, variant: str, reference: str) ->
     stops = rows[rows["stopped"] > 0]
     if len(stops):
         axis.plot(stops["iteration"], stops["value"], label="A run stopped", **style.STOP_MARK)
+
+
+def _draw_finals(axes: list, data: pandas.DataFrame, variants: list[str]) -> None:
+    for axis, (measure, (label, factor)) in zip(axes, FINALS.items(), strict=True):
+        rows = data[data["measure"] == measure]
+        _draw_strip(axis, rows.assign(value=factor * rows["value"]), variants)
+        axis.set(xlabel=label, ylabel="")
+    # Scores beside scores and shares beside shares are compared by eye.
+    for left, right in zip(axes[::2], axes[1::2], strict=True):
+        right.sharex(left)
+        right.autoscale(axis="x")
+    axes[0].set_yticks(range(len(variants)), [style.wrap(variant, 24) for variant in variants])
+    for label, variant in zip(axes[0].get_yticklabels(), variants, strict=True):
+        label.set(**_emphasis(variant))
 
 
 def _draw_strip(axis, data: pandas.DataFrame, variants: list[str]) -> None:

@@ -42,11 +42,11 @@ def tidy_utility(results: pandas.DataFrame) -> pandas.DataFrame:
 def draw_utility(data: pandas.DataFrame) -> Figure:
     """Draw the utility that each method keeps, and the arithmetic: both loops' by model, or all methods' of one."""
     models, arithmetic = data["model"].nunique(), data[data["task"] == ARITHMETIC]
-    tasks = f"{data['task'].nunique()} tasks"
+    tasks = f"mean over {data['task'].nunique()} tasks"
     figure = style.new_figure(7.2, 0.21 * max(data["method"].nunique(), 2 * models) + 1.2)
     axes = figure.subplots(1, 1 + bool(len(arithmetic)), squeeze=False)[0]
     _draw_methods(axes[0], data)
-    axes[0].set_title(f"Mean over {models} models and {tasks}" if models > 1 else f"{style.title_of(data)}, {tasks}")
+    axes[0].set_title((f"{models} models" if models > 1 else style.title_of(data)) + f", {tasks}")
     for axis in axes[1:]:
         (_draw_loops if models > 1 else _draw_methods)(axis, arithmetic)
         axis.set_title("Arithmetic alone" + ", by model" * (models > 1))
@@ -79,8 +79,8 @@ def _draw_loops(axis, data: pandas.DataFrame) -> None:
     rows = data[data["method"].isin(LOOPS)].assign(kept=100 * data["kept"])
     names = {model: style.title_of(own).replace(" (", "\n(") for model, own in rows.groupby("model", sort=False)}
     loops = in_order(rows["method"], LOOPS)
-    seaborn.barplot(rows.assign(model=rows["model"].map(names)), x="kept", y="model", hue="method", ax=axis,
-                    hue_order=loops, errorbar=None, **BARS)  # fmt: skip
+    shared = {"x": "kept", "y": "model", "hue": "method", "hue_order": loops, "errorbar": None, "ax": axis}
+    seaborn.barplot(rows.assign(model=rows["model"].map(names)), **shared, **BARS)
     places = rows["model"].map(list(names).index) + 0.7 * (rows["method"].map(loops.index) + 0.5) / len(loops) - 0.35
     _finish(axis, places, rows["kept"])
 
