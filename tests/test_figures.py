@@ -913,6 +913,9 @@ def test_results_from_before_the_key_columns_are_told_to_be_made_anew(folders):
     for slugs in (["tiny-llama"], SLUGS):
         with pytest.raises(InputError, match="tiny-llama/figure10.csv: metric: no score by sublayer; run"):
             figures.draw_figure("figure10", slugs)
+    write("tiny-llama", "figure2", [("Original", "nq", "benign_projection.mlp.00.answered", 1.0)])
+    with pytest.raises(InputError, match="tiny-llama/figure2.csv: nothing that figure2 draws; run `make figure2"):
+        figures.draw_figure("figure2", ["tiny-llama"])
 
 
 @pytest.mark.parametrize(

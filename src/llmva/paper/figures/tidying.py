@@ -55,9 +55,8 @@ def widen(results: pandas.DataFrame, names: Sequence[str], keys: Sequence[str] =
 
 def split_sublayer(table: pandas.DataFrame) -> pandas.DataFrame:
     """Return a table with `kind` (attention, mlp) and `layer` in place of `sublayer`, behind `model`."""
-    parts = table["sublayer"].str.split(".", expand=True)
-    columns = {"kind": parts[0], "layer": parts[1].astype(int)}
-    return pandas.concat([table[["model"]].assign(**columns), table.drop(columns=["model", "sublayer"])], axis=1)
+    parts = table["sublayer"].astype(str).str.extract(r"^(?P<kind>\w+)\.(?P<layer>\d+)$").astype({"layer": int})
+    return pandas.concat([table[["model"]], parts, table.drop(columns=["model", "sublayer"])], axis="columns")
 
 
 def spread_runs(rows: pandas.DataFrame, name: str, keys: Sequence[str]) -> pandas.DataFrame:
@@ -99,9 +98,9 @@ def carry_forward(rows: pandas.DataFrame, within: str) -> pandas.DataFrame:
 
 def require_methods(rows: pandas.DataFrame, methods: Iterable[str]) -> None:
     """Raise an `InputError` when a slug lacks one of the methods."""
-    for slug, own in rows.groupby("slug"):
+    for slug, present in rows.groupby("slug"):
         for method in methods:
-            if method not in set(own["method"]):
+            if method not in set(present["method"]):
                 _fail(rows, slug, f"method: no {method}")
 
 

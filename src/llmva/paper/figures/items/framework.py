@@ -167,15 +167,11 @@ def _draw_rectangle(axis, left: float, bottom: float, width: float, height: floa
     axis.add_patch(Rectangle((left, bottom), width, height, linewidth=0.7, facecolor=face, edgecolor=edge))
 
 
-SAMPLE, OUTPUTS = (
-    "a fresh sample of the\ntraining set each time",
-    "outputs of all attention and\nMLP sublayers, same prefill",
-)
+SAMPLE = "a fresh sample of the\ntraining set each time"
+OUTPUTS = "outputs of all attention and\nMLP sublayers, same prefill"
 EDIT = "rank one, no training:\n$W \\leftarrow W + v_a (s\\,v_b - v_a)^T W$"
-SCORE, EDITED = (
-    "influence × accuracy; the\nbest $L_{select}$ sublayers",
-    "filled: edited sublayers,\no_proj and down_proj",
-)
+SCORE = "influence × accuracy; the\nbest $L_{select}$ sublayers"
+EDITED = "filled: edited sublayers,\no_proj and down_proj"
 VECTORS = "benign and answer vectors\nof every sublayer"
 BOXES = {
     "prompts": Box("Prompts", SAMPLE, 0, "upper", _draw_prompts),

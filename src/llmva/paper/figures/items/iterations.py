@@ -27,9 +27,7 @@ HEALTH = {
 }
 TICKS = (0, 1, 2, 5, 10, 20, 40, 60, 100, 150, 200)
 NOTE = "Broken replies are wrong in strict F1. A run stops where it falls below 0.1 and below half of the original's."
-HEALTH_NOTE = (
-    "Means over all sublayers; the divergence is that of neutral replies. Iterations stand on a root scale."
-)
+HEALTH_NOTE = "Means over all sublayers; the divergence is that of neutral replies. Iterations stand on a root scale."
 
 
 def tidy_scores(results: pandas.DataFrame) -> pandas.DataFrame:

@@ -77,7 +77,7 @@ def _draw_methods(axis, data: pandas.DataFrame) -> None:
 def _draw_loops(axis, data: pandas.DataFrame) -> None:
     """Draw what LLM-VA and LLM-VA-R keep on each model, side by side."""
     rows = data[data["method"].isin(LOOPS)].assign(kept=100 * data["kept"])
-    names = {model: style.title_of(own).replace(" (", "\n(") for model, own in rows.groupby("model", sort=False)}
+    names = {model: style.title_of(runs).replace(" (", "\n(") for model, runs in rows.groupby("model", sort=False)}
     loops = in_order(rows["method"], LOOPS)
     shared = {"x": "kept", "y": "model", "hue": "method", "hue_order": loops, "errorbar": None, "ax": axis}
     seaborn.barplot(rows.assign(model=rows["model"].map(names)), **shared, **BARS)
