@@ -17,6 +17,7 @@ from llmva.core import paths
 from llmva.core.params import known_slugs
 from llmva.core.results import is_organism
 from llmva.paper import figures, tables
+from llmva.paper.figures.drawing import file_names
 from llmva.study.llm_va_r import COMPARED_BASELINES, CONTROLS, PARTS
 
 BASES = ["tiny-llama", "tiny-gemma2", "tiny-mistral", "tiny-phi3", "tiny-qwen2", "tiny-qwen3"]
@@ -112,7 +113,8 @@ def test_what_rests_on_fresh_organisms_is_rebuilt_from_results(committed):
     assert len(fresh) == 2 * len(BASES)
     for path in tables.save_table("ridge", fresh):
         assert path.read_bytes() == (committed / "tables" / path.name).read_bytes(), path.name
-    require_same(figures.save_figures("figure13", fresh), committed)
+    for item in figures.APART:
+        require_same(figures.save_figures(item, fresh), committed)
 
 
 def test_every_fresh_organism_has_every_part_and_every_control(committed):
@@ -131,13 +133,14 @@ def test_what_rests_on_other_seeds_of_the_study_is_rebuilt_from_results(committe
 
 def require_same(files, committed):
     for path in files:
-        tracked = committed / "figures" / path.name
-        assert tracked.is_file(), path.name
+        name = path.relative_to(paths.FIGURES).as_posix()
+        tracked = committed / "figures" / name
+        assert tracked.is_file(), name
         if path.suffix == ".csv":
-            assert path.read_bytes() == tracked.read_bytes(), path.name
+            assert path.read_bytes() == tracked.read_bytes(), name
         if path.suffix == ".png":
             # Other builds of the same library may draw an edge a little differently.
-            assert numpy.abs(image.imread(path) - image.imread(tracked)).mean() < 0.01, path.name
+            assert numpy.abs(image.imread(path) - image.imread(tracked)).mean() < 0.01, name
 
 
 def test_every_model_has_every_result(committed):
@@ -147,7 +150,7 @@ def test_every_model_has_every_result(committed):
         assert {path.stem for path in (committed / "results" / slug).glob("*.csv")} >= expected
 
 
-def test_no_table_or_figure_is_left_over(committed):
+def test_no_table_is_left_over(committed):
     made = {"performance.csv"}
     for item in tables.TABLES:
         if item not in tables.APART:
@@ -156,3 +159,13 @@ def test_no_table_or_figure_is_left_over(committed):
         if slugs:
             made |= {path.name for path in tables.save_table(item, slugs)}
     assert {path.name for path in (committed / "tables").iterdir()} == made
+
+
+def test_no_figure_is_left_over(committed):
+    fresh, seeds = fresh_of(committed / "results"), seeds_of(committed / "results")
+    made = set()
+    for item in figures.FIGURES:
+        slugs = fresh if item in figures.APART else figures.add_seeds(item, figures.with_results(item, WHOLE), seeds)
+        made |= {f"{name}.{suffix}" for name in file_names(item, slugs) for suffix in ("csv", "pdf", "png")}
+    tracked = committed / "figures"
+    assert {path.relative_to(tracked).as_posix() for path in tracked.rglob("*.*")} == made

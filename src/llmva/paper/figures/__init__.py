@@ -1,8 +1,7 @@
 """Figures from `results/` alone: listed in `catalogue`, drawn and written in `drawing`."""
 
-from llmva.paper.figures.catalogue import FIGURES
+from llmva.paper.figures.catalogue import APART, FIGURES
 from llmva.paper.figures.drawing import (
-    APART,
     add_seeds,
     draw_figure,
     figure_data,

@@ -1,123 +1,63 @@
-"""The figures that can be drawn: for each, its results, its panels and its sizes."""
+"""The figures that can be drawn: for each, its results, from results to the plotted data, and the drawing."""
 
-from llmva.paper.figures import ablation_panels, comparison, framework, panels, parts
-from llmva.paper.figures.designs import Blocks, Design
+from collections.abc import Callable
+from dataclasses import dataclass
 
-ANGLES = {
-    "source": "figure9",
-    "tidy": panels.tidy_angles,
-    "draw": panels.draw_angles,
-    "x": "Layer",
-    "y": "Angle between $v_a$ and $v_b$ (degrees)",
-    "alone": (1, 2),
-    "together": (1, 2),
-    "abreast": 2,
-    "size": (1.75, 1.6),
-    "size_alone": (2.4, 2.1),
-    "one_scale": True,
-    "note": panels.ANGLES_NOTE,
-}
-ITERATIONS = {
-    "source": "figure12",
-    "tidy": ablation_panels.tidy_iterations,
-    "draw": ablation_panels.draw_iterations,
-    "x": "Iteration $T$",
-    "y": ("F1", "Rate (%)"),
-    "alone": (1, 2),
-    "together": (2, 1),
-    "size": (2.3, 1.3),
-    "size_alone": (2.6, 1.9),
-    "shared": True,
-    "note": ablation_panels.STOPS_NOTE,
-}
+import pandas
+from matplotlib.figure import Figure
+
+from llmva.paper.figures.items import (
+    angles,
+    distortion,
+    framework,
+    iterations,
+    judges,
+    l_select,
+    llm_va_r,
+    plane,
+    projections,
+    scores,
+    utility,
+)
+
+
+@dataclass(frozen=True)
+class Design:
+    """How a figure is made: from which results, how they become the plotted data, and how that is drawn.
+
+    The source is empty for a drawing without data; plotted data have a column `model`. Only the first `most` models are
+    drawn, where it is set. `single`: each model has files of its own as well. `averaged`: several seeds of a model
+    become one, their mean. `means`: it shows means over models, so that organisms and real models need a figure each.
+    `optional`: its metrics may be missing, and then it is left out beside others.
+    """
+
+    source: str
+    tidy: Callable[[pandas.DataFrame], pandas.DataFrame]
+    draw: Callable[[pandas.DataFrame], Figure]
+    most: int | None = None
+    single: bool = True
+    averaged: bool = True
+    means: bool = False
+    optional: bool = False
+
+
+APART_OPTIONS = {"single": False, "averaged": False, "means": True}
 FIGURES = {
-    "figure1": Blocks(**ANGLES, most=1),
-    "figure2": Blocks(
-        source="figure2",
-        tidy=panels.tidy_projections,
-        draw=panels.draw_projections,
-        x="Projection of the sublayer's output",
-        y="",
-        alone=(2, 3),
-        together=(1, 6),
-        abreast=1,
-        size=(1.5, 1.15),
-        size_alone=(1.7, 1.35),
-        averaged=False,
-    ),
-    "figure3": Blocks(
-        source="figure3",
-        tidy=panels.tidy_plane,
-        draw=panels.draw_plane,
-        x="Projection on the benign vector $v_b$",
-        y="Projection on the answer vector $v_a$",
-        alone=(1, 2),
-        together=(1, 2),
-        abreast=2,
-        size=(2.2, 1.9),
-        size_alone=(2.4, 2.1),
-        note=panels.PLANE_NOTE,
-        averaged=False,
-    ),
-    "figure4": Design(
-        source="", tidy=framework.list_parts, draw=framework.draw_framework, panels=False, averaged=False
-    ),
-    "figure5": Design(source="utility", tidy=comparison.tidy_utility, draw=comparison.draw_utility, means=True),
-    "figure6": Blocks(
-        source="figure6",
-        tidy=ablation_panels.tidy_distortion,
-        draw=ablation_panels.draw_distortion,
-        x="Distortion $D$ of both vectors (degrees)",
-        y=ablation_panels.BEST_F1,
-        shared=True,
-    ),
-    "figure7": Blocks(**ITERATIONS, most=3),
-    "figure8": Design(source="figure8", tidy=comparison.tidy_selection, draw=comparison.draw_selection),
-    "figure9": Blocks(**ANGLES),
-    "figure10": Blocks(
-        source="figure10",
-        tidy=panels.tidy_scores,
-        draw=panels.draw_scores,
-        x="Layer",
-        y="Score (Eq. 6)",
-        shared=True,
-    ),
-    "figure11": Blocks(
-        source="figure11",
-        tidy=ablation_panels.tidy_judges,
-        draw=ablation_panels.draw_judges,
-        x="Iteration",
-        y="Rate (%), or strict F1 × 100",
-        note=ablation_panels.JUDGES_NOTE,
-        alone=(1, 2),
-        together=(1, 2),
-        abreast=2,
-        size=(1.75, 1.6),
-        size_alone=(2.4, 2.0),
-        one_scale=True,
-    ),
-    "figure12": Blocks(**ITERATIONS),
-    "figure12_health": Blocks(
-        source="figure12",
-        tidy=ablation_panels.tidy_health,
-        draw=ablation_panels.draw_health,
-        x="Iteration",
-        y=tuple(label for label, _ in ablation_panels.HEALTH.values()),
-        alone=(2, 2),
-        together=(1, 4),
-        abreast=1,
-        size=(1.75, 1.1),
-        size_alone=(2.4, 1.5),
-        shared=True,
-        note=ablation_panels.STOPS_NOTE,
-        optional=True,
-    ),
-    "figure13": Design(
-        source="ridge",
-        tidy=parts.tidy_ridge,
-        draw=parts.draw_ridge,
-        panels=False,
-        averaged=False,
-        means=True,
-    ),
+    "figure1": Design("figure9", angles.tidy_angles, angles.draw_angles, most=1),
+    "figure2": Design("figure2", projections.tidy_projections, projections.draw_projections, averaged=False),
+    "figure3": Design("figure3", plane.tidy_plane, plane.draw_plane, averaged=False),
+    "figure4": Design("", framework.list_parts, framework.draw_framework, single=False, averaged=False),
+    "figure5": Design("utility", utility.tidy_utility, utility.draw_utility, means=True),
+    "figure6": Design("figure6", distortion.tidy_distortion, distortion.draw_distortion),
+    "figure7": Design("figure12", iterations.tidy_scores, iterations.draw_iterations, most=3),
+    "figure8": Design("figure8", l_select.tidy_selection, l_select.draw_selection),
+    "figure9": Design("figure9", angles.tidy_angles, angles.draw_angles),
+    "figure10": Design("figure10", scores.tidy_scores, scores.draw_scores),
+    "figure11": Design("figure11", judges.tidy_judges, judges.draw_judges),
+    "figure12": Design("figure12", iterations.tidy_rates, iterations.draw_iterations),
+    "figure12_health": Design("figure12", iterations.tidy_health, iterations.draw_health, optional=True),
+    "figure13": Design("ridge", llm_va_r.tidy_parts, llm_va_r.draw_parts, **APART_OPTIONS),
+    "figure13_controls": Design("ridge", llm_va_r.tidy_controls, llm_va_r.draw_parts, optional=True, **APART_OPTIONS),
 }
+# Of organisms that took no part in the design of LLM-VA-R, so never of the models of the other figures.
+APART = ("figure13", "figure13_controls")

@@ -6,34 +6,29 @@ and one for each; `python -m llmva.paper.figures all` draws every figure that ha
 """
 
 import argparse
-import multiprocessing
-import os
-import sys
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import matplotlib
 import pandas
+from matplotlib import pyplot
+from matplotlib.figure import Figure
 
 from llmva.core import paths
 from llmva.core.errors import InputError, command
 from llmva.core.params import known_slugs
 from llmva.core.results import is_organism, result_path
 from llmva.paper import names
-from llmva.paper.figures.catalogue import FIGURES
-from llmva.paper.figures.designs import STYLE, Design
-from llmva.paper.figures.tidying import group_seeds, read_long
+from llmva.paper.figures.catalogue import APART, FIGURES, Design
+from llmva.paper.figures.style import paper_style
+from llmva.paper.figures.tidying import read_long
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-# Of the organisms that took no part in the design of LLM-VA-R, so never of the models of the other figures.
-APART = ("figure13",)
+# Dates and version strings would change the bytes from run to run and machine to machine.
+LEFT_OUT = {"pdf": ["CreationDate", "Creator", "Producer"], "png": ["Software"]}
 
 
-def draw_figure(item: str, slugs: Sequence[str] = ()) -> "Figure":
+def draw_figure(item: str, slugs: Sequence[str] = ()) -> Figure:
     """Draw a figure over some models, as a current pyplot figure: a notebook shows it with `plt.show()`.
 
     Parameters
@@ -51,7 +46,7 @@ def draw_figure(item: str, slugs: Sequence[str] = ()) -> "Figure":
         When the item is unknown, a model's results or one of its metrics are missing, or organisms
         and real models would go into one mean.
     """
-    return _design(item).compose(figure_data(item, slugs))
+    return _draw(item, figure_data(item, slugs))
 
 
 def figure_data(item: str, slugs: Sequence[str] = ()) -> pandas.DataFrame:
@@ -87,55 +82,40 @@ def add_seeds(item: str, slugs: Sequence[str], seeds: int) -> list[str]:
     return [slug for slug in wanted if slug in slugs or result_path(slug, design.source).is_file()]
 
 
-def save_figure(figure: "Figure", name: str, data: pandas.DataFrame) -> list[Path]:
+def save_figure(figure: Figure, name: str, data: pandas.DataFrame) -> list[Path]:
     """Write `figures/<name>.pdf`, `.png` and `.csv`, the same bytes for the same data."""
-    import matplotlib.style
-
-    with matplotlib.style.context(STYLE):
+    files = {suffix: paths.FIGURES / f"{name}.{suffix}" for suffix in (*LEFT_OUT, "csv")}
+    with paper_style():
         # The layout is found once and serves both formats.
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
-        contents = {
-            # Dates and version strings would change the bytes from run to run and machine to machine.
-            "pdf": _rendered(figure, "pdf", {"CreationDate": None, "Creator": None, "Producer": None}),
-            "png": _rendered(figure, "png", {"Software": None}),
-            "csv": data.to_csv(index=False, lineterminator="\n"),
-        }
-    files = [paths.FIGURES / f"{name}.{suffix}" for suffix in contents]
-    for path, content in zip(files, contents.values(), strict=True):
-        paths.write_atomically(path, content)
-    return files
+        for suffix, names_left_out in LEFT_OUT.items():
+            stream = BytesIO()
+            figure.savefig(stream, format=suffix, metadata=dict.fromkeys(names_left_out))
+            paths.write_atomically(files[suffix], stream.getvalue())
+    paths.write_atomically(files["csv"], data.to_csv(index=False, lineterminator="\n"))
+    return list(files.values())
 
 
 def save_figures(item: str, slugs: Sequence[str] = ()) -> list[Path]:
-    """Draw and write an item: over all models, and for each model beside it.
+    """Draw and write an item: over all models, and for each model in a folder of its own.
 
     A figure that shows means over models is drawn for real models and organisms apart, as
     `<item>` and `<item>_organisms`, where both are named.
     """
-    return [file for name, shown in _file_names(item, slugs).items() for file in _save_one(item, name, shown)]
+    return [file for name, shown in file_names(item, slugs).items() for file in _save_one(item, name, shown)]
 
 
-def _file_names(item: str, slugs: Sequence[str]) -> dict[str, list[str]]:
-    """Return the slugs of each figure that an item is written as."""
+def file_names(item: str, slugs: Sequence[str]) -> dict[str, list[str]]:
+    """Return the figures that an item is written as, `figure9` and `tiny-llama/figure9`, each with its slugs."""
     design = _design(item)
-    kinds = {name: [slug for slug in slugs if is_organism(slug) is name] for name in (False, True)}
-    names = {item: list(slugs)}
+    kinds = {kind: [slug for slug in slugs if is_organism(slug) is kind] for kind in (False, True)}
+    shown = {item: list(slugs)}
     if design.means and all(kinds.values()):
-        names = {item: kinds[False], f"{item}_organisms": kinds[True]}
-    if design.panels and design.most is None:
-        names |= {f"{item}_{model}": members for model, members in _models(design, slugs).items()}
-    return names
-
-
-def _save_one(item: str, name: str, slugs: Sequence[str]) -> list[Path]:
-    import matplotlib.pyplot
-
-    data = figure_data(item, slugs)
-    figure = _design(item).compose(data)
-    files = save_figure(figure, name, data)
-    matplotlib.pyplot.close(figure)
-    return files
+        shown = {item: kinds[False], f"{item}_organisms": kinds[True]}
+    if design.single and design.most is None:
+        shown |= {f"{model}/{item}": members for model, members in _models(design, slugs).items()}
+    return shown
 
 
 def with_results(item: str, slugs: Sequence[str]) -> list[str]:
@@ -147,8 +127,6 @@ def with_results(item: str, slugs: Sequence[str]) -> list[str]:
 @command
 def main(arguments: Sequence[str] | None = None) -> None:
     """Draw one figure or all, and tell which files were made."""
-    import matplotlib
-
     # Files are all it makes, so that a machine without a display serves as well.
     matplotlib.use("Agg")
     parser = argparse.ArgumentParser(prog="python -m llmva.paper.figures", description="Draw figures from results/.")
@@ -157,31 +135,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=1, help="seeds of each organism, where they have results")
     parser.add_argument("--present", action="store_true", help="leave out models without results, and say which")
     options = parser.parse_args(arguments)
-    slugs = options.models or _default_models(options.item)
-    shown = {}
-    for item in _items_with_results(slugs) if options.item == "all" else [options.item]:
+    organisms = [slug for slug in known_slugs() if is_organism(slug)]
+    slugs = options.models or (["tiny-llama"] if options.item == "figure1" else organisms)
+    for item in _items(options.item, slugs):
         lenient = options.present or options.item == "all"
-        own = names.leave_out(item, slugs, with_results(item, slugs)) if lenient else slugs
-        shown[item] = add_seeds(item, own, options.seeds)
-    for item, files in _save_side_by_side(shown):
-        studies = f" of {len(shown[item])} studies" * bool(_design(item).source)
+        present = names.leave_out(item, slugs, with_results(item, slugs)) if lenient else slugs
+        shown = add_seeds(item, present, options.seeds)
+        files = save_figures(item, shown)
+        studies = f" of {len(shown)} studies" * bool(_design(item).source)
         print(f"wrote {files[0].with_suffix('')}.pdf, .png, .csv{studies}, and {len(files) // 3 - 1} more figures")
 
 
-def _save_side_by_side(shown: dict[str, list[str]]) -> Iterator[tuple[str, list[Path]]]:
-    """Draw and write items, as many figures at once as there are cores where processes can be forked."""
-    names = [
-        (item, name, members) for item, slugs in shown.items() for name, members in _file_names(item, slugs).items()
-    ]
-    cores = min(os.cpu_count() or 1, len(names))
-    if cores < 2 or sys.platform != "linux":
-        yield from ((item, save_figures(item, slugs)) for item, slugs in shown.items())
-        return
-    with ProcessPoolExecutor(cores, mp_context=multiprocessing.get_context("fork")) as pool:
-        # Those of many models first, so that none of the long ones is left for the end.
-        waiting = {name[1]: pool.submit(_save_one, *name) for name in sorted(names, key=lambda name: -len(name[2]))}
-        for item in shown:
-            yield item, [file for own, name, _ in names if own == item for file in waiting[name].result()]
+def _draw(item: str, data: pandas.DataFrame) -> Figure:
+    with paper_style():
+        return FIGURES[item].draw(data)
+
+
+def _save_one(item: str, name: str, slugs: Sequence[str]) -> list[Path]:
+    data = figure_data(item, slugs)
+    figure = _draw(item, data)
+    files = save_figure(figure, name, data)
+    pyplot.close(figure)
+    return files
 
 
 def _design(item: str) -> Design:
@@ -192,42 +167,23 @@ def _design(item: str) -> Design:
 
 def _models(design: Design, slugs: Sequence[str]) -> dict[str, list[str]]:
     """Return the slugs that each model of a figure is made of."""
-    return group_seeds(slugs) if design.averaged else {slug: [slug] for slug in slugs}
+    names_of = names.name_models(slugs) if design.averaged else {slug: slug for slug in slugs}
+    return {model: [slug for slug in slugs if names_of[slug] == model] for model in names_of.values()}
 
 
-def _default_models(item: str) -> list[str]:
-    organisms = [slug for slug in known_slugs() if is_organism(slug)]
-    return ["tiny-llama"] if item in FIGURES and FIGURES[item].most == 1 else organisms
-
-
-def _items_with_results(slugs: Sequence[str]) -> list[str]:
+def _items(item: str, slugs: Sequence[str]) -> list[str]:
+    """Return the figures to draw: all that have results, or one and those that go with it (`figure12_health`)."""
+    if item != "all":
+        return [item, *(name for name in FIGURES if name.startswith(f"{item}_") and _has_results(name, slugs))]
     # One model's results are enough to start a figure.
-    shared = {name: design for name, design in FIGURES.items() if name not in APART}
-    items = [name for name, design in shared.items() if design.source and _has_results(design, slugs)]
-    if not items:
+    items = [name for name in FIGURES if name not in APART and _has_results(name, slugs)]
+    if not any(FIGURES[name].source for name in items):
         raise InputError(f"{paths.RESULTS}: no figure's results for {', '.join(slugs)}; run `make figure9` first")
-    return [name for name, design in shared.items() if name in items or not design.source]
+    return items
 
 
-def _has_results(design: Design, slugs: Sequence[str]) -> bool:
-    present = [slug for slug in slugs if result_path(slug, design.source).is_file()]
-    if not design.optional:
-        return bool(present)
-    return bool(present) and not design.tidy(read_long(design.source, present, averaged=False)).empty
-
-
-def _rendered(figure: "Figure", suffix: str, metadata: dict) -> bytes:
-    from matplotlib import rcParams
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.backends.backend_pdf import FigureCanvasPdf
-
-    # `savefig` would draw everything once more, for a layout that is found already.
-    stream, shown = BytesIO(), (figure.canvas, figure.dpi)
-    figure.dpi = rcParams["savefig.dpi"]
-    if suffix == "pdf":
-        FigureCanvasPdf(figure).print_pdf(stream, metadata=metadata)
-    else:
-        FigureCanvasAgg(figure).print_png(stream, metadata=metadata)
-    figure.set_canvas(shown[0])
-    figure.dpi = shown[1]
-    return stream.getvalue()
+def _has_results(item: str, slugs: Sequence[str]) -> bool:
+    design, present = FIGURES[item], with_results(item, slugs)
+    if not (design.optional and present):
+        return not design.source or bool(present)
+    return not design.tidy(read_long(design.source, present, averaged=False)).empty

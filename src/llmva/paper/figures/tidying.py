@@ -1,121 +1,81 @@
-"""From long results to the numbers that a figure plots: metrics parsed, seeds averaged, models named."""
+"""From long results to the numbers that a figure plots: rows with their keys, pivots, seeds averaged."""
 
-import re
 from collections.abc import Iterable, Sequence
 
 import pandas
 
 from llmva.core.errors import InputError
-from llmva.core.results import is_organism, read_results, result_path
+from llmva.core.results import KEY_COLUMNS, read_results, result_path
 from llmva.core.vocabulary import LOWEST_F1
 from llmva.paper.names import name_models
 
-# What a placeholder of a metric's template may stand for; `<name>` stands for the names that are asked for.
-PLACEHOLDERS = {
-    "kind": "attention|mlp",
-    "vector": "benign|answer",
-    "verdict": r"\w+",
-    "sample": ".+",
-    **dict.fromkeys(("layer", "iteration", "degrees", "draw", "l_select"), r"\d+"),
-}
-
 
 def read_long(item: str, slugs: Sequence[str], *, averaged: bool) -> pandas.DataFrame:
-    """Read an item's results, with the columns `slug` and `item` added for the functions below.
+    """Read an item's results with all of `KEY_COLUMNS`, and `slug` and `item` added for the functions below.
 
     Where `averaged`, `model` is the base name of slugs that are several seeds of one model.
     """
     results = read_results(item, slugs)
-    names = {slug: model for model, members in group_seeds(slugs).items() for slug in members}
-    models = results["model"].map(names) if averaged else results["model"]
-    return results.assign(slug=results["model"], model=models, item=item)
+    models = results["model"].map(name_models(slugs)) if averaged else results["model"]
+    keys = results.reindex(columns=list(KEY_COLUMNS)).replace("", pandas.NA)
+    return results.assign(**keys, slug=results["model"], model=models, item=item)
 
 
-def group_seeds(slugs: Sequence[str]) -> dict[str, list[str]]:
-    """Return the slugs of each model: seeds stand together under their base name, a lone slug under its own."""
-    groups = {}
-    for slug, model in name_models(slugs).items():
-        groups.setdefault(model, []).append(slug)
-    return groups
-
-
-def print_name(slug: str, seeds: int = 1) -> str:
-    """Return a model's name in print; organisms are marked as such wherever they appear."""
-    notes = ["organism"] * is_organism(slug) + [f"{seeds} seeds"] * (seeds > 1)
-    return f"{slug} ({', '.join(notes)})" if notes else slug
-
-
-def title_of(data: pandas.DataFrame) -> str:
-    """Return the print name of the one model in a figure's data."""
-    return print_name(data["model"].iloc[0], int(data["seeds"].iloc[0]) if "seeds" in data else 1)
-
-
-def parse_metrics(results: pandas.DataFrame, template: str, names: Sequence[str] = ()) -> pandas.DataFrame:
-    """Return the rows whose metric fits a template such as `<name>.<kind>.<layer>`, its parts as columns of text.
+def select(results: pandas.DataFrame, names: Sequence[str], keys: Sequence[str] = ()) -> pandas.DataFrame:
+    """Return the rows of some metrics that have all keys, such as `sublayer` or `method`.
 
     Raises
     ------
     InputError
-        When a slug has no such metric.
+        When a slug has no such row, or a metric is missing, or stands twice, where another one stands.
     """
-    # The longest first, so that no name is taken for the beginning of another.
-    places = PLACEHOLDERS | {"name": "|".join(sorted(map(re.escape, names), key=len, reverse=True))}
-    pattern = re.sub(r"<(\w+)>", lambda found: f"(?P<{found[1]}>{places[found[1]]})", template.replace(".", r"\."))
-    matched = results["metric"].str.extract(f"^{pattern}$", flags=re.ASCII)
-    parts = results.drop(columns="metric").join(matched).dropna(subset=list(matched.columns))
+    rows = results[results["metric"].isin(names)].dropna(subset=list(keys))
+    rows = rows.astype({key: int for key in keys if KEY_COLUMNS.get(key) == "Int64"})
     for slug in results["slug"].unique():
-        if slug not in set(parts["slug"]):
-            _fail(results, slug, f"metric: none is {template}" + f" with name {', '.join(names)}" * bool(names))
-    return parts
+        if slug not in set(rows["slug"]):
+            _fail(results, slug, f"metric: no {' or '.join(names)}" + f" by {', '.join(keys)}" * bool(keys))
+    counts = rows.groupby(["slug", *keys, "metric"]).size().unstack("metric")
+    counts = counts.reindex(columns=list(names)).fillna(0).stack()
+    for (slug, *places, name), count in counts[counts != 1].items():
+        where = "".join(f", {key} {place}" for key, place in zip(keys, places, strict=True))
+        _fail(results, slug, f"metric: {name}{where}: {'stands twice' if count else 'missing'}")
+    return rows
 
 
-def widen(parts: pandas.DataFrame, template: str, names: Sequence[str], by: Sequence[str] = ()) -> pandas.DataFrame:
-    """Return one row per model and place, one column per name: the mean over seeds.
-
-    Parameters
-    ----------
-    parts : DataFrame
-        From `parse_metrics`, with that template.
-    names : sequence of str
-        The columns.
-    by : sequence of str
-        Further columns that tell rows apart (`method`), before the template's own parts.
-
-    Raises
-    ------
-    InputError
-        When a name is missing at a place that another name has, or stands there twice.
-    """
-    keys = [*by, *(key for key in re.findall(r"<(\w+)>", template) if key != "name")]
-    _check_complete(parts, template, names, keys)
-    means = parts.groupby(["model", *keys, "name"])["value"].mean().unstack("name")
-    table = means.reindex(columns=list(names)).rename_axis(columns=None).reset_index()
-    numbers = [key for key in keys if PLACEHOLDERS.get(key) == r"\d+"]
-    return table.astype(dict.fromkeys(numbers, int)).sort_values(["model", *keys], kind="stable", ignore_index=True)
+def average(rows: pandas.DataFrame, names: Sequence[str], keys: Sequence[str] = ()) -> pandas.DataFrame:
+    """Return one row per model and keys, one column per metric: the mean over seeds."""
+    means = rows.groupby(["model", *keys, "metric"])["value"].mean().unstack("metric")
+    return means[list(names)].rename_axis(columns=None).reset_index()
 
 
-def read_constants(results: pandas.DataFrame, names: Sequence[str]) -> pandas.DataFrame:
-    """Return one row per model and one column per metric of that very name: the mean over seeds."""
-    return widen(parse_metrics(results, "<name>", names), "<name>", names)
+def widen(results: pandas.DataFrame, names: Sequence[str], keys: Sequence[str] = ()) -> pandas.DataFrame:
+    """Select and average at once."""
+    return average(select(results, names, keys), names, keys)
 
 
-def spread_runs(parts: pandas.DataFrame, name: str, by: Sequence[str]) -> pandas.DataFrame:
-    """Return one row per model and place, one column `<name>_run_<number>` for each run that a mean is made of.
+def split_sublayer(table: pandas.DataFrame) -> pandas.DataFrame:
+    """Return a table with `kind` (attention, mlp) and `layer` in place of `sublayer`, behind `model`."""
+    parts = table["sublayer"].astype(str).str.extract(r"^(?P<kind>\w+)\.(?P<layer>\d+)$").astype({"layer": int})
+    return pandas.concat([table[["model"]], parts, table.drop(columns=["model", "sublayer"])], axis="columns")
+
+
+def spread_runs(rows: pandas.DataFrame, name: str, keys: Sequence[str]) -> pandas.DataFrame:
+    """Return one row per model and keys, one column `<name>_run_<number>` for each run that a mean is made of.
 
     There are no such columns where every model is one run.
     """
-    numbers = parts.groupby("model")["slug"].transform(lambda slugs: pandas.factorize(slugs)[0] + 1)
-    numbered = parts.assign(run=f"{name}_run_" + numbers.astype(str))
-    runs = numbered.pivot(index=["model", *by], columns="run", values="value").rename_axis(columns=None)
+    numbers = rows.groupby("model")["slug"].transform(lambda slugs: pandas.factorize(slugs)[0] + 1)
+    numbered = rows.assign(run=f"{name}_run_" + numbers.astype(str))
+    runs = numbered.pivot(index=["model", *keys], columns="run", values="value").rename_axis(columns=None)
     return (runs if runs.shape[1] > 1 else runs[[]]).reset_index()
 
 
-def count_stops(parts: pandas.DataFrame, within: str) -> pandas.DataFrame:
+def count_stops(rows: pandas.DataFrame, within: str) -> pandas.DataFrame:
     """Return, by model, method and iteration, how many runs stopped there.
 
     A run was stopped where its strict F1 fell lower than the loop bears, or where others of its group went on.
     """
-    curves = parts[parts["name"] == "strict_f1"].astype({"iteration": int}).sort_values("iteration")
+    curves = rows[rows["metric"] == "strict_f1"].sort_values("iteration")
     runs = curves.assign(start=curves["value"]).groupby(["slug", "method"])
     ends = runs.last().assign(start=runs["start"].first()).reset_index()
     fallen = (ends["value"] < LOWEST_F1) & (ends["value"] < ends["start"] / 2)
@@ -123,47 +83,31 @@ def count_stops(parts: pandas.DataFrame, within: str) -> pandas.DataFrame:
     return ends[fallen | shorter].groupby(["model", "method", "iteration"]).size().rename("stopped").reset_index()
 
 
-def carry_forward(parts: pandas.DataFrame, within: str) -> pandas.DataFrame:
+def carry_forward(rows: pandas.DataFrame, within: str) -> pandas.DataFrame:
     """Let a curve that ended early keep its last value to the end of the longest one in its group.
 
     A mean over the curves that are still there would rise wherever a failed one drops out.
     """
-    longer = [parts]
-    for _, group in parts.groupby(within):
-        steps = sorted(group["iteration"].unique(), key=int)
-        for _, curve in group.groupby(["slug", "method"]):
-            last = max(curve["iteration"], key=int)
-            ending = curve[curve["iteration"] == last]
-            longer += [ending.assign(iteration=step) for step in steps if int(step) > int(last)]
+    curves = ["model", "slug", "method", "metric"]
+    longer = []
+    for _, group in rows.groupby(within):
+        wide = group.pivot(index=curves, columns="iteration", values="value").ffill(axis="columns")
+        longer.append(wide.stack().rename("value").reset_index())
     return pandas.concat(longer, ignore_index=True)
 
 
-def require_methods(parts: pandas.DataFrame, methods: Sequence[str]) -> None:
+def require_methods(rows: pandas.DataFrame, methods: Iterable[str]) -> None:
     """Raise an `InputError` when a slug lacks one of the methods."""
-    for slug, rows in parts.groupby("slug"):
+    for slug, present in rows.groupby("slug"):
         for method in methods:
-            if method not in set(rows["method"]):
-                _fail(parts, slug, f"method: no {method}")
+            if method not in set(present["method"]):
+                _fail(rows, slug, f"method: no {method}")
 
 
 def in_order(names: Iterable[str], known: Iterable[str]) -> list[str]:
     """Return the names once each: the known ones in their order, and what else there is behind them."""
     names = set(names)
     return [name for name in known if name in names] + sorted(names - set(known))
-
-
-def _check_complete(parts: pandas.DataFrame, template: str, names: Sequence[str], keys: list[str]) -> None:
-    full = ["slug", *keys, "name"]
-    twice = parts[parts.duplicated(full)]
-    wanted = parts[full[:-1]].drop_duplicates().merge(pandas.DataFrame({"name": list(names)}), how="cross")
-    present = pandas.MultiIndex.from_frame(parts[full])
-    missing = wanted[~pandas.MultiIndex.from_frame(wanted).isin(present)]
-    for rows, what in ((twice, "stands twice"), (missing, "missing")):
-        if len(rows):
-            row = rows.iloc[0]
-            metric = re.sub(r"<(\w+)>", lambda found, row=row: row[found[1]], template)
-            owner = " ".join(row[key] for key in keys if f"<{key}>" not in template)
-            _fail(parts, row["slug"], f"metric: {metric}{f' of {owner}' * bool(owner)} {what}")
 
 
 def _fail(results: pandas.DataFrame, slug: str, what: str) -> None:

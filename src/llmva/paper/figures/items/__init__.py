@@ -1,0 +1,1 @@
+"""One module per display item: its knobs, from results to the plotted data, and the drawing."""
