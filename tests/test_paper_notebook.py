@@ -317,3 +317,24 @@ def test_a_changed_table_is_noticed(committed, tmp_path):  # noqa: F811
     table.loc[table["model"] == "mean", "strict_f1"] += 0.001
     table.to_csv(tmp_path / "tables" / "table4.csv", index=False)
     assert not all(sentence in text for sentence in main_results(Committed(tmp_path)))
+
+
+def test_what_notebook_4_says_of_three_organisms_is_on_record(committed):  # noqa: F811
+    files = Committed(committed)
+    table = files.results("table2", BASES)
+    rows = table[(table["method"] == "LLM-VA") & (table["dataset"] == "all") & (table["metric"] == "strict_f1")]
+    ranked = rows.set_index("model")["value"].sort_values()
+    worst, middle, best = (files.by("iteration", "history", ranked.index[place]) for place in (0, len(ranked) // 2, -1))
+    # It works: the angle falls by a third within four iterations, and hardly a failure is left.
+    assert best["mean_angle"].iloc[:5].min() / best["mean_angle"].iloc[0] == pytest.approx(2 / 3, abs=0.03)
+    assert best.loc[best["strict_f1"].idxmax(), ["asr", "orr"]].max() < 0.1
+    # It breaks: most jailbreaks go, few over-refusals; then four replies in ten are broken, and it stays worse.
+    first, second = middle.loc[1], middle.loc[2]
+    assert middle["strict_f1"].idxmax() == 1
+    assert first["asr"] < middle.loc[0, "asr"] / 2 and first["orr"] > middle.loc[0, "orr"] * 0.8
+    assert second["degenerate"] == pytest.approx(0.4, abs=0.02)
+    # It finds nothing: replies break from the first edit on, the angle stays, and the original is kept.
+    assert worst["strict_f1"].idxmax() == 0 and worst.loc[1, "degenerate"] > 0.05
+    assert worst.loc[1, "mean_angle"] == pytest.approx(worst.loc[0, "mean_angle"], abs=1)
+    assert all(history["mean_accuracy_answer"].iloc[: history["strict_f1"].argmax() + 2].min() > 0.9
+               for history in (worst, middle, best))  # fmt: skip
