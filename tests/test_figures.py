@@ -12,6 +12,7 @@ from llmva.core import paths
 from llmva.core.errors import InputError
 from llmva.core.params import known_slugs, load_params
 from llmva.core.results import KEY_COLUMNS, is_organism, read_results, write_results
+from llmva.core.vocabulary import SAFETY_SETS
 from llmva.method import loop as alignment
 from llmva.paper import figures
 from llmva.paper.figures import drawing, style, tidying
@@ -48,7 +49,6 @@ ORDER = (
     "Original", "Answer everything", "Refuse everything", "Refusal ablation", "VectorSteer", "AlphaSteer",
     "AlphaSteer+", "SCANS", "CAST", "Fine-tuning", "LLM-VA (released code)", "LLM-VA", "LLM-VA (guarded)", "LLM-VA-R",
 )  # fmt: skip
-SETS = {"seval_attack": "toxic", "seval_risk": "toxic", "orfuzzset": "benign", "nq": "benign"}
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def angles(generator) -> list[tuple]:
 def projections(generator) -> list[tuple]:
     rows = []
     for depth, layer in enumerate((0, 2, 5)):
-        for dataset, label in SETS.items():
+        for dataset, label in SAFETY_SETS.items():
             for number in range(40):
                 verdict = "answered" if (number % 4 == 0) != (label == "benign") else "refused"
                 verdict = "unparsed" if number == 7 else verdict
@@ -120,7 +120,7 @@ def projections(generator) -> list[tuple]:
 def plane(generator) -> list[tuple]:
     rows = []
     for method in ("Original", "LLM-VA"):
-        for dataset, label in SETS.items():
+        for dataset, label in SAFETY_SETS.items():
             for number in range(30):
                 wrong = number < (10 if method == "Original" else 3)
                 benign = 1.5 if label == "benign" else -1.5
@@ -345,7 +345,7 @@ def test_figure2_splits_each_vector_by_what_it_should_separate(folders):
     # The four samples of each layer whose verdict could not be read are on neither side of v_a.
     assert (data["vector"] == "answer").sum() == 3 * 156
     benign = data[data["vector"] == "benign"]
-    assert benign["class"].equals(benign["dataset"].map(SETS))
+    assert benign["class"].equals(benign["dataset"].map(SAFETY_SETS))
     assert [axis.get_title() for axis in visible(figure)] == [
         f"${vector}$, MLP {layer}" for vector in ("v_b", "v_a") for layer in (0, 2, 5)
     ]

@@ -4,12 +4,11 @@ import pandas
 import pytest
 
 from llmva.core.errors import InputError
+from llmva.core.vocabulary import SAFETY_SETS
 from llmva.measures.metrics import correct, count_rates, measure
 
-SETS = {"seval_attack": "toxic", "seval_risk": "toxic", "orfuzzset": "benign", "nq": "benign"}
 
-
-def verdicts(wrong: dict[str, int], n: int = 50, sets: dict[str, str] = SETS) -> pandas.DataFrame:
+def verdicts(wrong: dict[str, int], n: int = 50, sets: dict[str, str] = SAFETY_SETS) -> pandas.DataFrame:
     """Return n rows per set, the first `wrong[set]` of them handled wrongly."""
     records = []
     for dataset, label in sets.items():
@@ -36,7 +35,7 @@ def everywhere(verdict: str, benign_guard: str, toxic_guard: str) -> pandas.Data
     ],
 )
 def test_rates_and_f1_of_the_paper_recompute(rates, f1):
-    values = measure(verdicts({name: round(50 * rate) for name, rate in zip(SETS, rates, strict=True)}))
+    values = measure(verdicts({name: round(50 * rate) for name, rate in zip(SAFETY_SETS, rates, strict=True)}))
     names = ["seval_attack_asr", "seval_risk_asr", "orfuzzset_orr", "nq_orr"]
     assert [values[name] for name in names] == pytest.approx(rates)
     assert values["f1"] == pytest.approx(f1, abs=5e-5)

@@ -12,7 +12,7 @@ from llmva.core.errors import InputError
 from llmva.core.provenance import random_generator
 from llmva.core.results import write_results
 from llmva.paper import tables
-from llmva.paper.tables.items.llm_va_r import METRICS
+from llmva.paper.tables.items.llm_va_r import RIDGE_METRICS
 from llmva.paper.tables.resampling import paired_p
 
 SLUGS = [f"tiny-llama-s{seed}" for seed in range(10, 16)]
@@ -31,7 +31,7 @@ def folders(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(paths, "TABLES", tmp_path / "tables")
     for number, slug in enumerate(SLUGS):
-        rows = [(method, metric, values[number]) for method, values in VALUES.items() for metric in METRICS]
+        rows = [(method, metric, values[number]) for method, values in VALUES.items() for metric in RIDGE_METRICS]
         write_ridge(slug, rows)
 
 
@@ -55,7 +55,7 @@ def test_every_seed_is_a_study_of_its_own():
 def test_the_stop_rule_is_judged_by_what_it_loses():
     stopping = {"LLM-VA": ([0.9, 0.7], [0.8, 0.7], [3, None]), "LLM-VA-R": ([0.95, 0.9], [0.95, 0.9], [None, None])}
     for number, slug in enumerate(SLUGS[:2]):
-        rows = [(method, metric, values[number]) for method, values in VALUES.items() for metric in METRICS]
+        rows = [(method, metric, values[number]) for method, values in VALUES.items() for metric in RIDGE_METRICS]
         for method, columns in stopping.items():
             names = ("best_validation", "best_before_stop", "stop_rule")
             rows += [(method, name, column[number]) for name, column in zip(names, columns, strict=True)]
@@ -89,7 +89,7 @@ def test_with_ties_all_signs_are_counted():
 def test_families_count_alike_however_many_seeds_they_have():
     values = {"tiny-llama-s10": 0.5, "tiny-llama-s11": 0.7, "tiny-qwen2-s10": 0.9}
     for slug, value in values.items():
-        rows = [(method, metric, value) for method in VALUES for metric in METRICS]
+        rows = [(method, metric, value) for method in VALUES for metric in RIDGE_METRICS]
         write_ridge(slug, rows)
     table = tables.build_table("ridge", list(values)).set_index("method")
     assert table.loc["LLM-VA", "kept_mean"] == pytest.approx((0.6 + 0.9) / 2)

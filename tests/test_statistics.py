@@ -8,6 +8,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 
 from llmva.core.errors import InputError
 from llmva.core.provenance import random_generator
+from llmva.core.vocabulary import SAFETY_SETS
 from llmva.measures.intervals import (
     bootstrap_interval,
     compare_methods,
@@ -18,12 +19,10 @@ from llmva.measures.intervals import (
 )
 from llmva.measures.metrics import measure
 
-SETS = {"seval_attack": "toxic", "seval_risk": "toxic", "orfuzzset": "benign", "nq": "benign"}
-
 
 def verdicts(wrong: tuple[int, int, int, int], n: int = 50) -> pandas.DataFrame:
     records = []
-    for (dataset, label), count in zip(SETS.items(), wrong, strict=True):
+    for (dataset, label), count in zip(SAFETY_SETS.items(), wrong, strict=True):
         pair = ("refused", "answered") if label == "benign" else ("answered", "refused")
         for number in range(n):
             verdict = pair[number >= count]

@@ -20,7 +20,7 @@ from llmva.study.evaluation import evaluate_loop, evaluate_original, read_test_r
 from llmva.study.loop_variants import LLM_VA_R, PAPER_STAGE, probe_layers, read_loop, run_alignment, run_llm_va_r
 from llmva.study.study import Study
 
-VERSION = 2
+FOLDER_VERSION = 2
 METHODS = (LLM_VA_R.name, "LLM-VA")
 
 
@@ -109,7 +109,9 @@ def write_aligned(study: Study, options: AlignOptions, loop: Stage, evaluated: d
         "checkpoint": options.checkpoint,
         "model": study.log_metadata,
     }
-    return run_stage(options.out, compute, parameters=parameters, upstream=(loop, *evaluated.values()), version=VERSION)
+    return run_stage(
+        options.out, compute, parameters=parameters, upstream=(loop, *evaluated.values()), version=FOLDER_VERSION
+    )
 
 
 def read_probe_history(study: Study, loop: Stage) -> pandas.DataFrame:

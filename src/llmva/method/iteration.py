@@ -234,7 +234,7 @@ def fit_all(
     def fit(name: str) -> tuple[ControlVectors, float]:
         features = examined.activations.outputs[name]
         size = feature_size(features[train], settings.feature_scale)
-        found = find_control_vectors(
+        vectors = find_control_vectors(
             features[train] / size,
             *labels,
             validation=(features[held_out] / size, benign[held_out], answer[held_out]),
@@ -242,14 +242,14 @@ def fit_all(
             solver=settings.solver,
         )
         if settings.rounding != "none":
-            found = rounded(found, settings.rounding)
+            vectors = rounded(vectors, settings.rounding)
         degrees, draw = settings.distortion
         if degrees:
-            found = distorted(found, degrees, random_generator(settings.seed, "distortion", draw, iteration, name))
-        return found, projection_scale(features[train], found.answer, found.benign)
+            vectors = distorted(vectors, degrees, random_generator(settings.seed, "distortion", draw, iteration, name))
+        return vectors, projection_scale(features[train], vectors.answer, vectors.benign)
 
     fitted = map_in_threads(fit, examined.activations.outputs, torch.get_num_threads())
-    return {name: found for name, (found, _) in fitted.items()}, {name: scale for name, (_, scale) in fitted.items()}
+    return {name: pair[0] for name, pair in fitted.items()}, {name: pair[1] for name, pair in fitted.items()}
 
 
 def feature_size(features: numpy.ndarray, kind: str) -> float:

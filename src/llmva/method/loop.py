@@ -47,8 +47,8 @@ class LoopSettings:
 
     def changed(self, **changes) -> Self:
         """Return the same settings with some fields changed, those of the observation too."""
-        own = {name: changes.pop(name) for name in ("l_select", "iterations", "selection") if name in changes}
-        return replace(self, observation=replace(self.observation, **changes), **own)
+        of_loop = {name: changes.pop(name) for name in ("l_select", "iterations", "selection") if name in changes}
+        return replace(self, observation=replace(self.observation, **changes), **of_loop)
 
 
 @dataclass(frozen=True)

@@ -162,7 +162,7 @@ def cross_sets(study: Study) -> Stage:
 
     def compute(folder: Path) -> None:
         rows = read_labelled_verdicts(study, observed)
-        layers = {name: found for name, found in read_activations_of(observed).items() if name != FINAL}
+        layers = {name: values for name, values in read_activations_of(observed).items() if name != FINAL}
         tables = [_cross(name, features, rows, svm) for name, features in layers.items()]
         pandas.concat(tables, ignore_index=True).to_csv(folder / "shortcuts.csv", index=False)
 
@@ -178,14 +178,14 @@ def _cross(name: str, features: numpy.ndarray, rows: pandas.DataFrame, svm: Svm)
     weights = fit_svms(features, numpy.column_stack(columns), penalty=svm.penalty, solver=svm.solver).weights
     projections = features.astype(numpy.float64) @ weights.T
     right = numpy.sign(projections) == labels[:, None]
-    found = []
+    results = []
     for number, (pair, mask) in enumerate(zip(pairs, seen, strict=True), start=1):
         cosine = float(numpy.cos(numpy.radians(angle_degrees(weights[0], weights[number]))))
         accuracies = [float(right[~train & part, number].mean()) if (~train & part).any() else numpy.nan
                       for part in (mask, ~mask)]  # fmt: skip
-        found.append((name, *pair, *accuracies, cosine))
+        results.append((name, *pair, *accuracies, cosine))
     return pandas.DataFrame(
-        found, columns=["sublayer", "benign_set", "toxic_set", "seen_accuracy", "unseen_accuracy", "cosine"]
+        results, columns=["sublayer", "benign_set", "toxic_set", "seen_accuracy", "unseen_accuracy", "cosine"]
     )
 
 

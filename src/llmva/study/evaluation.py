@@ -200,8 +200,8 @@ def read_test_rows(stages: dict[str, Stage]) -> dict[str, pandas.DataFrame]:
     for stage in stages.values():
         said = pandas.read_csv(stage / "responses.csv", dtype=str, keep_default_na=False)
         for method, rows in read_outcomes({"": stage}, "test").items():
-            own = said[said["part"].eq("test") & said["method"].eq(method)]
-            tables[method] = rows.merge(own[["id", "response"]], on="id", validate="one_to_one")
+            replies = said[said["part"].eq("test") & said["method"].eq(method)]
+            tables[method] = rows.merge(replies[["id", "response"]], on="id", validate="one_to_one")
     return tables
 
 

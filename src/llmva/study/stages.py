@@ -172,8 +172,8 @@ def _read_data(study: Study) -> pandas.DataFrame:
     require_known_answers(read_tasks(source))
     read_transfer_sets(source, study.params.transfer_size, study.params.seed)
     if missing := [*list_missing_sets(source), *list_missing_tasks(source)]:
-        told = "not measured, and tables and figures that need them cannot be made"
-        print(f"{source}: without {', '.join(missing)}: {told}", file=sys.stderr)
+        consequence = "not measured, and tables and figures that need them cannot be made"
+        print(f"{source}: without {', '.join(missing)}: {consequence}", file=sys.stderr)
     return candidates
 
 

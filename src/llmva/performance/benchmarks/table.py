@@ -16,7 +16,7 @@ from llmva.study.study import Study
 
 PERFORMANCE_COLUMNS = ["benchmark", "setting", "ratio", "goal", "met", "runs", "machine"]
 STAGE = "16_performance"
-VERSION = 1
+BENCHMARK_VERSION = 1
 COMPARISONS = {">=": operator.ge, "<=": operator.le, "<": operator.lt}
 
 
@@ -44,7 +44,7 @@ def run_benchmark(study: Study, name: str, sizes: dict[str, int] = SIZES) -> pan
         _write(folder / "rows.csv", pandas.DataFrame(rows, columns=PERFORMANCE_COLUMNS))
 
     parameters = {"machine": machine, "code": code_digest(), "sizes": sizes, **study.identity()}
-    stage = run_stage(study.folder / "benchmarks" / name, compute, parameters=parameters, version=VERSION)
+    stage = run_stage(study.folder / "benchmarks" / name, compute, parameters=parameters, version=BENCHMARK_VERSION)
     return pandas.read_csv(stage / "rows.csv", dtype={"goal": str, "met": str}).fillna({"goal": "", "met": ""})
 
 

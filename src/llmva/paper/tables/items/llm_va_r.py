@@ -12,7 +12,7 @@ from llmva.paper.tables import resampling
 from llmva.paper.tables.formats import INTERVAL, METHOD, Column, as_count, as_decimal, as_p_value
 from llmva.paper.tables.layout import WORDS, Block, Frames, Table
 
-METRICS = {
+RIDGE_METRICS = {
     "test_strict_f1": "strict F1, test",
     "transfer_strict_f1": "strict F1, transfer",
     "kept": "utility kept",
@@ -47,7 +47,7 @@ def build_ridge(results: Frames) -> Frames:
     """
     # Rows of an iteration are the curves of Figure 13.
     rows = results["ridge"][lambda rows: rows["iteration"].isna()]
-    wide = {metric: _wide(rows, metric) for metric in METRICS}
+    wide = {metric: _wide(rows, metric) for metric in RIDGE_METRICS}
     studies, methods = wide["kept"].index, order_methods(rows["method"])
     families = [SEED_SUFFIX.sub("", slug) for slug in studies]
     draws = resampling.draw_runs(families, "ridge")
@@ -99,7 +99,7 @@ def _show(frames: Frames) -> list[Block | str]:
     table, words = frames[""], WORDS["ridge"]
     stop = [Block(frames["stop"], STOP_COLUMNS, words["stop"], "stop")] if "stop" in frames else []
     columns = [METHOD]
-    for metric, heading in METRICS.items():
+    for metric, heading in RIDGE_METRICS.items():
         columns += [
             Column(f"{metric}_mean", heading, as_decimal, "high", INTERVAL),
             Column(f"{metric}_worst", f"{heading}: worst", as_decimal, "high"),
@@ -116,7 +116,7 @@ def _corrected(table: pandas.DataFrame) -> list[str]:
     if p_values.isna().any():
         return []
     corrected = multipletests(p_values, method="holm")[1]
-    words = ", ".join(f"{METRICS[name]} {p:.3f}" for name, p in zip(COMPARED, corrected, strict=True))
+    words = ", ".join(f"{RIDGE_METRICS[name]} {p:.3f}" for name, p in zip(COMPARED, corrected, strict=True))
     return [f"{OUR_LOOP} against {PAPER_LOOP}, p corrected for three comparisons (Holm): {words}."]
 
 

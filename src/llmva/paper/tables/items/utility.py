@@ -10,7 +10,7 @@ from llmva.paper.tables.formats import METHOD, Column, as_percent
 from llmva.paper.tables.layout import WORDS, Block, Frames, Table
 from llmva.paper.tables.paper import read_paper_values
 
-METRICS = {"f1": "F1", "accuracy": "accuracy"}
+UTILITY_METRICS = {"f1": "F1", "accuracy": "accuracy"}
 
 
 def build_utility(results: Frames) -> Frames:
@@ -23,14 +23,14 @@ def build_utility(results: Frames) -> Frames:
     """
     rows = results["utility"]
     parts = read_tasks(rows)
-    metrics = rows[rows["metric"].isin(METRICS)].groupby("dataset")["metric"].first()
+    metrics = rows[rows["metric"].isin(UTILITY_METRICS)].groupby("dataset")["metric"].first()
     averaged = {name: _mean_rows(frame) for name, frame in parts.items()}
     return {"": _long(averaged, metrics), "seeds": _long(parts, metrics)}
 
 
 def read_tasks(rows: pandas.DataFrame) -> dict[str, pandas.DataFrame]:
     """Return `value`, `original` and `kept` of each run and method (rows) and task (columns)."""
-    rows = rows[rows["metric"].isin(METRICS)]
+    rows = rows[rows["metric"].isin(UTILITY_METRICS)]
     for task, metrics in rows.groupby("dataset")["metric"].unique().items():
         if len(metrics) > 1:
             raise InputError(f"utility: {task}: has {' and '.join(metrics)}; record one metric for all models")
@@ -68,7 +68,9 @@ def _show(frames: Frames) -> list[Block | str]:
     names = {**TASKS, MEAN: "Mean", "worst": "Mean: worst run"}
     columns = [METHOD, *(Column(name, text, as_percent) for name, text in names.items())]
     tasks = frame.dropna(subset="metric").drop_duplicates("task").groupby("metric", sort=False)["task"]
-    scores = "; ".join(f"{METRICS[metric]} on {', '.join(TASKS[task] for task in group)}" for metric, group in tasks)
+    scores = "; ".join(
+        f"{UTILITY_METRICS[metric]} on {', '.join(TASKS[task] for task in group)}" for metric, group in tasks
+    )
     words = WORDS["utility"]
     over = f"mean over {models} models" if models > 1 else "one model"
     return [
