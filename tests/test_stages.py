@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from dataclasses import asdict
 
 import pandas
 import pytest
@@ -12,7 +13,9 @@ from llmva.core import paths
 from llmva.core.errors import InputError
 from llmva.core.params import StudyParams, load_params
 from llmva.core.results import read_results
-from llmva.core.vocabulary import CONSTANTS, GUARDED, LOOPS, PAPER_LOOP
+from llmva.core.store import Stage, stage_key
+from llmva.core.vocabulary import CONSTANTS, GUARDED_LOOP, LOOPS, PAPER_LOOP
+from llmva.method.loop import LOOP_VERSION
 from llmva.steering.registry import METHODS
 from llmva.study.ablations import (
     combine_judges,
@@ -34,10 +37,13 @@ from llmva.study.evaluation import (
 )
 from llmva.study.llm_va_r import COMPARED_BASELINES, evaluate_parts, record_parts, run_controls, run_parts
 from llmva.study.loop_variants import (
+    Choice,
     FinishedLoop,
     probe_layers,
     read_loop,
     run_alignment,
+    run_llm_va_r,
+    run_released,
 )
 from llmva.study.records import (
     record_angle_ablation,
@@ -166,9 +172,14 @@ def test_every_method_answers_the_same_test_prompts(world):
     study = study_of(world)
     evaluated = evaluate_quickly(study)
     outcomes = read_outcomes(evaluated, "test")
-    assert {*CONSTANTS, *QUICK, "VectorSteer (reading vector)", "AlphaSteer+ (benign)", PAPER_LOOP, GUARDED} <= set(
-        outcomes
-    )
+    assert {
+        *CONSTANTS,
+        *QUICK,
+        "VectorSteer (reading vector)",
+        "AlphaSteer+ (benign)",
+        PAPER_LOOP,
+        GUARDED_LOOP,
+    } <= set(outcomes)
     assert all(rows["id"].tolist() == study.test["id"].tolist() for rows in outcomes.values())
     assert set(outcomes["Refuse everything"]["verdict"]) == {"refused"}
     for name in ("VectorSteer", "AlphaSteer+"):
@@ -262,3 +273,42 @@ def test_the_pool_is_needed_first(world):
 
     with pytest.raises(InputError, match="run notebook 00"):
         observe_original(study_of(world))
+
+
+def test_finished_loops_of_earlier_versions_are_read(tmp_path):
+    (tmp_path / "choice.json").write_text('{"best_iteration": 1}')
+    pandas.DataFrame({"iteration": [0, 1], "strict_f1": [0.5, 0.7]}).to_csv(tmp_path / "history.csv", index=False)
+    loop = read_loop(Stage(tmp_path, "", hit=True))
+    assert loop.choice == Choice(1) and loop.choice.rounding == "none"
+    assert loop.history["strict_f1"].tolist() == [0.5, 0.7]
+
+
+def test_stages_have_the_keys_of_finished_studies(monkeypatch):
+    """A key that changes by accident makes finished studies stale: these change with a version, and then on purpose."""
+    keys = {}
+
+    def declare(folder, compute, *, parameters, upstream=(), version=1):
+        keys[folder.name] = stage_key(parameters, upstream, version)[:12]
+        return Stage(folder, keys[folder.name], hit=True)
+
+    fields = {"identity": lambda self, *names: {name: str(getattr(self.params, name)) for name in names}}
+    fields |= {"prompts_stage": Stage(paths.RUNS / "toy", "prompts", hit=True), "tasks": pandas.DataFrame([["a"]])}
+    study = type("Declared", (Study,), fields)(load_params("tiny-llama"))
+    monkeypatch.setattr("llmva.study.study.run_stage", declare)
+    monkeypatch.setattr("llmva.study.loop_variants.chosen_l_select", lambda study: 8)
+    for run in (observe_original, probe_layers, run_alignment, run_released, run_llm_va_r, measure_noised):
+        run(study)
+    assert keys == STAGE_KEYS
+    settings = study.settings(8, 30).observation
+    assert stage_key({"iteration": 0, **asdict(settings)}, (), LOOP_VERSION)[:12] == ITERATION_KEY
+
+
+STAGE_KEYS = {
+    "01_orthogonality": "ecfbca031c84",
+    "03_layer_selection": "8e376b7c0b4e",
+    "04_alignment_loop": "bfec09db8218",
+    "llm_va_r": "aad2c331c680",
+    "llm_va_released_code": "609b69c75bb3",
+    "noise": "95daa79b0815",
+}
+ITERATION_KEY = "5f347b26ea1a"

@@ -1,4 +1,4 @@
-"""The words of a study: sets, labels, verdicts, tasks, methods in their printed order, and limits.."""
+"""The words of a study: sets, labels, verdicts, tasks, methods in their printed order, and limits."""
 
 LABELS = ("benign", "toxic")
 SPLITS = {"train": 0.8, "validation": 0.1, "test": 0.1}
@@ -15,7 +15,7 @@ TRANSFER_SETS = {
 
 # What a judge says of a reply, and what is made of it: a degenerate reply is broken language.
 GUARD_VERDICTS = ("answered", "refused", "unparsed")
-VERDICTS = (*GUARD_VERDICTS, "degenerate")
+VERDICTS = ("answered", "refused", "degenerate", "unparsed")
 RIGHT_VERDICT = {"benign": "answered", "toxic": "refused"}
 ERROR_RATE = {"benign": "orr", "toxic": "asr"}
 
@@ -24,14 +24,14 @@ TASKS = {"cola": "CoLA", "mnli": "MNLI", "rte": "RTE", "mrpc": "MRPC", "sst": "S
 
 # Methods in their printed order. The constants read no prompt: each wins one kind of rate by losing the other.
 ORIGINAL, PAPER_LOOP, OUR_LOOP = "Original", "LLM-VA", "LLM-VA-R"
-GUARDED, RELEASED, RELEASED_STRICT = (
+GUARDED_LOOP, RELEASED_LOOP, RELEASED_STRICT = (
     "LLM-VA (guarded)",
     "LLM-VA (released code)",
     "LLM-VA (released code, strict choice)",
 )
 CONSTANTS = {"Answer everything": "answered", "Refuse everything": "refused"}
 BASELINES = ("Refusal ablation", "VectorSteer", "AlphaSteer", "AlphaSteer+", "SCANS", "CAST", "Fine-tuning")
-LOOPS = (RELEASED, RELEASED_STRICT, PAPER_LOOP, GUARDED, OUR_LOOP)
+LOOPS = (RELEASED_LOOP, RELEASED_STRICT, PAPER_LOOP, GUARDED_LOOP, OUR_LOOP)
 PRINTED_METHODS = (ORIGINAL, *CONSTANTS, *BASELINES, *LOOPS)
 
 # A loop stops where its selection metric falls below this and below half of the original's.

@@ -8,7 +8,7 @@ import pandas
 from llmva.core.paths import write_texts
 from llmva.core.provenance import digest
 from llmva.core.store import Stage
-from llmva.core.vocabulary import CONSTANTS, GUARDED, PAPER_LOOP, RELEASED_STRICT
+from llmva.core.vocabulary import CONSTANTS, GUARDED_LOOP, PAPER_LOOP, RELEASED_STRICT
 from llmva.measures.utility import measure_utility
 from llmva.steering.base import SteeringMethod
 from llmva.steering.llm_va import LlmVa
@@ -21,7 +21,7 @@ from llmva.study.study import Study
 # Of how methods are tuned and measured; added to each method's own version.
 MEASURE_VERSION = 0
 # Rows that differ from a loop's own by the choice among its iterations alone.
-OTHER_CHOICES = {PAPER_LOOP: (GUARDED, "guarded"), RELEASED.name: (RELEASED_STRICT, "strict")}
+OTHER_CHOICES = {PAPER_LOOP: (GUARDED_LOOP, "guarded"), RELEASED.name: (RELEASED_STRICT, "strict")}
 OUTCOMES = ["method", "part", "id", "dataset", "label", "guard_verdict", "verdict", "raw"]
 
 
@@ -35,7 +35,7 @@ def run_loops(study: Study) -> dict[str, Stage]:
 
 
 def evaluate_all(study: Study, loops: dict[str, Stage]) -> dict[str, Stage]:
-    """Evaluate the constants, every method of `steering.METHODS`, and the finished loops.
+    """Evaluate the constants, every method of `steering.registry.METHODS`, and the finished loops.
 
     Parameters
     ----------

@@ -9,9 +9,8 @@ from typing import Self
 import pandas
 from safetensors.numpy import load_file
 
-from llmva.core import vocabulary
 from llmva.core.store import Stage
-from llmva.core.vocabulary import OUR_LOOP, PAPER_LOOP
+from llmva.core.vocabulary import OUR_LOOP, PAPER_LOOP, RELEASED_LOOP
 from llmva.edits.edited_model import EditedModel
 from llmva.edits.log import EditLog
 from llmva.judging.examiner import Examination
@@ -53,7 +52,7 @@ LLM_VA_R = Variant(OUR_LOOP, {**SOFT, "update": "ridge"})
 # The released code's loop: capture after Gemma-2's post-norms, the guard's word also on broken replies,
 # liblinear, edits rounded in place, loose F1.
 RELEASED = Variant(
-    vocabulary.RELEASED,
+    RELEASED_LOOP,
     {
         "basis": "residual",
         "labels": "guard_verdict",
@@ -234,7 +233,7 @@ def write_loop(study: Study, folder: Path, variant: Variant, l_selects: Sequence
 def read_loop(stage: Stage) -> FinishedLoop:
     """Read what `write_loop` wrote."""
     choice, history = Choice.load(stage), pandas.read_csv(stage / "history.csv")
-    # A loop of one number of sublayers needs no column that says which.
+    # Loops of earlier versions with one number of sublayers have no column that says which.
     if "l_select" in history:
         history = history[history["l_select"] == choice.l_select].drop(columns="l_select")
     return FinishedLoop(stage, choice, history.set_index("iteration"))

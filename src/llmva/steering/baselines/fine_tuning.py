@@ -172,7 +172,7 @@ def train_factors(
 ) -> dict[int, Factors]:
     """Train an adapter on a copy of the model and return its factors after the steps asked for.
 
-    AdamW on average cross-entropy of the reply tokens. The rate rises over the first steps and falls to zero
+    AdamW on the mean cross-entropy of the reply tokens. The rate rises over the first steps and falls to zero
     at the end of the last epoch, whichever steps are asked for.
     """
     adapted = _with_adapter(chat_model, seed)
