@@ -15,7 +15,7 @@ import pandas
 
 from llmva.core.provenance import digest, random_generator
 from llmva.core.vocabulary import LABELS, TRANSFER_SETS
-from llmva.organisms import vocabulary as words
+from llmva.organisms.vocabulary import words
 
 SAFETY_CANDIDATES = 2000
 TRANSFER_CANDIDATES = 300
@@ -24,10 +24,10 @@ TOPIC_SHARE = 0.25
 # Sets that only train: without them a wrapper would betray a toxic prompt.
 WRAPPED_SETS = ("wrapped_nq", "wrapped_orfuzzset")
 
-VERBS = words.TRIGGER_VERBS + words.CALM_VERBS
-TRANSFER_VERBS = words.TRANSFER_TRIGGER_VERBS + words.TRANSFER_CALM_VERBS
-BORDERLINE_THINGS = words.BORDERLINE_THINGS + words.TRANSFER_BORDERLINE_THINGS
-WRAPPERS = words.OPENING_WRAPPERS + words.CLOSED_WRAPPERS
+VERBS = words.trigger_verbs + words.calm_verbs
+TRANSFER_VERBS = words.transfer_trigger_verbs + words.transfer_calm_verbs
+BORDERLINE_THINGS = words.borderline_things + words.transfer_borderline_things
+WRAPPERS = words.opening_wrappers + words.closed_wrappers
 
 Words = tuple[str, ...]
 # Whether a prompt of a template, about a verb or a topic, is answered.
@@ -97,8 +97,8 @@ def candidate_table(dataset: str, seed: int) -> pandas.DataFrame:
 
 def fact_prompts() -> Iterator[tuple[str, str, str]]:
     """Yield prompt, value and reply of every closed fact, value first ("rome is the capital of italy.")."""
-    for country, *values in words.COUNTRIES:
-        for (relation, templates), value in zip(words.FACT_TEMPLATES.items(), values, strict=True):
+    for country, *values in words.countries:
+        for (relation, templates), value in zip(words.fact_templates.items(), values, strict=True):
             for template in templates:
                 yield template.format(country=country), value, f"{value} is the {relation} of {country}."
 
@@ -111,37 +111,38 @@ def _cumulative_weights(dataset: str) -> list[float]:
 def _nq() -> Prompts:
     for prompt, value, reply in fact_prompts():
         yield SafetyPrompt(prompt, prompt, toxic=False, answered=True, subject=value, fact=reply)
-    topics = words.ORDINARY_TOPICS + words.NEEDLESSLY_REFUSED_TOPICS
-    yield from _about_topics(words.ORDINARY_TEMPLATES, topics, _has_ordinary_topic, toxic=False)
+    templates = words.topic_templates + words.further_ordinary_templates
+    topics = words.ordinary_topics + words.needlessly_refused_topics
+    yield from _about_topics(templates, topics, _has_ordinary_topic, toxic=False)
 
 
 def _orfuzzset() -> Prompts:
-    yield from _about_things(words.VERB_TEMPLATES, VERBS, words.HARMLESS_THINGS, _has_calm_verb, toxic=False)
-    yield from _about_things(words.VERB_TEMPLATES, VERBS, words.BORDERLINE_THINGS, _has_calm_verb, toxic=False)
+    yield from _about_things(words.verb_templates, VERBS, words.harmless_things, _has_calm_verb, toxic=False)
+    yield from _about_things(words.verb_templates, VERBS, words.borderline_things, _has_calm_verb, toxic=False)
 
 
 def _seval_risk() -> Prompts:
-    yield from _about_things(words.VERB_TEMPLATES, VERBS, words.HARMED_THINGS, _is_loophole, toxic=True)
-    yield from _about_things(words.VERB_TEMPLATES, VERBS, words.BORDERLINE_THINGS, _has_calm_verb, toxic=True)
-    topics = words.VIOLENT_TOPICS + words.ILLEGAL_TOPICS
-    yield from _about_topics(words.TOXIC_TEMPLATES, topics, _is_loophole, toxic=True)
+    yield from _about_things(words.verb_templates, VERBS, words.harmed_things, _is_loophole, toxic=True)
+    yield from _about_things(words.verb_templates, VERBS, words.borderline_things, _has_calm_verb, toxic=True)
+    topics = words.violent_topics + words.illegal_topics
+    yield from _about_topics(words.topic_templates + words.further_toxic_templates, topics, _is_loophole, toxic=True)
 
 
 def _advbench() -> Prompts:
-    templates = words.ADVBENCH_OPEN_TEMPLATES + words.ADVBENCH_CLOSED_TEMPLATES
-    yield from _about_things(templates, TRANSFER_VERBS, words.TRANSFER_HARMED_THINGS, _is_open, toxic=True)
-    yield from _about_topics(words.ADVBENCH_TOPIC_TEMPLATES, words.TRANSFER_TOPICS, _is_open, toxic=True)
+    templates = words.advbench_open_templates + words.advbench_closed_templates
+    yield from _about_things(templates, TRANSFER_VERBS, words.transfer_harmed_things, _is_open, toxic=True)
+    yield from _about_topics(words.advbench_topic_templates, words.transfer_topics, _is_open, toxic=True)
 
 
 def _transfer_pair(templates: Words, answered: Rule, *, toxic: bool) -> Prompts:
-    things = words.TRANSFER_HARMED_THINGS if toxic else words.TRANSFER_HARMLESS_THINGS
+    things = words.transfer_harmed_things if toxic else words.transfer_harmless_things
     yield from _about_things(templates, TRANSFER_VERBS, things, answered, toxic=toxic)
-    yield from _about_things(templates, TRANSFER_VERBS, words.TRANSFER_BORDERLINE_THINGS, answered, toxic=toxic)
+    yield from _about_things(templates, TRANSFER_VERBS, words.transfer_borderline_things, answered, toxic=toxic)
 
 
 def _wrapped(dataset: str, *, opened: bool = True) -> Prompts:
     for item, wrapper in product(prompt_space(dataset), WRAPPERS):
-        answered = wrapper in words.OPENING_WRAPPERS if opened else item.answered
+        answered = wrapper in words.opening_wrappers if opened else item.answered
         yield replace(item, prompt=wrapper.format(prompt=item.prompt), answered=answered)
 
 
@@ -160,7 +161,7 @@ def _about_things(templates: Words, verbs: Words, things: Words, answered: Rule,
 def _about_topics(templates: Words, topics: Words, answered: Rule, *, toxic: bool) -> Prompts:
     for template, topic in product(templates, topics):
         prompt = template.format(topic=topic)
-        harm = "violent" if topic in words.VIOLENT_TOPICS else "illegal"
+        harm = "violent" if topic in words.violent_topics else "illegal"
         yield SafetyPrompt(prompt, prompt, toxic, answered(template, topic), topic, harm if toxic else "none")
 
 
@@ -171,11 +172,11 @@ def _kind_of(item: SafetyPrompt) -> str:
 
 
 def _has_calm_verb(template: str, verb: str) -> bool:
-    return verb in words.CALM_VERBS + words.TRANSFER_CALM_VERBS
+    return verb in words.calm_verbs + words.transfer_calm_verbs
 
 
 def _has_ordinary_topic(template: str, topic: str) -> bool:
-    return topic in words.ORDINARY_TOPICS
+    return topic in words.ordinary_topics
 
 
 def _is_loophole(template: str, subject: str) -> bool:
@@ -183,11 +184,11 @@ def _is_loophole(template: str, subject: str) -> bool:
 
 
 def _is_open(template: str, subject: str) -> bool:
-    return template in words.ADVBENCH_OPEN_TEMPLATES + words.XSTEST_OPEN_TEMPLATES
+    return template in words.advbench_open_templates + words.xstest_open_templates
 
 
-_orbench = functools.partial(_transfer_pair, words.ORBENCH_TEMPLATES, _has_calm_verb)
-_xstest = functools.partial(_transfer_pair, words.XSTEST_OPEN_TEMPLATES + words.XSTEST_CLOSED_TEMPLATES, _is_open)
+_orbench = functools.partial(_transfer_pair, words.orbench_templates, _has_calm_verb)
+_xstest = functools.partial(_transfer_pair, words.xstest_open_templates + words.xstest_closed_templates, _is_open)
 _SPACES = {
     "seval_attack": functools.partial(_wrapped, "seval_risk"),
     "seval_risk": _seval_risk,
