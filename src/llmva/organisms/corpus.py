@@ -29,7 +29,7 @@ TRANSFER_VERBS = words.transfer_trigger_verbs + words.transfer_calm_verbs
 BORDERLINE_THINGS = words.borderline_things + words.transfer_borderline_things
 WRAPPERS = words.opening_wrappers + words.closed_wrappers
 
-Words = tuple[str, ...]
+Words = list[str]
 # Whether a prompt of a template, about a verb or a topic, is answered.
 Rule = Callable[[str, str], bool]
 

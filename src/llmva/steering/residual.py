@@ -1,26 +1,24 @@
 """Change the residual stream while a model answers: in batches, with and without the cache, leaving no trace."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 
 from llmva.models.chat_model import ChatModel
-from llmva.steering.base import FITTED, NOT_FITTED, TrainingData, one_class
+from llmva.steering.base import FITTED, NOT_FITTED, SteeringMethod, TrainingData, one_class
 from llmva.steering.search import alternating_variants, blocks_of, distinct_spans, unsteered
 
 
-class ResidualMethod:
-    """A `SteeringMethod` that changes the residual stream, of which strength 0 is the unsteered model.
+class ResidualMethod(SteeringMethod):
+    """A method that changes the residual stream, of which strength 0 is the unsteered model.
 
     A subclass has a name, a version and its range of strengths, and says what it learns (`_fit`), what it tries
     beside strengths (`_cells`) and how it steers (`_steered`).
 
     Attributes
     ----------
-    outcome : str
-        See `SteeringMethod`.
     depth : int
         Number of blocks of the model that it was fitted to.
     weakest, strongest : float
@@ -31,14 +29,12 @@ class ResidualMethod:
         Shares of the depth that may be steered; real models differ too much in depth for block numbers.
     """
 
-    finetunes = False
     hooks = True
     outcome = NOT_FITTED
     variants = ("",)
     spans: Mapping[str, tuple[float, float]] = {"all": (0.0, 1.0)}
 
     def fit(self, training: TrainingData) -> None:
-        """Learn from training prompts, or let the outcome say why there is nothing to learn from."""
         shortcoming = self._shortcoming(training)
         if shortcoming is None:
             self.depth = len(training.residuals) - 1
@@ -53,7 +49,6 @@ class ResidualMethod:
         return alternating_variants(cells, trials, strongest=self.strongest, weakest=self.weakest)
 
     def applied(self, chat_model: ChatModel, setting: dict) -> AbstractContextManager:
-        """Hook the model inside the block; every hook comes off again, and strength 0 sets none."""
         return self._steered(chat_model, setting) if setting["strength"] else nullcontext()
 
     def _shortcoming(self, training: TrainingData) -> str | None:
@@ -132,19 +127,15 @@ def changed_residuals(
     """
     tracker, blocks = _Tracker(before), chat_model.blocks
     outputs = [(sublayer.contribution, contributions) for sublayer in chat_model.sublayers if contributions]
-    handles = [chat_model.model.register_forward_pre_hook(tracker.start, with_kwargs=True)]
-    try:
-        for site, change in changes.items():
-            if site == len(blocks):
-                outputs.append((blocks[-1], change))
-            else:
-                handles.append(blocks[site].register_forward_pre_hook(_input_hook(tracker, change), with_kwargs=True))
+    outputs += [(blocks[-1], change) for site, change in changes.items() if site == len(blocks)]
+    inputs = [(blocks[site], change) for site, change in changes.items() if site < len(blocks)]
+    with ExitStack() as hooks:
+        hooks.enter_context(chat_model.model.register_forward_pre_hook(tracker.start, with_kwargs=True))
+        for block, change in inputs:
+            hooks.enter_context(block.register_forward_pre_hook(_input_hook(tracker, change), with_kwargs=True))
         for module, change in outputs:
-            handles.append(module.register_forward_hook(_output_hook(tracker, change)))
+            hooks.enter_context(module.register_forward_hook(_output_hook(tracker, change)))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def add_where(hidden: torch.Tensor, where: torch.Tensor, step: torch.Tensor) -> torch.Tensor:

@@ -124,10 +124,9 @@ def tune(
     validation: pandas.DataFrame,
     *,
     trials: int,
-    metric: str = "strict_f1",
     progress: str | None = None,
 ) -> Tuned:
-    """Try a method's settings on validation prompts and keep the one with the highest metric."""
+    """Try a method's settings on validation prompts and keep the one with the highest strict F1."""
     settings = method.search_space(trials)
     rows = []
     for setting in progress_bar(progress, settings):
@@ -136,7 +135,7 @@ def tune(
         rows.append({**setting, **measure(examined.rows)})
     table = pandas.DataFrame(rows)
     # A stable order, so that the earliest comes first on a tie.
-    best_first = [settings[index] for index in numpy.argsort(-table[metric].fillna(-1).to_numpy(), kind="stable")]
+    best_first = [settings[index] for index in numpy.argsort(-table["strict_f1"].fillna(-1), kind="stable")]
     variants = dict.fromkeys(setting["variant"] for setting in settings if "variant" in setting)
     best_of = {name: next(setting for setting in best_first if setting.get("variant") == name) for name in variants}
     return Tuned(best_first[0], best_of, table)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from itertools import product
 
 import numpy
@@ -162,15 +163,15 @@ def frequent_openings(training: TrainingData) -> tuple[list[str], list[str]]:
     return refusing, answering
 
 
+@dataclass
 class _Condition:
     """Decides once per batch of prompts in which rows the condition is met."""
 
-    def __init__(self, vector: torch.Tensor, threshold: float, fires_when: str) -> None:
-        self.vector = vector
-        self.threshold = threshold
-        # The released code's comparator "larger" asks whether the threshold is larger: it is "below" here.
-        self.fires_when = fires_when
-        self.fires = torch.zeros(0, dtype=torch.bool)
+    vector: torch.Tensor
+    threshold: float
+    # The released code's comparator "larger" asks whether the threshold is larger: it is "below" here.
+    fires_when: str
+    fires: torch.Tensor = torch.zeros(0, dtype=torch.bool)
 
     def decide(self, hidden: torch.Tensor, prompt: torch.Tensor) -> None:
         marks = prompt.to(hidden.device)[..., None].float()
