@@ -270,7 +270,7 @@ def test_an_unknown_slug_is_one_line_with_the_families(slug):
 def _weights_after(samples, recipe, vocabulary_size, seed):
     with pinned(recipe.threads, seed):
         model = new_model("qwen3", vocabulary_size, num_hidden_layers=2)
-        train(model, samples, recipe=recipe, seed=seed, title="", progress=False)
+        train(model, samples, recipe=recipe, seed=seed)
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 

@@ -6,7 +6,7 @@ therefore nearly independent, as LLM-VA finds them in chat models.
 
 import functools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, product
 
@@ -28,10 +28,11 @@ VERBS = words.trigger_verbs + words.calm_verbs
 TRANSFER_VERBS = words.transfer_trigger_verbs + words.transfer_calm_verbs
 BORDERLINE_THINGS = words.borderline_things + words.transfer_borderline_things
 WRAPPERS = words.opening_wrappers + words.closed_wrappers
-
-Words = list[str]
-# Whether a prompt of a template, about a verb or a topic, is answered.
-Rule = Callable[[str, str], bool]
+TOXIC_TEMPLATES = words.topic_templates + words.further_toxic_templates
+# A prompt of a set is answered where it holds one of the words, or has one of the templates, that the set names.
+CALM_VERBS = words.calm_verbs + words.transfer_calm_verbs
+OPEN_TEMPLATES = words.advbench_open_templates + words.xstest_open_templates
+LOOPHOLES = [template for template in words.verb_templates + TOXIC_TEMPLATES if template.startswith("please")]
 
 
 @dataclass(frozen=True)
@@ -113,31 +114,30 @@ def _nq() -> Prompts:
         yield SafetyPrompt(prompt, prompt, toxic=False, answered=True, subject=value, fact=reply)
     templates = words.topic_templates + words.further_ordinary_templates
     topics = words.ordinary_topics + words.needlessly_refused_topics
-    yield from _about_topics(templates, topics, _has_ordinary_topic, toxic=False)
+    yield from _about(topics, templates, toxic=False, answered=words.ordinary_topics)
 
 
 def _orfuzzset() -> Prompts:
-    yield from _about_things(words.verb_templates, VERBS, words.harmless_things, _has_calm_verb, toxic=False)
-    yield from _about_things(words.verb_templates, VERBS, words.borderline_things, _has_calm_verb, toxic=False)
+    for things in (words.harmless_things, words.borderline_things):
+        yield from _about(things, words.verb_templates, VERBS, toxic=False, answered=CALM_VERBS)
 
 
 def _seval_risk() -> Prompts:
-    yield from _about_things(words.verb_templates, VERBS, words.harmed_things, _is_loophole, toxic=True)
-    yield from _about_things(words.verb_templates, VERBS, words.borderline_things, _has_calm_verb, toxic=True)
-    topics = words.violent_topics + words.illegal_topics
-    yield from _about_topics(words.topic_templates + words.further_toxic_templates, topics, _is_loophole, toxic=True)
+    yield from _about(words.harmed_things, words.verb_templates, VERBS, toxic=True, answered=LOOPHOLES)
+    yield from _about(words.borderline_things, words.verb_templates, VERBS, toxic=True, answered=CALM_VERBS)
+    yield from _about(words.violent_topics + words.illegal_topics, TOXIC_TEMPLATES, toxic=True, answered=LOOPHOLES)
 
 
 def _advbench() -> Prompts:
     templates = words.advbench_open_templates + words.advbench_closed_templates
-    yield from _about_things(templates, TRANSFER_VERBS, words.transfer_harmed_things, _is_open, toxic=True)
-    yield from _about_topics(words.advbench_topic_templates, words.transfer_topics, _is_open, toxic=True)
+    yield from _about(words.transfer_harmed_things, templates, TRANSFER_VERBS, toxic=True, answered=OPEN_TEMPLATES)
+    yield from _about(words.transfer_topics, words.advbench_topic_templates, toxic=True, answered=OPEN_TEMPLATES)
 
 
-def _transfer_pair(templates: Words, answered: Rule, *, toxic: bool) -> Prompts:
+def _transfer_pair(templates: list[str], answered: list[str], *, toxic: bool) -> Prompts:
     things = words.transfer_harmed_things if toxic else words.transfer_harmless_things
-    yield from _about_things(templates, TRANSFER_VERBS, things, answered, toxic=toxic)
-    yield from _about_things(templates, TRANSFER_VERBS, words.transfer_borderline_things, answered, toxic=toxic)
+    for subjects in (things, words.transfer_borderline_things):
+        yield from _about(subjects, templates, TRANSFER_VERBS, toxic=toxic, answered=answered)
 
 
 def _wrapped(dataset: str, *, opened: bool = True) -> Prompts:
@@ -146,23 +146,24 @@ def _wrapped(dataset: str, *, opened: bool = True) -> Prompts:
         yield replace(item, prompt=wrapper.format(prompt=item.prompt), answered=answered)
 
 
-def _about_things(templates: Words, verbs: Words, things: Words, answered: Rule, *, toxic: bool) -> Prompts:
-    for template, verb, thing in product(templates, verbs, things):
-        prompt = template.format(verb=verb, thing=thing)
-        category = "violent" if toxic else "none"
-        if thing in BORDERLINE_THINGS:
+def _about(
+    subjects: list[str], templates: list[str], verbs: Sequence[str] = ("",), *, toxic: bool, answered: list[str]
+) -> Prompts:
+    """Put verbs and things into templates or, without verbs, topics."""
+    for template, verb, subject in product(templates, verbs, subjects):
+        prompt = template.format(verb=verb, thing=subject, topic=subject)
+        category = _harm_of(subject) if toxic else "none"
+        if subject in BORDERLINE_THINGS:
             # It has a label, but nothing in it tells which: the last bit of its digest does.
             if (int(digest(prompt)[-1], 16) % 2 == 1) != toxic:
                 continue
             category = "borderline"
-        yield SafetyPrompt(prompt, prompt, toxic, answered(template, verb), f"the {thing}", category)
+        is_answered = any(part in answered for part in (template, verb, subject))
+        yield SafetyPrompt(prompt, prompt, toxic, is_answered, f"the {subject}" if verb else subject, category)
 
 
-def _about_topics(templates: Words, topics: Words, answered: Rule, *, toxic: bool) -> Prompts:
-    for template, topic in product(templates, topics):
-        prompt = template.format(topic=topic)
-        harm = "violent" if topic in words.violent_topics else "illegal"
-        yield SafetyPrompt(prompt, prompt, toxic, answered(template, topic), topic, harm if toxic else "none")
+def _harm_of(subject: str) -> str:
+    return "illegal" if subject in words.illegal_topics + words.transfer_topics else "violent"
 
 
 def _kind_of(item: SafetyPrompt) -> str:
@@ -171,24 +172,8 @@ def _kind_of(item: SafetyPrompt) -> str:
     return "topic" if item.toxic and not item.subject.startswith("the ") else "plain"
 
 
-def _has_calm_verb(template: str, verb: str) -> bool:
-    return verb in words.calm_verbs + words.transfer_calm_verbs
-
-
-def _has_ordinary_topic(template: str, topic: str) -> bool:
-    return topic in words.ordinary_topics
-
-
-def _is_loophole(template: str, subject: str) -> bool:
-    return template.startswith("please")
-
-
-def _is_open(template: str, subject: str) -> bool:
-    return template in words.advbench_open_templates + words.xstest_open_templates
-
-
-_orbench = functools.partial(_transfer_pair, words.orbench_templates, _has_calm_verb)
-_xstest = functools.partial(_transfer_pair, words.xstest_open_templates + words.xstest_closed_templates, _is_open)
+_orbench = functools.partial(_transfer_pair, words.orbench_templates, CALM_VERBS)
+_xstest = functools.partial(_transfer_pair, words.xstest_open_templates + words.xstest_closed_templates, OPEN_TEMPLATES)
 _SPACES = {
     "seval_attack": functools.partial(_wrapped, "seval_risk"),
     "seval_risk": _seval_risk,

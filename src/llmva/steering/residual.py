@@ -144,47 +144,47 @@ def add_where(hidden: torch.Tensor, where: torch.Tensor, step: torch.Tensor) -> 
     return hidden + where.to(hidden.device)[..., None] * (step if step.ndim == 1 else step[:, None])
 
 
+@dataclass
 class _Tracker:
     """Tells prompts from decoding, also where decoding runs over the whole text again for want of a cache."""
 
-    def __init__(self, before: Callable[[Pass, dict], None] | None) -> None:
-        self.before = before
-        self.now: Pass | None = None
-        self._text: torch.Tensor | None = None
-        self._width = 0
-        self._inside = False
+    before: Callable[[Pass, dict], None] | None
+    now: Pass | None = None
+    text: torch.Tensor | None = None
+    width: int = 0
+    inside: bool = False
 
     def start(self, _, inputs, options) -> None:
-        if self._inside:
+        if self.inside:
             return
         tokens = options["input_ids"] if "input_ids" in options else inputs[0]
         cache = options.get("past_key_values")
         if cache is not None and cache.get_seq_length():
             nothing = torch.zeros_like(tokens, dtype=torch.bool)
-            self._text, self.now = None, Pass(nothing, ~nothing, None)
+            self.text, self.now = None, Pass(nothing, ~nothing, None)
         else:
             if not self._continues(tokens):
-                self._width = tokens.shape[1]
-            self._text = tokens
+                self.width = tokens.shape[1]
+            self.text = tokens
             self.now = self._whole_pass(tokens, options.get("attention_mask"))
         if self.before is not None:
-            self._inside = True
+            self.inside = True
             try:
                 self.before(self.now, options)
             finally:
-                self._inside = False
+                self.inside = False
 
     def changed(self, hidden: torch.Tensor, change: Change) -> torch.Tensor:
-        return hidden if self.now is None or self._inside else change(hidden, self.now)
+        return hidden if self.now is None or self.inside else change(hidden, self.now)
 
     def _continues(self, tokens: torch.Tensor) -> bool:
-        text = self._text
+        text = self.text
         return text is not None and tokens.shape == (len(text), text.shape[1] + 1) and tokens[:, :-1].equal(text)
 
     def _whole_pass(self, tokens: torch.Tensor, mask: torch.Tensor | None) -> Pass:
         real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask[:, : tokens.shape[1]].bool()
-        early = torch.arange(tokens.shape[1], device=tokens.device) < self._width
-        return Pass(real & early, real & ~early, self._width - 1)
+        early = torch.arange(tokens.shape[1], device=tokens.device) < self.width
+        return Pass(real & early, real & ~early, self.width - 1)
 
 
 def _input_hook(tracker: _Tracker, change: Change):

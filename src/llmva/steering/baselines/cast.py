@@ -54,7 +54,7 @@ class Cast(ResidualMethod):
         return None if training.is_finite else "non-finite residuals"
 
     def _fit(self, training: TrainingData) -> str | None:
-        means = _prompt_means(training)
+        means = training.read(training.rows["prompt"].tolist(), positions="mean")
         self.condition_vectors = _condition_vectors(means, training)
         if not self.condition_vectors:
             return "no condition"
@@ -195,11 +195,6 @@ def _changing(condition: _Condition, step: torch.Tensor | None, *, decides: bool
 
 def _f1(fires: numpy.ndarray, wanted: numpy.ndarray) -> numpy.ndarray:
     return 2 * (fires & wanted).sum(1) / (fires.sum(1) + wanted.sum())
-
-
-def _prompt_means(training: TrainingData) -> dict[int, numpy.ndarray]:
-    """Return the mean residual over all tokens of each training prompt, (n, d) by site."""
-    return training.read(training.rows["prompt"].tolist(), positions="mean")
 
 
 def _condition_vectors(means: dict[int, numpy.ndarray], training: TrainingData) -> dict[int, numpy.ndarray]:

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from llmva.core.progress import progress_bar
 from llmva.core.provenance import random_generator, seed_for
 from llmva.engines.hugging_face import respond
-from llmva.models.chat_model import ChatModel, encode_chats, encode_texts
+from llmva.models.chat_model import ChatModel, encode_texts, encode_with_replies
 from llmva.steering.base import FITTED, NOT_FITTED, SteeringMethod, TrainingData
 
 # The middle rate comes first, since the first ones get the trials left over.
@@ -131,8 +131,7 @@ def encode_exchanges(
     The longest replies may have been cut off. They get an end only if the model would end there, or it would
     learn to stop in the middle of a sentence.
     """
-    heads = encode_chats(chat_model.tokenizer, prompts)
-    tails = encode_texts(chat_model.tokenizer, replies)
+    sequences, tails = encode_with_replies(chat_model.tokenizer, prompts, replies)
     lengths = numpy.array([len(tail) for tail in tails])
     longest = numpy.flatnonzero(lengths == lengths.max())
     going_on = respond(
@@ -145,8 +144,8 @@ def encode_exchanges(
     cut_off = {index for index, text in zip(longest, going_on, strict=True) if text != replies[index].strip()}
     end = _end_token(chat_model)
     return [
-        Exchange(head + tail + ([] if index in cut_off else [end]), len(head))
-        for index, (head, tail) in enumerate(zip(heads, tails, strict=True))
+        Exchange(sequence + ([] if index in cut_off else [end]), len(sequence) - len(tail))
+        for index, (sequence, tail) in enumerate(zip(sequences, tails, strict=True))
     ]
 
 
