@@ -35,6 +35,7 @@ class ResidualMethod(SteeringMethod):
     spans: Mapping[str, tuple[float, float]] = {"all": (0.0, 1.0)}
 
     def fit(self, training: TrainingData) -> None:
+        """Learn, or let the outcome say why there is nothing to learn from."""
         shortcoming = self._shortcoming(training)
         if shortcoming is None:
             self.depth = len(training.residuals) - 1
@@ -49,6 +50,7 @@ class ResidualMethod(SteeringMethod):
         return alternating_variants(cells, trials, strongest=self.strongest, weakest=self.weakest)
 
     def applied(self, chat_model: ChatModel, setting: dict) -> AbstractContextManager:
+        """Hook the model inside the block; strength 0 sets no hook."""
         return self._steered(chat_model, setting) if setting["strength"] else nullcontext()
 
     def _shortcoming(self, training: TrainingData) -> str | None:
