@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from llmva.models.chat_model import ChatModel
-from llmva.steering.base import FITTED, NOT_FITTED, SteeringMethod, TrainingData, one_class
-from llmva.steering.search import alternating_variants, blocks_of, distinct_spans, unsteered
+from llmva.steering.base import FITTED, NOT_FITTED, UNSTEERED, SteeringMethod, TrainingData, one_class
+from llmva.steering.search import alternating, blocks_of, distinct_spans
 
 
 class ResidualMethod(SteeringMethod):
@@ -43,11 +43,18 @@ class ResidualMethod(SteeringMethod):
         self.outcome = shortcoming or FITTED
 
     def search_space(self, trials: int) -> list[dict]:
-        """Return for each variant the unsteered model, then strengths along which all other choices take turns."""
-        if self.outcome != FITTED:
-            return unsteered(self.variants)
-        cells = {variant: self._cells(variant) for variant in self.variants}
-        return alternating_variants(cells, trials, strongest=self.strongest, weakest=self.weakest)
+        """Return the unsteered model, then strengths along which all other choices take turns.
+
+        Variants share the trials, and each begins with the unsteered model: all there is where nothing was fitted.
+        """
+        settings = []
+        for number, variant in enumerate(self.variants):
+            tried = [UNSTEERED]
+            if self.outcome == FITTED:
+                share = trials // len(self.variants) + (number < trials % len(self.variants))
+                tried = alternating(self._cells(variant), share, strongest=self.strongest, weakest=self.weakest)
+            settings += [{"variant": variant, **setting} if variant else dict(setting) for setting in tried]
+        return settings
 
     def applied(self, chat_model: ChatModel, setting: dict) -> AbstractContextManager:
         """Hook the model inside the block; strength 0 sets no hook."""

@@ -33,29 +33,6 @@ def alternating(cells: Sequence[dict], trials: int, *, strongest: float, weakest
     return settings
 
 
-def unsteered(variants: Sequence[str] = ("",)) -> list[dict]:
-    """Return all that there is to try where nothing could be fitted: the unsteered model, once for each variant."""
-    return [{"variant": variant, **UNSTEERED} if variant else dict(UNSTEERED) for variant in variants]
-
-
-def alternating_variants(
-    cells: Mapping[str, Sequence[dict]], trials: int, *, strongest: float, weakest: float
-) -> list[dict]:
-    """Return the same for each variant of a method, with its name as `variant`; they share the trials.
-
-    Parameters
-    ----------
-    cells : mapping of str to sequence of dict
-        By variant; the name "" stands for a method without variants, and is left out.
-    """
-    settings = []
-    for number, (variant, choices) in enumerate(cells.items()):
-        share = trials // len(cells) + (number < trials % len(cells))
-        tried = alternating(choices, share, strongest=strongest, weakest=weakest)
-        settings += [{"variant": variant, **setting} if variant else setting for setting in tried]
-    return settings
-
-
 def in_turn(quick: Sequence[dict], slow: Sequence[dict]) -> list[dict]:
     """Return all pairs of two choices in such an order that neighbours differ in both, as far as can be."""
     return [
