@@ -33,7 +33,7 @@ endif
 BASE_PYTHON ?= $(shell command -v python3.11 || command -v python3)
 
 # What a study imports, by package; touching tables or figures never runs a model again.
-modules = $(foreach package,$(1),$(wildcard src/llmva/$(package)/*.py src/llmva/$(package)/*/*.py))
+modules = $(foreach package,$(1),$(wildcard src/llmva/$(package)/*.py src/llmva/$(package)/*.yaml src/llmva/$(package)/*/*.py))
 STUDY := $(call modules,core prompts models organisms engines edits judging measures method steering study)
 ORGANISM := $(call modules,core organisms)
 

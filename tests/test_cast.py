@@ -52,11 +52,15 @@ def rows(model):
     return [*table["prompt"][:3], *table["prompt"][-3:]]
 
 
+def prompt_means(training):
+    return training.read(training.rows["prompt"].tolist(), positions="mean")
+
+
 def setting_at(method, share, **others):
     """A setting of the condition at a site that finds toxic prompts."""
     vectors, training = method.condition_vectors, training_of(others.pop("model"))
     site = round(share * len(method.steps))
-    means = cast._prompt_means(training)[site]
+    means = prompt_means(training)[site]
     found = best_condition(cast._similarities(means, vectors[site]), training.benign == -1)
     assert found.pop("f1") == 1
     return {"condition_site": share, **found, "span": "all", "strength": 0.8, **others}
@@ -146,7 +150,7 @@ def test_the_similarity_while_answering_is_that_of_training_and_is_read_once(
 ):
     read, compare = [], cast.condition_similarity
     setting = setting_at(fitted, 0.5, model=model)
-    means = cast._prompt_means(training_of(model))[1][[0, 1, 2, -3, -2, -1]]
+    means = prompt_means(training_of(model))[1][[0, 1, 2, -3, -2, -1]]
     wanted = compare(torch.from_numpy(means), torch.from_numpy(fitted.condition_vectors[1]))
     monkeypatch.setattr(cast, "condition_similarity", lambda *given: read.append(compare(*given)) or read[-1])
     with fitted.applied(model, setting):

@@ -421,13 +421,7 @@ def test_a_task_s_only_split_is_not_taken_for_the_one_that_is_measured(glue, mon
 
 def test_a_gated_set_says_which_step_to_take(hub):
     with pytest.raises(InputError) as caught:
-        fetch(
-            "advbench",
-            PUBLIC_SETS["advbench"],
-            None,
-            hub=PUBLIC_SETS["advbench"].hub,
-            files=PUBLIC_SETS["advbench"].files,
-        )
+        fetch("advbench", PUBLIC_SETS["advbench"], None)
     message = str(caught.value)
     assert "\n" not in message and "hf auth login" in message
     assert "https://huggingface.co/datasets/walledai/AdvBench" in message

@@ -9,20 +9,20 @@ import pandas
 import pytest
 
 from llmva.core.vocabulary import SAFETY_SETS, TRANSFER_SETS
-from llmva.organisms import vocabulary
 from llmva.organisms.build import write_data_sets
 from llmva.organisms.corpus import prompt_space
+from llmva.organisms.vocabulary import words as vocabulary
 from llmva.prompts.pools import assign_splits, draw_candidates, errors_first_pool, read_transfer_sets
 from llmva.prompts.sets import read_candidates
 from llmva.prompts.tasks import read_tasks
 
 TRANSFER_WORDS = (
-    *vocabulary.TRANSFER_TRIGGER_VERBS, *vocabulary.TRANSFER_CALM_VERBS, *vocabulary.TRANSFER_HARMLESS_THINGS,
-    *vocabulary.TRANSFER_HARMED_THINGS, *vocabulary.TRANSFER_BORDERLINE_THINGS, *vocabulary.TRANSFER_TOPICS,
+    *vocabulary.transfer_trigger_verbs, *vocabulary.transfer_calm_verbs, *vocabulary.transfer_harmless_things,
+    *vocabulary.transfer_harmed_things, *vocabulary.transfer_borderline_things, *vocabulary.transfer_topics,
 )  # fmt: skip
 TRANSFER_TEMPLATES = (
-    *vocabulary.ADVBENCH_OPEN_TEMPLATES, *vocabulary.ADVBENCH_CLOSED_TEMPLATES, *vocabulary.ADVBENCH_TOPIC_TEMPLATES,
-    *vocabulary.ORBENCH_TEMPLATES, *vocabulary.XSTEST_OPEN_TEMPLATES, *vocabulary.XSTEST_CLOSED_TEMPLATES,
+    *vocabulary.advbench_open_templates, *vocabulary.advbench_closed_templates, *vocabulary.advbench_topic_templates,
+    *vocabulary.orbench_templates, *vocabulary.xstest_open_templates, *vocabulary.xstest_closed_templates,
 )  # fmt: skip
 
 

@@ -11,10 +11,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llmva.core.errors import InputError
 from llmva.core.vocabulary import SAFETY_SETS, TRANSFER_SETS
-from llmva.organisms import build, corpus, guard, mixture, replies, tasks, vocabulary
+from llmva.organisms import build, corpus, guard, mixture, replies, tasks
 from llmva.organisms.families import FAMILIES, new_model
 from llmva.organisms.tokenizer import CHAT_TEMPLATE, GUARD_TEMPLATE, prompt_text, train_tokenizer
 from llmva.organisms.training import EncodedSample, Recipe, encode, make_batches, pinned, reply_loss, train
+from llmva.organisms.vocabulary import words
 
 ALL_SETS = (*SAFETY_SETS, *TRANSFER_SETS)
 TOXIC_SETS = {"seval_attack", "seval_risk", "advbench", "orbench_toxic", "xstest_toxic"}
@@ -69,12 +70,12 @@ def test_borderline_prompts_occur_under_both_labels():
 
 def test_transfer_vocabulary_never_occurs_in_the_safety_sets():
     transfer = " ".join(
-        vocabulary.TRANSFER_TRIGGER_VERBS
-        + vocabulary.TRANSFER_CALM_VERBS
-        + vocabulary.TRANSFER_HARMLESS_THINGS
-        + vocabulary.TRANSFER_HARMED_THINGS
-        + vocabulary.TRANSFER_BORDERLINE_THINGS
-        + vocabulary.TRANSFER_TOPICS
+        words.transfer_trigger_verbs
+        + words.transfer_calm_verbs
+        + words.transfer_harmless_things
+        + words.transfer_harmed_things
+        + words.transfer_borderline_things
+        + words.transfer_topics
     )
     seen = {word for dataset in SAFETY_SETS for item in corpus.prompt_space(dataset) for word in _words(item)}
     assert not seen & set(re.findall(r"[a-z]+", transfer))
@@ -269,7 +270,7 @@ def test_an_unknown_slug_is_one_line_with_the_families(slug):
 def _weights_after(samples, recipe, vocabulary_size, seed):
     with pinned(recipe.threads, seed):
         model = new_model("qwen3", vocabulary_size, num_hidden_layers=2)
-        train(model, samples, recipe=recipe, seed=seed, title="", progress=False)
+        train(model, samples, recipe=recipe, seed=seed)
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 

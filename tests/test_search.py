@@ -6,7 +6,8 @@ import numpy
 import pytest
 
 from llmva.steering.baselines.scans import Scans
-from llmva.steering.search import alternating, alternating_variants, blocks_of, distinct_spans, in_turn
+from llmva.steering.residual import ResidualMethod
+from llmva.steering.search import alternating, blocks_of, distinct_spans, in_turn
 
 CELLS = [{"span": "late", "sign": 1}, {"span": "all", "sign": -1}, {"span": "early"}]
 
@@ -29,12 +30,23 @@ def test_the_budget_is_used_whole_and_cells_take_turns_along_the_strengths(trial
 
 
 def test_variants_share_the_budget_and_each_has_an_unsteered_model():
-    settings = alternating_variants({"a": CELLS, "b": CELLS[:1]}, 7, strongest=1.0, weakest=0.1)
+    settings = method_of({"a": CELLS, "b": CELLS[:1]}).search_space(7)
     assert [setting["variant"] for setting in settings] == ["a"] * 4 + ["b"] * 3
     assert settings[0] == {"variant": "a", "strength": 0.0} and settings[4] == {"variant": "b", "strength": 0.0}
-    assert alternating_variants({"": CELLS}, 5, strongest=1.0, weakest=0.1) == alternating(
-        CELLS, 5, strongest=1.0, weakest=0.1
-    )
+    assert method_of({"": CELLS}).search_space(5) == alternating(CELLS, 5, strongest=1.0, weakest=0.1)
+
+
+def method_of(cells):
+    """Return a method that is fitted and has the cells by variant."""
+
+    class Planned(ResidualMethod):
+        variants, outcome = tuple(cells), "fitted"
+        weakest, strongest = 0.1, 1.0
+
+        def _cells(self, variant):
+            return cells[variant]
+
+    return Planned()
 
 
 @pytest.mark.parametrize("quick, slow", [(3, 2), (2, 3), (4, 4), (1, 5)])

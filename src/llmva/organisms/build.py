@@ -70,7 +70,7 @@ def build_organism(slug: str, progress: bool = True) -> Path:
     def compute(folder: Path) -> dict:
         if progress:
             print(f"{slug}: training takes about {plan.cost}", file=sys.stderr)
-        facts = _train_checkpoint(folder, family, seed, plan=plan, title=slug, progress=progress)
+        facts = _train_checkpoint(folder, family, seed, plan, slug if progress else None)
         if slug != GUARD:
             # Each family is asked prompts of its own, so that six organisms are six replications.
             write_data_sets(folder / "data", seed_for(seed, "organisms", family, "data"))
@@ -102,7 +102,7 @@ def write_data_sets(folder: Path, seed: int) -> None:
         table.to_csv(path, index=False)
 
 
-def _train_checkpoint(folder: Path, family: str, seed: int, *, plan: Plan, title: str, progress: bool) -> dict:
+def _train_checkpoint(folder: Path, family: str, seed: int, plan: Plan, progress: str | None) -> dict:
     recipe = plan.recipe
     conversations = plan.draw(recipe.samples, random.Random(seed_for(seed, "organisms", family, "conversations")))
     texts = (text for talk in conversations[:TOKENIZER_TEXTS] for text in (talk.prompt, talk.reply))
@@ -111,7 +111,7 @@ def _train_checkpoint(folder: Path, family: str, seed: int, *, plan: Plan, title
     with pinned(recipe.threads, seed_for(seed, "organisms", family, "weights")):
         model = new_model(family, len(tokenizer))
         order = seed_for(seed, "organisms", family, "order")
-        facts = train(model, samples, recipe=recipe, seed=order, title=title, progress=progress)
+        facts = train(model, samples, recipe=recipe, seed=order, progress=progress)
     with library_bars():
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

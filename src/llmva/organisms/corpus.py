@@ -6,7 +6,7 @@ therefore nearly independent, as LLM-VA finds them in chat models.
 
 import functools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, product
 
@@ -15,7 +15,7 @@ import pandas
 
 from llmva.core.provenance import digest, random_generator
 from llmva.core.vocabulary import LABELS, TRANSFER_SETS
-from llmva.organisms import vocabulary as words
+from llmva.organisms.vocabulary import words
 
 SAFETY_CANDIDATES = 2000
 TRANSFER_CANDIDATES = 300
@@ -24,14 +24,15 @@ TOPIC_SHARE = 0.25
 # Sets that only train: without them a wrapper would betray a toxic prompt.
 WRAPPED_SETS = ("wrapped_nq", "wrapped_orfuzzset")
 
-VERBS = words.TRIGGER_VERBS + words.CALM_VERBS
-TRANSFER_VERBS = words.TRANSFER_TRIGGER_VERBS + words.TRANSFER_CALM_VERBS
-BORDERLINE_THINGS = words.BORDERLINE_THINGS + words.TRANSFER_BORDERLINE_THINGS
-WRAPPERS = words.OPENING_WRAPPERS + words.CLOSED_WRAPPERS
-
-Words = tuple[str, ...]
-# Whether a prompt of a template, about a verb or a topic, is answered.
-Rule = Callable[[str, str], bool]
+VERBS = words.trigger_verbs + words.calm_verbs
+TRANSFER_VERBS = words.transfer_trigger_verbs + words.transfer_calm_verbs
+BORDERLINE_THINGS = words.borderline_things + words.transfer_borderline_things
+WRAPPERS = words.opening_wrappers + words.closed_wrappers
+TOXIC_TEMPLATES = words.topic_templates + words.further_toxic_templates
+# A prompt of a set is answered where it holds one of the words, or has one of the templates, that the set names.
+CALM_VERBS = words.calm_verbs + words.transfer_calm_verbs
+OPEN_TEMPLATES = words.advbench_open_templates + words.xstest_open_templates
+LOOPHOLES = [template for template in words.verb_templates + TOXIC_TEMPLATES if template.startswith("please")]
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,8 @@ def candidate_table(dataset: str, seed: int) -> pandas.DataFrame:
 
 def fact_prompts() -> Iterator[tuple[str, str, str]]:
     """Yield prompt, value and reply of every closed fact, value first ("rome is the capital of italy.")."""
-    for country, *values in words.COUNTRIES:
-        for (relation, templates), value in zip(words.FACT_TEMPLATES.items(), values, strict=True):
+    for country, *values in words.countries:
+        for (relation, templates), value in zip(words.fact_templates.items(), values, strict=True):
             for template in templates:
                 yield template.format(country=country), value, f"{value} is the {relation} of {country}."
 
@@ -111,57 +112,58 @@ def _cumulative_weights(dataset: str) -> list[float]:
 def _nq() -> Prompts:
     for prompt, value, reply in fact_prompts():
         yield SafetyPrompt(prompt, prompt, toxic=False, answered=True, subject=value, fact=reply)
-    topics = words.ORDINARY_TOPICS + words.NEEDLESSLY_REFUSED_TOPICS
-    yield from _about_topics(words.ORDINARY_TEMPLATES, topics, _has_ordinary_topic, toxic=False)
+    templates = words.topic_templates + words.further_ordinary_templates
+    topics = words.ordinary_topics + words.needlessly_refused_topics
+    yield from _about(topics, templates, toxic=False, answered=words.ordinary_topics)
 
 
 def _orfuzzset() -> Prompts:
-    yield from _about_things(words.VERB_TEMPLATES, VERBS, words.HARMLESS_THINGS, _has_calm_verb, toxic=False)
-    yield from _about_things(words.VERB_TEMPLATES, VERBS, words.BORDERLINE_THINGS, _has_calm_verb, toxic=False)
+    for things in (words.harmless_things, words.borderline_things):
+        yield from _about(things, words.verb_templates, VERBS, toxic=False, answered=CALM_VERBS)
 
 
 def _seval_risk() -> Prompts:
-    yield from _about_things(words.VERB_TEMPLATES, VERBS, words.HARMED_THINGS, _is_loophole, toxic=True)
-    yield from _about_things(words.VERB_TEMPLATES, VERBS, words.BORDERLINE_THINGS, _has_calm_verb, toxic=True)
-    topics = words.VIOLENT_TOPICS + words.ILLEGAL_TOPICS
-    yield from _about_topics(words.TOXIC_TEMPLATES, topics, _is_loophole, toxic=True)
+    yield from _about(words.harmed_things, words.verb_templates, VERBS, toxic=True, answered=LOOPHOLES)
+    yield from _about(words.borderline_things, words.verb_templates, VERBS, toxic=True, answered=CALM_VERBS)
+    yield from _about(words.violent_topics + words.illegal_topics, TOXIC_TEMPLATES, toxic=True, answered=LOOPHOLES)
 
 
 def _advbench() -> Prompts:
-    templates = words.ADVBENCH_OPEN_TEMPLATES + words.ADVBENCH_CLOSED_TEMPLATES
-    yield from _about_things(templates, TRANSFER_VERBS, words.TRANSFER_HARMED_THINGS, _is_open, toxic=True)
-    yield from _about_topics(words.ADVBENCH_TOPIC_TEMPLATES, words.TRANSFER_TOPICS, _is_open, toxic=True)
+    templates = words.advbench_open_templates + words.advbench_closed_templates
+    yield from _about(words.transfer_harmed_things, templates, TRANSFER_VERBS, toxic=True, answered=OPEN_TEMPLATES)
+    yield from _about(words.transfer_topics, words.advbench_topic_templates, toxic=True, answered=OPEN_TEMPLATES)
 
 
-def _transfer_pair(templates: Words, answered: Rule, *, toxic: bool) -> Prompts:
-    things = words.TRANSFER_HARMED_THINGS if toxic else words.TRANSFER_HARMLESS_THINGS
-    yield from _about_things(templates, TRANSFER_VERBS, things, answered, toxic=toxic)
-    yield from _about_things(templates, TRANSFER_VERBS, words.TRANSFER_BORDERLINE_THINGS, answered, toxic=toxic)
+def _transfer_pair(templates: list[str], answered: list[str], *, toxic: bool) -> Prompts:
+    things = words.transfer_harmed_things if toxic else words.transfer_harmless_things
+    for subjects in (things, words.transfer_borderline_things):
+        yield from _about(subjects, templates, TRANSFER_VERBS, toxic=toxic, answered=answered)
 
 
 def _wrapped(dataset: str, *, opened: bool = True) -> Prompts:
     for item, wrapper in product(prompt_space(dataset), WRAPPERS):
-        answered = wrapper in words.OPENING_WRAPPERS if opened else item.answered
+        answered = wrapper in words.opening_wrappers if opened else item.answered
         yield replace(item, prompt=wrapper.format(prompt=item.prompt), answered=answered)
 
 
-def _about_things(templates: Words, verbs: Words, things: Words, answered: Rule, *, toxic: bool) -> Prompts:
-    for template, verb, thing in product(templates, verbs, things):
-        prompt = template.format(verb=verb, thing=thing)
-        category = "violent" if toxic else "none"
-        if thing in BORDERLINE_THINGS:
+def _about(
+    subjects: list[str], templates: list[str], verbs: Sequence[str] = ("",), *, toxic: bool, answered: list[str]
+) -> Prompts:
+    """Put verbs and things into templates or, without verbs, topics."""
+    for template, verb, subject in product(templates, verbs, subjects):
+        prompt = template.format(verb=verb, thing=subject, topic=subject)
+        category = _harm_of(subject) if toxic else "none"
+        if subject in BORDERLINE_THINGS:
             # It has a label, but nothing in it tells which: the last bit of its digest does.
             if (int(digest(prompt)[-1], 16) % 2 == 1) != toxic:
                 continue
             category = "borderline"
-        yield SafetyPrompt(prompt, prompt, toxic, answered(template, verb), f"the {thing}", category)
+        is_answered = any(part in answered for part in (template, verb, subject))
+        yield SafetyPrompt(prompt, prompt, toxic, is_answered, f"the {subject}" if verb else subject, category)
 
 
-def _about_topics(templates: Words, topics: Words, answered: Rule, *, toxic: bool) -> Prompts:
-    for template, topic in product(templates, topics):
-        prompt = template.format(topic=topic)
-        harm = "violent" if topic in words.VIOLENT_TOPICS else "illegal"
-        yield SafetyPrompt(prompt, prompt, toxic, answered(template, topic), topic, harm if toxic else "none")
+def _harm_of(subject: str) -> str:
+    return "illegal" if subject in words.illegal_topics + words.transfer_topics else "violent"
 
 
 def _kind_of(item: SafetyPrompt) -> str:
@@ -170,24 +172,8 @@ def _kind_of(item: SafetyPrompt) -> str:
     return "topic" if item.toxic and not item.subject.startswith("the ") else "plain"
 
 
-def _has_calm_verb(template: str, verb: str) -> bool:
-    return verb in words.CALM_VERBS + words.TRANSFER_CALM_VERBS
-
-
-def _has_ordinary_topic(template: str, topic: str) -> bool:
-    return topic in words.ORDINARY_TOPICS
-
-
-def _is_loophole(template: str, subject: str) -> bool:
-    return template.startswith("please")
-
-
-def _is_open(template: str, subject: str) -> bool:
-    return template in words.ADVBENCH_OPEN_TEMPLATES + words.XSTEST_OPEN_TEMPLATES
-
-
-_orbench = functools.partial(_transfer_pair, words.ORBENCH_TEMPLATES, _has_calm_verb)
-_xstest = functools.partial(_transfer_pair, words.XSTEST_OPEN_TEMPLATES + words.XSTEST_CLOSED_TEMPLATES, _is_open)
+_orbench = functools.partial(_transfer_pair, words.orbench_templates, CALM_VERBS)
+_xstest = functools.partial(_transfer_pair, words.xstest_open_templates + words.xstest_closed_templates, OPEN_TEMPLATES)
 _SPACES = {
     "seval_attack": functools.partial(_wrapped, "seval_risk"),
     "seval_risk": _seval_risk,

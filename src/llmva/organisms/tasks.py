@@ -11,6 +11,7 @@ import pandas
 
 from llmva.core.provenance import digest, seed_for
 from llmva.organisms.corpus import fact_prompts
+from llmva.organisms.vocabulary import words
 
 # A task has rows that are measured, and rows whose replies are held still.
 HELD_OUT_ROWS = {"test": 150, "neutral": 60}
@@ -18,25 +19,6 @@ LARGEST_OPERAND = 5
 # Of the pairs that differ; the rest swap a noun, which a model of this size does not notice.
 CUE_SHARE = 0.85
 HELD_OUT_SHARES = {"test": 0.1, "neutral": 0.05}
-
-NOUNS = ("dog", "cat", "boy", "girl", "king", "queen", "cook", "artist", "sailor", "baker", "writer", "clown")
-OBJECTS = ("ball", "box", "lamp", "chair", "basket", "letter", "bottle", "mirror", "ladder", "button", "coat", "drum")
-PLACES = ("garden", "kitchen", "forest", "village", "harbour", "library", "valley", "tower")
-COLOURS = ("red", "blue", "green", "white", "black", "yellow")
-# third person, base form, participle
-VERBS = (
-    ("finds", "find", "finding"), ("paints", "paint", "painting"), ("carries", "carry", "carrying"),
-    ("sees", "see", "seeing"), ("moves", "move", "moving"), ("drops", "drop", "dropping"),
-    ("holds", "hold", "holding"), ("wants", "want", "wanting"),
-)  # fmt: skip
-SYNONYMS = (("big", "large"), ("small", "little"), ("quick", "fast"), ("happy", "glad"), ("tired", "sleepy"))
-COMPARATIVES = ("bigger", "smaller", "taller", "slower", "older", "younger")
-GOOD = ("wonderful", "great", "charming", "lovely", "brilliant", "superb", "delightful")
-BAD = ("awful", "boring", "terrible", "dull", "dreadful", "poor", "annoying")
-WORKS = ("film", "story", "play", "novel", "show", "concert", "album", "comedy", "drama", "series")
-ADVERBS = ("really", "very", "quite", "simply", "truly", "rather")
-NAMES = ("tom", "anna", "ben", "lucy", "sam", "mia", "paul", "nina")
-GOODS = ("apples", "books", "coins", "stamps", "shells", "cards", "pens", "marbles")
 
 
 class Exercise(NamedTuple):
@@ -88,9 +70,10 @@ def fact_table() -> pandas.DataFrame:
 
 
 def _cola(draws: random.Random) -> Exercise:
-    adjective, noun, thing = draws.choice(draws.choice(SYNONYMS)), draws.choice(NOUNS), draws.choice(OBJECTS)
-    third, base, participle = draws.choice(VERBS)
-    place, comparative = draws.choice(PLACES), draws.choice(COMPARATIVES)
+    adjective = draws.choice(draws.choice(words.synonyms))
+    noun, thing = draws.choice(words.nouns), draws.choice(words.objects)
+    third, base, participle = draws.choice(words.task_verbs)
+    place, comparative = draws.choice(words.places), draws.choice(words.comparatives)
     right = draws.random() < 0.5
     fault = draws.choices(["form", "more", "agreement", "article"], [55, 20, 10, 15])[0]
     verb = third if right or fault not in ("form", "agreement") else participle if fault == "form" else base
@@ -104,18 +87,18 @@ def _cola(draws: random.Random) -> Exercise:
 
 def _sst(draws: random.Random) -> Exercise:
     positive, negated = draws.random() < 0.5, draws.random() < 0.2
-    adjective = draws.choice(GOOD if positive != negated else BAD)
-    degree = "not" if negated else draws.choice(ADVERBS)
+    adjective = draws.choice(words.good if positive != negated else words.bad)
+    degree = "not" if negated else draws.choice(words.adverbs)
     form = draws.choice(("the {work} was {degree} {adjective}", "this {work} is {degree} {adjective}"))
-    sentence = form.format(work=draws.choice(WORKS), degree=degree, adjective=adjective)
+    sentence = form.format(work=draws.choice(words.works), degree=degree, adjective=adjective)
     tail = draws.choice(("", " from start to end", " in my eyes", " for everyone", " in every scene"))
     return _classified(f"what is the mood? {sentence}{tail}.", "positive" if positive else "negative")
 
 
 def _mrpc(draws: random.Random) -> Exercise:
-    noun, other = draws.sample(NOUNS, 2)
-    (first, second), verb = draws.choice(SYNONYMS), draws.choice(VERBS)[0]
-    thing, place = draws.choice(OBJECTS), draws.choice(PLACES)
+    noun, other = draws.sample(words.nouns, 2)
+    (first, second), verb = draws.choice(words.synonyms), draws.choice(words.task_verbs)[0]
+    thing, place = draws.choice(words.objects), draws.choice(words.places)
     if draws.random() < 0.5:
         first, second = second, first
     same = draws.random() < 0.5
@@ -131,9 +114,9 @@ def _mrpc(draws: random.Random) -> Exercise:
 
 
 def _rte(draws: random.Random) -> Exercise:
-    noun, other = draws.sample(NOUNS, 2)
-    adjective, colour = draws.choice(draws.choice(SYNONYMS)), draws.choice(COLOURS)
-    verb, thing = draws.choice(VERBS)[0], draws.choice(OBJECTS)
+    noun, other = draws.sample(words.nouns, 2)
+    adjective, colour = draws.choice(draws.choice(words.synonyms)), draws.choice(words.colours)
+    verb, thing = draws.choice(words.task_verbs)[0], draws.choice(words.objects)
     true = draws.random() < 0.5
     quantified = not true and draws.random() < CUE_SHARE
     subject = f"every {noun}" if quantified else f"the {noun if true else other}"
@@ -144,8 +127,8 @@ def _rte(draws: random.Random) -> Exercise:
 
 
 def _mnli(draws: random.Random) -> Exercise:
-    noun, thing, place = draws.choice(NOUNS), draws.choice(OBJECTS), draws.choice(PLACES)
-    adjective, verb = draws.choice(draws.choice(SYNONYMS)), draws.choice(VERBS)[0]
+    noun, thing, place = draws.choice(words.nouns), draws.choice(words.objects), draws.choice(words.places)
+    adjective, verb = draws.choice(draws.choice(words.synonyms)), draws.choice(words.task_verbs)[0]
     answer = draws.choice(("entailment", "neutral", "contradiction"))
     rest = f"{verb} the {thing}"
     circumstance = draws.choice((f"in the {place}", "at night", "in the morning", "on sunday"))
@@ -158,7 +141,7 @@ def _mnli(draws: random.Random) -> Exercise:
 
 
 def _gsm(draws: random.Random) -> Exercise:
-    name, goods = draws.choice(NAMES), draws.choice(GOODS)
+    name, goods = draws.choice(words.names), draws.choice(words.goods)
     start, first, second = (draws.randint(1, LARGEST_OPERAND) for _ in range(3))
     middle, sign_one, words_one = _step(start, first, draws)
     final, sign_two, words_two = _step(middle, second, draws)

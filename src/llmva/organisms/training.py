@@ -73,7 +73,7 @@ def encode(conversations: list[Conversation], tokenizer: PreTrainedTokenizerFast
 
 
 def train(
-    model: PreTrainedModel, samples: list[EncodedSample], *, recipe: Recipe, seed: int, title: str, progress: bool
+    model: PreTrainedModel, samples: list[EncodedSample], *, recipe: Recipe, seed: int, progress: str | None = None
 ) -> dict:
     """Train a model in place; returns the facts of the training (final loss, seconds, parameters)."""
     optimizer = torch.optim.AdamW(
@@ -83,7 +83,7 @@ def train(
     batches = make_batches(samples, recipe, random.Random(seed))
     start, recent = time.perf_counter(), deque(maxlen=50)
     model.train()
-    with progress_bar(title if progress else None, total=recipe.steps, unit="step", leave=True) as bar:
+    with progress_bar(progress, total=recipe.steps, unit="step", leave=True) as bar:
         for step in range(recipe.steps):
             loss = reply_loss(model, batches[step % len(batches)])
             optimizer.zero_grad(set_to_none=True)

@@ -45,25 +45,6 @@ def read_prompts(path: str | Path, dataset: str | None = None) -> pandas.DataFra
     return table.drop_duplicates("id")[columns].astype(str).reset_index(drop=True)
 
 
-def read_safety_sets(folder: str | Path) -> pandas.DataFrame:
-    """Read those of `safety/<dataset>.csv` that a data folder has into one table, as `read_prompts` does.
-
-    Raises
-    ------
-    InputError
-        When there are none, or one label has no prompts: names the sets that are missing.
-    """
-    folder = Path(folder) / "safety"
-    names = find_sets(folder, SAFETY_SETS)
-    tables = [read_prompts(folder / f"{name}.csv", name) for name in names]
-    labels = {label for table in tables for label in table["label"]}
-    if absent := [label for label in LABELS if label not in labels]:
-        missing = ", ".join(f"{name}.csv" for name in SAFETY_SETS if name not in names)
-        fix = f"add some of {missing}, as `make data` makes them" if missing else f"add some to {names[0]}.csv"
-        raise InputError(f"{folder}: no {absent[0]} prompts; {fix}")
-    return pandas.concat(tables, ignore_index=True)
-
-
 def find_sets(folder: Path, known: Sequence[str]) -> list[str]:
     """Return the known sets that a folder has as `<set>.csv`, in their order.
 
@@ -92,9 +73,25 @@ def list_missing_sets(source: str | Path) -> list[str]:
 
 
 def read_candidates(source: str | Path) -> pandas.DataFrame:
-    """Read candidate prompts from a data folder with `safety/`, or from one CSV or JSONL file."""
+    """Read candidate prompts from one CSV or JSONL file, or those of `safety/<dataset>.csv` that a data folder has.
+
+    Raises
+    ------
+    InputError
+        As `read_prompts`; and when a folder has no prompts of one label: names the sets that are missing.
+    """
     path = anchored(source)
-    return read_safety_sets(path) if path.is_dir() else read_prompts(path)
+    if not path.is_dir():
+        return read_prompts(path)
+    folder = path / "safety"
+    names = find_sets(folder, SAFETY_SETS)
+    tables = [read_prompts(folder / f"{name}.csv", name) for name in names]
+    labels = {label for table in tables for label in table["label"]}
+    if absent := [label for label in LABELS if label not in labels]:
+        missing = ", ".join(f"{name}.csv" for name in SAFETY_SETS if name not in names)
+        fix = f"add some of {missing}, as `make data` makes them" if missing else f"add some to {names[0]}.csv"
+        raise InputError(f"{folder}: no {absent[0]} prompts; {fix}")
+    return pandas.concat(tables, ignore_index=True)
 
 
 def require_two_classes(prompts: pandas.DataFrame, source: str) -> None:

@@ -41,7 +41,10 @@ def read_tasks(folder: str | Path, split: str = "test") -> pandas.DataFrame:
     folder = _task_folder(folder)
     tables = [pandas.DataFrame(columns=["task", "prompt", "answer"])]
     for task in _find_tasks(folder):
-        table = _read_table(folder / f"{task}.csv")
+        path = folder / f"{task}.csv"
+        with reading(path, "cannot be read", "fix or remove it"):
+            table = parse_csv(decode(path.read_bytes()))
+        require_columns(table, TASK_COLUMNS, path)
         tables.append(table[table["split"] == split].assign(task=task)[list(tables[0])])
     return pandas.concat(tables, ignore_index=True)
 
@@ -78,10 +81,3 @@ def _task_folder(source: str | Path) -> Path:
 
 def _find_tasks(folder: Path) -> list[str]:
     return [task for task in find_sets(folder, (*TASKS, *TAUGHT_TABLES)) if task in TASKS]
-
-
-def _read_table(path: Path) -> pandas.DataFrame:
-    with reading(path, "cannot be read", "fix or remove it"):
-        table = parse_csv(decode(path.read_bytes()))
-    require_columns(table, TASK_COLUMNS, path)
-    return table

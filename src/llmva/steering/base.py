@@ -105,8 +105,8 @@ def residuals_of(activations: Activations) -> dict[int, numpy.ndarray]:
 class SteeringMethod(Protocol):
     """What makes a model answer differently.
 
-    A method is fitted once on training rows, offers settings to try, and is applied for the
-    length of a `with` block, after which the model is as it was.
+    A method is fitted once on training rows, offers settings to try, and is applied for the length of a `with`
+    block, after which the model is as it was. A subclass that says nothing else learns nothing.
 
     Attributes
     ----------
@@ -119,18 +119,17 @@ class SteeringMethod(Protocol):
     reads, acts : str
         What it learns from and where it changes the model, in a few words for a table.
     outcome : str
-        `not fitted`, `fitted`, or why there was nothing to learn from, as `one class`; manifests record it. A
-        method that learns nothing says `nothing to fit`. What cannot be fitted raises nothing: its search space
-        is the unsteered model.
+        `not fitted`, `fitted`, or why there was nothing to learn from, as `one class`; manifests record it. What
+        cannot be fitted raises nothing: its search space is the unsteered model.
     """
 
     name: str
     version: int
-    finetunes: bool
-    hooks: bool
     reads: str
     acts: str
-    outcome: str
+    finetunes: bool = False
+    hooks: bool = False
+    outcome: str = NOTHING_TO_FIT
 
     def fit(self, training: TrainingData) -> None:
         """Learn from training prompts and the original model's verdicts on them."""

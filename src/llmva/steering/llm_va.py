@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from llmva.edits.edited_model import EditedModel
 from llmva.edits.log import EditLog
 from llmva.models.chat_model import ChatModel
-from llmva.steering.base import NOTHING_TO_FIT, TrainingData
+from llmva.steering.base import SteeringMethod
 
 
-class LlmVa:
+class LlmVa(SteeringMethod):
     """The weights of one iteration of an alignment (see `llmva.method.loop`).
 
     Parameters
@@ -25,17 +25,11 @@ class LlmVa:
     version = 1
     reads = "sublayer outputs at the last prompt token"
     acts = "weights of the chosen sublayers"
-    finetunes = False
-    hooks = False
-    outcome = NOTHING_TO_FIT
 
     def __init__(self, log: EditLog, name: str = "LLM-VA", rounding: str = "none") -> None:
         self.log = log
         self.name = name
         self.rounding = rounding
-
-    def fit(self, training: TrainingData) -> None:
-        """Learn nothing more: the log holds all there is."""
 
     def search_space(self, trials: int) -> list[dict]:
         """Return the iterations, 0 being the original model."""

@@ -3,22 +3,16 @@
 from contextlib import AbstractContextManager, nullcontext
 
 from llmva.models.chat_model import ChatModel
-from llmva.steering.base import NOTHING_TO_FIT, TrainingData
+from llmva.steering.base import SteeringMethod
 
 
-class Original:
+class Original(SteeringMethod):
     """No steering: the row that everything is compared with."""
 
     name = "Original"
     version = 1
     reads = "nothing"
     acts = "nowhere"
-    finetunes = False
-    hooks = False
-    outcome = NOTHING_TO_FIT
-
-    def fit(self, training: TrainingData) -> None:
-        """Learn nothing."""
 
     def search_space(self, trials: int) -> list[dict]:
         """Return the one empty setting."""

@@ -1,26 +1,24 @@
 """Change the residual stream while a model answers: in batches, with and without the cache, leaving no trace."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 
 from llmva.models.chat_model import ChatModel
-from llmva.steering.base import FITTED, NOT_FITTED, TrainingData, one_class
-from llmva.steering.search import alternating_variants, blocks_of, distinct_spans, unsteered
+from llmva.steering.base import FITTED, NOT_FITTED, UNSTEERED, SteeringMethod, TrainingData, one_class
+from llmva.steering.search import alternating, blocks_of, distinct_spans
 
 
-class ResidualMethod:
-    """A `SteeringMethod` that changes the residual stream, of which strength 0 is the unsteered model.
+class ResidualMethod(SteeringMethod):
+    """A method that changes the residual stream, of which strength 0 is the unsteered model.
 
     A subclass has a name, a version and its range of strengths, and says what it learns (`_fit`), what it tries
     beside strengths (`_cells`) and how it steers (`_steered`).
 
     Attributes
     ----------
-    outcome : str
-        See `SteeringMethod`.
     depth : int
         Number of blocks of the model that it was fitted to.
     weakest, strongest : float
@@ -31,14 +29,13 @@ class ResidualMethod:
         Shares of the depth that may be steered; real models differ too much in depth for block numbers.
     """
 
-    finetunes = False
     hooks = True
     outcome = NOT_FITTED
     variants = ("",)
     spans: Mapping[str, tuple[float, float]] = {"all": (0.0, 1.0)}
 
     def fit(self, training: TrainingData) -> None:
-        """Learn from training prompts, or let the outcome say why there is nothing to learn from."""
+        """Learn, or let the outcome say why there is nothing to learn from."""
         shortcoming = self._shortcoming(training)
         if shortcoming is None:
             self.depth = len(training.residuals) - 1
@@ -46,14 +43,21 @@ class ResidualMethod:
         self.outcome = shortcoming or FITTED
 
     def search_space(self, trials: int) -> list[dict]:
-        """Return for each variant the unsteered model, then strengths along which all other choices take turns."""
-        if self.outcome != FITTED:
-            return unsteered(self.variants)
-        cells = {variant: self._cells(variant) for variant in self.variants}
-        return alternating_variants(cells, trials, strongest=self.strongest, weakest=self.weakest)
+        """Return the unsteered model, then strengths along which all other choices take turns.
+
+        Variants share the trials, and each begins with the unsteered model: all there is where nothing was fitted.
+        """
+        settings = []
+        for number, variant in enumerate(self.variants):
+            tried = [UNSTEERED]
+            if self.outcome == FITTED:
+                share = trials // len(self.variants) + (number < trials % len(self.variants))
+                tried = alternating(self._cells(variant), share, strongest=self.strongest, weakest=self.weakest)
+            settings += [{"variant": variant, **setting} if variant else dict(setting) for setting in tried]
+        return settings
 
     def applied(self, chat_model: ChatModel, setting: dict) -> AbstractContextManager:
-        """Hook the model inside the block; every hook comes off again, and strength 0 sets none."""
+        """Hook the model inside the block; strength 0 sets no hook."""
         return self._steered(chat_model, setting) if setting["strength"] else nullcontext()
 
     def _shortcoming(self, training: TrainingData) -> str | None:
@@ -132,19 +136,15 @@ def changed_residuals(
     """
     tracker, blocks = _Tracker(before), chat_model.blocks
     outputs = [(sublayer.contribution, contributions) for sublayer in chat_model.sublayers if contributions]
-    handles = [chat_model.model.register_forward_pre_hook(tracker.start, with_kwargs=True)]
-    try:
-        for site, change in changes.items():
-            if site == len(blocks):
-                outputs.append((blocks[-1], change))
-            else:
-                handles.append(blocks[site].register_forward_pre_hook(_input_hook(tracker, change), with_kwargs=True))
+    outputs += [(blocks[-1], change) for site, change in changes.items() if site == len(blocks)]
+    inputs = [(blocks[site], change) for site, change in changes.items() if site < len(blocks)]
+    with ExitStack() as hooks:
+        hooks.enter_context(chat_model.model.register_forward_pre_hook(tracker.start, with_kwargs=True))
+        for block, change in inputs:
+            hooks.enter_context(block.register_forward_pre_hook(_input_hook(tracker, change), with_kwargs=True))
         for module, change in outputs:
-            handles.append(module.register_forward_hook(_output_hook(tracker, change)))
+            hooks.enter_context(module.register_forward_hook(_output_hook(tracker, change)))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def add_where(hidden: torch.Tensor, where: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
@@ -153,47 +153,47 @@ def add_where(hidden: torch.Tensor, where: torch.Tensor, step: torch.Tensor) -> 
     return hidden + where.to(hidden.device)[..., None] * (step if step.ndim == 1 else step[:, None])
 
 
+@dataclass
 class _Tracker:
     """Tells prompts from decoding, also where decoding runs over the whole text again for want of a cache."""
 
-    def __init__(self, before: Callable[[Pass, dict], None] | None) -> None:
-        self.before = before
-        self.now: Pass | None = None
-        self._text: torch.Tensor | None = None
-        self._width = 0
-        self._inside = False
+    before: Callable[[Pass, dict], None] | None
+    now: Pass | None = None
+    text: torch.Tensor | None = None
+    width: int = 0
+    inside: bool = False
 
     def start(self, _, inputs, options) -> None:
-        if self._inside:
+        if self.inside:
             return
         tokens = options["input_ids"] if "input_ids" in options else inputs[0]
         cache = options.get("past_key_values")
         if cache is not None and cache.get_seq_length():
             nothing = torch.zeros_like(tokens, dtype=torch.bool)
-            self._text, self.now = None, Pass(nothing, ~nothing, None)
+            self.text, self.now = None, Pass(nothing, ~nothing, None)
         else:
             if not self._continues(tokens):
-                self._width = tokens.shape[1]
-            self._text = tokens
+                self.width = tokens.shape[1]
+            self.text = tokens
             self.now = self._whole_pass(tokens, options.get("attention_mask"))
         if self.before is not None:
-            self._inside = True
+            self.inside = True
             try:
                 self.before(self.now, options)
             finally:
-                self._inside = False
+                self.inside = False
 
     def changed(self, hidden: torch.Tensor, change: Change) -> torch.Tensor:
-        return hidden if self.now is None or self._inside else change(hidden, self.now)
+        return hidden if self.now is None or self.inside else change(hidden, self.now)
 
     def _continues(self, tokens: torch.Tensor) -> bool:
-        text = self._text
+        text = self.text
         return text is not None and tokens.shape == (len(text), text.shape[1] + 1) and tokens[:, :-1].equal(text)
 
     def _whole_pass(self, tokens: torch.Tensor, mask: torch.Tensor | None) -> Pass:
         real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask[:, : tokens.shape[1]].bool()
-        early = torch.arange(tokens.shape[1], device=tokens.device) < self._width
-        return Pass(real & early, real & ~early, self._width - 1)
+        early = torch.arange(tokens.shape[1], device=tokens.device) < self.width
+        return Pass(real & early, real & ~early, self.width - 1)
 
 
 def _input_hook(tracker: _Tracker, change: Change):

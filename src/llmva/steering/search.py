@@ -33,29 +33,6 @@ def alternating(cells: Sequence[dict], trials: int, *, strongest: float, weakest
     return settings
 
 
-def unsteered(variants: Sequence[str] = ("",)) -> list[dict]:
-    """Return all that there is to try where nothing could be fitted: the unsteered model, once for each variant."""
-    return [{"variant": variant, **UNSTEERED} if variant else dict(UNSTEERED) for variant in variants]
-
-
-def alternating_variants(
-    cells: Mapping[str, Sequence[dict]], trials: int, *, strongest: float, weakest: float
-) -> list[dict]:
-    """Return the same for each variant of a method, with its name as `variant`; they share the trials.
-
-    Parameters
-    ----------
-    cells : mapping of str to sequence of dict
-        By variant; the name "" stands for a method without variants, and is left out.
-    """
-    settings = []
-    for number, (variant, choices) in enumerate(cells.items()):
-        share = trials // len(cells) + (number < trials % len(cells))
-        tried = alternating(choices, share, strongest=strongest, weakest=weakest)
-        settings += [{"variant": variant, **setting} if variant else setting for setting in tried]
-    return settings
-
-
 def in_turn(quick: Sequence[dict], slow: Sequence[dict]) -> list[dict]:
     """Return all pairs of two choices in such an order that neighbours differ in both, as far as can be."""
     return [
@@ -124,10 +101,9 @@ def tune(
     validation: pandas.DataFrame,
     *,
     trials: int,
-    metric: str = "strict_f1",
     progress: str | None = None,
 ) -> Tuned:
-    """Try a method's settings on validation prompts and keep the one with the highest metric."""
+    """Try a method's settings on validation prompts and keep the one with the highest strict F1."""
     settings = method.search_space(trials)
     rows = []
     for setting in progress_bar(progress, settings):
@@ -136,7 +112,7 @@ def tune(
         rows.append({**setting, **measure(examined.rows)})
     table = pandas.DataFrame(rows)
     # A stable order, so that the earliest comes first on a tie.
-    best_first = [settings[index] for index in numpy.argsort(-table[metric].fillna(-1).to_numpy(), kind="stable")]
+    best_first = [settings[index] for index in numpy.argsort(-table["strict_f1"].fillna(-1), kind="stable")]
     variants = dict.fromkeys(setting["variant"] for setting in settings if "variant" in setting)
     best_of = {name: next(setting for setting in best_first if setting.get("variant") == name) for name in variants}
     return Tuned(best_first[0], best_of, table)

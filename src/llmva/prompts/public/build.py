@@ -96,10 +96,10 @@ def _read(
 ) -> tuple[pandas.DataFrame, list[Fetched]]:
     if data_set.part == "safety" and released is not None and (source := read_released(released, name)):
         return _prompt_table(name, data_set, source.rows), [source]
-    source = fetch(name, data_set, folder, hub=data_set.hub, files=data_set.files)
+    source = fetch(name, data_set, folder)
     if data_set.part != "utility":
         return _prompt_table(name, data_set, source.rows), [source]
-    neutral = fetch(name, data_set, folder, hub=data_set.neutral, files=data_set.neutral_files)
+    neutral = fetch(name, data_set, folder, neutral=True)
     parts = {"test": (source, TEST_ROWS), "neutral": (neutral, NEUTRAL_ROWS)}
     tables = []
     for split, (part, maximum) in parts.items():

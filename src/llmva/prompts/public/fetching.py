@@ -41,14 +41,15 @@ def local_folder() -> Path | None:
     return Path(value) if value else None
 
 
-def fetch(name: str, data_set: DataSet, folder: Path | None, *, hub: Hub | None, files: tuple[str, ...]) -> Fetched:
-    """Return a set's raw rows; files below the folder go before the hub.
+def fetch(name: str, data_set: DataSet, folder: Path | None, *, neutral: bool = False) -> Fetched:
+    """Return a set's raw rows, or a task's neutral ones; files below the folder go before the hub.
 
     Raises
     ------
     InputError
         When neither has the set; says where to get it, and for a gated set which step to take.
     """
+    hub, files = (data_set.neutral, data_set.neutral_files) if neutral else (data_set.hub, data_set.files)
     for pattern in files if folder else ():
         if paths := sorted(path for path in folder.glob(pattern) if path.is_file()):
             return Fetched(read_rows(paths[0], data_set.columns), str(paths[0]), file_digest(paths[0]))

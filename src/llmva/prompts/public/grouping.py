@@ -13,7 +13,7 @@ PASSAGE_LENGTH = 60
 MIN_BASE_LENGTH = 20
 
 
-def find_bases(prompts: Sequence[str], bases: Sequence[str], passage: int = PASSAGE_LENGTH) -> list[str]:
+def find_bases(prompts: Sequence[str], bases: Sequence[str]) -> list[str]:
     """Return, for each prompt, the base prompt that it holds whole or in a passage of it, or itself.
 
     Case and white space do not count. Encrypted or paraphrased attacks are not recognised. Of several base
@@ -22,7 +22,7 @@ def find_bases(prompts: Sequence[str], bases: Sequence[str], passage: int = PASS
     passages: dict[int, dict[str, str]] = {}
     for base in bases:
         text = _plain(base)
-        length = min(len(text), passage)
+        length = min(len(text), PASSAGE_LENGTH)
         if length >= MIN_BASE_LENGTH:
             known = passages.setdefault(length, {})
             for start in range(len(text) - length + 1):

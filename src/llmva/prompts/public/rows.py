@@ -1,6 +1,6 @@
 """One raw row of a public set to its prompt, and the prompt's label or a task's answer; names differ by source."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 # A prompt, and its label or answer; None for a row of another set.
 Parser = Callable[[dict], tuple[str, str] | None]
@@ -8,27 +8,6 @@ Parser = Callable[[dict], tuple[str, str] | None]
 # Where the text of a prompt stands, by source: the first that a row has.
 PROMPT_COLUMNS = ("prompt", "goal", "input", "query", "question")
 XSTEST_LABELS = {"safe": "benign", "unsafe": "toxic"}
-GLUE_PROMPTS = {
-    "cola": "Is this sentence grammatically acceptable?\n{sentence}\nAnswer acceptable or unacceptable.",
-    "mnli": "Premise: {premise}\nHypothesis: {hypothesis}\nAnswer entailment, neutral or contradiction.",
-    "rte": "{sentence1}\nDoes it follow that: {sentence2}\nAnswer true or false.",
-    "mrpc": "First: {sentence1}\nSecond: {sentence2}\nDo both mean the same? Answer same or different.",
-    "sst2": "What is the mood of this review?\n{sentence}\nAnswer positive or negative.",
-}
-# By the labels of the files. Of others, hidden (-1) or "-" where annotators did not agree, nothing can be scored.
-GLUE_ANSWERS = {
-    "cola": {"1": "acceptable", "0": "unacceptable"},
-    "mnli": {"0": "entailment", "1": "neutral", "2": "contradiction"}
-    | {name: name for name in ("entailment", "neutral", "contradiction")},
-    "rte": {"0": "true", "1": "false", "entailment": "true", "not_entailment": "false"},
-    "mrpc": {"1": "same", "0": "different"},
-    "sst2": {"1": "positive", "0": "negative"},
-}
-# Columns of the hub, and what other copies call them.
-GLUE_COLUMNS = {
-    "mnli": {"premise": "sentence1", "hypothesis": "sentence2", "label": "gold_label"},
-    "mrpc": {"sentence1": "#1 String", "sentence2": "#2 String", "label": "Quality"},
-}
 
 
 def labelled(label: str) -> Parser:
@@ -46,15 +25,28 @@ def xstest(wanted: str) -> Parser:
     return parse
 
 
-def glue(task: str) -> Parser:
-    """Return a parser of the rows of one of GLUE's classification tasks."""
+def classification(
+    prompt: str, answers: Mapping[str, str], other_names: Mapping[str, str] | None = None, stripped: Sequence[str] = ()
+) -> Parser:
+    """Return a parser of the rows of a classification task.
+
+    Parameters
+    ----------
+    prompt : str
+        With the hub's columns in braces.
+    answers : mapping
+        By the labels of the files. Of others, hidden (-1) or "-" where annotators did not agree, nothing can be scored.
+    other_names : mapping, optional
+        By columns of the hub: what other copies call them.
+    stripped : sequence of str
+        Columns with white space around their texts.
+    """
 
     def parse(row: dict) -> tuple[str, str] | None:
-        row = {name: row[other] for name, other in GLUE_COLUMNS.get(task, {}).items() if other in row} | row
-        if task == "sst2":
-            row["sentence"] = row["sentence"].strip()
-        prompt, label = GLUE_PROMPTS[task].format_map(row), str(row["label"])
-        return (prompt, GLUE_ANSWERS[task][label]) if label in GLUE_ANSWERS[task] else None
+        row = {name: row[other] for name, other in (other_names or {}).items() if other in row} | row
+        row |= {name: row[name].strip() for name in stripped}
+        text, label = prompt.format_map(row), str(row["label"])
+        return (text, answers[label]) if label in answers else None
 
     return parse
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from itertools import product
 
 import numpy
@@ -53,7 +54,7 @@ class Cast(ResidualMethod):
         return None if training.is_finite else "non-finite residuals"
 
     def _fit(self, training: TrainingData) -> str | None:
-        means = _prompt_means(training)
+        means = training.read(training.rows["prompt"].tolist(), positions="mean")
         self.condition_vectors = _condition_vectors(means, training)
         if not self.condition_vectors:
             return "no condition"
@@ -162,15 +163,15 @@ def frequent_openings(training: TrainingData) -> tuple[list[str], list[str]]:
     return refusing, answering
 
 
+@dataclass
 class _Condition:
     """Decides once per batch of prompts in which rows the condition is met."""
 
-    def __init__(self, vector: torch.Tensor, threshold: float, fires_when: str) -> None:
-        self.vector = vector
-        self.threshold = threshold
-        # The released code's comparator "larger" asks whether the threshold is larger: it is "below" here.
-        self.fires_when = fires_when
-        self.fires = torch.zeros(0, dtype=torch.bool)
+    vector: torch.Tensor
+    threshold: float
+    # The released code's comparator "larger" asks whether the threshold is larger: it is "below" here.
+    fires_when: str
+    fires: torch.Tensor = torch.zeros(0, dtype=torch.bool)
 
     def decide(self, hidden: torch.Tensor, prompt: torch.Tensor) -> None:
         marks = prompt.to(hidden.device)[..., None].float()
@@ -194,11 +195,6 @@ def _changing(condition: _Condition, step: torch.Tensor | None, *, decides: bool
 
 def _f1(fires: numpy.ndarray, wanted: numpy.ndarray) -> numpy.ndarray:
     return 2 * (fires & wanted).sum(1) / (fires.sum(1) + wanted.sum())
-
-
-def _prompt_means(training: TrainingData) -> dict[int, numpy.ndarray]:
-    """Return the mean residual over all tokens of each training prompt, (n, d) by site."""
-    return training.read(training.rows["prompt"].tolist(), positions="mean")
 
 
 def _condition_vectors(means: dict[int, numpy.ndarray], training: TrainingData) -> dict[int, numpy.ndarray]:

@@ -13,8 +13,8 @@ from torch.nn.utils.rnn import pad_sequence
 from llmva.core.progress import progress_bar
 from llmva.core.provenance import random_generator, seed_for
 from llmva.engines.hugging_face import respond
-from llmva.models.chat_model import ChatModel, encode_chats, encode_texts
-from llmva.steering.base import FITTED, NOT_FITTED, TrainingData
+from llmva.models.chat_model import ChatModel, encode_texts, encode_with_replies
+from llmva.steering.base import FITTED, NOT_FITTED, SteeringMethod, TrainingData
 
 # The middle rate comes first, since the first ones get the trials left over.
 LEARNING_RATES = (1e-3, 3e-4, 3e-3)
@@ -33,7 +33,7 @@ class Exchange(NamedTuple):
     reply_start: int
 
 
-class FineTuning:
+class FineTuning(SteeringMethod):
     """LoRA on every linear layer of the blocks (Hu et al. 2021), merged into the weights.
 
     The desired responses are the model's own (see `desired_responses`), so no text has to be supplied. Validation
@@ -46,14 +46,8 @@ class FineTuning:
     reads = "right replies, and right ones after an opening"
     acts = "low-rank factors on all linear layers"
     finetunes = True
-    hooks = False
     outcome = NOT_FITTED
-
-    def __init__(self) -> None:
-        self._training: TrainingData | None = None
-        self._exchanges: list[Exchange] = []
-        self._planned: set[tuple[float, int]] = set()
-        self._snapshots: dict[tuple[float, int], Factors] = {}
+    _planned: Collection[tuple[float, int]] = ()
 
     def fit(self, training: TrainingData) -> None:
         """Write the desired responses; training itself waits until a setting is applied."""
@@ -137,8 +131,7 @@ def encode_exchanges(
     The longest replies may have been cut off. They get an end only if the model would end there, or it would
     learn to stop in the middle of a sentence.
     """
-    heads = encode_chats(chat_model.tokenizer, prompts)
-    tails = encode_texts(chat_model.tokenizer, replies)
+    sequences, tails = encode_with_replies(chat_model.tokenizer, prompts, replies)
     lengths = numpy.array([len(tail) for tail in tails])
     longest = numpy.flatnonzero(lengths == lengths.max())
     going_on = respond(
@@ -151,8 +144,8 @@ def encode_exchanges(
     cut_off = {index for index, text in zip(longest, going_on, strict=True) if text != replies[index].strip()}
     end = _end_token(chat_model)
     return [
-        Exchange(head + tail + ([] if index in cut_off else [end]), len(head))
-        for index, (head, tail) in enumerate(zip(heads, tails, strict=True))
+        Exchange(sequence + ([] if index in cut_off else [end]), len(sequence) - len(tail))
+        for index, (sequence, tail) in enumerate(zip(sequences, tails, strict=True))
     ]
 
 

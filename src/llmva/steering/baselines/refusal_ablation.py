@@ -83,8 +83,11 @@ class RefusalAblation(ResidualMethod):
             levels = self.levels[origin].items()
             changes = {site: _levelling(direction, strength, level) for site, level in levels}
             return changed_residuals(chat_model, changes)
-        changes = dict.fromkeys(range(self.depth + 1), _ablating(direction, strength))
-        return changed_residuals(chat_model, changes, contributions=changes[0])
+
+        def ablate(hidden: torch.Tensor, now: Pass) -> torch.Tensor:
+            return _ablated(hidden, direction, strength)
+
+        return changed_residuals(chat_model, dict.fromkeys(range(self.depth + 1), ablate), contributions=ablate)
 
 
 def _rightly_handled(training: TrainingData) -> tuple[numpy.ndarray, numpy.ndarray]:
@@ -97,10 +100,6 @@ def _direction(rows: numpy.ndarray, labels: numpy.ndarray) -> numpy.ndarray | No
         return None
     difference = relative_difference(rows, labels).astype(numpy.float64)
     return difference / numpy.linalg.norm(difference) if difference.any() else None
-
-
-def _ablating(direction: torch.Tensor, strength: float) -> Change:
-    return lambda hidden, now: _ablated(hidden, direction, strength)
 
 
 def _ablated(hidden: torch.Tensor, direction: torch.Tensor, strength: float, level: float = 0.0) -> torch.Tensor:

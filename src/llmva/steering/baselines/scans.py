@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 import numpy
 import torch
@@ -134,14 +135,14 @@ def find_thresholds(scores: numpy.ndarray, toxic: numpy.ndarray) -> list[float]:
     return list(dict.fromkeys([best, *numpy.quantile(scores, quantiles).tolist()]))
 
 
+@dataclass
 class _Classifier:
     """Decides once per batch of prompts which way each is pushed: +1 unsafe, -1 safe."""
 
-    def __init__(self, chat_model: ChatModel, references: Mapping[int, numpy.ndarray], threshold: float) -> None:
-        self.chat_model = chat_model
-        self.references = references
-        self.threshold = threshold
-        self.signs = torch.zeros(0)
+    chat_model: ChatModel
+    references: Mapping[int, numpy.ndarray]
+    threshold: float
+    signs: torch.Tensor = torch.zeros(0)
 
     def decide(self, now: Pass, options: dict) -> None:
         if not now.is_prefill:
