@@ -174,19 +174,19 @@ def test_a_vanishing_scale_skips_the_sublayer(llama, pool, tmp_path):
 
 @pytest.mark.parametrize(("rates", "kept"), [((0.5, 0.2, 0.3), 3), ((0.5, 0.09, 0.9), 2), ((0.15, 0.09, 0.9), 3)])
 def test_the_loop_stops_when_f1_collapses_to_under_half(llama, pool, tmp_path, monkeypatch, rates, kept):
-    from llmva.method import iteration as observation
+    from llmva.method import iteration
 
     given = iter(rates)
-    monkeypatch.setattr(observation, "measure", lambda rows: {"f1": next(given), "strict_f1": 0.0, "asr": 0.0})
+    monkeypatch.setattr(iteration, "measure", lambda rows: {"f1": next(given), "strict_f1": 0.0, "asr": 0.0})
     done = align(examiner_of(llama), pool, SETTINGS.changed(iterations=2), folder=tmp_path, upstream=())
     assert len(done.history) == kept and ("fell to" in done.stopped) == (kept == 2)
 
 
 def test_the_earliest_best_iteration_wins_by_the_chosen_metric(llama, pool, tmp_path, monkeypatch):
-    from llmva.method import iteration as observation
+    from llmva.method import iteration
 
     given = iter([{"f1": 0.5, "strict_f1": 0.5}, {"f1": 0.8, "strict_f1": 0.6}, {"f1": 0.9, "strict_f1": 0.6}] * 2)
-    monkeypatch.setattr(observation, "measure", lambda rows: next(given))
+    monkeypatch.setattr(iteration, "measure", lambda rows: next(given))
     two = SETTINGS.changed(iterations=2)
     assert align(examiner_of(llama), pool, two, folder=tmp_path / "a", upstream=()).best_iteration == 2
     strict = align(examiner_of(llama), pool, two.changed(selection="strict"), folder=tmp_path / "b", upstream=())

@@ -13,7 +13,7 @@ from llmva.core.errors import InputError
 from llmva.core.params import known_slugs, load_params
 from llmva.core.results import KEY_COLUMNS, is_organism, read_results, write_results
 from llmva.core.vocabulary import SAFETY_SETS
-from llmva.method import loop as alignment
+from llmva.method import loop
 from llmva.paper import figures
 from llmva.paper.figures import drawing, style, tidying
 from llmva.paper.figures.items import angles as angles_item
@@ -537,7 +537,7 @@ def test_a_run_that_ends_before_its_seeds_was_stopped(folders):
 
 
 def test_a_run_stops_where_the_loop_gives_up():
-    assert tidying.LOWEST_F1 == alignment.LOWEST_F1
+    assert tidying.LOWEST_F1 == loop.LOWEST_F1
 
 
 def test_figure7_shows_both_scores_of_the_first_three_models(folders):

@@ -81,7 +81,7 @@ def confirmed_on_fresh_organisms(folder) -> str:
     ours, paper, tuned = table.loc["LLM-VA-R"], table.loc["LLM-VA"], table.loc["Fine-tuning"]
     scores = [f"{row['test_strict_f1_mean']:.3f} (worst {row['test_strict_f1_worst']:.3f})" for row in (ours, paper)]
     return (
-        f"on {int(ours['studies'])} organisms of seeds that no choice was made on, its strict F1 is {scores[0]}, "
+        f"on {int(ours['studies'])} organisms that took no part in any choice, its strict F1 is {scores[0]}, "
         f"beside {scores[1]} of LLM-VA and {tuned['test_strict_f1_mean']:.3f} of fine-tuning, "
         f"and it keeps {ours['kept_mean']:.3f} of the utility."
     )

@@ -13,10 +13,7 @@ to the module's type once, so low precision does not pile up over iterations.
 import numpy
 import torch
 
-from llmva.edits.edited_model import EditedModel
-from llmva.edits.log import EditLog, SublayerEdit
-
-__all__ = ["EditLog", "EditedModel", "SublayerEdit", "edit_target", "projection_scale", "solve_edit"]
+from llmva.edits.log import SublayerEdit
 
 UNIT_TOLERANCE = 1e-4
 

@@ -130,7 +130,7 @@ def record_utility(study: Study, evaluated: dict[str, Stage]) -> pandas.DataFram
     scores = read_utility(evaluated).rename(columns={"task": "dataset"})
     if scores.empty:
         raise InputError(f"{study.params.data}: no tasks, so no figure 5; `make data` makes some")
-    # Garbage on a negative row costs the F1 of the positive class nothing: the share of it stands beside.
+    # A broken reply on a negative row costs the F1 of the positive class nothing: the share of it stands beside.
     unreadable = scores.assign(metric="unreadable", value=scores["unreadable"])
     record(study, "utility", pandas.concat([scores, unreadable]).drop(columns="unreadable"))
     return scores
