@@ -6,8 +6,7 @@ import pandas
 
 from llmva.core.errors import InputError
 from llmva.paper.names import MEAN, name_models, order_methods
-from llmva.paper.tables.formats import INTERVAL, Column, as_decimal
-from llmva.paper.tables.layout import WORDS, Block, Frames, Table
+from llmva.paper.tables.layout import WORDS, Block, Column, Frames, Table
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Control:
 
     def make_table(self) -> Table:
         """Return the display item."""
-        return Table(self.title, (self.item,), self._build, self._show)
+        return Table((self.item,), self.title, self._build, self._show)
 
     def _build(self, results: Frames) -> Frames:
         """Return one row per model and case, means over its seeds, and those of all models as the model `mean`.
@@ -50,7 +49,7 @@ class Control:
     def _show(self, frames: Frames) -> list[Block | str]:
         means = frames[""][lambda frame: frame["model"] == MEAN]
         columns = [Column(name, text) for name, text in self.keys.items()]
-        columns += [Column(name, text, as_decimal, parts=INTERVAL) for name, text in self.measures.items()]
+        columns += [Column(name, text, "decimal", parts="interval") for name, text in self.measures.items()]
         return [Block(means, columns, self.caption), WORDS["controls"]["note"].format(note=self.note)]
 
     def _average(self, wide: pandas.DataFrame) -> pandas.DataFrame:
