@@ -9,7 +9,7 @@ from llmva.core import paths
 from llmva.core.errors import InputError
 from llmva.core.results import write_results
 from llmva.paper.tables import build
-from llmva.paper.tables.items.controls import CONTROLS
+from llmva.paper.tables.layout import WORDS
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +20,7 @@ def folders(tmp_path, monkeypatch):
 
 def write_noise(slug, values):
     """Noise 0.0 and 1.0, all measures alike."""
-    rows = [(name, level, value) for name in CONTROLS["noise"].measures for level, value in values.items()]
+    rows = [(name, level, value) for name in WORDS["noise"]["measures"] for level, value in values.items()]
     frame = pandas.DataFrame(rows, columns=["metric", "noise", "value"])
     write_results(slug, "noise", frame.assign(method="Noised", dataset="validation", n=200, seed=0))
 

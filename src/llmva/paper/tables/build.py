@@ -15,8 +15,7 @@ from llmva.core.errors import InputError, command
 from llmva.core.results import is_organism, read_results
 from llmva.paper.display import Catalogue, split_worlds
 from llmva.paper.names import add_seeds
-from llmva.paper.tables.items import headlines, llm_va_r, study_seeds, table1, table3, tables2_4, utility
-from llmva.paper.tables.items.controls import CONTROLS
+from llmva.paper.tables.items import controls, headlines, llm_va_r, study_seeds, table1, table3, tables2_4, utility
 from llmva.paper.tables.layout import LATEX_HEAD, WORDS, Block, Frames, print_latex, print_markdown
 
 TABLES = Catalogue(
@@ -28,7 +27,7 @@ TABLES = Catalogue(
         "table4": tables2_4.make_table("table4"),
         "utility": utility.TABLE,
         "headlines": headlines.TABLE,
-        **{item: control.make_table() for item, control in CONTROLS.items()},
+        **{item: controls.make_table(item) for item in ("judges", "noise", "shortcuts")},
         "draws": study_seeds.TABLE,
         "ridge": llm_va_r.TABLE,
     },

@@ -8,7 +8,7 @@ from llmva.core.vocabulary import CONSTANTS
 from llmva.paper.names import MEAN, printed_rows
 from llmva.paper.tables.layout import WORDS, Block, Column, Frames, Table, read_columns
 from llmva.paper.tables.paper import MODELS, average_paper_values
-from llmva.paper.tables.runs import RATES, build_rows
+from llmva.paper.tables.runs import build_rows
 
 
 def make_table(item: str) -> Table:
@@ -20,8 +20,8 @@ def _show(item: str, frames: Frames) -> list[Block | str]:
     frame, words = printed_rows(frames[""]), WORDS["tables2_4"]
     mean, models = frame[frame["model"] == MEAN], frame[frame["model"] != MEAN]
     count, several = models["model"].nunique(), bool((models["seeds"] > 1).any())
-    rates = [Column("method", "Method"), *(Column(rate, name, "percent", "low") for rate, name in RATES[item].items())]
-    numbers, (run_p, runs) = read_columns("tables2_4"), read_columns("tables2_4", "several_runs")
+    keys = (f"{item}_columns", "columns", "several_runs")
+    rates, numbers, (run_p, runs) = (read_columns("tables2_4", key) for key in keys)
     columns = [Column("model", "Model"), *rates]
     columns += [*numbers, runs] if several else [column for column in numbers if column.parts != "spread"]
     caption = words["models_and_seeds" if several else "models"].format(sets=words[item])
