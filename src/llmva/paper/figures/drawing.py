@@ -102,7 +102,13 @@ def save_figures(item: str, slugs: Sequence[str] = ()) -> list[Path]:
     A figure that shows means over models is drawn for real models and organisms apart, as
     `<item>` and `<item>_organisms`, where both are named.
     """
-    return [file for name, shown in file_names(item, slugs).items() for file in _save_one(item, name, shown)]
+    files = []
+    for name, shown in file_names(item, slugs).items():
+        data = figure_data(item, shown)
+        figure = _draw(item, data)
+        files += save_figure(figure, name, data)
+        pyplot.close(figure)
+    return files
 
 
 def file_names(item: str, slugs: Sequence[str]) -> dict[str, list[str]]:
@@ -130,14 +136,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _draw(item: str, data: pandas.DataFrame) -> Figure:
     with paper_style():
         return FIGURES[item].draw(data)
-
-
-def _save_one(item: str, name: str, slugs: Sequence[str]) -> list[Path]:
-    data = figure_data(item, slugs)
-    figure = _draw(item, data)
-    files = save_figure(figure, name, data)
-    pyplot.close(figure)
-    return files
 
 
 def _models(design: Design, slugs: Sequence[str]) -> dict[str, list[str]]:

@@ -9,7 +9,7 @@ from llmva.core.params import SEED_SUFFIX
 from llmva.core.vocabulary import OUR_LOOP, PAPER_LOOP
 from llmva.paper.names import order_methods
 from llmva.paper.tables import resampling
-from llmva.paper.tables.layout import WORDS, Block, Column, Frames, Table, read_columns
+from llmva.paper.tables.layout import WORDS, Block, Frames, Table, read_columns
 
 RIDGE_METRICS = {
     "test_strict_f1": "strict F1, test",
@@ -88,18 +88,11 @@ def _stop_rule(rows: pandas.DataFrame, methods: list[str]) -> pandas.DataFrame:
 
 def _show(frames: Frames) -> list[Block | str]:
     table, words = frames[""], WORDS["ridge"]
-    columns, stop = [Column("method", "Method")], []
+    stop = []
     if "stop" in frames:
         stop = [Block(frames["stop"], read_columns("ridge", "stop_columns"), words["stop"], "stop")]
-    for metric, heading in RIDGE_METRICS.items():
-        columns += [
-            Column(f"{metric}_mean", heading, "decimal", "high", "interval"),
-            Column(f"{metric}_worst", f"{heading}: worst", "decimal", "high"),
-            Column(f"{metric}_p", f"{heading}: p", "p_value"),
-        ]
-    columns.append(Column("test_strict_f1_p_paper", "strict F1, test: p against LLM-VA", "p_value"))
     note = words["note"].format(studies=int(table["studies"].iloc[0]))
-    return [Block(table, columns, words["caption"]), *stop, *_corrected(table), note]
+    return [Block(table, read_columns("ridge"), words["caption"]), *stop, *_corrected(table), note]
 
 
 def _corrected(table: pandas.DataFrame) -> list[str]:
