@@ -327,7 +327,7 @@ def test_labels_say_what_the_parameters_do():
         assert params.null_draws == angles_item.PERMUTATIONS
         assert params.probe.iterations == distortion_item.ITERATIONS
         if is_organism(slug):
-            assert "8 and 12" in l_select.NOTE and params.probe.l_select == [8, 12]
+            assert "8 and 12" in l_select.WORDS["labels"]["note"] and params.probe.l_select == [8, 12]
 
 
 def test_figure1_is_the_first_model_of_figure9(folders):

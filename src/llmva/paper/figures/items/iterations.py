@@ -19,15 +19,9 @@ CURVES = {
     "orr": ("ORR", {"color": style.GREEN, "linestyle": "--"}),
     "degenerate": ("Degenerate", {"color": "black", "linestyle": ":"}),
 }
-HEALTH = {
-    "mean_angle": ("Angle of $v_a$ and $v_b$ (degrees)", 1),
-    "mean_scale": ("Scale $s$", 1),
-    "mean_accuracy_answer": ("Accuracy of $v_a$ (%)", 100),
-    "divergence": ("Divergence (nats/token)", 1),
-}
+HEALTH_WORDS = style.WORDS["figure12_health"]
+HEALTH = HEALTH_WORDS["measures"]
 TICKS = (0, 1, 2, 5, 10, 20, 40, 60, 100, 150, 200)
-NOTE = "Broken replies are wrong in strict F1. A run stops where it falls below 0.1 and below half of the original's."
-HEALTH_NOTE = "Means over all sublayers; the divergence is that of neutral replies. Iterations stand on a root scale."
 
 
 def tidy_curves(names: Sequence[str], results: pandas.DataFrame) -> pandas.DataFrame:
@@ -56,14 +50,14 @@ def tidy_health(results: pandas.DataFrame) -> pandas.DataFrame:
 
 def draw_iterations(data: pandas.DataFrame) -> Figure:
     """Draw scores, or strict F1 and rates, against the iteration, with the chosen iteration and stops marked."""
-    labels = {"x": "Iteration $T$", "y": "F1" if "f1" in data else "Strict F1, and rates", "note": NOTE}
+    labels = {"y": "F1" if "f1" in data else "Strict F1, and rates", **style.WORDS["figure12"]["labels"]}
     return style.draw_models(data, _draw_model, alone=(4, 2.4), among=(2.3, 1.8), sharex=False, **labels)
 
 
 def draw_health(data: pandas.DataFrame) -> Figure:
     """Draw angle, scale, accuracy and divergence against the iteration, a line for each model."""
-    options = {"col": "quantity", "col_wrap": min(2, data["quantity"].nunique()), "sharey": False, "x": "Iteration"}
-    return style.draw_facets(data, _draw_quantity, size=(3.3, 1.8), note=HEALTH_NOTE, **options)
+    options = {"col": "quantity", "col_wrap": min(2, data["quantity"].nunique()), "sharey": False}
+    return style.draw_facets(data, _draw_quantity, size=(3.3, 1.8), **HEALTH_WORDS["labels"], **options)
 
 
 def _draw_model(axis, rows: pandas.DataFrame) -> None:
