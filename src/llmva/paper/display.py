@@ -41,12 +41,15 @@ class Catalogue(dict[str, Item]):
         raise InputError(f"{name}: unknown {self.kind}; known are {', '.join(self)} (or all)")
 
     def read_options(self, arguments: Sequence[str] | None, **models: list[str]) -> argparse.Namespace:
-        """Return what a command was asked for: `item`, `models`, `seeds`, `present`; some items' `models` are known."""
+        """Return what a command was asked for: `item`, `models`, `seeds`, `present`.
+
+        The models are all organisms where none are named, or those that `models` has for the item.
+        """
         module = f"llmva.paper.{self.kind}s"
         parser = argparse.ArgumentParser(prog=f"python -m {module}", description=f"Make {self.kind}s from results/.")
         parser.add_argument("item", help=f"{', '.join(self)}, or all: every {self.kind} that has results")
         parser.add_argument("--models", nargs="+", help="slugs; default: the organisms of papermill_params/")
-        parser.add_argument("--seeds", type=int, default=1, help="of each organism: itself, -s1, -s2, ...; default 1")
+        parser.add_argument("--seeds", type=int, default=1, help="seeds of each organism: itself, -s1, ...; default 1")
         parser.add_argument("--present", action="store_true", help="leave out models without results, and say which")
         options = parser.parse_args(arguments)
         options.models = options.models or models.get(options.item) or list(filter(is_organism, known_slugs()))
