@@ -16,8 +16,10 @@ from matplotlib import image
 from llmva.core import paths
 from llmva.core.params import known_slugs
 from llmva.core.results import is_organism
-from llmva.paper import figures, tables
-from llmva.paper.figures.drawing import file_names
+from llmva.paper.figures.catalogue import FIGURES
+from llmva.paper.figures.drawing import add_seeds, file_names, save_figures
+from llmva.paper.names import add_seeds as add_every_seed
+from llmva.paper.tables.build import TABLES, save_table
 from llmva.study.llm_va_r import COMPARED_BASELINES, CONTROLS, PARTS
 
 BASES = ["tiny-llama", "tiny-gemma2", "tiny-mistral", "tiny-phi3", "tiny-qwen2", "tiny-qwen3"]
@@ -43,7 +45,7 @@ def seeds_of(folder):
 
 def slugs_of(item, committed):
     """Return the models of a table: every organism, and the seeds that have what it is made from."""
-    slugs = tables.with_results(item, tables.add_seeds(WHOLE, seeds_of(committed / "results")))
+    slugs = TABLES[item].with_results(add_every_seed(WHOLE, seeds_of(committed / "results")))
     assert set(WHOLE) <= set(slugs)
     return slugs
 
@@ -83,16 +85,16 @@ def elsewhere(committed, tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "FIGURES", tmp_path / "figures")
 
 
-@pytest.mark.parametrize("item", [item for item in tables.TABLES if item not in tables.APART])
+@pytest.mark.parametrize("item", [item for item in TABLES if item not in TABLES.apart])
 def test_tables_are_rebuilt_from_results_to_the_byte(committed, item):
-    for path in tables.save_table(item, slugs_of(item, committed)):
+    for path in save_table(item, slugs_of(item, committed)):
         assert path.read_bytes() == (committed / "tables" / path.name).read_bytes(), path.name
 
 
-@pytest.mark.parametrize("item", [item for item in figures.FIGURES if item not in figures.APART])
+@pytest.mark.parametrize("item", [item for item in FIGURES if item not in FIGURES.apart])
 def test_figures_are_rebuilt_from_results(committed, item):
-    slugs = figures.add_seeds(item, figures.with_results(item, WHOLE), seeds_of(committed / "results"))
-    require_same(figures.save_figures(item, slugs), committed)
+    slugs = add_seeds(item, FIGURES[item].with_results(WHOLE), seeds_of(committed / "results"))
+    require_same(save_figures(item, slugs), committed)
 
 
 def test_make_rebuilds_what_is_committed(committed):
@@ -111,10 +113,10 @@ def test_make_rebuilds_what_is_committed(committed):
 def test_what_rests_on_fresh_organisms_is_rebuilt_from_results(committed):
     fresh = fresh_of(committed / "results")
     assert len(fresh) == 2 * len(BASES)
-    for path in tables.save_table("ridge", fresh):
+    for path in save_table("ridge", fresh):
         assert path.read_bytes() == (committed / "tables" / path.name).read_bytes(), path.name
-    for item in figures.APART:
-        require_same(figures.save_figures(item, fresh), committed)
+    for item in FIGURES.apart:
+        require_same(save_figures(item, fresh), committed)
 
 
 def test_every_fresh_organism_has_every_part_and_every_control(committed):
@@ -127,7 +129,7 @@ def test_every_fresh_organism_has_every_part_and_every_control(committed):
 def test_what_rests_on_other_seeds_of_the_study_is_rebuilt_from_results(committed):
     studies = studies_of(committed / "results")
     assert len(studies) == 4
-    for path in tables.save_table("draws", studies):
+    for path in save_table("draws", studies):
         assert path.read_bytes() == (committed / "tables" / path.name).read_bytes(), path.name
 
 
@@ -152,20 +154,20 @@ def test_every_model_has_every_result(committed):
 
 def test_no_table_is_left_over(committed):
     made = {"performance.csv"}
-    for item in tables.TABLES:
-        if item not in tables.APART:
-            made |= {path.name for path in tables.save_table(item, slugs_of(item, committed))}
+    for item in TABLES:
+        if item not in TABLES.apart:
+            made |= {path.name for path in save_table(item, slugs_of(item, committed))}
     for item, slugs in (("ridge", fresh_of(committed / "results")), ("draws", studies_of(committed / "results"))):
         if slugs:
-            made |= {path.name for path in tables.save_table(item, slugs)}
+            made |= {path.name for path in save_table(item, slugs)}
     assert {path.name for path in (committed / "tables").iterdir()} == made
 
 
 def test_no_figure_is_left_over(committed):
     fresh, seeds = fresh_of(committed / "results"), seeds_of(committed / "results")
     made = set()
-    for item in figures.FIGURES:
-        slugs = fresh if item in figures.APART else figures.add_seeds(item, figures.with_results(item, WHOLE), seeds)
+    for item in FIGURES:
+        slugs = fresh if item in FIGURES.apart else add_seeds(item, FIGURES[item].with_results(WHOLE), seeds)
         made |= {f"{name}.{suffix}" for name in file_names(item, slugs) for suffix in ("csv", "pdf", "png")}
     tracked = committed / "figures"
     assert {path.relative_to(tracked).as_posix() for path in tracked.rglob("*.*")} == made

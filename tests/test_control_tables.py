@@ -8,8 +8,8 @@ from test_tables import long_results
 from llmva.core import paths
 from llmva.core.errors import InputError
 from llmva.core.results import write_results
-from llmva.paper import tables
-from llmva.paper.tables.items.controls import CONTROLS
+from llmva.paper.tables import build
+from llmva.paper.tables.layout import WORDS
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +20,7 @@ def folders(tmp_path, monkeypatch):
 
 def write_noise(slug, values):
     """Noise 0.0 and 1.0, all measures alike."""
-    rows = [(name, level, value) for name in CONTROLS["noise"].measures for level, value in values.items()]
+    rows = [(name, level, value) for name in WORDS["noise"]["measures"] for level, value in values.items()]
     frame = pandas.DataFrame(rows, columns=["metric", "noise", "value"])
     write_results(slug, "noise", frame.assign(method="Noised", dataset="validation", n=200, seed=0))
 
@@ -29,7 +29,7 @@ def test_the_mean_over_models_stands_last_with_the_lowest_and_the_highest_model(
     write_noise("tiny-llama", {0.0: 0.5, 1.0: 0.9})
     write_noise("tiny-llama-s1", {0.0: 0.7, 1.0: 0.7})
     write_noise("tiny-qwen2", {0.0: 0.2, 1.0: 1.0})
-    table = tables.build_table("noise", ["tiny-llama", "tiny-llama-s1", "tiny-qwen2"])
+    table = build.build_table("noise", ["tiny-llama", "tiny-llama-s1", "tiny-qwen2"])
     assert list(table["model"]) == ["tiny-llama", "tiny-llama", "tiny-qwen2", "tiny-qwen2", "mean", "mean"]
     assert list(table["case"]) == ["0.0", "1.0"] * 3
     llama, mean = table[table["model"] == "tiny-llama"].iloc[0], table[table["model"] == "mean"].iloc[0]
@@ -46,11 +46,11 @@ def test_an_undefined_kappa_is_a_gap_and_methods_keep_their_order():
     ]
     frame = pandas.DataFrame(rows, columns=["method", "dataset", "metric", "value"])
     write_results("tiny-llama", "judges", frame.assign(first="guard", second="phrases", n=100, seed=0))
-    table = tables.build_table("judges", ["tiny-llama"])
+    table = build.build_table("judges", ["tiny-llama"])
     assert list(table["method"]) == ["Original", "LLM-VA"] * 2
     assert set(table["case"]) == {"guard and phrases"}
     assert numpy.isnan(table["kappa"].iloc[0]) and table["kappa"].iloc[1] == 0.8
-    tables.save_table("judges", ["tiny-llama"])
+    build.save_table("judges", ["tiny-llama"])
     printed = [line for line in (paths.TABLES / "judges.md").read_text().splitlines() if "| Original" in line]
     assert "–" in printed[0]
 
@@ -59,13 +59,13 @@ def test_a_missing_measure_is_named():
     frame = pandas.DataFrame({"metric": ["f1"], "noise": 0.0, "value": 0.5, "method": "Noised"})
     write_results("tiny-llama", "noise", frame.assign(dataset="validation", n=200, seed=0))
     with pytest.raises(InputError, match="no strict_f1; run `make noise` again"):
-        tables.build_table("noise", ["tiny-llama"])
+        build.build_table("noise", ["tiny-llama"])
 
 
 def test_study_seeds_of_one_organism_are_one_row_and_organisms_are_not_mixed():
     for slug, shift in (("tiny-llama", 0.0), ("tiny-llama-draw1", 0.02), ("tiny-qwen2", 0.05)):
         write_results(slug, "table2", long_results(shift))
-    table = tables.build_table("draws", ["tiny-llama", "tiny-llama-draw1", "tiny-qwen2"]).set_index(["model", "method"])
+    table = build.build_table("draws", ["tiny-llama", "tiny-llama-draw1", "tiny-qwen2"]).set_index(["model", "method"])
     llama, qwen = table.loc[("tiny-llama", "LLM-VA")], table.loc[("tiny-qwen2", "LLM-VA")]
     assert llama["studies"] == 2 and qwen["studies"] == 1
     assert llama["strict_f1"] == pytest.approx(0.82) and llama["strict_f1_worst"] == pytest.approx(0.81)

@@ -14,8 +14,8 @@ from llmva.core.params import known_slugs, load_params
 from llmva.core.results import KEY_COLUMNS, is_organism, read_results, write_results
 from llmva.core.vocabulary import SAFETY_SETS
 from llmva.method import loop
-from llmva.paper import figures
 from llmva.paper.figures import drawing, style, tidying
+from llmva.paper.figures.catalogue import FIGURES
 from llmva.paper.figures.items import angles as angles_item
 from llmva.paper.figures.items import distortion as distortion_item
 from llmva.paper.figures.items import l_select, llm_va_r
@@ -233,7 +233,7 @@ ITEMS = {
 
 
 def drawn(item: str, slugs: list[str]) -> tuple:
-    return figures.draw_figure(item, slugs), figures.figure_data(item, slugs)
+    return drawing.draw_figure(item, slugs), drawing.figure_data(item, slugs)
 
 
 def drawn_lines(axis) -> dict[str, numpy.ndarray]:
@@ -327,7 +327,7 @@ def test_labels_say_what_the_parameters_do():
         assert params.null_draws == angles_item.PERMUTATIONS
         assert params.probe.iterations == distortion_item.ITERATIONS
         if is_organism(slug):
-            assert "8 and 12" in l_select.NOTE and params.probe.l_select == [8, 12]
+            assert "8 and 12" in l_select.WORDS["labels"]["note"] and params.probe.l_select == [8, 12]
 
 
 def test_figure1_is_the_first_model_of_figure9(folders):
@@ -351,7 +351,7 @@ def test_figure2_splits_each_vector_by_what_it_should_separate(folders):
     ]
     means = data[data["layer"] == 5].groupby("class")["projection"].mean()
     assert means["benign"] > 2 > -2 > means["toxic"]
-    assert len(visible(figures.draw_figure("figure2", SLUGS))) == 3 * 6
+    assert len(visible(drawing.draw_figure("figure2", SLUGS))) == 3 * 6
 
 
 def test_figure2_survives_missing_numbers_and_one_class(folders):
@@ -383,7 +383,7 @@ def test_figure3_says_where_no_edit_was_chosen(folders):
         return pandas.concat([frame[frame["method"] == "Original"], after])
 
     change("tiny-llama", "figure3", stay)
-    titles = [axis.get_title() for axis in visible(figures.draw_figure("figure3", SLUGS))]
+    titles = [axis.get_title() for axis in visible(drawing.draw_figure("figure3", SLUGS))]
     assert titles[2:5] == ["tiny-llama, before", "tiny-llama, after (no edit chosen)", "tiny-qwen2, before"]
     assert "no edit" not in "".join([*titles[:3], *titles[4:]])
 
@@ -396,11 +396,11 @@ def test_figure10_draws_the_scores_of_both_kinds(folders):
 
 
 def test_figure4_needs_no_results_and_every_arrow_joins_two_boxes():
-    data = figures.figure_data("figure4")
+    data = drawing.figure_data("figure4")
     boxes, arrows = (data[data["kind"] == kind] for kind in ("box", "arrow"))
     assert {*arrows["from"], *arrows["to"]} == set(boxes["name"])
     assert ("Edited model", "Model responds") in set(arrows[["from", "to"]].itertuples(index=False, name=None))
-    figure = figures.draw_figure("figure4")
+    figure = drawing.draw_figure("figure4")
     shown = " ".join(text.get_text() for text in figure.axes[0].texts).replace("\n", " ").replace("$", "")
     assert all(name in shown for name in data["name"])
     pyplot.close(figure)
@@ -443,7 +443,7 @@ def test_figure5_shows_the_worst_and_best_run(folders):
     for seed in (1, 2):
         write(f"tiny-llama-s{seed}", "utility", utility(numpy.random.default_rng(seed + 50)))
     slugs = ["tiny-llama", "tiny-llama-s1", "tiny-llama-s2", "tiny-qwen2"]
-    single = {slug: figures.figure_data("figure5", [slug]) for slug in slugs}
+    single = {slug: drawing.figure_data("figure5", [slug]) for slug in slugs}
     for shown in (slugs, slugs[:3]):
         figure, data = drawn("figure5", shown)
         assert [name for name in data if name.startswith("kept_run")] == [f"kept_run_{number}" for number in (1, 2, 3)]
@@ -452,12 +452,12 @@ def test_figure5_shows_the_worst_and_best_run(folders):
         for method, segment in zip(data["method"].unique(), lines.get_segments(), strict=True):
             runs = [100 * single[slug].groupby("method")["kept"].mean()[method] for slug in shown]
             assert segment[:, 0] == pytest.approx([min(runs), max(runs)])
-    assert not figures.draw_figure("figure5", slugs[:1]).axes[0].collections
+    assert not drawing.draw_figure("figure5", slugs[:1]).axes[0].collections
 
 
 def test_figure5_does_without_arithmetic(folders):
     change("tiny-llama", "utility", lambda frame: frame[frame["dataset"] != "gsm"])
-    assert len(figures.draw_figure("figure5", ["tiny-llama"]).axes) == 1
+    assert len(drawing.draw_figure("figure5", ["tiny-llama"]).axes) == 1
 
 
 def test_figure5_leaves_a_gap_where_the_original_cannot_do_a_task(folders):
@@ -489,7 +489,7 @@ def test_figure6_draws_the_mean_of_the_draws_and_their_range(folders):
         return frame.assign(value=frame["value"].where(frame["method"] != "Original", 0.6))
 
     change("tiny-llama", "figure6", agree)
-    lines = figures.draw_figure("figure6", ["tiny-llama"]).axes[0].get_lines()
+    lines = drawing.draw_figure("figure6", ["tiny-llama"]).axes[0].get_lines()
     assert [line.get_label() for line in lines].count("Original") == 1
 
 
@@ -531,7 +531,7 @@ def test_figure12_marks_where_a_run_stopped(folders):
 
 def test_a_run_that_ends_before_its_seeds_was_stopped(folders):
     write("tiny-llama-s1", "figure12", iterations(numpy.random.default_rng(5), length=5))
-    data = figures.figure_data("figure12", ["tiny-llama", "tiny-llama-s1"])
+    data = drawing.figure_data("figure12", ["tiny-llama", "tiny-llama-s1"])
     assert data.loc[data["stopped"] > 0, "iteration"].tolist() == [4]
     assert data["iteration"].max() == ITERATIONS - 1
 
@@ -544,7 +544,7 @@ def test_figure7_shows_both_scores_of_the_first_three_models(folders):
     write_all("tiny-phi3", numpy.random.default_rng(9))
     figure, data = drawn("figure7", [*SLUGS, "tiny-phi3"])
     assert list(data["model"].unique()) == SLUGS
-    assert data["strict_f1"].equals(figures.figure_data("figure12", SLUGS)["strict_f1"])
+    assert data["strict_f1"].equals(drawing.figure_data("figure12", SLUGS)["strict_f1"])
     rows = data[data["model"] == SLUGS[2]]
     assert numpy.array_equal(drawn_lines(figure.axes[2])["F1"], rows[["iteration", "f1"]].to_numpy())
     assert not {"asr", "orr", "degenerate"} & set(data)
@@ -566,8 +566,8 @@ def test_the_health_of_the_loop_is_drawn_where_it_was_logged(folders):
     assert len(visible(figure)) == 3
     change("tiny-llama", "figure12", lambda frame: frame[~frame["metric"].str.startswith("mean_")])
     with pytest.raises(InputError, match="nothing that figure12_health draws"):
-        figures.draw_figure("figure12_health", ["tiny-llama"])
-    assert "figure12_health" not in drawing._items("all", ["tiny-llama"])
+        drawing.draw_figure("figure12_health", ["tiny-llama"])
+    assert "figure12_health" not in FIGURES.named("all", ["tiny-llama"])
 
 
 def test_figure8_draws_a_line_for_each_model(folders):
@@ -620,12 +620,12 @@ def test_figure13_shows_controls_apart_beside_llm_va_r(folders):
     assert [axis.get_title() for axis in visible(figure)[:3]] == ["LLM-VA-R", "lambda 0", "mu 0.1"]
     assert "Mean of LLM-VA-R" in drawn_lines(figure.axes[1])
     change("tiny-llama", "ridge", lambda frame: frame[frame["method"].isin(llm_va_r.PARTS)])
-    assert drawing._items("figure13", ["tiny-llama"]) == ["figure13"]
-    assert drawing._items("figure13", ["tiny-qwen2"]) == ["figure13", "figure13_controls"]
+    assert FIGURES.named("figure13", ["tiny-llama"]) == ["figure13"]
+    assert FIGURES.named("figure13", ["tiny-qwen2"]) == ["figure13", "figure13_controls"]
 
 
 def test_each_loop_has_one_colour_in_every_figure(folders):
-    figure = figures.draw_figure("figure13", SLUGS)
+    figure = drawing.draw_figure("figure13", SLUGS)
     colors = {axis.get_title(): set(lines_by_color(axis)) for axis in visible(figure)[:4]}
     ours, paper = (style.METHOD_COLORS[name].lower() for name in ("LLM-VA-R", "LLM-VA"))
     assert colors["LLM-VA"] == {paper} and colors["LLM-VA-R"] == {ours, paper}
@@ -666,7 +666,7 @@ def test_a_curve_that_ended_early_keeps_its_last_value(folders):
         return frame[~((frame["method"] == "soft SVM") & (frame["iteration"] > last).fillna(False))]
 
     change("tiny-llama", "ridge", stop)
-    data = figures.figure_data("figure13", SLUGS)
+    data = drawing.figure_data("figure13", SLUGS)
     curve = data[(data["model"] == "tiny-llama") & (data["method"] == "soft SVM") & (data["measure"] == "strict_f1")]
     assert list(curve["iteration"]) == list(range(ITERATIONS))
     assert curve["value"].iloc[last:].nunique() == 1 < curve["value"].iloc[: last + 1].nunique()
@@ -674,7 +674,7 @@ def test_a_curve_that_ended_early_keeps_its_last_value(folders):
     assert data.loc[data["stopped"] > 0, ["model", "method", "iteration"]].to_numpy().tolist() == [
         ["tiny-llama", "soft SVM", last]
     ]
-    figure = figures.draw_figure("figure13", SLUGS)
+    figure = drawing.draw_figure("figure13", SLUGS)
     assert drawn_lines(figure.axes[1])["A run stopped"].tolist() == [[last, curve["value"].iloc[last]]]
     assert "A run stopped" not in drawn_lines(figure.axes[0])
 
@@ -700,7 +700,7 @@ def test_figure13_leaves_no_row_to_one_panel(folders, monkeypatch, loops, down):
 
     change("tiny-llama", "ridge", replace)
     monkeypatch.setattr(llm_va_r, "PARTS", ("Original", *names))
-    rows = [axis.get_subplotspec().rowspan.start for axis in visible(figures.draw_figure("figure13", ["tiny-llama"]))]
+    rows = [axis.get_subplotspec().rowspan.start for axis in visible(drawing.draw_figure("figure13", ["tiny-llama"]))]
     counts = pandas.Series(rows[:loops]).value_counts()
     assert len(counts) == down
     assert counts.min() > 1 or loops == 1
@@ -709,16 +709,16 @@ def test_figure13_leaves_no_row_to_one_panel(folders, monkeypatch, loops, down):
 # What all figures have in common
 
 
-@pytest.mark.parametrize("item", [item for item in figures.FIGURES if item != "figure4"])
+@pytest.mark.parametrize("item", [item for item in FIGURES if item != "figure4"])
 def test_a_legend_names_each_style_once(folders, item):
-    figure = figures.draw_figure(item, SLUGS)
+    figure = drawing.draw_figure(item, SLUGS)
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert len(names) == len(set(names)) >= 2
     assert not overlaps(figure)
 
 
 def test_no_words_overlap_in_the_framework():
-    figure = figures.draw_figure("figure4")
+    figure = drawing.draw_figure("figure4")
     assert not overlaps(figure)
     pyplot.close(figure)
 
@@ -759,11 +759,11 @@ def overlaps(figure) -> list[tuple[str, str]]:
 def test_the_files_of_a_figure_are_the_same_bytes_twice(folders, item):
     def build() -> list[bytes]:
         figure, data = drawn(item, SLUGS[:1])
-        return [path.read_bytes() for path in figures.save_figure(figure, item, data)]
+        return [path.read_bytes() for path in drawing.save_figure(figure, item, data)]
 
     assert build() == build()
     table = pandas.read_csv(paths.FIGURES / f"{item}.csv", keep_default_na=item != "figure4")
-    assert list(table.columns) == list(figures.figure_data(item, SLUGS[:1]).columns)
+    assert list(table.columns) == list(drawing.figure_data(item, SLUGS[:1]).columns)
 
 
 def test_models_stand_in_the_order_given(folders):
@@ -776,15 +776,15 @@ def test_models_stand_in_the_order_given(folders):
 @pytest.mark.parametrize("item", ["figure2", "figure5", "figure10", "figure13"])
 def test_a_figure_says_once_which_models_are_organisms(folders, item):
     write_all("Qwen3-4B", numpy.random.default_rng(7))
-    figure = figures.draw_figure(item, SLUGS)
+    figure = drawing.draw_figure(item, SLUGS)
     assert notes_of(figure).count("Models named tiny-… are model organisms.") == 1
     assert not any("organism" in axis.get_title() for axis in figure.axes)
-    assert "organism" not in notes_of(figures.draw_figure(item, ["Qwen3-4B"]))
+    assert "organism" not in notes_of(drawing.draw_figure(item, ["Qwen3-4B"]))
 
 
-@pytest.mark.parametrize("item", [item for item in figures.FIGURES if item != "figure4"])
+@pytest.mark.parametrize("item", [item for item in FIGURES if item != "figure4"])
 def test_the_note_stands_below_the_panels(folders, item):
-    figure = figures.draw_figure(item, SLUGS)
+    figure = drawing.draw_figure(item, SLUGS)
     figure.draw_without_rendering()
     note = figure.legends[-1].get_window_extent()
     assert all(note.y1 <= axis.get_tightbbox().y0 + 1 for axis in visible(figure))
@@ -794,7 +794,7 @@ def test_the_note_stands_below_the_panels(folders, item):
 @pytest.mark.parametrize("item", ["figure1", "figure10"])
 def test_drawing_twice_gives_the_same_bytes(folders, item):
     def build() -> dict[str, bytes]:
-        files = figures.save_figures(item, SLUGS[:1])
+        files = drawing.save_figures(item, SLUGS[:1])
         return {path.relative_to(paths.FIGURES).as_posix(): path.read_bytes() for path in files}
 
     first = build()
@@ -815,36 +815,36 @@ def test_seeds_of_a_model_become_their_mean(folders):
     for seed in (1, 2):
         for item in ("figure9", "utility"):
             write(f"tiny-llama-s{seed}", item, ITEMS[item](numpy.random.default_rng(seed + 50)))
-    slugs = figures.add_seeds("figure9", ["tiny-llama", "tiny-qwen2"], 4)
+    slugs = drawing.add_seeds("figure9", ["tiny-llama", "tiny-qwen2"], 4)
     assert slugs == ["tiny-llama", "tiny-llama-s1", "tiny-llama-s2", "tiny-qwen2"]
     for item, value in (("figure9", "angle"), ("figure5", "kept")):
-        data = figures.figure_data(item, slugs)
+        data = drawing.figure_data(item, slugs)
         assert data.groupby("model")["seeds"].first().to_dict() == {"tiny-llama": 3, "tiny-qwen2": 1}
-        alone = [figures.figure_data(item, [slug])[value] for slug in slugs[:3]]
+        alone = [drawing.figure_data(item, [slug])[value] for slug in slugs[:3]]
         assert numpy.allclose(data.loc[data["model"] == "tiny-llama", value], numpy.mean(alone, axis=0))
-    figure = figures.draw_figure("figure9", slugs)
+    figure = drawing.draw_figure("figure9", slugs)
     assert figure.axes[0].get_title().splitlines()[0] == "tiny-llama (3 seeds)"
 
 
 def test_seeds_join_in_only_where_a_mean_makes_sense(folders):
     write_all("tiny-llama-s1", numpy.random.default_rng(7))
-    assert figures.add_seeds("figure2", ["tiny-llama"], 3) == ["tiny-llama"]
-    assert figures.add_seeds("figure10", ["tiny-llama", "Qwen3-4B"], 1) == ["tiny-llama", "Qwen3-4B"]
-    assert figures.add_seeds("figure10", ["tiny-llama-s1"], 3) == ["tiny-llama-s1"]
-    assert list(figures.figure_data("figure10", ["tiny-llama-s1"])["model"].unique()) == ["tiny-llama-s1"]
-    data = figures.figure_data("figure3", ["tiny-llama", "tiny-llama-s1"])
+    assert drawing.add_seeds("figure2", ["tiny-llama"], 3) == ["tiny-llama"]
+    assert drawing.add_seeds("figure10", ["tiny-llama", "Qwen3-4B"], 1) == ["tiny-llama", "Qwen3-4B"]
+    assert drawing.add_seeds("figure10", ["tiny-llama-s1"], 3) == ["tiny-llama-s1"]
+    assert list(drawing.figure_data("figure10", ["tiny-llama-s1"])["model"].unique()) == ["tiny-llama-s1"]
+    data = drawing.figure_data("figure3", ["tiny-llama", "tiny-llama-s1"])
     assert list(data["model"].unique()) == ["tiny-llama", "tiny-llama-s1"]
 
 
 def test_one_mean_never_holds_organisms_and_real_models(folders, monkeypatch):
     write_all("Qwen3-4B", numpy.random.default_rng(7))
     with pytest.raises(InputError, match="figure13: --models: organisms and real models have no common mean"):
-        figures.draw_figure("figure13", ["tiny-llama", "Qwen3-4B"])
+        drawing.draw_figure("figure13", ["tiny-llama", "Qwen3-4B"])
     saved = {}
     monkeypatch.setattr(
         drawing, "save_figure", lambda figure, name, data: saved.update({name: set(data["model"])}) or []
     )
-    figures.save_figures("figure13", ["tiny-llama", "Qwen3-4B"])
+    drawing.save_figures("figure13", ["tiny-llama", "Qwen3-4B"])
     assert saved == {"figure13": {"Qwen3-4B"}, "figure13_organisms": {"tiny-llama"}}
 
 
@@ -853,19 +853,19 @@ def test_one_mean_never_holds_organisms_and_real_models(folders, monkeypatch):
 
 def test_a_missing_model_fails_the_figure(folders):
     with pytest.raises(InputError, match="tiny-phi3/figure9.csv: missing; run `make figure9 MODELS=tiny-phi3`"):
-        figures.draw_figure("figure9", ["tiny-llama", "tiny-phi3"])
+        drawing.draw_figure("figure9", ["tiny-llama", "tiny-phi3"])
 
 
 def test_an_unknown_data_set_or_metric_is_named(folders):
     change("tiny-llama", "figure2", lambda frame: frame.assign(dataset="xstest"))
     with pytest.raises(InputError, match="xstest: benign or toxic is not known"):
-        figures.draw_figure("figure2", ["tiny-llama"])
+        drawing.draw_figure("figure2", ["tiny-llama"])
     write("tiny-llama", "figure10", projections(numpy.random.default_rng(0)))
     with pytest.raises(
         InputError,
         match="tiny-llama/figure10.csv: metric: no score by sublayer; run `make figure10 MODELS=tiny-llama`",
     ):
-        figures.draw_figure("figure10", SLUGS)
+        drawing.draw_figure("figure10", SLUGS)
 
 
 @pytest.mark.parametrize(
@@ -897,14 +897,14 @@ def test_a_missing_metric_is_named(folders, item, source, metric, key, message):
     change("tiny-llama", source, drop)
     expected = f"tiny-llama/{source}.csv: {message}; run `make {source} MODELS=tiny-llama`"
     with pytest.raises(InputError) as error:
-        figures.draw_figure(item, SLUGS)
+        drawing.draw_figure(item, SLUGS)
     assert str(error.value).endswith(expected)
 
 
 def test_the_original_of_figure6_is_named_where_it_is_missing(folders):
     change("tiny-llama", "figure6", lambda frame: frame[~((frame["method"] == "Original") & (frame["metric"] == "f1"))])
     with pytest.raises(InputError, match="tiny-llama/figure6.csv: metric: f1: missing; run"):
-        figures.draw_figure("figure6", SLUGS)
+        drawing.draw_figure("figure6", SLUGS)
 
 
 def test_results_from_before_the_key_columns_are_told_to_be_made_anew(folders):
@@ -912,10 +912,10 @@ def test_results_from_before_the_key_columns_are_told_to_be_made_anew(folders):
     write("tiny-llama", "figure10", rows)
     for slugs in (["tiny-llama"], SLUGS):
         with pytest.raises(InputError, match="tiny-llama/figure10.csv: metric: no score by sublayer; run"):
-            figures.draw_figure("figure10", slugs)
+            drawing.draw_figure("figure10", slugs)
     write("tiny-llama", "figure2", [("Original", "nq", "benign_projection.mlp.00.answered", 1.0)])
     with pytest.raises(InputError, match="tiny-llama/figure2.csv: nothing that figure2 draws; run `make figure2"):
-        figures.draw_figure("figure2", ["tiny-llama"])
+        drawing.draw_figure("figure2", ["tiny-llama"])
 
 
 @pytest.mark.parametrize(
@@ -930,7 +930,7 @@ def test_results_from_before_the_key_columns_are_told_to_be_made_anew(folders):
 def test_a_missing_method_is_named(folders, item, source, method, message):
     change("tiny-llama", source, lambda frame: frame[frame["method"] != method])
     with pytest.raises(InputError, match=f"tiny-llama/{source}.csv: {message}; run"):
-        figures.draw_figure(item, SLUGS)
+        drawing.draw_figure(item, SLUGS)
 
 
 def test_a_number_that_stands_twice_is_named(folders):
@@ -939,7 +939,7 @@ def test_a_number_that_stands_twice_is_named(folders):
 
     change("tiny-llama", "figure8", repeat)
     with pytest.raises(InputError, match="tiny-llama/figure8.csv: metric: kept, l_select 6: stands twice; run"):
-        figures.draw_figure("figure8", SLUGS)
+        drawing.draw_figure("figure8", SLUGS)
 
 
 # The command
@@ -951,7 +951,7 @@ def test_the_command_draws_what_has_results(folders, capsys):
             path.unlink()
     write("tiny-llama-s1", "figure10", scores(numpy.random.default_rng(8)))
     with pytest.raises(SystemExit) as stop:
-        figures.main(["all", "--models", "tiny-llama", "--seeds", "3"])
+        drawing.main(["all", "--models", "tiny-llama", "--seeds", "3"])
     assert stop.value.code == 0
     drawn_files = {path.relative_to(paths.FIGURES).with_suffix("").as_posix() for path in paths.FIGURES.rglob("*.*")}
     assert drawn_files == {"figure4", "figure10", "tiny-llama/figure10"}
@@ -960,14 +960,14 @@ def test_the_command_draws_what_has_results(folders, capsys):
 
 def test_the_command_needs_some_results(folders, capsys):
     with pytest.raises(SystemExit) as stop:
-        figures.main(["all", "--models", "tiny-phi3"])
+        drawing.main(["all", "--models", "tiny-phi3"])
     assert stop.value.code == 2
     assert "no figure's results for tiny-phi3" in capsys.readouterr().err
 
 
 def test_the_command_lists_the_figures_it_knows(folders, capsys):
     with pytest.raises(SystemExit) as stop:
-        figures.main(["figure99", "--models", "tiny-llama"])
+        drawing.main(["figure99", "--models", "tiny-llama"])
     assert stop.value.code == 2
     assert "known are figure1, figure2, figure3, figure4, figure5" in capsys.readouterr().err
 
@@ -975,11 +975,11 @@ def test_the_command_lists_the_figures_it_knows(folders, capsys):
 def test_all_tells_which_models_a_figure_is_drawn_without(folders, capsys, monkeypatch):
     (paths.RESULTS / "tiny-qwen2" / "figure10.csv").unlink()
     with pytest.raises(SystemExit) as stop:
-        figures.main(["figure10", "--models", *SLUGS])
+        drawing.main(["figure10", "--models", *SLUGS])
     assert stop.value.code == 2
     # What is drawn is tested elsewhere, and all figures at once take minutes.
     monkeypatch.setattr(drawing, "save_figures", lambda item, slugs: [paths.FIGURES / f"{item}.pdf"])
     with pytest.raises(SystemExit) as stop:
-        figures.main(["all", "--models", *SLUGS])
+        drawing.main(["all", "--models", *SLUGS])
     assert stop.value.code == 0
     assert "figure10: without tiny-qwen2, which have no results of it yet" in capsys.readouterr().out

@@ -11,7 +11,7 @@ from llmva.core import paths
 from llmva.core.errors import InputError
 from llmva.core.provenance import random_generator
 from llmva.core.results import write_results
-from llmva.paper import tables
+from llmva.paper.tables import build
 from llmva.paper.tables.items.llm_va_r import RIDGE_METRICS
 from llmva.paper.tables.resampling import paired_p
 
@@ -36,7 +36,7 @@ def folders(tmp_path, monkeypatch):
 
 
 def test_every_seed_is_a_study_of_its_own():
-    table = tables.build_table("ridge", SLUGS).set_index("method")
+    table = build.build_table("ridge", SLUGS).set_index("method")
     own = VALUES["LLM-VA"]
     assert table.loc["LLM-VA", "studies"] == 6
     assert table.loc["LLM-VA", "test_strict_f1_mean"] == pytest.approx(numpy.mean(own))
@@ -60,7 +60,7 @@ def test_the_stop_rule_is_judged_by_what_it_loses():
             names = ("best_validation", "best_before_stop", "stop_rule")
             rows += [(method, name, column[number]) for name, column in zip(names, columns, strict=True)]
         write_ridge(slug, rows)
-    tables.save_table("ridge", SLUGS[:2])
+    build.save_table("ridge", SLUGS[:2])
     found = pandas.read_csv(paths.TABLES / "ridge_stop.csv").set_index("method")
     assert found.loc["LLM-VA"].to_list() == pytest.approx([1, 2, 0.8, 0.75, 0.1])
     assert found.loc["LLM-VA-R"].to_list() == pytest.approx([0, 2, 0.925, 0.925, 0])
@@ -91,14 +91,14 @@ def test_families_count_alike_however_many_seeds_they_have():
     for slug, value in values.items():
         rows = [(method, metric, value) for method in VALUES for metric in RIDGE_METRICS]
         write_ridge(slug, rows)
-    table = tables.build_table("ridge", list(values)).set_index("method")
+    table = build.build_table("ridge", list(values)).set_index("method")
     assert table.loc["LLM-VA", "kept_mean"] == pytest.approx((0.6 + 0.9) / 2)
 
 
 def test_three_comparisons_are_corrected_for_their_number(capsys):
     # 2 / 2^6 each, and three times that after Holm's correction.
     with pytest.raises(SystemExit):
-        tables.main(["ridge", "--models", *SLUGS])
+        build.main(["ridge", "--models", *SLUGS])
     told = "strict F1, test 0.094, strict F1, transfer 0.094, utility kept 0.094."
     assert f"LLM-VA-R against LLM-VA, p corrected for three comparisons (Holm): {told}" in capsys.readouterr().out
 
@@ -106,26 +106,26 @@ def test_three_comparisons_are_corrected_for_their_number(capsys):
 def test_a_study_without_a_method_is_named():
     write_ridge(SLUGS[0], [("LLM-VA", "kept", 1.0)])
     with pytest.raises(InputError, match="missing for a method or a study"):
-        tables.build_table("ridge", SLUGS)
+        build.build_table("ridge", SLUGS)
 
 
 def test_studies_without_results_are_left_out_by_name_or_are_an_error(capsys):
     with pytest.raises(SystemExit) as stop:
-        tables.main(["ridge", "--present", "--models", *SLUGS, "tiny-llama-s77"])
+        build.main(["ridge", "--present", "--models", *SLUGS, "tiny-llama-s77"])
     assert stop.value.code == 0
     printed = capsys.readouterr().out
     assert "ridge: without tiny-llama-s77, which have no results of it yet" in printed and "6 studies" in printed
     with pytest.raises(SystemExit) as stop:
-        tables.main(["ridge", "--models", *SLUGS, "tiny-llama-s77"])
+        build.main(["ridge", "--models", *SLUGS, "tiny-llama-s77"])
     assert stop.value.code == 2
 
 
 def test_it_is_printed_on_its_own_and_never_with_all_the_others(capsys):
     with pytest.raises(SystemExit) as stop:
-        tables.main(["ridge", "--models", *SLUGS])
+        build.main(["ridge", "--models", *SLUGS])
     assert stop.value.code == 0
     assert "6 studies" in capsys.readouterr().out
     assert {path.name for path in paths.TABLES.iterdir()} >= {"ridge.csv", "ridge_studies.csv", "ridge.md", "ridge.tex"}
     with pytest.raises(SystemExit) as stop:
-        tables.main(["all", "--models", *SLUGS])
+        build.main(["all", "--models", *SLUGS])
     assert stop.value.code == 2

@@ -11,9 +11,8 @@ from llmva.core import paths
 from llmva.core.errors import InputError
 from llmva.core.results import read_results, write_results
 from llmva.core.vocabulary import BASELINES, LOOPS
-from llmva.paper import tables
 from llmva.paper.names import add_seeds, is_variant, name_models, order_methods
-from llmva.paper.tables import paper
+from llmva.paper.tables import build, paper
 from llmva.paper.tables.runs import RATES, columns_of, metrics_of
 
 METRICS = ["seval_attack_asr", "seval_risk_asr", "orfuzzset_orr", "nq_orr"]
@@ -96,7 +95,7 @@ def blocks_of(markdown: str) -> list[tuple[str, list[list[str]]]]:
 
 
 def save(item: str, *slugs: str) -> dict[str, str]:
-    return {path.name: path.read_text(encoding="utf-8") for path in tables.save_table(item, slugs)}
+    return {path.name: path.read_text(encoding="utf-8") for path in build.save_table(item, slugs)}
 
 
 # Rows
@@ -134,7 +133,7 @@ def test_seeds_are_added_to_organisms_alone():
 
 def test_table2_has_exactly_its_columns_and_full_precision():
     write_results("tiny-llama", "table2", long_results())
-    frame = pandas.read_csv(tables.save_table("table2", ["tiny-llama"])[0])
+    frame = pandas.read_csv(build.save_table("table2", ["tiny-llama"])[0])
     assert list(frame.columns) == ["model", "method", *METRICS, "n", *BOUNDS, "mcnemar_p", *SPREADS]
     assert frame["model"].to_list() == ["tiny-llama"] * 3 + ["mean"] * 3
     assert frame["method"].to_list() == ["Original", "VectorSteer", "LLM-VA"] * 2
@@ -152,7 +151,7 @@ def test_table2_has_exactly_its_columns_and_full_precision():
 def test_seeds_of_a_model_become_their_mean_spread_and_worst():
     for seed, shift in enumerate((0.0, 0.06, -0.03)):
         write_results(f"tiny-llama-s{seed}" if seed else "tiny-llama", "table2", long_results(shift=shift))
-    frame = tables.build_table("table2", ["tiny-llama", "tiny-llama-s1", "tiny-llama-s2"])
+    frame = build.build_table("table2", ["tiny-llama", "tiny-llama-s1", "tiny-llama-s2"])
     row = frame.set_index(["model", "method"]).loc[("tiny-llama", "LLM-VA")]
     assert row["f1"] == pytest.approx(0.8272)
     # Deviations -0.01, 0.05, -0.04: SD = sqrt(0.0042 / 2).
@@ -168,7 +167,7 @@ def test_seeds_of_a_model_become_their_mean_spread_and_worst():
 def test_the_test_over_seeds_pools_the_discordant_prompts():
     write_results("tiny-llama", "table2", long_results(apart={"Original": (9, 1), "VectorSteer": (4, 7)}))
     write_results("tiny-llama-s1", "table2", long_results(apart={"Original": (3, 6), "VectorSteer": (0, 0)}))
-    frame = tables.build_table("table2", ["tiny-llama", "tiny-llama-s1"]).set_index(["model", "method"])
+    frame = build.build_table("table2", ["tiny-llama", "tiny-llama-s1"]).set_index(["model", "method"])
     for model in ("tiny-llama", "mean"):
         for method, (first, second) in {"Original": (12, 7), "VectorSteer": (4, 7)}.items():
             expected = mcnemar([[100, first], [second, 40]], exact=True).pvalue
@@ -179,7 +178,7 @@ def test_the_test_over_seeds_pools_the_discordant_prompts():
 def test_the_mean_gives_every_model_the_same_weight():
     for slug, shift in {"tiny-llama": 0.0, "tiny-llama-s1": 0.06, "tiny-qwen2": -0.04}.items():
         write_results(slug, "table2", long_results(shift=shift))
-    frame = tables.build_table("table2", ["tiny-llama", "tiny-llama-s1", "tiny-qwen2"])
+    frame = build.build_table("table2", ["tiny-llama", "tiny-llama-s1", "tiny-qwen2"])
     assert list(frame["model"].unique()) == ["tiny-llama", "tiny-qwen2", "mean"]
     # Three runs, each better than its original: the least that an exact paired test of three can give.
     by_run = frame.set_index(["model", "method"])["run_p"]
@@ -199,7 +198,7 @@ def test_the_mean_gives_every_model_the_same_weight():
 def test_one_models_mean_is_its_own_row():
     for slug, shift in {"tiny-llama": 0.0, "tiny-llama-s1": 0.06}.items():
         write_results(slug, "table2", long_results(shift=shift))
-    frame = tables.build_table("table2", ["tiny-llama", "tiny-llama-s1"])
+    frame = build.build_table("table2", ["tiny-llama", "tiny-llama-s1"])
     rows = [
         frame[frame["model"] == name].drop(columns="model").reset_index(drop=True) for name in ("tiny-llama", "mean")
     ]
@@ -211,7 +210,7 @@ def test_strict_f1_is_resampled_from_strict_errors():
     frame.loc[frame["metric"] == "strict_error", "value"] = 1.0
     for slug in ("tiny-llama", "tiny-llama-s1"):
         write_results(slug, "table2", frame)
-    row = tables.build_table("table2", ["tiny-llama", "tiny-llama-s1"]).iloc[0]
+    row = build.build_table("table2", ["tiny-llama", "tiny-llama-s1"]).iloc[0]
     assert row["strict_f1_low"] == row["strict_f1_high"] == 0.0
     assert row["f1_low"] > 0.4
 
@@ -325,7 +324,7 @@ def test_organisms_never_stand_beside_real_models():
     for slug in ("tiny-qwen2", "tiny-llama", "Qwen2.5-3B"):
         write_results(slug, "table2", long_results())
     with pytest.raises(InputError, match="real models and organisms; build a table of each"):
-        tables.build_table("table2", ["tiny-qwen2", "Qwen2.5-3B"])
+        build.build_table("table2", ["tiny-qwen2", "Qwen2.5-3B"])
     files = save("table2", "tiny-qwen2", "Qwen2.5-3B", "tiny-llama")
     real = {name: text for name, text in files.items() if "organisms" not in name}
     assert set(real) == {"table2.csv", "table2_seeds.csv", "table2.md", "table2.tex"}
@@ -340,7 +339,7 @@ def test_organisms_never_stand_beside_real_models():
 def test_a_missing_model_fails_the_table():
     write_results("tiny-llama", "table2", long_results())
     with pytest.raises(InputError, match=r"tiny-qwen2/table2.csv: missing; run `make table2 MODELS=tiny-qwen2`"):
-        tables.build_table("table2", ["tiny-llama", "tiny-qwen2"])
+        build.build_table("table2", ["tiny-llama", "tiny-qwen2"])
 
 
 def test_a_missing_method_or_metric_fails_the_table():
@@ -348,17 +347,17 @@ def test_a_missing_method_or_metric_fails_the_table():
     write_results("tiny-llama", "table2", whole)
     write_results("tiny-qwen2", "table2", whole[whole["method"] != "LLM-VA"])
     with pytest.raises(InputError, match="tiny-qwen2: no .* of LLM-VA .*; run `make table2 MODELS=tiny-qwen2` again"):
-        tables.build_table("table2", ["tiny-llama", "tiny-qwen2"])
+        build.build_table("table2", ["tiny-llama", "tiny-qwen2"])
     for metric in ("nq_orr_low", "strict_error", "method_only", "f1"):
         write_results("tiny-qwen2", "table2", whole[whole["metric"] != metric])
         with pytest.raises(InputError, match=f"tiny-qwen2: no {metric} of"):
-            tables.build_table("table2", ["tiny-qwen2"])
+            build.build_table("table2", ["tiny-qwen2"])
     write_results("tiny-qwen2", "table2", pandas.concat([whole, whole]))
     with pytest.raises(InputError, match="tiny-qwen2: .* stands twice"):
-        tables.build_table("table2", ["tiny-qwen2"])
+        build.build_table("table2", ["tiny-qwen2"])
     write_results("tiny-qwen2", "table2", long_results(shift=0.2))
     with pytest.raises(InputError, match="tiny-qwen2: orfuzzset_orr of VectorSteer: is 1.1, which is no share"):
-        tables.build_table("table2", ["tiny-qwen2"])
+        build.build_table("table2", ["tiny-qwen2"])
 
 
 # Table 1
@@ -370,7 +369,7 @@ def table1_of(orr: dict[str, float], asr: dict[str, float], needs: dict, slugs=(
         results = long_results(values=values, apart={name: (3, 3) for name in values if name != "LLM-VA"})
         write_results(slug, "table2", results)
         write_results(slug, "table1", needs_results(needs))
-    return pandas.read_csv(tables.save_table("table1", slugs)[0]).set_index("method")
+    return pandas.read_csv(build.save_table("table1", slugs)[0]).set_index("method")
 
 
 def test_table1_tells_what_a_method_needs_and_mitigates():
@@ -422,10 +421,10 @@ def test_table1_refuses_needs_that_contradict_or_have_no_results():
     table1_of(rates, rates, {"LLM-VA": (0, 0)})
     write_results("tiny-qwen2", "table1", needs_results({"LLM-VA": (0, 1)}))
     with pytest.raises(InputError, match="table1: hooks of LLM-VA: is 0, 1; it must be 0 or 1"):
-        tables.build_table("table1", ["tiny-llama", "tiny-qwen2"])
+        build.build_table("table1", ["tiny-llama", "tiny-qwen2"])
     write_results("tiny-llama", "table1", needs_results({"LLM-VA": (0, 0), "CAST": (0, 1)}))
     with pytest.raises(InputError, match="table2: no results of CAST"):
-        tables.build_table("table1", ["tiny-llama"])
+        build.build_table("table1", ["tiny-llama"])
 
 
 # Table 3
@@ -434,7 +433,7 @@ def test_table1_refuses_needs_that_contradict_or_have_no_results():
 def test_table3_lists_the_selected_sublayers_and_the_papers_below():
     for slug, l_select in {"tiny-llama": 6, "tiny-qwen2": 8, "tiny-qwen2-s1": 9}.items():
         write_results(slug, "table3", table3_results(l_select))
-    frame = tables.build_table("table3", ["tiny-llama", "tiny-qwen2", "tiny-qwen2-s1"])
+    frame = build.build_table("table3", ["tiny-llama", "tiny-qwen2", "tiny-qwen2-s1"])
     assert list(frame.columns) == ["model", "l_select", "sublayers", "share"]
     assert frame["l_select"].to_list() == [6, 8.5]
     files = save("table3", "tiny-llama", "tiny-qwen2", "tiny-qwen2-s1")
@@ -462,7 +461,7 @@ def test_utility_tells_what_is_kept():
     write_results("tiny-llama-s1", "utility", utility_results(Original=[0.4, 0.5, 0.5, 0.4, 1.0, 0.8], LLM_VA=again))
     write_results("tiny-qwen2", "utility", utility_results(Original=[0.5] * 6, LLM_VA=[0.25] * 6))
     slugs = ["tiny-llama", "tiny-llama-s1", "tiny-qwen2"]
-    frame = tables.build_table("utility", slugs)
+    frame = build.build_table("utility", slugs)
     assert list(frame.columns) == ["model", "method", "task", "metric", "value", "original", "kept"]
     assert len(frame) == 3 * 2 * 7
     assert list(frame["model"].unique()) == ["tiny-llama", "tiny-qwen2", "mean"]
@@ -487,7 +486,7 @@ def test_utility_tells_what_is_kept():
 
 def test_what_an_original_without_any_right_answer_keeps_is_undefined():
     write_results("tiny-llama", "utility", utility_results(Original=[0.5] * 5 + [0.0], LLM_VA=[0.5] * 6))
-    rows = tables.build_table("utility", ["tiny-llama"]).set_index(["model", "method", "task"])
+    rows = build.build_table("utility", ["tiny-llama"]).set_index(["model", "method", "task"])
     assert numpy.isnan(rows.loc[("tiny-llama", "LLM-VA", "gsm"), "kept"])
     assert rows.loc[("tiny-llama", "LLM-VA", "mean"), "kept"] == 1
 
@@ -496,13 +495,13 @@ def test_utility_refuses_gaps_and_two_metrics_of_a_task():
     whole = utility_results(Original=[0.5] * 6, LLM_VA=[0.5] * 6)
     write_results("tiny-llama", "utility", whole[(whole["dataset"] != "rte") | (whole["method"] != "LLM-VA")])
     with pytest.raises(InputError, match="tiny-llama: no value of LLM-VA on rte; run `make utility MODELS=tiny-llama`"):
-        tables.build_table("utility", ["tiny-llama"])
+        build.build_table("utility", ["tiny-llama"])
     write_results("tiny-llama", "utility", whole[whole["method"] != "Original"])
     with pytest.raises(InputError, match="utility: no rows of Original"):
-        tables.build_table("utility", ["tiny-llama"])
+        build.build_table("utility", ["tiny-llama"])
     write_results("tiny-llama", "utility", pandas.concat([whole, whole.assign(metric="f1")[:1]]))
     with pytest.raises(InputError, match="utility: cola: has accuracy and f1"):
-        tables.build_table("utility", ["tiny-llama"])
+        build.build_table("utility", ["tiny-llama"])
 
 
 def test_the_papers_means_are_its_headlines():
@@ -521,7 +520,7 @@ def test_the_papers_means_are_its_headlines():
 def test_the_command_builds_and_prints(capsys):
     write_results("tiny-llama", "table2", long_results())
     with pytest.raises(SystemExit) as stop:
-        tables.main(["all", "--models", "tiny-llama"])
+        build.main(["all", "--models", "tiny-llama"])
     assert stop.value.code == 0
     printed = capsys.readouterr().out
     assert "model organisms" in printed
@@ -535,11 +534,11 @@ def test_the_command_adds_seeds_and_names_a_missing_one(capsys):
     for slug in ("tiny-llama", "tiny-llama-s1"):
         write_results(slug, "table3", table3_results(6 if slug == "tiny-llama" else 9))
     with pytest.raises(SystemExit) as stop:
-        tables.main(["table3", "--models", "tiny-llama", "--seeds", "2"])
+        build.main(["table3", "--models", "tiny-llama", "--seeds", "2"])
     assert stop.value.code == 0
     assert pandas.read_csv(paths.TABLES / "table3.csv")["l_select"].to_list() == [7.5]
     with pytest.raises(SystemExit) as stop:
-        tables.main(["table3", "--models", "tiny-llama", "--seeds", "3"])
+        build.main(["table3", "--models", "tiny-llama", "--seeds", "3"])
     assert stop.value.code == 2
     assert "run `make table3 MODELS=tiny-llama-s2`" in capsys.readouterr().err
 
@@ -547,7 +546,7 @@ def test_the_command_adds_seeds_and_names_a_missing_one(capsys):
 @pytest.mark.parametrize("item", ["table9", "all"])
 def test_the_command_names_what_it_does_not_know(item, capsys):
     with pytest.raises(SystemExit) as stop:
-        tables.main([item, "--models", "tiny-llama"])
+        build.main([item, "--models", "tiny-llama"])
     assert stop.value.code == 2
     message = capsys.readouterr().err
     assert message.count("\n") == 1
@@ -555,18 +554,18 @@ def test_the_command_names_what_it_does_not_know(item, capsys):
 
 
 def test_building_twice_gives_the_same_bytes_and_touches_nothing():
-    def build() -> dict:
+    def write() -> dict:
         for slug in ("tiny-llama", "tiny-llama-s1"):
             write_results(slug, "table2", long_results())
-        files = tables.save_table("table2", ["tiny-llama", "tiny-llama-s1"])
+        files = build.save_table("table2", ["tiny-llama", "tiny-llama-s1"])
         return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
 
-    first = build()
-    assert build() == first
+    first = write()
+    assert write() == first
     again = {name: content for name, (content, _) in first.items()}
     for path in paths.TABLES.iterdir():
         path.unlink()
-    assert {name: content for name, (content, _) in build().items()} == again
+    assert {name: content for name, (content, _) in write().items()} == again
 
 
 def test_results_keep_every_bit_and_their_order():

@@ -57,13 +57,6 @@ def add_seeds(slugs: Sequence[str], seeds: int) -> list[str]:
     return list(dict.fromkeys(seeded))
 
 
-def leave_out(item: str, slugs: Sequence[str], present: Sequence[str]) -> list[str]:
-    """Return the slugs that are present, and print which of the others an item goes without."""
-    if missing := sorted(set(slugs) - set(present)):
-        print(f"{item}: without {', '.join(missing)}, which have no results of it yet")
-    return list(present)
-
-
 def _plain_name(method: str) -> str:
     match = VARIANT.fullmatch(method)
     return method if method in LOOPS or not match else match["method"]

@@ -5,7 +5,6 @@ and one for each; `python -m llmva.paper.figures all` draws every figure that ha
 `--seeds 3`, the organisms' seeds `-s1` and `-s2` join in where they have results, as a mean.
 """
 
-import argparse
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -17,10 +16,10 @@ from matplotlib.figure import Figure
 
 from llmva.core import paths
 from llmva.core.errors import InputError, command
-from llmva.core.params import known_slugs
 from llmva.core.results import is_organism, result_path
 from llmva.paper import names
-from llmva.paper.figures.catalogue import APART, FIGURES, Design
+from llmva.paper.display import split_worlds
+from llmva.paper.figures.catalogue import FIGURES, Design
 from llmva.paper.figures.style import paper_style
 from llmva.paper.figures.tidying import read_long
 
@@ -54,18 +53,18 @@ def figure_data(item: str, slugs: Sequence[str] = ()) -> pandas.DataFrame:
 
     Where seeds are averaged, the column `seeds` has their number.
     """
-    design = _design(item)
-    if not design.source:
+    design = FIGURES[item]
+    if not design.sources:
         return design.tidy(None)
-    models = dict(list(_models(design, slugs).items())[: design.most])
+    models, (source,) = dict(list(_models(design, slugs).items())[: design.most]), design.sources
     if design.means and len({is_organism(model) for model in models}) > 1:
         raise InputError(f"{item}: --models: organisms and real models have no common mean; name one kind")
     shown = [slug for members in models.values() for slug in members]
-    data = design.tidy(read_long(design.source, shown, averaged=design.averaged))
+    data = design.tidy(read_long(source, shown, averaged=design.averaged))
     for model, members in models.items():
         if model not in set(data["model"]):
-            fix = f"run `make {design.source} MODELS={members[0]}`"
-            raise InputError(f"{result_path(members[0], design.source)}: nothing that {item} draws; {fix}")
+            fix = f"run `make {source} MODELS={members[0]}`"
+            raise InputError(f"{result_path(members[0], source)}: nothing that {item} draws; {fix}")
     if design.averaged:
         data = data.assign(seeds=data["model"].map(lambda model: len(models[model])))
     order = list(models)
@@ -77,9 +76,9 @@ def add_seeds(item: str, slugs: Sequence[str], seeds: int) -> list[str]:
 
     Where a figure shows no means over seeds, none are added.
     """
-    design = _design(item)
+    design = FIGURES[item]
     wanted = names.add_seeds(slugs, seeds if design.averaged else 1)
-    return [slug for slug in wanted if slug in slugs or result_path(slug, design.source).is_file()]
+    return [slug for slug in wanted if slug in slugs or design.with_results([slug])]
 
 
 def save_figure(figure: Figure, name: str, data: pandas.DataFrame) -> list[Path]:
@@ -103,25 +102,22 @@ def save_figures(item: str, slugs: Sequence[str] = ()) -> list[Path]:
     A figure that shows means over models is drawn for real models and organisms apart, as
     `<item>` and `<item>_organisms`, where both are named.
     """
-    return [file for name, shown in file_names(item, slugs).items() for file in _save_one(item, name, shown)]
+    files = []
+    for name, shown in file_names(item, slugs).items():
+        data = figure_data(item, shown)
+        figure = _draw(item, data)
+        files += save_figure(figure, name, data)
+        pyplot.close(figure)
+    return files
 
 
 def file_names(item: str, slugs: Sequence[str]) -> dict[str, list[str]]:
     """Return the figures that an item is written as, `figure9` and `tiny-llama/figure9`, each with its slugs."""
-    design = _design(item)
-    kinds = {kind: [slug for slug in slugs if is_organism(slug) is kind] for kind in (False, True)}
-    shown = {item: list(slugs)}
-    if design.means and all(kinds.values()):
-        shown = {item: kinds[False], f"{item}_organisms": kinds[True]}
+    design = FIGURES[item]
+    shown = split_worlds(item, slugs) if design.means else {item: list(slugs)}
     if design.single and design.most is None:
         shown |= {f"{model}/{item}": members for model, members in _models(design, slugs).items()}
     return shown
-
-
-def with_results(item: str, slugs: Sequence[str]) -> list[str]:
-    """Return the models that have results of a figure; all of them where it needs none."""
-    source = _design(item).source
-    return [slug for slug in slugs if not source or result_path(slug, source).is_file()]
 
 
 @command
@@ -129,20 +125,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Draw one figure or all, and tell which files were made."""
     # Files are all it makes, so that a machine without a display serves as well.
     matplotlib.use("Agg")
-    parser = argparse.ArgumentParser(prog="python -m llmva.paper.figures", description="Draw figures from results/.")
-    parser.add_argument("item", help=f"{', '.join(FIGURES)}, or all: every figure that has results")
-    parser.add_argument("--models", nargs="+", help="slugs; default: the organisms of papermill_params/")
-    parser.add_argument("--seeds", type=int, default=1, help="seeds of each organism, where they have results")
-    parser.add_argument("--present", action="store_true", help="leave out models without results, and say which")
-    options = parser.parse_args(arguments)
-    organisms = [slug for slug in known_slugs() if is_organism(slug)]
-    slugs = options.models or (["tiny-llama"] if options.item == "figure1" else organisms)
-    for item in _items(options.item, slugs):
-        lenient = options.present or options.item == "all"
-        present = names.leave_out(item, slugs, with_results(item, slugs)) if lenient else slugs
-        shown = add_seeds(item, present, options.seeds)
+    options = FIGURES.read_options(arguments, figure1=["tiny-llama"])
+    for item, slugs in FIGURES.choose(options, options.models):
+        shown = add_seeds(item, slugs, options.seeds)
         files = save_figures(item, shown)
-        studies = f" of {len(shown)} studies" * bool(_design(item).source)
+        studies = f" of {len(shown)} studies" * bool(FIGURES[item].sources)
         print(f"wrote {files[0].with_suffix('')}.pdf, .png, .csv{studies}, and {len(files) // 3 - 1} more figures")
 
 
@@ -151,39 +138,7 @@ def _draw(item: str, data: pandas.DataFrame) -> Figure:
         return FIGURES[item].draw(data)
 
 
-def _save_one(item: str, name: str, slugs: Sequence[str]) -> list[Path]:
-    data = figure_data(item, slugs)
-    figure = _draw(item, data)
-    files = save_figure(figure, name, data)
-    pyplot.close(figure)
-    return files
-
-
-def _design(item: str) -> Design:
-    if item not in FIGURES:
-        raise InputError(f"{item}: unknown figure; known are {', '.join(FIGURES)} (or all)")
-    return FIGURES[item]
-
-
 def _models(design: Design, slugs: Sequence[str]) -> dict[str, list[str]]:
     """Return the slugs that each model of a figure is made of."""
     names_of = names.name_models(slugs) if design.averaged else {slug: slug for slug in slugs}
     return {model: [slug for slug in slugs if names_of[slug] == model] for model in names_of.values()}
-
-
-def _items(item: str, slugs: Sequence[str]) -> list[str]:
-    """Return the figures to draw: all that have results, or one and those that go with it (`figure12_health`)."""
-    if item != "all":
-        return [item, *(name for name in FIGURES if name.startswith(f"{item}_") and _has_results(name, slugs))]
-    # One model's results are enough to start a figure.
-    items = [name for name in FIGURES if name not in APART and _has_results(name, slugs)]
-    if not any(FIGURES[name].source for name in items):
-        raise InputError(f"{paths.RESULTS}: no figure's results for {', '.join(slugs)}; run `make figure9` first")
-    return items
-
-
-def _has_results(item: str, slugs: Sequence[str]) -> bool:
-    design, present = FIGURES[item], with_results(item, slugs)
-    if not (design.optional and present):
-        return not design.source or bool(present)
-    return not design.tidy(read_long(design.source, present, averaged=False)).empty

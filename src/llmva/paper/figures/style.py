@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas
 import seaborn
+import yaml
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -18,6 +19,8 @@ from matplotlib.ticker import MaxNLocator
 from llmva.core.results import is_organism
 from llmva.core.vocabulary import OUR_LOOP, PAPER_LOOP
 
+# By figure: labels, notes, and what is measured.
+WORDS = yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8"))
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#A24A80", "#E69F00", "#56B4E9"
 GREY, PALE_GREY = "#8A8A8A", "#B5BCC4"
 PALETTE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)

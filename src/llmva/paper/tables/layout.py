@@ -1,19 +1,20 @@
-"""How a table looks in print: blocks of formatted cells, from which LaTeX and Markdown are made."""
+"""How a table looks in print: columns of formatted cells, blocks of them, and LaTeX and Markdown made from these."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pandas
 import yaml
 
 from llmva.core.vocabulary import CONSTANTS
-from llmva.paper.tables.formats import Column
+from llmva.paper.display import Item
 
 Frames = dict[str, pandas.DataFrame]
-# By item: captions and notes.
+# By item: captions, notes and columns.
 WORDS = yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8"))
 LATEX_SIGNS = {
     "↓": r"$\downarrow$",
@@ -28,8 +29,41 @@ LATEX_SIGNS = {
 LATEX_HEAD = (
     "% Needs the packages amssymb, booktabs, graphicx and longtable; the long tables, a wide page (A3, landscape).\n"
 )
+MARKS = {"yes": "✓", "no": "✗"}
+ARROWS = {"low": " ↓", "high": " ↑", "": ""}
+# How a cell is joined, and the ends of the columns' names that it is joined of.
+PARTS = {
+    "value": ("{}", ("",)),
+    "interval": ("{} [{}, {}]", ("", "_low", "_high")),
+    "spread": ("{} / {}", ("_sd", "_worst")),
+}
 # Shrinks what is too wide, and leaves the rest as it is.
 FIT = "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{"
+
+
+@dataclass(frozen=True)
+class Column:
+    """How a column of a frame is printed: under which name, in which form of `FORMS`, as which `PARTS` of a cell.
+
+    The `better` end is `low` or `high`, or empty where there is none.
+    """
+
+    source: str
+    name: str
+    form: str = "text"
+    better: str = ""
+    parts: str = "value"
+
+    @property
+    def heading(self) -> str:
+        """The name, with an arrow towards the better end."""
+        return self.name + ARROWS[self.better]
+
+    def cells(self, frame: pandas.DataFrame) -> list[str]:
+        """Return the printed cells."""
+        joined, ends = PARTS[self.parts]
+        texts = (frame[f"{self.source}{end}"].map(FORMS[self.form]) for end in ends)
+        return [joined.format(*cell) for cell in zip(*texts, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -48,17 +82,21 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Table:
-    """A display item: its name in print, the items whose results it is built from, and two functions.
+class Table(Item):
+    """A table: the items whose results it is built from, its name in print, and two functions.
 
     `build` takes long results by source and gives frames by file: `""` is the table itself, and any other key ends
     the name of a further CSV. `show` gives what is printed of them: blocks, and the sentences between them.
     """
 
     title: str
-    sources: tuple[str, ...]
     build: Callable[[Frames], Frames]
     show: Callable[[Frames], list[Block | str]]
+
+
+def read_columns(item: str, name: str = "columns") -> list[Column]:
+    """Return columns of a table as `words.yaml` lists them."""
+    return [Column(**column) for column in WORDS[item][name]]
 
 
 def print_markdown(block: Block, heading: str) -> str:
@@ -94,7 +132,7 @@ def _formatted(block: Block) -> pandas.DataFrame:
 
 
 def _sides(block: Block) -> str:
-    names = len(list(takewhile(lambda column: column.form is str, block.columns)))
+    names = len(list(takewhile(lambda column: column.form == "text", block.columns)))
     return "l" * names + "r" * (len(block.columns) - names)
 
 
@@ -113,3 +151,37 @@ def _best_cells(block: Block) -> pandas.DataFrame:
             end = low if column.better == "low" else high
             best[column.heading] = numpy.isclose(values, end) & ~numpy.isclose(low, high)
     return best
+
+
+def _print_count(value: float) -> str:
+    """Print whole numbers as such, and a mean over seeds with one decimal."""
+    return f"{value:.0f}" if float(value).is_integer() else f"{value:.1f}"
+
+
+def _print_percent(value: float) -> str:
+    return "–" if numpy.isnan(value) else f"{100 * value:.1f}"
+
+
+def _print_decimal(value: float) -> str:
+    return "–" if numpy.isnan(value) else f"{value:.3f}"
+
+
+def _print_p_value(value: float) -> str:
+    return "< 0.001" if value < 0.001 else _print_decimal(value)
+
+
+def _print_change(value: float) -> str:
+    """Print a change of a share in points, with a minus sign and not a hyphen, and no sign at zero."""
+    text = f"{100 * value:+.1f}"
+    return "–" if numpy.isnan(value) else "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
+
+
+FORMS: dict[str, Callable[[Any], str]] = {
+    "text": str,
+    "mark": lambda value: MARKS.get(value, value),
+    "count": _print_count,
+    "percent": _print_percent,
+    "decimal": _print_decimal,
+    "p_value": _print_p_value,
+    "change": _print_change,
+}

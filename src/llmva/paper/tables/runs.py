@@ -11,18 +11,10 @@ from llmva.paper.tables import resampling
 from llmva.paper.tables.cells import spread
 from llmva.paper.tables.layout import Frames
 
-# The sets of each table, and their names in print.
-SETS = {
-    "table2": (SAFETY_SETS, ("attack", "risk", "ORFuzz", "NQ")),
-    "table4": (TRANSFER_SETS, ("AdvBench", "OR-Bench", "XSTest", "OR-Bench", "XSTest")),
-}
-# The rates of each table and their names in print: a data set and `asr` (toxic) or `orr` (benign).
+# The rates of each table: a data set and `asr` (toxic) or `orr` (benign).
 RATES = {
-    item: {
-        f"{name}_{ERROR_RATE[label]}": f"{ERROR_RATE[label].upper()} {printed}"
-        for (name, label), printed in zip(sets.items(), names, strict=True)
-    }
-    for item, (sets, names) in SETS.items()
+    item: [f"{name}_{ERROR_RATE[label]}" for name, label in sets.items()]
+    for item, sets in (("table2", SAFETY_SETS), ("table4", TRANSFER_SETS))
 }
 # Of which the spread over runs is shown.
 SCORES = {"f1": "F1", "strict_f1": "Strict F1"}
@@ -106,7 +98,7 @@ def _average(runs: pandas.DataFrame, models: pandas.Series, item: str, method: s
 
 
 def _resampled_bounds(runs: pandas.DataFrame, draws: resampling.DrawnRuns, item: str) -> dict[str, float]:
-    names = list(RATES[item])
+    names = RATES[item]
     toxic = numpy.isin(names, failures_of(item, "asr"))
     (loose, counts), (strict, _) = (rates_and_counts(runs, names, kind) for kind in ("", "strict."))
     prompts = runs[["n"]].to_numpy()

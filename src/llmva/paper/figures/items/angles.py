@@ -39,7 +39,8 @@ def tidy_angles(results: pandas.DataFrame) -> pandas.DataFrame:
 
 def draw_angles(data: pandas.DataFrame) -> Figure:
     """Draw the angle by layer, attention and MLP in turn, over its two references and the right angle."""
-    labels = {"x": "Layer, its attention before its MLP", "y": "Angle between $v_a$ and $v_b$ (degrees)", "note": NOTE}
+    labels = style.WORDS["figure9"]["labels"]
+    labels = labels | {"note": labels["note"].format(chance=100 * chance_outside())}
     return style.draw_models(data, _draw_model, alone=(4.4, 2.8), among=(2.4, 1.8), **labels)
 
 
@@ -50,9 +51,6 @@ def chance_outside(draws: int = PERMUTATIONS) -> float:
     lies below the k-th of n with probability k / (n + 1).
     """
     return 2 * (0.025 * (draws - 1) + 1) / (draws + 1)
-
-
-NOTE = f"Outside: runs (dots) outside their own run's band; by chance {100 * chance_outside():.1f} % are."
 
 
 def _draw_model(axis, rows: pandas.DataFrame) -> None:

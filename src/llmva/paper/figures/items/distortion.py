@@ -13,7 +13,6 @@ SCORES = {
 }
 # `probe.iterations` of every parameter file; results do not say it.
 ITERATIONS = 5
-X, Y = "Distortion $D$ of both vectors (degrees)", f"F1, best of {ITERATIONS} iterations,\nthe original included"
 
 
 def tidy_distortion(results: pandas.DataFrame) -> pandas.DataFrame:
@@ -27,7 +26,9 @@ def tidy_distortion(results: pandas.DataFrame) -> pandas.DataFrame:
 
 def draw_distortion(data: pandas.DataFrame) -> Figure:
     """Draw F1 against the angle, mean and range of the draws, with the original's F1."""
-    return style.draw_models(data, _draw_model, alone=(3.4, 2.2), among=(2.3, 1.7), x=X, y=Y)
+    labels = style.WORDS["figure6"]["labels"]
+    labels = labels | {"y": labels["y"].format(iterations=ITERATIONS)}
+    return style.draw_models(data, _draw_model, alone=(3.4, 2.2), among=(2.3, 1.7), **labels)
 
 
 def _draw_model(axis, rows: pandas.DataFrame) -> None:

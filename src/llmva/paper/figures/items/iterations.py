@@ -1,6 +1,7 @@
 """Figures 7 and 12: scores, rates and the loop's own means by iteration, with the one chosen and where runs stopped."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy
 import pandas
@@ -11,7 +12,6 @@ from matplotlib.ticker import MaxNLocator
 from llmva.paper.figures import style
 from llmva.paper.figures.tidying import average, carry_forward, count_stops, select, widen
 
-SCORES, RATES = ["strict_f1", "f1"], ["strict_f1", "asr", "orr", "degenerate"]
 CURVES = {
     "strict_f1": ("Strict F1", {"color": style.BLUE, "linestyle": "-"}),
     "f1": ("F1", {"color": style.ORANGE, "linestyle": "--"}),
@@ -19,48 +19,13 @@ CURVES = {
     "orr": ("ORR", {"color": style.GREEN, "linestyle": "--"}),
     "degenerate": ("Degenerate", {"color": "black", "linestyle": ":"}),
 }
-HEALTH = {
-    "mean_angle": ("Angle of $v_a$ and $v_b$ (degrees)", 1),
-    "mean_scale": ("Scale $s$", 1),
-    "mean_accuracy_answer": ("Accuracy of $v_a$ (%)", 100),
-    "divergence": ("Divergence (nats/token)", 1),
-}
+HEALTH_WORDS = style.WORDS["figure12_health"]
+HEALTH = HEALTH_WORDS["measures"]
 TICKS = (0, 1, 2, 5, 10, 20, 40, 60, 100, 150, 200)
-NOTE = "Broken replies are wrong in strict F1. A run stops where it falls below 0.1 and below half of the original's."
-HEALTH_NOTE = "Means over all sublayers; the divergence is that of neutral replies. Iterations stand on a root scale."
 
 
-def tidy_scores(results: pandas.DataFrame) -> pandas.DataFrame:
-    """Return model, iteration, both scores, how many runs stopped there, and the iteration that was chosen."""
-    return _by_iteration(results, SCORES)
-
-
-def tidy_rates(results: pandas.DataFrame) -> pandas.DataFrame:
-    """Return the same of strict F1 and the rates."""
-    return _by_iteration(results, RATES)
-
-
-def tidy_health(results: pandas.DataFrame) -> pandas.DataFrame:
-    """Return the same of the loop's own means that were logged, one below the other: `quantity` and `value`."""
-    logged = [name for name in HEALTH if name in set(results["metric"])]
-    # One by one, since not every quantity is logged at every iteration.
-    curves = [_by_iteration(results, [name]).rename(columns={name: "value"}).assign(quantity=name) for name in logged]
-    return pandas.concat(curves, ignore_index=True) if curves else pandas.DataFrame({"model": []})
-
-
-def draw_iterations(data: pandas.DataFrame) -> Figure:
-    """Draw scores, or strict F1 and rates, against the iteration, with the chosen iteration and stops marked."""
-    labels = {"x": "Iteration $T$", "y": "F1" if "f1" in data else "Strict F1, and rates", "note": NOTE}
-    return style.draw_models(data, _draw_model, alone=(4, 2.4), among=(2.3, 1.8), sharex=False, **labels)
-
-
-def draw_health(data: pandas.DataFrame) -> Figure:
-    """Draw angle, scale, accuracy and divergence against the iteration, a line for each model."""
-    options = {"col": "quantity", "col_wrap": min(2, data["quantity"].nunique()), "sharey": False, "x": "Iteration"}
-    return style.draw_facets(data, _draw_quantity, size=(3.3, 1.8), note=HEALTH_NOTE, **options)
-
-
-def _by_iteration(results: pandas.DataFrame, names: Sequence[str]) -> pandas.DataFrame:
+def tidy_curves(names: Sequence[str], results: pandas.DataFrame) -> pandas.DataFrame:
+    """Return model, iteration, some metrics, how many runs stopped there, and the iteration that was chosen."""
     keys = ["model", "iteration"]
     curves = average(carry_forward(select(results, names, ["iteration"]), "model"), names, ["iteration"])
     stops = count_stops(select(results, ["strict_f1"], ["iteration"]), "model")
@@ -69,6 +34,30 @@ def _by_iteration(results: pandas.DataFrame, names: Sequence[str]) -> pandas.Dat
     stops = stops.assign(iteration=numpy.minimum(stops["iteration"], ends)).groupby(keys)["stopped"].sum()
     curves = curves.merge(stops, on=keys, how="left").fillna({"stopped": 0}).astype({"stopped": int})
     return curves.merge(widen(results, ["best_iteration"]), on="model")
+
+
+tidy_scores = partial(tidy_curves, ["strict_f1", "f1"])
+tidy_rates = partial(tidy_curves, ["strict_f1", "asr", "orr", "degenerate"])
+
+
+def tidy_health(results: pandas.DataFrame) -> pandas.DataFrame:
+    """Return the same of the loop's own means that were logged, one below the other: `quantity` and `value`."""
+    logged = [name for name in HEALTH if name in set(results["metric"])]
+    # One by one, since not every quantity is logged at every iteration.
+    curves = [tidy_curves([name], results).rename(columns={name: "value"}).assign(quantity=name) for name in logged]
+    return pandas.concat(curves, ignore_index=True) if curves else pandas.DataFrame({"model": []})
+
+
+def draw_iterations(data: pandas.DataFrame) -> Figure:
+    """Draw scores, or strict F1 and rates, against the iteration, with the chosen iteration and stops marked."""
+    labels = {"y": "F1" if "f1" in data else "Strict F1, and rates", **style.WORDS["figure12"]["labels"]}
+    return style.draw_models(data, _draw_model, alone=(4, 2.4), among=(2.3, 1.8), sharex=False, **labels)
+
+
+def draw_health(data: pandas.DataFrame) -> Figure:
+    """Draw angle, scale, accuracy and divergence against the iteration, a line for each model."""
+    options = {"col": "quantity", "col_wrap": min(2, data["quantity"].nunique()), "sharey": False}
+    return style.draw_facets(data, _draw_quantity, size=(3.3, 1.8), **HEALTH_WORDS["labels"], **options)
 
 
 def _draw_model(axis, rows: pandas.DataFrame) -> None:

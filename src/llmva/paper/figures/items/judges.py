@@ -8,16 +8,8 @@ from llmva.paper.figures import style
 from llmva.paper.figures.tidying import average, carry_forward, require_methods, select
 
 JUDGINGS = {"one judge": "one judge", "combined judges": "two judges"}
-RATES = {
-    "seval_attack_asr": "ASR, S-Eval attack",
-    "seval_risk_asr": "ASR, S-Eval risk",
-    "orfuzzset_orr": "ORR, ORFuzzSet",
-    "nq_orr": "ORR, NQ",
-}
-NOTE = (
-    "On validation prompts. Each row is scored by the judges that its own loop learnt from, so the rows begin at "
-    "different values: two judges take evasions on benign prompts for refusals."
-)
+WORDS = style.WORDS["figure11"]
+RATES = WORDS["rates"]
 
 
 def tidy_judges(results: pandas.DataFrame) -> pandas.DataFrame:
@@ -31,7 +23,7 @@ def draw_judges(data: pandas.DataFrame) -> Figure:
     """Draw each rate against the iteration, a row for each way of judging, a line for each model."""
     shown = data.melt(["model", "method", "iteration"], list(RATES), "rate")
     options = {"row": "method", "row_order": list(JUDGINGS), "rows": JUDGINGS.values(), "col": "rate"}
-    return style.draw_facets(shown, _draw_rate, size=(1.75, 1.5), x="Iteration", y="Rate (%)", note=NOTE, **options)
+    return style.draw_facets(shown, _draw_rate, size=(1.75, 1.5), **WORDS["labels"], **options)
 
 
 def _draw_rate(axis, rows: pandas.DataFrame) -> None:

@@ -7,12 +7,8 @@ from matplotlib.figure import Figure
 from llmva.paper.figures import style
 from llmva.paper.figures.tidying import widen
 
-MEASURES = {"strict_f1": ("Strict F1", 1), "kept": ("Utility kept (%)", 100)}
-NOTE = (
-    "Every point stands for five iterations. Circles: the number that the other figures and the tables have, chosen "
-    "among fewer candidates (organisms: 8 and 12)."
-)
-SIDEWAYS = " Models are set a little apart sideways."
+WORDS = style.WORDS["figure8"]
+MEASURES = WORDS["measures"]
 
 
 def tidy_selection(results: pandas.DataFrame) -> pandas.DataFrame:
@@ -26,7 +22,9 @@ def draw_selection(data: pandas.DataFrame) -> Figure:
     nearest = (data["l_select"] - data["chosen"]).abs().groupby(data["model"], sort=False).idxmin()
     marked = data.assign(marked=data.index.isin(nearest))
     shown = marked.melt(["model", "l_select", "marked"], list(MEASURES), "measure")
-    labels = {"x": "Edited sublayers, $L_{select}$", "note": NOTE + SIDEWAYS * (data["model"].nunique() > 1)}
+    labels = WORDS["labels"]
+    if data["model"].nunique() > 1:
+        labels = labels | {"note": f"{labels['note']} {WORDS['sideways']}"}
     return style.draw_facets(shown, _draw_measure, size=(3.3, 2.4), col="measure", sharey=False, **labels)
 
 

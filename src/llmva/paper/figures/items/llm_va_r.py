@@ -9,22 +9,14 @@ from llmva.core.vocabulary import ORIGINAL, OUR_LOOP, PAPER_LOOP
 from llmva.paper.figures import style
 from llmva.paper.figures.tidying import average, carry_forward, count_stops, in_order, require_methods, select
 
-FINALS = {
-    "test_strict_f1": ("Strict F1, test", 1),
-    "transfer_strict_f1": ("Strict F1, transfer", 1),
-    "kept": ("Utility kept (%)", 100),
-    "kept_gsm": ("Arithmetic kept (%)", 100),
-}
+WORDS = style.WORDS["figure13"]
+FINALS = WORDS["measures"]
 # Methods without a loop, then the parts of LLM-VA-R, from the paper's method to all of them; the rest are controls.
 PARTS = (
     ORIGINAL, "AlphaSteer", "AlphaSteer+", "Fine-tuning",
     PAPER_LOOP, "LLM-VA, L_select in full", "RMS", "soft SVM", "ridge edit", "RMS and ridge", OUR_LOOP,
 )  # fmt: skip
 MAX_ABREAST = 7
-NOTE = (
-    "Each dot is a model, each bar their mean. A stopped run keeps its last value in mean and range, to the end of the "
-    "longest one."
-)
 
 
 def tidy_parts(results: pandas.DataFrame) -> pandas.DataFrame:
@@ -51,7 +43,7 @@ def draw_parts(data: pandas.DataFrame) -> Figure:
     upper, lower = figure.subfigures(2, 1, height_ratios=heights)
     _draw_curves(upper, curves, down)
     _draw_finals(lower.subplots(1, len(FINALS), sharey=True), data, variants)
-    style.add_legend(figure, data, note=NOTE)
+    style.add_legend(figure, data, **WORDS["labels"])
     return figure
 
 

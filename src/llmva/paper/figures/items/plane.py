@@ -15,12 +15,6 @@ GROUP_STYLES = {
 }
 BEFORE_AFTER = {ORIGINAL: "before", PAPER_LOOP: "after"}
 PROJECTIONS = ["benign_projection", "answer_projection"]
-LABELS = {
-    "x": "Projection on the benign vector $v_b$",
-    "y": "Projection on the answer vector $v_a$",
-    "note": "In both panels of a model, $v_a$ and $v_b$ are those of the original; markers show what the model of that "
-    "panel does, before or after the alignment.",
-}
 
 
 def tidy_plane(results: pandas.DataFrame) -> pandas.DataFrame:
@@ -37,7 +31,7 @@ def draw_plane(data: pandas.DataFrame) -> Figure:
     shown = data.assign(panel=[titles[key] for key in zip(data["model"], data["method"], strict=True)])
     size, abreast = ((2.4, 2.1), 2) if len(models) == 1 else ((2.2, 1.9), 4)
     options = {"col": "panel", "col_order": titles.values(), "col_wrap": abreast, "sharex": False, "sharey": False}
-    figure = style.draw_facets(shown, _draw_panel, size=size, **LABELS, **options)
+    figure = style.draw_facets(shown, _draw_panel, size=size, **style.WORDS["figure3"]["labels"], **options)
     # Both panels of a model show projections on the same two vectors, so one scale serves both.
     for before, after in zip(figure.axes[::2], figure.axes[1::2], strict=True):
         after.sharex(before)

@@ -9,9 +9,8 @@ import pandas
 from llmva.core.vocabulary import CONSTANTS, LOOPS, ORIGINAL, OUR_LOOP, PAPER_LOOP
 from llmva.paper.names import is_variant, name_models
 from llmva.paper.tables import resampling
-from llmva.paper.tables.formats import INTERVAL, METHOD, Column, as_decimal
 from llmva.paper.tables.items.utility import read_tasks
-from llmva.paper.tables.layout import WORDS, Block, Frames, Table
+from llmva.paper.tables.layout import WORDS, Block, Frames, Table, read_columns
 from llmva.paper.tables.paper import read_headlines, read_paper_values
 from llmva.paper.tables.runs import failures_of, rates_and_counts, read_runs
 
@@ -111,15 +110,8 @@ def _pooled(runs: pandas.DataFrame, failure: str) -> pandas.Series:
 
 
 def _show(frames: Frames) -> list[Block | str]:
-    columns = [
-        Column("claim", "Claim"),
-        METHOD,
-        Column("paper", "The paper's", as_decimal),
-        Column("here", "Here", as_decimal, parts=INTERVAL),
-        Column("verdict", "Here it"),
-    ]
     words, runs = WORDS["headlines"], int(frames[""]["runs"].iloc[0])
-    return [Block(frames[""], columns, words["caption"]), words["note"].format(runs=runs)]
+    return [Block(frames[""], read_columns("headlines"), words["caption"]), words["note"].format(runs=runs)]
 
 
-TABLE = Table("The paper's claims", ("table2", "table4", "utility"), build_headlines, _show)
+TABLE = Table(("table2", "table4", "utility"), "The paper's claims", build_headlines, _show)

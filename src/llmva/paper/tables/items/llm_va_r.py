@@ -9,8 +9,7 @@ from llmva.core.params import SEED_SUFFIX
 from llmva.core.vocabulary import OUR_LOOP, PAPER_LOOP
 from llmva.paper.names import order_methods
 from llmva.paper.tables import resampling
-from llmva.paper.tables.formats import INTERVAL, METHOD, Column, as_count, as_decimal, as_p_value
-from llmva.paper.tables.layout import WORDS, Block, Frames, Table
+from llmva.paper.tables.layout import WORDS, Block, Frames, Table, read_columns
 
 RIDGE_METRICS = {
     "test_strict_f1": "strict F1, test",
@@ -22,14 +21,6 @@ RIDGE_METRICS = {
 COMPARED = ("test_strict_f1", "transfer_strict_f1", "kept")
 # On validation: the best strict F1 of the whole loop, and before the iteration at which the stop rule strikes.
 STOPPING = ["stop_rule", "best_validation", "best_before_stop"]
-STOP_COLUMNS = [
-    METHOD,
-    Column("struck", "Stop rule struck", as_count),
-    Column("studies", "of", as_count),
-    Column("best", "Best strict F1", as_decimal),
-    Column("before_stop", "before it struck", as_decimal),
-    Column("most_lost", "Most lost by it", as_decimal),
-]
 
 
 def build_ridge(results: Frames) -> Frames:
@@ -97,17 +88,11 @@ def _stop_rule(rows: pandas.DataFrame, methods: list[str]) -> pandas.DataFrame:
 
 def _show(frames: Frames) -> list[Block | str]:
     table, words = frames[""], WORDS["ridge"]
-    stop = [Block(frames["stop"], STOP_COLUMNS, words["stop"], "stop")] if "stop" in frames else []
-    columns = [METHOD]
-    for metric, heading in RIDGE_METRICS.items():
-        columns += [
-            Column(f"{metric}_mean", heading, as_decimal, "high", INTERVAL),
-            Column(f"{metric}_worst", f"{heading}: worst", as_decimal, "high"),
-            Column(f"{metric}_p", f"{heading}: p", as_p_value),
-        ]
-    columns.append(Column("test_strict_f1_p_paper", "strict F1, test: p against LLM-VA", as_p_value))
+    stop = []
+    if "stop" in frames:
+        stop = [Block(frames["stop"], read_columns("ridge", "stop_columns"), words["stop"], "stop")]
     note = words["note"].format(studies=int(table["studies"].iloc[0]))
-    return [Block(table, columns, words["caption"]), *stop, *_corrected(table), note]
+    return [Block(table, read_columns("ridge"), words["caption"]), *stop, *_corrected(table), note]
 
 
 def _corrected(table: pandas.DataFrame) -> list[str]:
@@ -120,4 +105,4 @@ def _corrected(table: pandas.DataFrame) -> list[str]:
     return [f"{OUR_LOOP} against {PAPER_LOOP}, p corrected for three comparisons (Holm): {words}."]
 
 
-TABLE = Table(OUR_LOOP, ("ridge",), build_ridge, _show)
+TABLE = Table(("ridge",), OUR_LOOP, build_ridge, _show)

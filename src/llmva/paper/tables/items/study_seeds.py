@@ -2,8 +2,7 @@
 
 from llmva.core.params import DRAW_SUFFIX
 from llmva.paper.names import printed_rows
-from llmva.paper.tables.formats import METHOD, MODEL, SPREAD, Column, as_count, as_decimal
-from llmva.paper.tables.layout import WORDS, Block, Frames, Table
+from llmva.paper.tables.layout import WORDS, Block, Frames, Table, read_columns
 from llmva.paper.tables.runs import SCORES, read_runs
 
 
@@ -18,12 +17,8 @@ def build_draws(results: Frames) -> Frames:
 
 
 def _show(frames: Frames) -> list[Block | str]:
-    columns = [MODEL, METHOD]
-    for score, name in SCORES.items():
-        columns += [Column(score, name, as_decimal), Column(score, f"{name}: SD / worst", as_decimal, parts=SPREAD)]
-    columns.append(Column("studies", "Studies", as_count))
     words = WORDS["draws"]
-    return [Block(printed_rows(frames[""]), columns, words["caption"], long=True), words["note"]]
+    return [Block(printed_rows(frames[""]), read_columns("draws"), words["caption"], long=True), words["note"]]
 
 
-TABLE = Table("Study seeds", ("table2",), build_draws, _show)
+TABLE = Table(("table2",), "Study seeds", build_draws, _show)

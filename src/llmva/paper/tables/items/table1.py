@@ -9,20 +9,12 @@ from llmva.measures.intervals import Interval
 from llmva.paper.names import name_models, printed_rows
 from llmva.paper.tables import resampling
 from llmva.paper.tables.cells import spread
-from llmva.paper.tables.formats import INTERVAL, METHOD, Column, as_change, as_mark
-from llmva.paper.tables.layout import WORDS, Block, Frames, Table
+from llmva.paper.tables.layout import WORDS, Block, Frames, Table, read_columns
 from llmva.paper.tables.paper import read_paper_values
 from llmva.paper.tables.runs import failures_of, rates_and_counts, read_runs
 
 NEEDS = {"without_finetuning": "finetunes", "without_structure_change": "hooks"}
 FAILURES = {"over_refusal_mitigated": "orr", "jailbreak_mitigated": "asr"}
-CLAIMS = [
-    METHOD,
-    Column("without_finetuning", "No fine-tuning", as_mark),
-    Column("without_structure_change", "Structure unchanged", as_mark),
-    Column("over_refusal_mitigated", "Over-refusal mitigated", as_mark),
-    Column("jailbreak_mitigated", "Jailbreak mitigated", as_mark),
-]
 
 
 def build_claims(results: Frames) -> Frames:
@@ -81,13 +73,13 @@ def _agreed(values: pandas.Series, need: str, method: str) -> bool:
 
 
 def _show(frames: Frames) -> list[Block | str]:
-    changes = [
-        Column(f"{failure}_change", f"{failure.upper()} change", as_change, parts=INTERVAL)
-        for failure in FAILURES.values()
+    words, claims, changes = WORDS["table1"], read_columns("table1"), read_columns("table1", "changes")
+    papers = Block(read_paper_values("table1"), claims, words["paper"], "paper")
+    return [
+        Block(printed_rows(frames[""]), [*claims, *changes], words["caption"]),
+        words["note"],
+        papers,
     ]
-    words = WORDS["table1"]
-    papers = Block(read_paper_values("table1"), CLAIMS, words["paper"], "paper")
-    return [Block(printed_rows(frames[""]), [*CLAIMS, *changes], words["caption"]), words["note"], papers]
 
 
-TABLE = Table("Table 1", ("table1", "table2"), build_claims, _show)
+TABLE = Table(("table1", "table2"), "Table 1", build_claims, _show)

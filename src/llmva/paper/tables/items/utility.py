@@ -6,8 +6,7 @@ from llmva.core.errors import InputError
 from llmva.core.vocabulary import ORIGINAL, TASKS
 from llmva.paper.names import MEAN, name_models, order_methods, printed_rows
 from llmva.paper.tables.cells import RUN, spread
-from llmva.paper.tables.formats import METHOD, Column, as_percent
-from llmva.paper.tables.layout import WORDS, Block, Frames, Table
+from llmva.paper.tables.layout import WORDS, Block, Column, Frames, Table
 from llmva.paper.tables.paper import read_paper_values
 
 UTILITY_METRICS = {"f1": "F1", "accuracy": "accuracy"}
@@ -66,7 +65,8 @@ def _show(frames: Frames) -> list[Block | str]:
     kept = whole.pivot(index="method", columns="task", values="kept").loc[order_methods(whole["method"])]
     kept["worst"] = runs[runs["task"] == MEAN].groupby("method")["kept"].min()
     names = {**TASKS, MEAN: "Mean", "worst": "Mean: worst run"}
-    columns = [METHOD, *(Column(name, text, as_percent) for name, text in names.items())]
+    method = Column("method", "Method")
+    columns = [method, *(Column(name, text, "percent") for name, text in names.items())]
     tasks = frame.dropna(subset="metric").drop_duplicates("task").groupby("metric", sort=False)["task"]
     scores = "; ".join(
         f"{UTILITY_METRICS[metric]} on {', '.join(TASKS[task] for task in group)}" for metric, group in tasks
@@ -76,8 +76,8 @@ def _show(frames: Frames) -> list[Block | str]:
     return [
         Block(kept.reset_index(), columns, words["caption"].format(models=over)),
         words["note"].format(scores=scores),
-        Block(read_paper_values("utility"), [METHOD, Column("kept", "Mean", as_percent)], words["paper"], "paper"),
+        Block(read_paper_values("utility"), [method, Column("kept", "Mean", "percent")], words["paper"], "paper"),
     ]
 
 
-TABLE = Table("Utility", ("utility",), build_utility, _show)
+TABLE = Table(("utility",), "Utility", build_utility, _show)

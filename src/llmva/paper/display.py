@@ -1,0 +1,82 @@
+"""What tables and figures share: the results that an item is made from, and the command that makes it."""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from llmva.core import paths
+from llmva.core.errors import InputError
+from llmva.core.params import known_slugs
+from llmva.core.results import is_organism, result_path
+
+
+@dataclass(frozen=True)
+class Item:
+    """A table or a figure, and the items whose results it is made from: none where it needs no results."""
+
+    sources: tuple[str, ...]
+
+    def with_results(self, slugs: Sequence[str]) -> list[str]:
+        """Return the models that have all results that it is made from."""
+        return [slug for slug in slugs if all(result_path(slug, source).is_file() for source in self.sources)]
+
+    def is_ready(self, slugs: Sequence[str]) -> bool:
+        """Tell whether it can be made: one model's results are enough."""
+        return bool(self.with_results(slugs))
+
+
+class Catalogue(dict[str, Item]):
+    """All tables, or all figures, by name.
+
+    Those `apart` are of other models than the rest, so that `all` goes without them. A reader without any results is
+    told to make `first`.
+    """
+
+    def __init__(self, kind: str, items: dict[str, Item], *, apart: Sequence[str], first: str) -> None:
+        super().__init__(items)
+        self.kind, self.apart, self.first = kind, apart, first
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise InputError(f"{name}: unknown {self.kind}; known are {', '.join(self)} (or all)")
+
+    def read_options(self, arguments: Sequence[str] | None, **models: list[str]) -> argparse.Namespace:
+        """Return what a command was asked for: `item`, `models`, `seeds`, `present`.
+
+        The models are all organisms where none are named, or those that `models` has for the item.
+        """
+        module = f"llmva.paper.{self.kind}s"
+        parser = argparse.ArgumentParser(prog=f"python -m {module}", description=f"Make {self.kind}s from results/.")
+        parser.add_argument("item", help=f"{', '.join(self)}, or all: every {self.kind} that has results")
+        parser.add_argument("--models", nargs="+", help="slugs; default: the organisms of papermill_params/")
+        parser.add_argument("--seeds", type=int, default=1, help="seeds of each organism: itself, -s1, ...; default 1")
+        parser.add_argument("--present", action="store_true", help="leave out models without results, and say which")
+        options = parser.parse_args(arguments)
+        options.models = options.models or models.get(options.item) or list(filter(is_organism, known_slugs()))
+        return options
+
+    def choose(self, options: argparse.Namespace, slugs: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+        """Give the items that were asked for, each with its models, and print which ones it goes without."""
+        for name in self.named(options.item, slugs):
+            present = self[name].with_results(slugs)
+            if not (options.present or options.item == "all"):
+                present = list(slugs)
+            elif missing := sorted(set(slugs) - set(present)):
+                print(f"{name}: without {', '.join(missing)}, which have no results of it yet")
+            yield name, present
+
+    def named(self, name: str, slugs: Sequence[str]) -> list[str]:
+        """Return the items that `all` stands for, or one and those that go with it (`figure12_health`)."""
+        if name != "all":
+            return [name, *(other for other in self if other.startswith(f"{name}_") and self[other].is_ready(slugs))]
+        ready = [other for other in self if other not in self.apart and self[other].is_ready(slugs)]
+        if not any(self[other].sources for other in ready):
+            fix = f"run `make {self.first}` first"
+            raise InputError(f"{paths.RESULTS}: no {self.kind}'s results for {', '.join(slugs)}; {fix}")
+        return ready
+
+
+def split_worlds(name: str, slugs: Sequence[str]) -> dict[str, list[str]]:
+    """Return the slugs by the name of their files: `<name>_organisms` apart where real models are named as well."""
+    worlds = [[slug for slug in slugs if is_organism(slug) is organisms] for organisms in (False, True)]
+    return dict(zip([name, f"{name}_organisms"], worlds, strict=True)) if all(worlds) else {name: list(slugs)}
