@@ -13,8 +13,7 @@ from llmva.core.errors import InputError
 from llmva.core.params import known_slugs, load_params
 from llmva.core.results import KEY_COLUMNS, is_organism, read_results, write_results
 from llmva.core.vocabulary import SAFETY_SETS
-from llmva.method import loop
-from llmva.paper.figures import drawing, style, tidying
+from llmva.paper.figures import drawing, style
 from llmva.paper.figures.catalogue import FIGURES
 from llmva.paper.figures.items import angles as angles_item
 from llmva.paper.figures.items import distortion as distortion_item
@@ -534,10 +533,6 @@ def test_a_run_that_ends_before_its_seeds_was_stopped(folders):
     data = drawing.figure_data("figure12", ["tiny-llama", "tiny-llama-s1"])
     assert data.loc[data["stopped"] > 0, "iteration"].tolist() == [4]
     assert data["iteration"].max() == ITERATIONS - 1
-
-
-def test_a_run_stops_where_the_loop_gives_up():
-    assert tidying.LOWEST_F1 == loop.LOWEST_F1
 
 
 def test_figure7_shows_both_scores_of_the_first_three_models(folders):

@@ -10,7 +10,7 @@ from scipy.stats import rankdata, wilcoxon
 from llmva.core import paths
 from llmva.core.errors import InputError
 from llmva.core.provenance import random_generator
-from llmva.core.results import write_results
+from llmva.core.results import result_path, write_results
 from llmva.paper.tables import build
 from llmva.paper.tables.items.llm_va_r import RIDGE_METRICS
 from llmva.paper.tables.resampling import paired_p
@@ -106,6 +106,14 @@ def test_three_comparisons_are_corrected_for_their_number(capsys):
 def test_a_study_without_a_method_is_named():
     write_ridge(SLUGS[0], [("LLM-VA", "kept", 1.0)])
     with pytest.raises(InputError, match="missing for a method or a study"):
+        build.build_table("ridge", SLUGS)
+
+
+def test_results_of_before_the_key_columns_are_an_error():
+    for slug in SLUGS:
+        path = result_path(slug, "ridge")
+        pandas.read_csv(path).drop(columns="iteration").to_csv(path, index=False)
+    with pytest.raises(InputError, match="no column 'iteration'; run `make fresh` again"):
         build.build_table("ridge", SLUGS)
 
 

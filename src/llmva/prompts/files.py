@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas
 
-from llmva.core.errors import InputError, first_line
+from llmva.core.errors import DISK_ERRORS, InputError, first_line
 
 FILE_FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 
@@ -32,7 +32,7 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> list[dict]:
     InputError
         When the file cannot be read; names it and the fix.
     """
-    with reading(path, "cannot be read", "fetch the file again"):
+    with reading(path, "cannot be read", "correct that line, or fetch the file again"):
         rows = _parse(*_unpack(path), columns)
     if not rows:
         raise InputError(f"{path}: no rows in it; fetch the file again")
@@ -46,7 +46,13 @@ def reading(path: Path, problem: str, fix: str) -> Iterator[None]:
         yield
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 at byte {error.start}; save it again as UTF-8") from None
-    except (OSError, ValueError, zipfile.BadZipFile, pandas.errors.ParserWarning) as error:
+    except PermissionError:
+        raise InputError(f"{path}: not readable; change its permissions") from None
+    except OSError as error:
+        if error.errno in DISK_ERRORS:
+            raise
+        raise InputError(f"{path}: {problem} ({first_line(error)}); {fix}") from None
+    except (ValueError, zipfile.BadZipFile, pandas.errors.ParserWarning) as error:
         raise InputError(f"{path}: {problem} ({first_line(error)}); {fix}") from None
 
 

@@ -38,10 +38,10 @@ def read_tasks(folder: str | Path, split: str = "test") -> pandas.DataFrame:
     InputError
         When a file cannot be read, lacks a column or is named after no task.
     """
-    folder = _task_folder(folder)
+    task_folder = _task_folder(folder)
     tables = [pandas.DataFrame(columns=["task", "prompt", "answer"])]
-    for task in _find_tasks(folder):
-        path = folder / f"{task}.csv"
+    for task in _find_tasks(task_folder):
+        path = task_folder / f"{task}.csv"
         with reading(path, "cannot be read", "fix or remove it"):
             table = parse_csv(decode(path.read_bytes()))
         require_columns(table, TASK_COLUMNS, path)

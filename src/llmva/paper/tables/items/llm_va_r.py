@@ -37,7 +37,10 @@ def build_ridge(results: Frames) -> Frames:
         When a method has no result for one of the studies.
     """
     # Rows of an iteration are the curves of Figure 13.
-    rows = results["ridge"][lambda rows: rows["iteration"].isna()]
+    rows = results["ridge"]
+    if "iteration" not in rows:
+        raise InputError("results of ridge: no column 'iteration'; run `make fresh` again")
+    rows = rows[rows["iteration"].isna()]
     wide = {metric: _wide(rows, metric) for metric in RIDGE_METRICS}
     studies, methods = wide["kept"].index, order_methods(rows["method"])
     families = [SEED_SUFFIX.sub("", slug) for slug in studies]
