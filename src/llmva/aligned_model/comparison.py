@@ -34,7 +34,7 @@ class Comparison:
     @classmethod
     def of(cls, aligned: str | Path) -> Self:
         """Load what `make align` left: the base as its manifest names it, and the adapter."""
-        params, adapter = read_study(aligned), find_adapter(aligned)
+        params, adapter = open_aligned(aligned)
         base = load_model(params.model, dtype=params.dtype)
         with warnings.catch_warnings():
             # peft still asks transformers by an old name.
@@ -73,29 +73,18 @@ class Comparison:
             return respond(self.chat_model, chats, max_new_tokens=self.max_new_tokens, batch_size=len(chats)).texts
 
 
-def read_study(aligned: str | Path) -> StudyParams:
-    """Return the parameters of the study that an aligned model came from.
+def open_aligned(aligned: str | Path) -> tuple[StudyParams, Path]:
+    """Return the parameters of the study that an aligned model came from, and the folder of its adapter.
 
     Raises
     ------
     InputError
-        When the folder is not one that `make align` made.
+        When `make align` did not make the folder, or left no adapter, since the original was chosen.
     """
-    manifest = read_manifest(Path(aligned))
+    manifest, adapter = read_manifest(Path(aligned)), Path(aligned) / "adapter"
     if manifest is None or "study" not in manifest["facts"]:
         raise InputError(f"{aligned}: not a folder that `make align` made; name its OUT")
-    return StudyParams.checked(manifest["facts"]["study"], f"{aligned}/manifest.json")
-
-
-def find_adapter(aligned: str | Path) -> Path:
-    """Return the folder of the adapter that `make align` made.
-
-    Raises
-    ------
-    InputError
-        When there is none: the original was chosen.
-    """
-    adapter = Path(aligned) / "adapter"
+    params = StudyParams.checked(manifest["facts"]["study"], f"{aligned}/manifest.json")
     if not adapter.is_dir():
         raise InputError(f"{adapter}: no adapter, since no edit was better than the original; see report.html")
-    return adapter
+    return params, adapter

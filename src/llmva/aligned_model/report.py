@@ -2,9 +2,7 @@
 
 import io
 import math
-from importlib.resources import files
 from pathlib import Path
-from typing import NamedTuple
 
 import jinja2
 import matplotlib
@@ -48,38 +46,15 @@ FILES = {
 }
 
 
-class Outcomes(NamedTuple):
-    """Of `original` and `aligned` the test prompts' verdicts, the metrics with intervals, and those over all sets.
-
-    `results` is as `with_intervals` returns it; `pooled` is indexed by metric and has a column for each of the two.
-    """
-
-    rows: dict[str, pandas.DataFrame]
-    results: pandas.DataFrame
-    pooled: pandas.DataFrame
-
-    @classmethod
-    def of(cls, evaluated: dict[str, Stage], seed: int) -> "Outcomes":
-        """Read what the evaluation of `Original` and of a method left; the seed is that of the intervals."""
-        rows = _by_model(evaluated)
-        results = with_intervals(rows, "original", seed=seed)
-        pooled = results[results["dataset"] == "all"].pivot(index="metric", columns="method", values="value")
-        return cls(rows, results, pooled)
-
-
 def write_report(
-    path: Path,
-    study: Study,
-    facts: dict,
-    loop: Stage,
-    candidates: pandas.DataFrame,
-    evaluated: dict[str, Stage],
-    written: list[str],
+    folder: Path, study: Study, facts: dict, loop: Stage, candidates: pandas.DataFrame, evaluated: dict[str, Stage]
 ) -> None:
-    """Write the report as one HTML file without outside parts.
+    """Write `report.html`, one file without outside parts, and the model card `README.md`, from the same figures.
 
     Parameters
     ----------
+    folder : Path
+        Where they are written; the report lists what lies there already.
     facts : dict
         As `folder.write_aligned` gathers them.
     loop : Stage
@@ -88,34 +63,32 @@ def write_report(
         Validation history of every candidate for L_select: l_select, iteration, strict_f1.
     evaluated : dict of str to Stage
         `Original` and the method.
-    written : list of str
-        What lies beside the report; folders end in "/".
     """
-    outcomes = Outcomes.of(evaluated, study.params.seed)
+    rows = _by_model(evaluated)
+    results = with_intervals(rows, "original", seed=study.params.seed)
+    pooled = _over_all_sets(results)
     parts = {
-        "rates": _rates(outcomes.pooled),
-        "rates_plot": _draw_rates(outcomes.pooled),
-        "data_sets": _data_sets(outcomes.results),
-        "changes": _changes(outcomes.rows),
-        "categories": _categories(outcomes.rows),
+        **_words(study, facts, pooled),
+        "count": len(rows["original"]),
+        "kept": _kept(evaluated),
+        "rates": _rates(pooled),
+        "rates_plot": _draw_rates(pooled),
+        "data_sets": _data_sets(results),
+        "changes": _changes(rows),
+        "categories": _categories(rows),
         "utility": _utility(evaluated),
         "candidates": _candidates(candidates),
         "history_plot": _draw_history(read_loop(loop).history, facts["best_iteration"]),
-        "files": pandas.DataFrame([(name, FILES[name]) for name in written], columns=["file", "what it is"]),
+        "files": _files(folder),
     }
-    _render(path, "report.html", {**_said(study, facts, outcomes), **parts})
-
-
-def write_card(path: Path, study: Study, facts: dict, evaluated: dict[str, Stage]) -> None:
-    """Write a model card, from the same figures."""
-    outcomes = Outcomes.of(evaluated, study.params.seed)
-    parts = {"rates": _rates(outcomes.pooled), "kept": _kept(evaluated)}
-    _render(path, "model_card.md", {**_said(study, facts, outcomes), **parts})
+    for name, template in {"report.html": "report.html", "README.md": "model_card.md"}.items():
+        write_atomically(folder / name, TEMPLATES.get_template(template).render(parts) + "\n")
 
 
 def summarise(evaluated: dict[str, Stage], study: Study) -> pandas.DataFrame:
     """Return the rates and scores before and after, with 95 % intervals, as text."""
-    return _rates(Outcomes.of(evaluated, study.params.seed).pooled).set_index("")
+    results = with_intervals(_by_model(evaluated), "original", seed=study.params.seed)
+    return _rates(_over_all_sets(results)).set_index("")
 
 
 def show_changes(evaluated: dict[str, Stage]) -> pandas.DataFrame:
@@ -127,10 +100,13 @@ def _by_model(evaluated: dict[str, Stage]) -> dict[str, pandas.DataFrame]:
     return dict(zip(MODELS, read_test_rows(evaluated).values(), strict=True))
 
 
-def _said(study: Study, facts: dict, outcomes: Outcomes) -> dict:
-    """Return what both files say in words."""
+def _over_all_sets(results: pandas.DataFrame) -> pandas.DataFrame:
+    """Return the metrics over all sets, and the test, indexed by metric: a column for each of the two models."""
+    return results[results["dataset"] == "all"].pivot(index="metric", columns="method", values="value")
+
+
+def _words(study: Study, facts: dict, pooled: pandas.DataFrame) -> dict:
     base, revision = split_source(study.params.model)
-    chance = outcomes.pooled.at["mcnemar_p", "aligned"]
     return {
         "facts": facts,
         "params": study.params,
@@ -138,9 +114,8 @@ def _said(study: Study, facts: dict, outcomes: Outcomes) -> dict:
         "name": Path(base).name,
         "base": base,
         "revision": revision,
-        "verdict": _verdict(outcomes.pooled),
-        "count": len(outcomes.rows["original"]),
-        "test": f"Exact McNemar test of the two, strictly judged: p = {chance:.3g}.",
+        "verdict": _verdict(pooled),
+        "test": f"Exact McNemar test of the two, strictly judged: p = {pooled.at['mcnemar_p', 'aligned']:.3g}.",
         "choice": _choice(facts),
         "drift": _drift(facts["drift"]),
     }
@@ -277,12 +252,16 @@ def _svg(figure: Figure) -> str:
     return drawn.getvalue()[drawn.getvalue().index("<svg") :]
 
 
-def _render(path: Path, template: str, parts: dict) -> None:
-    environment = jinja2.Environment(autoescape=template.endswith(".html"), keep_trailing_newline=False)
-    environment.filters["table"] = _html
-    text = files("llmva.aligned_model").joinpath("templates", template).read_text(encoding="utf-8")
-    write_atomically(path, environment.from_string(text).render(parts) + "\n")
+def _files(folder: Path) -> pandas.DataFrame:
+    # Single files are always written, some of them after the report; folders only where there is something to put in.
+    there = [(name, what) for name, what in FILES.items() if not name.endswith("/") or (folder / name).is_dir()]
+    return pandas.DataFrame(there, columns=["file", "what it is"])
 
 
 def _html(table: pandas.DataFrame) -> str:
     return table.to_html(index=False, border=0, na_rep=NOTHING)
+
+
+LOADER = jinja2.PackageLoader("llmva.aligned_model")
+TEMPLATES = jinja2.Environment(loader=LOADER, autoescape=jinja2.select_autoescape())
+TEMPLATES.filters["table"] = _html
