@@ -7,11 +7,10 @@ from pathlib import Path
 import pandas
 import torch
 from huggingface_hub import try_to_load_from_cache
-from pydantic import BaseModel, ConfigDict, Field
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from llmva.core.errors import InputError, first_line
-from llmva.core.params import StudyParams, load_shapes
+from llmva.core.params import Count, StrictModel, StudyParams, load_shapes
 from llmva.core.paths import anchored
 from llmva.core.vocabulary import SAFETY_SETS, SPLITS, TRANSFER_SETS
 from llmva.models.sources import locate, split_source
@@ -24,32 +23,20 @@ from llmva.prompts.tasks import read_tasks
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
-class Shape(BaseModel):
+class Shape(StrictModel):
     """A dense decoder with gated MLPs and grouped-query attention.
 
-    Attributes
-    ----------
-    blocks : int
-        L; a block has two sublayers.
-    width, inner_width : int
-        d of the residual stream, and of the MLP inside.
-    heads, key_value_heads, head_width : int
-        Of attention.
-    vocabulary : int
-        Rows of the embedding.
-    tied : bool
-        Whether the embedding is the output layer too.
+    `blocks` is L; `width` is d of the residual stream, `inner_width` that of the MLP inside; `vocabulary` counts the
+    rows of the embedding, which is the output layer too where it is `tied`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    blocks: int = Field(gt=0)
-    width: int = Field(gt=0)
-    heads: int = Field(gt=0)
-    key_value_heads: int = Field(gt=0)
-    head_width: int = Field(gt=0)
-    inner_width: int = Field(gt=0)
-    vocabulary: int = Field(gt=0)
+    blocks: Count
+    width: Count
+    heads: Count
+    key_value_heads: Count
+    head_width: Count
+    inner_width: Count
+    vocabulary: Count
     tied: bool
 
     @property

@@ -1,9 +1,12 @@
 """The alignment loop against the plain way that a description of the method suggests."""
 
+import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas
+import torch
 
 from llmva.edits.edited_model import EditedModel
 from llmva.edits.log import EditLog
@@ -14,12 +17,28 @@ from llmva.method.iteration import fit_all
 from llmva.method.loop import align
 from llmva.models.activations import Capture
 from llmva.models.reading import read_activations
-from llmva.performance.timing import ratio_of_times
+from llmva.performance.timing import Row, ratio_of_times
 from llmva.prompts.pools import draw_sample
 from llmva.study.study import Study
 
 PLAIN_BATCH = 8
 ITERATIONS = 1
+
+
+def loop_rows(study: Study, sizes: dict[str, int]) -> Iterator[Row]:
+    """Compare two looks and the edit between them with the released procedure, with the study's threads and with all.
+
+    More threads help large batches alone. `threads` among the sizes stands for all.
+    """
+    runs, usual = sizes["runs"], torch.get_num_threads()
+    for threads in sorted({usual, sizes.get("threads", os.cpu_count() or usual)}):
+        torch.set_num_threads(threads)
+        try:
+            ratio = benchmark_loop(study, runs=runs)
+        finally:
+            torch.set_num_threads(usual)
+        setting = f"{study.params.slug}, 2 observations, against batch 8, separate capture, LinearSVC, no caches"
+        yield "loop, time", f"{setting}; torch threads: {threads}", ratio, ">=8", runs
 
 
 def benchmark_loop(study: Study, *, runs: int) -> float:

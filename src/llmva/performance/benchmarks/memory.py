@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy
@@ -19,8 +20,17 @@ from llmva.method.iteration import ObservationSettings
 from llmva.method.loop import LoopSettings, align
 from llmva.models.chat_model import ChatModel, load_model
 from llmva.performance.sizes import Shape, random_model
+from llmva.performance.timing import Row
+from llmva.study.study import Study
 
 SHAPE = {"width": 1024, "inner_width": 3072, "heads": 16, "key_value_heads": 8, "head_width": 64, "tied": False}
+
+
+def memory_rows(study: Study, sizes: dict[str, int]) -> Iterator[Row]:
+    """Measure the peak of memory in an iteration."""
+    blocks, prompts = sizes["blocks"], 2 * sizes["prompts"]
+    setting = f"{blocks} random blocks of width 1024, float32, {prompts} prompts; two copies of the model"
+    yield "memory, peak over weights", setting, benchmark_memory(study.params.model, blocks, sizes["prompts"]), "", 1
 
 
 def benchmark_memory(tokenizer_source: str, blocks: int, prompts: int) -> float:

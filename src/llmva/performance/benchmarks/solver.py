@@ -1,5 +1,6 @@
 """The exact SVM solver against scikit-learn's, both label columns on one sample."""
 
+from collections.abc import Iterator
 from functools import partial
 
 import numpy
@@ -7,10 +8,31 @@ import numpy
 from llmva.core.provenance import random_generator
 from llmva.method.control_vectors import angle_degrees
 from llmva.method.svm import SOLVERS, fit_svms
-from llmva.performance.timing import timed
+from llmva.performance.timing import Row, timed
+from llmva.study.study import Study
+
+# How the features' mean compares with their deviation, and whether two dimensions are massive.
+FEATURES = {"mean 2 times the deviation": (2, False), "mean 10 times": (10, False), "two massive dimensions": (2, True)}
 
 # Two dimensions this many times as large as the others, as residual streams have them.
 MASSIVE, MASSIVE_DIMENSIONS = 100, 2
+
+
+def solver_rows(study: Study, sizes: dict[str, int]) -> Iterator[Row]:
+    """Compare the SVM solvers, on samples as large as one iteration's and as the whole training split."""
+    runs, width = sizes["runs"], sizes["dimension"]
+    goals = {len(study.pool["dataset"].unique()) * study.params.sample_per_dataset: ">=10"}
+    goals[int((study.pool["split"] == "train").sum())] = ">=5"
+    for samples, goal in goals.items():
+        for name, (ratio, massive) in FEATURES.items():
+            setting = f"n {samples}, d {width}, {name}, both labels, against LinearSVC"
+            measured = benchmark_solver(samples, width, ratio=ratio, massive=massive, runs=runs)
+            yield "solver, time", setting, measured["ratio"], goal, runs
+            yield "solver, exact one converged", setting, measured["newton_converged"], ">=1", runs
+            yield "solver, LinearSVC converged", setting, measured["liblinear_converged"], "", runs
+            yield "solver, degrees apart", setting, measured["degrees_apart"], "", runs
+            if measured["liblinear_converged"]:
+                yield "solver, degrees apart where it converged", setting, measured["degrees_converged"], "<0.01", runs
 
 
 def benchmark_solver(samples: int, dimension: int, *, ratio: float, massive: bool, runs: int) -> dict[str, float]:
