@@ -57,8 +57,7 @@ class Comparison:
 
     def ask(self, prompts: list[str]) -> pandas.DataFrame:
         """Ask each prompt on its own, outside the conversation: rows as the prompts, columns original and aligned."""
-        chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
-        replies = {name: self._answer(name, chats) for name in self.chats}
+        replies = {name: self._answer(name, prompts) for name in self.chats}
         return pandas.DataFrame(replies, index=pandas.Index(prompts, name="prompt"))
 
     def _reply(self, name: str, text: str) -> str:
@@ -68,7 +67,7 @@ class Comparison:
         chat.append({"role": "assistant", "content": reply})
         return reply
 
-    def _answer(self, name: str, chats: list[list[dict]]) -> list[str]:
+    def _answer(self, name: str, chats: list[str] | list[list[dict]]) -> list[str]:
         with self.speaking(name):
             return respond(self.chat_model, chats, max_new_tokens=self.max_new_tokens, batch_size=len(chats)).texts
 

@@ -47,7 +47,6 @@ class GuardJudge:
 
     guard: ChatModel
     batch_size: int
-    progress: str | None = None
     mapping: GuardMapping = "outcome"
 
     @cached_property
@@ -78,8 +77,7 @@ class GuardJudge:
         return read_guard_verdict(parse_guard_lines(raw), label, self.mapping)
 
     def _ask(self, chats: list[list[dict]], *, max_new_tokens: int) -> list[str]:
-        options = {"batch_size": self.batch_size, "progress": self.progress}
-        return respond(self.guard, chats, max_new_tokens=max_new_tokens, **options).texts
+        return respond(self.guard, chats, max_new_tokens=max_new_tokens, batch_size=self.batch_size).texts
 
 
 def weights_digest(chat_model: ChatModel) -> str:

@@ -44,24 +44,11 @@ def gpu_rows(study: Study, sizes: dict[str, int]) -> Iterator[Row]:
 
 
 def benchmark_gpu(shape: Shape, machine: Machine, *, device: str = "cuda", scale: float = 1.0) -> dict[str, float]:
-    """Run an iteration on a model and a guard of random weights in bfloat16, and return what its stages take.
+    """Run an iteration on a model and a guard of random weights in bfloat16, both of one shape.
 
-    Parameters
-    ----------
-    shape : Shape
-        Of both models.
-    machine : Machine
-        Whose roofline is the floor; its efficiency is left out.
-    device : str
-        Where they run.
-    scale : float
-        Of the numbers of prompts and tokens, for a quick look.
-
-    Returns
-    -------
-    dict
-        Seconds of `replies` (activations included), `verdicts`, `vectors` and `edits`; the `floor` of the first two;
-        and `ratio`, of all over the floor.
+    Returns the seconds of `replies` (activations included), `verdicts`, `vectors` and `edits`; the `floor` of the
+    first two, by the machine's roofline without its efficiency; and `ratio`, of all over the floor. `scale` changes
+    the numbers of prompts and tokens, for a quick look.
     """
     ideal, prompts = replace(machine, efficiency=1.0), max(4, round(scale * PROMPTS))
     seconds, floor = {}, 0.0

@@ -36,15 +36,9 @@ def memory_rows(study: Study, sizes: dict[str, int]) -> Iterator[Row]:
 def benchmark_memory(tokenizer_source: str, blocks: int, prompts: int) -> float:
     """Return the growth of a process's memory during one iteration over the size of a random model's weights.
 
-    A model of `blocks` blocks of width 1024 in float32. Two copies of it are in memory, the one that is edited and the
-    one that judges the language, and the originals of what is edited.
-
-    Parameters
-    ----------
-    tokenizer_source : str
-        A checkpoint folder whose tokenizer and template are used.
-    prompts : int
-        Of each label; every fifth is for validation.
+    A model of `blocks` blocks of width 1024 in float32, with the tokenizer of a checkpoint folder, answers `prompts`
+    of each label. Two copies of it are in memory, the one that is edited and the one that judges the language, and
+    the originals of what is edited.
     """
     command = [sys.executable, "-m", "llmva.performance.benchmarks.memory", tokenizer_source, str(blocks), str(prompts)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)

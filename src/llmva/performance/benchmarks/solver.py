@@ -36,25 +36,11 @@ def solver_rows(study: Study, sizes: dict[str, int]) -> Iterator[Row]:
 
 
 def benchmark_solver(samples: int, dimension: int, *, ratio: float, massive: bool, runs: int) -> dict[str, float]:
-    """Compare the exact solver with scikit-learn's.
+    """Compare the exact solver with scikit-learn's, on a sample of its own in each run; see `draw_features`.
 
-    Parameters
-    ----------
-    samples, dimension : int
-        Of the features, float32.
-    ratio : float
-        Length of their mean over the size of their deviation; about 10 in residual streams.
-    massive : bool
-        Whether two dimensions are far larger than the others.
-    runs : int
-        Each has a sample of its own; the solvers take turns at going first.
-
-    Returns
-    -------
-    dict
-        `ratio`: liblinear's time over Newton's, the median of the runs; `newton_converged` and
-        `liblinear_converged`, shares of the fits; `degrees_apart`, the largest angle between their vectors, and
-        `degrees_converged`, the largest where liblinear converged (nan if it never did).
+    Returns `ratio`, liblinear's time over Newton's, the median of the runs; `newton_converged` and
+    `liblinear_converged`, shares of the fits; `degrees_apart`, the largest angle between their vectors; and
+    `degrees_converged`, the largest where liblinear converged (nan if it never did).
     """
     ratios, apart = [], []
     converged = {solver: [] for solver in SOLVERS}
@@ -83,7 +69,8 @@ def draw_features(
     Returns
     -------
     features : (n, d) float32 array
-        Deviations of size 1 in each dimension, a mean of length `ratio` times the root of d.
+        Deviations of size 1 in each dimension, a mean of length `ratio` times the root of d, about 10 in residual
+        streams; if `massive`, two dimensions are far larger than the others.
     labels : (n, 2) array of -1, +1
         The planted ones, 5 % of them flipped.
     """
