@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pandas
@@ -10,7 +11,7 @@ import torch
 
 from llmva.edits.edited_model import EditedModel
 from llmva.edits.log import EditLog
-from llmva.judging.examiner import Examination, Examiner
+from llmva.judging.examiner import Examination
 from llmva.judging.guard import GuardJudge
 from llmva.judging.verdict_cache import VerdictCache
 from llmva.method.iteration import fit_all
@@ -53,10 +54,7 @@ def benchmark_loop(study: Study, *, runs: int) -> float:
 
 
 def _align(study: Study) -> EditLog:
-    generation = study.params.generation
-    examiner = Examiner(
-        study.chat_model, study.judge, VerdictCache(None), None, generation.batch_size, generation.max_new_tokens
-    )
+    examiner = replace(study.plain_examiner, cache=VerdictCache(None))
     settings = study.settings(max(study.params.probe.l_select), ITERATIONS)
     with tempfile.TemporaryDirectory() as folder:
         return align(examiner, study.pool, settings, folder=Path(folder), upstream=()).log
@@ -75,8 +73,7 @@ def _observe_plainly(study: Study, iteration: int) -> None:
     sample = draw_sample(study.pool, params.sample_per_dataset, params.seed, iteration)
     prompts = pandas.concat([sample, study.validation], ignore_index=True)
     judge = GuardJudge(study.judge.guard, PLAIN_BATCH)
-    longest = params.generation.max_new_tokens
-    examiner = Examiner(study.chat_model, judge, VerdictCache(None), None, PLAIN_BATCH, longest)
+    examiner = replace(study.plain_examiner, judge=judge, cache=VerdictCache(None), batch_size=PLAIN_BATCH)
     rows = examiner.examine(prompts).rows
     activations = read_activations(
         study.chat_model, prompts["prompt"].tolist(), capture=Capture(), batch_size=PLAIN_BATCH
