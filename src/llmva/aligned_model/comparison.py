@@ -16,15 +16,7 @@ from llmva.models.chat_model import ChatModel, load_model
 
 
 class Comparison:
-    """One base model in memory, whose adapter is switched on and off; both keep a conversation of their own.
-
-    Parameters
-    ----------
-    chat_model : ChatModel
-        The base, with the adapter loaded.
-    max_new_tokens : int
-        Longest reply, in tokens.
-    """
+    """One base model in memory, with an adapter that is switched on and off; both keep a conversation of their own."""
 
     def __init__(self, chat_model: ChatModel, max_new_tokens: int) -> None:
         self.chat_model = chat_model
@@ -53,19 +45,17 @@ class Comparison:
 
     def say(self, text: str) -> pandas.DataFrame:
         """Say something to both, and return their replies: columns original and aligned, one row."""
-        return pandas.DataFrame([{name: self._reply(name, text) for name in self.chats}], index=[text])
+        replies = {}
+        for name, chat in self.chats.items():
+            chat.append({"role": "user", "content": text})
+            (replies[name],) = self._answer(name, [chat])
+            chat.append({"role": "assistant", "content": replies[name]})
+        return pandas.DataFrame([replies], index=[text])
 
     def ask(self, prompts: list[str]) -> pandas.DataFrame:
         """Ask each prompt on its own, outside the conversation: rows as the prompts, columns original and aligned."""
         replies = {name: self._answer(name, prompts) for name in self.chats}
         return pandas.DataFrame(replies, index=pandas.Index(prompts, name="prompt"))
-
-    def _reply(self, name: str, text: str) -> str:
-        chat = self.chats[name]
-        chat.append({"role": "user", "content": text})
-        (reply,) = self._answer(name, [chat])
-        chat.append({"role": "assistant", "content": reply})
-        return reply
 
     def _answer(self, name: str, chats: list[str] | list[list[dict]]) -> list[str]:
         with self.speaking(name):

@@ -31,11 +31,6 @@ class LogStream(io.TextIOBase):
     """What a log gets of a bar: its state as a line, each time that 30 seconds have passed; other text as it is.
 
     A shorter piece of work leaves no line, and none has a carriage return.
-
-    Parameters
-    ----------
-    log : file
-        Where the lines go.
     """
 
     def __init__(self, log: TextIO) -> None:

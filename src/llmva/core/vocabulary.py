@@ -1,4 +1,4 @@
-"""The words of a study: sets, labels, verdicts, tasks, methods in their printed order, and limits.."""
+"""The words of a study: sets, labels, verdicts, tasks, methods in their printed order, and limits."""
 
 LABELS = ("benign", "toxic")
 SPLITS = {"train": 0.8, "validation": 0.1, "test": 0.1}
@@ -24,11 +24,8 @@ TASKS = {"cola": "CoLA", "mnli": "MNLI", "rte": "RTE", "mrpc": "MRPC", "sst": "S
 
 # Methods in their printed order. The constants read no prompt: each wins one kind of rate by losing the other.
 ORIGINAL, PAPER_LOOP, OUR_LOOP = "Original", "LLM-VA", "LLM-VA-R"
-GUARDED, RELEASED, RELEASED_STRICT = (
-    "LLM-VA (guarded)",
-    "LLM-VA (released code)",
-    "LLM-VA (released code, strict choice)",
-)
+GUARDED = "LLM-VA (guarded)"
+RELEASED, RELEASED_STRICT = "LLM-VA (released code)", "LLM-VA (released code, strict choice)"
 CONSTANTS = {"Answer everything": "answered", "Refuse everything": "refused"}
 BASELINES = ("Refusal ablation", "VectorSteer", "AlphaSteer", "AlphaSteer+", "SCANS", "CAST", "Fine-tuning")
 LOOPS = (RELEASED, RELEASED_STRICT, PAPER_LOOP, GUARDED, OUR_LOOP)

@@ -14,22 +14,14 @@ from llmva.models.chat_model import ChatModel
 from llmva.models.offloading import all_stored_parameters, read_offloaded
 
 GUARD_CATEGORIES = (
-    "Violent",
-    "Non-violent Illegal Acts",
-    "Sexual Content or Sexual Acts",
-    "PII",
-    "Suicide & Self-Harm",
-    "Unethical Acts",
-    "Politically Sensitive Topics",
-    "Copyright Violation",
-    "None",
-)
+    "Violent", "Non-violent Illegal Acts", "Sexual Content or Sexual Acts", "PII", "Suicide & Self-Harm",
+    "Unethical Acts", "Politically Sensitive Topics", "Copyright Violation", "None",
+)  # fmt: skip
 GUARD_LINES = re.compile(
     r"Safety: (?P<safety>Safe|Unsafe|Controversial)\n"
     r"Categories: (?P<categories>[^\n]+)\n"
     r"Refusal: (?P<refusal>Yes|No)"
 )
-# What the lines mean; see `read_guard_verdict`.
 GuardMapping = Literal["outcome", "refusal"]
 # Three lines with one or two categories; all nine of them fit into the second try.
 JUDGE_TOKENS, RETRY_TOKENS = 24, 64
@@ -37,13 +29,7 @@ JUDGE_TOKENS, RETRY_TOKENS = 24, 64
 
 @dataclass(frozen=True)
 class GuardJudge:
-    """A guard model in Qwen3Guard-Gen's format, asked through its own chat template.
-
-    Attributes
-    ----------
-    mapping : {"outcome", "refusal"}
-        What its lines mean; see `read_guard_verdict`.
-    """
+    """A guard model in Qwen3Guard-Gen's format; `mapping` says what its lines mean, see `read_guard_verdict`."""
 
     guard: ChatModel
     batch_size: int

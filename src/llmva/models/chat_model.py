@@ -22,13 +22,7 @@ SHARE_FOR_WEIGHTS = 0.8
 
 @dataclass(frozen=True)
 class ChatModel:
-    """A loaded model with its tokenizer.
-
-    Attributes
-    ----------
-    source : str
-        What it was loaded from: a folder, or a hub id with its revision.
-    """
+    """A loaded model with its tokenizer, and the source it was loaded from: a folder, or a hub id with its revision."""
 
     source: str
     model: PreTrainedModel

@@ -54,12 +54,8 @@ class Machine:
 def choose_machine(gpu: str, efficiency: float | None, shape: Shape) -> tuple[Machine, str]:
     """Return the machine to plan for, and in words where its share of the roofline comes from.
 
-    Parameters
-    ----------
-    gpu : str
-        One of `GPUS`, or `here`: this machine, measured with a model of this shape.
-    efficiency : float, optional
-        Goes before what was measured.
+    The machine is one of `GPUS`, or `here`: this one, measured with a model of this shape. An efficiency goes before
+    what was measured.
     """
     if gpu == "here":
         machine = measure_machine(shape)

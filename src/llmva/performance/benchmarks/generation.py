@@ -43,13 +43,7 @@ def serving_rows(study: Study, sizes: dict[str, int]) -> Iterator[Row]:
 
 
 def benchmark_capture(chat_model: ChatModel, prompts: list[str], *, runs: int, **generation: int) -> tuple[float, bool]:
-    """Return the time of generation with capture over that without, and whether a separate pass gives the same bits.
-
-    Parameters
-    ----------
-    generation : int
-        `batch_size` and `max_new_tokens`.
-    """
+    """Return the time of generation with capture over that without, and whether a separate pass gives the same bits."""
     ratio = ratio_of_times(
         lambda: respond(chat_model, prompts, capture=Capture(), **generation),
         lambda: respond(chat_model, prompts, **generation),
