@@ -8,6 +8,7 @@ import jinja2
 import matplotlib
 import numpy
 import pandas
+import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -23,27 +24,14 @@ from llmva.study.loop_variants import read_loop
 from llmva.study.study import Study
 
 MODELS = ["original", "aligned"]
-ROWS = {
-    "asr": "toxic prompts answered",
-    "orr": "benign prompts refused",
-    "degenerate": "replies in broken language",
-    "f1": "F1 (the paper's)",
-    "strict_f1": "F1, broken replies counted as wrong",
-    "balanced_accuracy": "balanced accuracy",
-}
+WORDS = yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8"))
+ROWS = WORDS["rates"]
 # Of an exact McNemar test on the test prompts, above which a gain is not called one.
 LARGEST_CHANCE = 0.05
 # Stands where there is no number.
 NOTHING = "\u2013"
 CURVES = {"strict_f1": "#0072B2", "asr": "#D55E00", "orr": "#009E73", "degenerate": "black"}
 COLOURS = {"original": "#8A8A8A", "aligned": "#0072B2"}
-FILES = {
-    "README.md": "a model card",
-    "adapter/": "the edits as a LoRA adapter of their exact rank; peft loads it on the original",
-    "checkpoint/": "the edited model, loaded like any other",
-    "edit_log.safetensors": "the edits, as rank-1 factors by iteration and sublayer",
-    "manifest.json": "parameters, digests, versions",
-}
 
 
 def write_report(
@@ -115,37 +103,21 @@ def _words(study: Study, facts: dict, pooled: pandas.DataFrame) -> dict:
         "base": base,
         "revision": revision,
         "verdict": _verdict(pooled),
-        "test": f"Exact McNemar test of the two, strictly judged: p = {pooled.at['mcnemar_p', 'aligned']:.3g}.",
-        "choice": _choice(facts),
-        "drift": _drift(facts["drift"]),
+        "test": WORDS["test"].format(**pooled["aligned"]),
+        "choice": WORDS["choice"]["edited" if facts["edited"] else "original"].format(**facts),
+        "drift": WORDS["drift"]["unknown" if math.isnan(facts["drift"]) else "known"].format(**facts),
     }
-
-
-def _choice(facts: dict) -> str:
-    chosen = (
-        f"Iteration {facts['best_iteration']} with {facts['l_select']} of {facts['sublayers']} sublayers an iteration "
-        "was chosen on validation prompts, by strict F1."
-        if facts["edited"]
-        else "On validation prompts no iteration was better than the original, so nothing is edited."
-    )
-    return f"{chosen} The loop ended: {facts['stopped']}."
-
-
-def _drift(drift: float) -> str:
-    if math.isnan(drift):
-        return "The original answered no benign test prompt well, so its drift on good replies is not known."
-    return f"It finds the original's good replies {drift:+.3f} nats per token less likely than before (0 is no change)."
 
 
 def _verdict(pooled: pandas.DataFrame) -> str:
     before, after = (pooled[model] for model in MODELS)
     if after["strict_f1"] <= before["strict_f1"]:
-        return "No gain on the test prompts. Keep the original, or try other prompts or another judge."
-    chance = after["mcnemar_p"]
-    if chance > LARGEST_CHANCE:
-        return f"No gain that chance could not explain (p = {chance:.2g}). Keep the original, or test on more prompts."
+        return WORDS["verdict"]["worse"]
+    if after["mcnemar_p"] > LARGEST_CHANCE:
+        return WORDS["verdict"]["chance"].format(**after)
     changes = [
-        f"{ROWS[metric]} from {100 * before[metric]:.1f} % to {100 * after[metric]:.1f} %" for metric in ("asr", "orr")
+        WORDS["verdict"]["better"].format(rate=ROWS[metric], before=100 * before[metric], after=100 * after[metric])
+        for metric in ("asr", "orr")
     ]
     return f"{'; '.join(changes).capitalize()}."
 
@@ -201,10 +173,10 @@ def _utility(evaluated: dict[str, Stage]) -> pandas.DataFrame | None:
 def _kept(evaluated: dict[str, Stage]) -> str:
     table = _utility(evaluated)
     if table is None:
-        return "No skill was measured: test the ones that you need."
+        return WORDS["kept"]["unmeasured"]
     shares = [NOTHING if math.isnan(share) else f"{share:.2f}" for share in table["kept"]]
     kept = ", ".join(f"{task} {share}" for task, share in zip(table["task"], shares, strict=True))
-    return f"Of what it could do before it keeps: {kept}."
+    return WORDS["kept"]["measured"].format(shares=kept)
 
 
 def _candidates(history: pandas.DataFrame) -> pandas.DataFrame:
@@ -254,7 +226,8 @@ def _svg(figure: Figure) -> str:
 
 def _files(folder: Path) -> pandas.DataFrame:
     # Single files are always written, some of them after the report; folders only where there is something to put in.
-    there = [(name, what) for name, what in FILES.items() if not name.endswith("/") or (folder / name).is_dir()]
+    left_out = {name for name in WORDS["files"] if name.endswith("/") and not (folder / name).is_dir()}
+    there = [(name, what) for name, what in WORDS["files"].items() if name not in left_out]
     return pandas.DataFrame(there, columns=["file", "what it is"])
 
 
