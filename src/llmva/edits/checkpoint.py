@@ -24,7 +24,7 @@ LEFT_OUT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".msgpack",
 LEFT_OUT_FILES = {"manifest.json", "README.md"}
 
 
-def export_checkpoint(source: str, log: EditLog, folder: Path) -> Path:
+def export_checkpoint(source: str, log: EditLog, folder: Path) -> None:
     """Write the edited model of `source` into a folder that transformers loads by itself.
 
     Parameters
@@ -55,7 +55,6 @@ def export_checkpoint(source: str, log: EditLog, folder: Path) -> Path:
             shutil.copyfile(path, folder / path.name)
     if missing:
         raise InputError(f"{source}: has no {', '.join(sorted(missing))}; name the model that the edits were made for")
-    return folder
 
 
 def _shards_of(folder: Path) -> set[str]:

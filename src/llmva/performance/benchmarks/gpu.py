@@ -86,11 +86,9 @@ def _generate(
     vocabulary = chat_model.model.config.vocab_size
     sequences = random_generator(0, "gpu", read).integers(1, vocabulary, size=(prompts, read)).tolist()
     options = {"do_sample": False, "min_new_tokens": written, "max_new_tokens": written, "pad_token_id": 0}
-
-    def step(batch: dict, _: list[int]) -> None:
-        chat_model.model.generate(**batch, **options)
-
-    return run_batches(chat_model, sequences, step, BATCH, capture, None)
+    return run_batches(
+        chat_model, sequences, lambda batch, _: chat_model.model.generate(**batch, **options), BATCH, capture
+    )
 
 
 def _fit(activations: Activations, rows: int) -> dict[str, ControlVectors]:
