@@ -43,7 +43,7 @@ def export_checkpoint(source: str, log: EditLog, folder: Path) -> None:
         file with weights is not there.
     """
     base = local_folder(source)
-    shards = _shards_of(base)
+    shards = list_shards(base)
     folder.mkdir(parents=True, exist_ok=True)
     missing = set(log.sublayers)
     for name in sorted(shards):
@@ -57,8 +57,14 @@ def export_checkpoint(source: str, log: EditLog, folder: Path) -> None:
         raise InputError(f"{source}: has no {', '.join(sorted(missing))}; name the model that the edits were made for")
 
 
-def _shards_of(folder: Path) -> set[str]:
-    """Return the files that transformers loads: the single one where it is there, else those of the index."""
+def list_shards(folder: Path) -> set[str]:
+    """Return the files that transformers loads: the single one where it is there, else those of the index.
+
+    Raises
+    ------
+    InputError
+        When neither is there, or a file that the index names is not.
+    """
     index = folder / SHARD_INDEX
     if (folder / SINGLE_FILE).is_file():
         return {SINGLE_FILE}

@@ -1,6 +1,5 @@
 """How large models and studies are: from a configuration parameters, cache and a token's cost; and prompts, counted."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +10,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrain
 
 from llmva.core.errors import InputError, first_line
 from llmva.core.params import Count, StrictModel, StudyParams, load_shapes
-from llmva.core.paths import anchored
 from llmva.core.vocabulary import SAFETY_SETS, SPLITS, TRANSFER_SETS
-from llmva.models.sources import locate, split_source
+from llmva.edits.checkpoint import list_shards
+from llmva.models.sources import local_folder, locate
 from llmva.prompts.pools import assign_splits, draw_candidates, read_transfer_sets
 from llmva.prompts.public.build import TEST_ROWS
 from llmva.prompts.public.catalogue import PUBLIC_SETS
@@ -99,21 +98,19 @@ def find_shape(source: str, field: str) -> Shape:
     location, pinned = locate(source)
     if isinstance(location, Path):
         return read_shape(location)
-    if (config := _cached(source, "config.json")) is None:
+    config = try_to_load_from_cache(location, "config.json", revision=pinned["revision"])
+    if not isinstance(config, str):
         fetch = f"hf download {location} --revision {pinned['revision']}"
         raise InputError(f"{field}: {source}: not on this machine; fetch it (`{fetch}`) and name the folder")
-    return read_shape(config.parent)
+    return read_shape(Path(config).parent)
 
 
 def is_here(source: str) -> bool:
-    """Tell whether a model's weights are on this machine, as a folder or fetched from the hub."""
-    if anchored(source).is_dir():
-        return True
-    # An interrupted download leaves some of the shards.
-    if (index := _cached(source, "model.safetensors.index.json")) is None:
-        return _cached(source, "model.safetensors") is not None
-    shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    return all(_cached(source, shard) is not None for shard in shards)
+    """Tell whether a model's weights are on this machine, all of them, as a folder or fetched from the hub."""
+    try:
+        return bool(list_shards(local_folder(source)))
+    except InputError:
+        return False
 
 
 def read_shape(folder: Path) -> Shape:
@@ -185,9 +182,3 @@ def count_amounts(params: StudyParams) -> Amounts:
         tasks=len(read_tasks(params.data)),
         counted=True,
     )
-
-
-def _cached(source: str, file: str) -> Path | None:
-    name, revision = split_source(source)
-    path = try_to_load_from_cache(name, file, revision=revision) if revision else None
-    return Path(path) if isinstance(path, str) else None
