@@ -19,7 +19,7 @@ from llmva.method.edit import solve_edit
 from llmva.method.iteration import ObservationSettings, Observer, feature_size
 from llmva.method.loop import LoopSettings, align, choose_iteration, next_edits, observe
 from llmva.models.activations import Capture
-from llmva.models.reading import read_activations, read_exchange_activations
+from llmva.models.reading import read_activations
 from llmva.prompts.pools import assign_splits
 
 SETTINGS = LoopSettings(3, 3, "paper", ObservationSettings(12, "newton", 1.0, seed=0))
@@ -212,7 +212,7 @@ def test_a_ridge_edit_moves_neutral_inputs_less_than_the_exact_one(llama, pool, 
             examiner_of(llama), pool, SETTINGS.changed(iterations=1, l_select=4, **changes),
             folder=tmp_path / str(len(changes)), upstream=(), neutral=NEUTRAL,
         )  # fmt: skip
-        inputs = read_exchange_activations(
+        inputs = read_activations(
             llama, NEUTRAL["prompt"].tolist(), NEUTRAL["reply"].tolist(),
             capture=Capture(inputs=True, positions="all"), batch_size=6,
         ).inputs  # fmt: skip

@@ -11,7 +11,7 @@ from test_export import log_of
 from llmva.core import paths
 from llmva.core.provenance import random_generator
 from llmva.performance import timing
-from llmva.performance.benchmarks import generation, gpu, rows, table
+from llmva.performance.benchmarks import generation, gpu, loop, table
 from llmva.performance.benchmarks.memory import benchmark_memory
 from llmva.performance.benchmarks.solver import benchmark_solver, draw_features
 from llmva.performance.machines import Machine
@@ -85,7 +85,7 @@ def test_memory_is_measured_over_a_whole_iteration(family_folders):
     assert benchmark_memory(str(family_folders["llama"]), blocks=1, prompts=40) > 1
 
 
-def test_an_iteration_at_the_size_of_a_real_model_is_set_against_its_floor():
+def test_an_iteration_at_the_size_of_a_real_model_is_set_against_its_floor(monkeypatch):
     shape = Shape(
         blocks=2, width=64, heads=4, key_value_heads=2, head_width=16, inner_width=96, vocabulary=128, tied=False
     )
@@ -97,25 +97,28 @@ def test_an_iteration_at_the_size_of_a_real_model_is_set_against_its_floor():
     ideal = Machine("slow", 1e9, 1e9, 1e9, 1.0)
     floor = sum(ideal.answering_seconds(shape, 36, *tokens, 36, "bfloat16") for tokens in ((6, 6), (22, 2)))
     assert found["floor"] == pytest.approx(floor)
-    shown = list(gpu.rows_of(found, "toy"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(gpu, "machine_here", lambda shape: machine)
+    monkeypatch.setattr(gpu, "benchmark_gpu", lambda shape, machine: found)
+    shown = list(gpu.gpu_rows(None, table.SIZES))
     assert shown[0][2:4] == (found["ratio"], "<=4") and len(shown) == 5
 
 
 def test_without_a_gpu_the_table_says_so(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    ((name, setting, ratio, goal, runs),) = rows.gpu_rows(None, rows.SIZES)
+    ((name, setting, ratio, goal, runs),) = gpu.gpu_rows(None, table.SIZES)
     assert name.startswith("GPU") and setting.endswith("no GPU was to be had") and numpy.isnan(ratio)
     assert table._met(ratio, goal) == "" and runs == 0
 
 
 def test_the_loop_is_measured_with_the_study_s_threads_and_with_all_of_them(monkeypatch):
     used = []
-    monkeypatch.setattr(rows.os, "cpu_count", lambda: 2)
-    monkeypatch.setattr(rows, "benchmark_loop", lambda study, **sizes: used.append(torch.get_num_threads()) or 4.0)
+    monkeypatch.setattr(loop.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(loop, "benchmark_loop", lambda study, **sizes: used.append(torch.get_num_threads()) or 4.0)
     study = SimpleNamespace(params=SimpleNamespace(slug="toy"))
-    found = list(rows.loop_rows(study, rows.SIZES))
+    found = list(loop.loop_rows(study, table.SIZES))
     assert used == [1, 2] and torch.get_num_threads() == 1
-    assert len(list(rows.loop_rows(study, {**rows.SIZES, "threads": 1}))) == 1
+    assert len(list(loop.loop_rows(study, {**table.SIZES, "threads": 1}))) == 1
     assert [row[1][-1] for row in found] == ["1", "2"] and [row[2:4] for row in found] == [(4.0, ">=8")] * 2
 
 

@@ -10,7 +10,7 @@ import torch
 from conftest import save_random_model
 from test_export import log_of
 
-from llmva.aligned_model.comparison import Comparison, read_study
+from llmva.aligned_model.comparison import Comparison, open_aligned
 from llmva.commands import standard_tasks as standard_utility
 from llmva.commands.compare import main
 from llmva.core import paths
@@ -95,7 +95,7 @@ def test_the_command_writes_a_notebook_for_this_model(tmp_path, monkeypatch, cap
 
 def test_other_folders_are_refused(tmp_path, capsys):
     with pytest.raises(InputError, match="aligned: not a folder that `make align` made"):
-        read_study(tmp_path / "aligned")
+        open_aligned(tmp_path / "aligned")
     with pytest.raises(InputError, match="adapter: no adapter, since no edit was better than the original"):
         Comparison.of(align_folder(tmp_path, edited=False)[0])
     with pytest.raises(SystemExit) as done:

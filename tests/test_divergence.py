@@ -9,7 +9,7 @@ from llmva.engines.hugging_face import respond
 from llmva.measures.divergence import Divergence
 from llmva.models.activations import Capture
 from llmva.models.chat_model import encode_chats, load_model
-from llmva.models.reading import read_exchange_activations
+from llmva.models.reading import read_activations
 from llmva.study.ablations import noised
 
 
@@ -74,8 +74,8 @@ def test_exchange_activations_are_those_of_the_whole_text(family_model, prompts)
     replies = ["sure, here is what you asked for.", "no", "i am sorry, but no.", "", "please repeat"]
     capture = Capture(inputs=True, positions="all")
     options = {"capture": capture, "batch_size": 2}
-    whole = read_exchange_activations(family_model, prompts, replies, **options)
-    part = read_exchange_activations(family_model, prompts, replies, tokens="reply", **options)
+    whole = read_activations(family_model, prompts, replies, **options)
+    part = read_activations(family_model, prompts, replies, tokens="reply", **options)
     heads = encode_chats(family_model.tokenizer, prompts)
     tails = [family_model.tokenizer(reply, add_special_tokens=False)["input_ids"] for reply in replies]
     assert whole.lengths.tolist() == [len(a) + len(b) for a, b in zip(heads, tails, strict=True)]
@@ -85,7 +85,7 @@ def test_exchange_activations_are_those_of_the_whole_text(family_model, prompts)
         own = part.inputs["mlp.01"][starts : starts + count]
         numpy.testing.assert_allclose(own, whole.inputs["mlp.01"][end - count : end], atol=2e-5)
         starts, _ = starts + count, length
-    thinned = read_exchange_activations(family_model, prompts, replies, most=7, **options)
+    thinned = read_activations(family_model, prompts, replies, most=7, **options)
     assert len(thinned.inputs["mlp.01"]) == 7
 
 

@@ -310,8 +310,8 @@ def test_replies_beyond_the_limit_are_degenerate_and_are_scored_once(llama, monk
     assert scored[count:] == ["word 0.2"]
 
 
-def test_a_broken_reply_is_degenerate_whatever_the_judge_says():
-    check = DegeneracyCheck(None, limit=numpy.inf, batch_size=1)
+def test_a_broken_reply_is_degenerate_whatever_the_judge_says(llama):
+    check = DegeneracyCheck(llama, limit=numpy.inf, batch_size=1)
     verdicts = judge_responses(
         exchanges(["sure sure sure sure", "sorry " * 9, "", "sure, fine"]), PhraseJudge(), degeneracy=check
     )

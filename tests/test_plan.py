@@ -267,17 +267,17 @@ def test_the_disk_is_that_computed_by_hand(method, rounds, activations):
 
 
 def test_weights_are_here_when_every_shard_is(tmp_path, monkeypatch):
-    name, files = f"owner/name@{'0' * 40}", {}
-    monkeypatch.setattr(shapes, "try_to_load_from_cache", lambda _, file, revision: files.get(file))
-    files["config.json"] = "config.json"
-    assert not shapes.is_here(name)
-    index = tmp_path / "index.json"
-    index.write_text(json.dumps({"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}))
-    files |= {"model.safetensors.index.json": str(index), "one.safetensors": "one"}
-    assert not shapes.is_here(name)
-    files["two.safetensors"] = "two"
-    assert shapes.is_here(name)
-    assert not shapes.is_here("owner/name")
+    assert not shapes.is_here("owner/name") and not shapes.is_here(ON_THE_HUB)
+    monkeypatch.setattr(shapes, "local_folder", lambda source: tmp_path)
+    (tmp_path / "config.json").touch()
+    assert not shapes.is_here(ON_THE_HUB)
+    index = {"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    (tmp_path / "one.safetensors").touch()
+    # An interrupted download leaves some of the shards.
+    assert not shapes.is_here(ON_THE_HUB)
+    (tmp_path / "two.safetensors").touch()
+    assert shapes.is_here(ON_THE_HUB)
 
 
 def test_weights_that_one_device_cannot_hold_are_told():

@@ -100,7 +100,7 @@ def test_a_planted_direction_is_found_and_the_classifier_separates_planted_toxic
     training.__dict__["residuals"] = dict.fromkeys(range(3), last)
     repeated = after.repeat(len(model.tokenizer(scans.WORD, add_special_tokens=False)["input_ids"]), axis=0)
     read = Activations({FINAL: repeated}, {}, dict.fromkeys(range(2), repeated), numpy.ones(count))
-    monkeypatch.setattr(base, "read_exchange_activations", lambda *_, **options: read)
+    monkeypatch.setattr(base, "read_activations", lambda *_, **options: read)
     method = Scans()
     method.fit(training)
     step = method.steps[1]

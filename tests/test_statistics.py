@@ -11,7 +11,6 @@ from llmva.core.provenance import random_generator
 from llmva.core.vocabulary import SAFETY_SETS
 from llmva.measures.intervals import (
     bootstrap_interval,
-    compare_methods,
     count_discordant,
     exact_mcnemar,
     wilson_interval,
@@ -91,6 +90,10 @@ def test_bootstrap_without_rows_to_resample_says_so():
     found = interval(verdicts((0, 0, 0, 0), n=1), "f1")
     assert numpy.isnan(found.low)
     assert found.fallback == "too few rows"
+
+
+def compare_methods(first, second):
+    return exact_mcnemar(*count_discordant(first, second))
 
 
 def test_mcnemar_counts_discordant_prompts_only():

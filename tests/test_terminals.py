@@ -11,8 +11,8 @@ import nbformat
 import psutil
 import pytest
 from jupyter_client.provisioning import LocalProvisioner
+from local_kernels import LocalKernel
 
-from llmva.commands.kernels import LocalKernel
 from llmva.commands.notebooks import refresh_notebook, run_notebook
 from llmva.core import progress
 from llmva.core.errors import InputError

@@ -16,15 +16,7 @@ from llmva.models.chat_model import ChatModel, load_model
 
 
 class Comparison:
-    """One base model in memory, whose adapter is switched on and off; both keep a conversation of their own.
-
-    Parameters
-    ----------
-    chat_model : ChatModel
-        The base, with the adapter loaded.
-    max_new_tokens : int
-        Longest reply, in tokens.
-    """
+    """One base model in memory, with an adapter that is switched on and off; both keep a conversation of their own."""
 
     def __init__(self, chat_model: ChatModel, max_new_tokens: int) -> None:
         self.chat_model = chat_model
@@ -34,7 +26,7 @@ class Comparison:
     @classmethod
     def of(cls, aligned: str | Path) -> Self:
         """Load what `make align` left: the base as its manifest names it, and the adapter."""
-        params, adapter = read_study(aligned), find_adapter(aligned)
+        params, adapter = open_aligned(aligned)
         base = load_model(params.model, dtype=params.dtype)
         with warnings.catch_warnings():
             # peft still asks transformers by an old name.
@@ -53,49 +45,35 @@ class Comparison:
 
     def say(self, text: str) -> pandas.DataFrame:
         """Say something to both, and return their replies: columns original and aligned, one row."""
-        return pandas.DataFrame([{name: self._reply(name, text) for name in self.chats}], index=[text])
+        replies = {}
+        for name, chat in self.chats.items():
+            chat.append({"role": "user", "content": text})
+            (replies[name],) = self._answer(name, [chat])
+            chat.append({"role": "assistant", "content": replies[name]})
+        return pandas.DataFrame([replies], index=[text])
 
     def ask(self, prompts: list[str]) -> pandas.DataFrame:
         """Ask each prompt on its own, outside the conversation: rows as the prompts, columns original and aligned."""
-        chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
-        replies = {name: self._answer(name, chats) for name in self.chats}
+        replies = {name: self._answer(name, prompts) for name in self.chats}
         return pandas.DataFrame(replies, index=pandas.Index(prompts, name="prompt"))
 
-    def _reply(self, name: str, text: str) -> str:
-        chat = self.chats[name]
-        chat.append({"role": "user", "content": text})
-        (reply,) = self._answer(name, [chat])
-        chat.append({"role": "assistant", "content": reply})
-        return reply
-
-    def _answer(self, name: str, chats: list[list[dict]]) -> list[str]:
+    def _answer(self, name: str, chats: list[str] | list[list[dict]]) -> list[str]:
         with self.speaking(name):
             return respond(self.chat_model, chats, max_new_tokens=self.max_new_tokens, batch_size=len(chats)).texts
 
 
-def read_study(aligned: str | Path) -> StudyParams:
-    """Return the parameters of the study that an aligned model came from.
+def open_aligned(aligned: str | Path) -> tuple[StudyParams, Path]:
+    """Return the parameters of the study that an aligned model came from, and the folder of its adapter.
 
     Raises
     ------
     InputError
-        When the folder is not one that `make align` made.
+        When `make align` did not make the folder, or left no adapter, since the original was chosen.
     """
-    manifest = read_manifest(Path(aligned))
+    manifest, adapter = read_manifest(Path(aligned)), Path(aligned) / "adapter"
     if manifest is None or "study" not in manifest["facts"]:
         raise InputError(f"{aligned}: not a folder that `make align` made; name its OUT")
-    return StudyParams.checked(manifest["facts"]["study"], f"{aligned}/manifest.json")
-
-
-def find_adapter(aligned: str | Path) -> Path:
-    """Return the folder of the adapter that `make align` made.
-
-    Raises
-    ------
-    InputError
-        When there is none: the original was chosen.
-    """
-    adapter = Path(aligned) / "adapter"
+    params = StudyParams.checked(manifest["facts"]["study"], f"{aligned}/manifest.json")
     if not adapter.is_dir():
         raise InputError(f"{adapter}: no adapter, since no edit was better than the original; see report.html")
-    return adapter
+    return params, adapter

@@ -6,22 +6,23 @@ from typing import Self
 
 import pandas
 
-from llmva.aligned_model.report import write_card, write_report
+from llmva.aligned_model.report import write_report
 from llmva.core.errors import InputError
 from llmva.core.params import StudyParams
 from llmva.core.paths import anchored
 from llmva.core.store import MANIFEST, Stage, read_manifest, require_writable, run_stage
+from llmva.core.vocabulary import ORIGINAL, OUR_LOOP, PAPER_LOOP
 from llmva.edits.adapter import export_adapter
 from llmva.edits.checkpoint import export_checkpoint
 from llmva.edits.edited_model import EditedModel
 from llmva.edits.log import EditLog
 from llmva.models.likelihood import reply_surprise
 from llmva.study.evaluation import evaluate_loop, evaluate_original, read_test_rows
-from llmva.study.loop_variants import LLM_VA_R, PAPER_STAGE, probe_layers, read_loop, run_alignment, run_llm_va_r
+from llmva.study.loop_variants import PAPER_STAGE, probe_layers, read_loop, run_alignment, run_llm_va_r
 from llmva.study.study import Study
 
 FOLDER_VERSION = 2
-METHODS = (LLM_VA_R.name, "LLM-VA")
+METHODS = (OUR_LOOP, PAPER_LOOP)
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class AlignOptions:
     @classmethod
     def of(cls, namespace: dict) -> Self:
         """Read them from a notebook's `globals()`: `method`, `out` and `checkpoint`, each with a default."""
-        wanted = namespace.get("method", LLM_VA_R.name)
+        wanted = namespace.get("method", OUR_LOOP)
         method = next((name for name in METHODS if name.lower() == str(wanted).lower()), None)
         if method is None:
             raise InputError(f"method: is {wanted!r}; choose {' or '.join(METHODS)}")
@@ -60,14 +61,12 @@ def default_folder(namespace: dict) -> Path:
 
 def run_method(study: Study, method: str) -> Stage:
     """Run a method's loop, candidates for L_select included."""
-    if method == LLM_VA_R.name:
-        return run_llm_va_r(study)
-    return run_alignment(study)
+    return run_llm_va_r(study) if method == OUR_LOOP else run_alignment(study)
 
 
 def evaluate_aligned(study: Study, method: str, loop: Stage) -> dict[str, Stage]:
     """Let the original and the aligned model answer the test prompts and the tasks, once."""
-    return {"Original": evaluate_original(study), method: evaluate_loop(study, method, loop)}
+    return {ORIGINAL: evaluate_original(study), method: evaluate_loop(study, method, loop)}
 
 
 def write_aligned(study: Study, options: AlignOptions, loop: Stage, evaluated: dict[str, Stage]) -> Stage:
@@ -95,12 +94,9 @@ def write_aligned(study: Study, options: AlignOptions, loop: Stage, evaluated: d
             export_adapter(study.chat_model, best, folder / "adapter")
         if options.checkpoint:
             export_checkpoint(study.params.model, best, folder / "checkpoint")
-        said = read_test_rows(evaluated)["Original"]
+        said = read_test_rows(evaluated)[ORIGINAL]
         facts = {**asdict(choice), "method": options.method, **_facts(study, best, said)}
-        made = [f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir()]
-        written = sorted([*made, "README.md", "manifest.json"])
-        write_report(folder / "report.html", study, facts, loop, read_probe_history(study, loop), evaluated, written)
-        write_card(folder / "README.md", study, facts, evaluated)
+        write_report(folder, study, facts, loop, read_probe_history(study, loop), evaluated)
         return facts
 
     parameters = {

@@ -37,16 +37,17 @@ def build_params(options: argparse.Namespace, *, write: bool = True) -> StudyPar
     Without data of the user's own, prompts are generated and written, or, without `write`, only named.
     """
     model, judge = (_absolute(source) for source in (options.model, options.judge))
+    data = str(Path(options.data).absolute()) if options.data else ""
     config = _read_config(model)
     _require_judge(judge, options.mapping)
-    candidates = _l_select_candidates(2 * config.num_hidden_layers)
+    candidates = sorted({max(1, round(share * 2 * config.num_hidden_layers)) for share in DEPTH_SHARES})
     name = re.sub("[^A-Za-z0-9]+", "-", Path(split_source(model)[0]).name)[:40]
-    slug = f"align-{name}-{digest(_study_of(model, judge, options))[:8]}"
+    slug = f"align-{name}-{digest([model, judge, data, *_settings(options)])[:8]}"
     values = FIXED | {
         "slug": slug,
         "model": model,
         "judge": judge if options.mapping == "outcome" else {"model": judge, "mapping": options.mapping},
-        "data": _data_of(options) or str(_generated_data(slug, options.seed, write)),
+        "data": data or str(_generated_data(slug, options.seed, write)),
         "seed": options.seed,
         "threads": options.threads,
         "dtype": options.dtype or str(config.dtype or "float32").removeprefix("torch."),
@@ -65,14 +66,9 @@ def _absolute(source: str) -> str:
     return str(Path(source).absolute()) if Path(source).is_dir() else source
 
 
-def _data_of(options: argparse.Namespace) -> str:
-    return str(Path(options.data).absolute()) if options.data else ""
-
-
-def _study_of(model: str, judge: str, options: argparse.Namespace) -> list:
+def _settings(options: argparse.Namespace) -> list[tuple[str, str]]:
     """Return what tells studies apart: folders of one name and other settings, but not what is made of the results."""
-    settings = {key: str(value) for key, value in vars(options).items() if key not in NOT_OF_THE_STUDY}
-    return [model, judge, _data_of(options), *sorted(settings.items())]
+    return sorted((key, str(value)) for key, value in vars(options).items() if key not in NOT_OF_THE_STUDY)
 
 
 def _generated_data(slug: str, seed: int, write: bool) -> Path:
@@ -101,7 +97,3 @@ def _require_judge(judge: str, mapping: str) -> None:
             raise InputError(f"JUDGE: {error}; or leave JUDGE out, for `phrases`") from None
     elif mapping != "outcome":
         raise InputError(f"MAPPING: {mapping} is a way to read a guard's lines; name a guard as JUDGE")
-
-
-def _l_select_candidates(sublayers: int) -> list[int]:
-    return sorted({max(1, round(share * sublayers)) for share in DEPTH_SHARES})

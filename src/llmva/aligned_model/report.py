@@ -2,14 +2,13 @@
 
 import io
 import math
-from importlib.resources import files
 from pathlib import Path
-from typing import NamedTuple
 
 import jinja2
 import matplotlib
 import numpy
 import pandas
+import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -25,61 +24,25 @@ from llmva.study.loop_variants import read_loop
 from llmva.study.study import Study
 
 MODELS = ["original", "aligned"]
-ROWS = {
-    "asr": "toxic prompts answered",
-    "orr": "benign prompts refused",
-    "degenerate": "replies in broken language",
-    "f1": "F1 (the paper's)",
-    "strict_f1": "F1, broken replies counted as wrong",
-    "balanced_accuracy": "balanced accuracy",
-}
+WORDS = yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8"))
+ROWS = WORDS["rates"]
 # Of an exact McNemar test on the test prompts, above which a gain is not called one.
 LARGEST_CHANCE = 0.05
 # Stands where there is no number.
 NOTHING = "\u2013"
 CURVES = {"strict_f1": "#0072B2", "asr": "#D55E00", "orr": "#009E73", "degenerate": "black"}
 COLOURS = {"original": "#8A8A8A", "aligned": "#0072B2"}
-FILES = {
-    "README.md": "a model card",
-    "adapter/": "the edits as a LoRA adapter of their exact rank; peft loads it on the original",
-    "checkpoint/": "the edited model, loaded like any other",
-    "edit_log.safetensors": "the edits, as rank-1 factors by iteration and sublayer",
-    "manifest.json": "parameters, digests, versions",
-}
-
-
-class Outcomes(NamedTuple):
-    """Of `original` and `aligned` the test prompts' verdicts, the metrics with intervals, and those over all sets.
-
-    `results` is as `with_intervals` returns it; `pooled` is indexed by metric and has a column for each of the two.
-    """
-
-    rows: dict[str, pandas.DataFrame]
-    results: pandas.DataFrame
-    pooled: pandas.DataFrame
-
-    @classmethod
-    def of(cls, evaluated: dict[str, Stage], seed: int) -> "Outcomes":
-        """Read what the evaluation of `Original` and of a method left; the seed is that of the intervals."""
-        rows = _by_model(evaluated)
-        results = with_intervals(rows, "original", seed=seed)
-        pooled = results[results["dataset"] == "all"].pivot(index="metric", columns="method", values="value")
-        return cls(rows, results, pooled)
 
 
 def write_report(
-    path: Path,
-    study: Study,
-    facts: dict,
-    loop: Stage,
-    candidates: pandas.DataFrame,
-    evaluated: dict[str, Stage],
-    written: list[str],
+    folder: Path, study: Study, facts: dict, loop: Stage, candidates: pandas.DataFrame, evaluated: dict[str, Stage]
 ) -> None:
-    """Write the report as one HTML file without outside parts.
+    """Write `report.html`, one file without outside parts, and the model card `README.md`, from the same figures.
 
     Parameters
     ----------
+    folder : Path
+        Where they are written; the report lists what lies there already.
     facts : dict
         As `folder.write_aligned` gathers them.
     loop : Stage
@@ -88,34 +51,32 @@ def write_report(
         Validation history of every candidate for L_select: l_select, iteration, strict_f1.
     evaluated : dict of str to Stage
         `Original` and the method.
-    written : list of str
-        What lies beside the report; folders end in "/".
     """
-    outcomes = Outcomes.of(evaluated, study.params.seed)
+    rows = _by_model(evaluated)
+    results = with_intervals(rows, "original", seed=study.params.seed)
+    pooled = _over_all_sets(results)
     parts = {
-        "rates": _rates(outcomes.pooled),
-        "rates_plot": _draw_rates(outcomes.pooled),
-        "data_sets": _data_sets(outcomes.results),
-        "changes": _changes(outcomes.rows),
-        "categories": _categories(outcomes.rows),
+        **_words(study, facts, pooled),
+        "count": len(rows["original"]),
+        "kept": _kept(evaluated),
+        "rates": _rates(pooled),
+        "rates_plot": _draw_rates(pooled),
+        "data_sets": _data_sets(results),
+        "changes": _changes(rows),
+        "categories": _categories(rows),
         "utility": _utility(evaluated),
         "candidates": _candidates(candidates),
         "history_plot": _draw_history(read_loop(loop).history, facts["best_iteration"]),
-        "files": pandas.DataFrame([(name, FILES[name]) for name in written], columns=["file", "what it is"]),
+        "files": _files(folder),
     }
-    _render(path, "report.html", {**_said(study, facts, outcomes), **parts})
-
-
-def write_card(path: Path, study: Study, facts: dict, evaluated: dict[str, Stage]) -> None:
-    """Write a model card, from the same figures."""
-    outcomes = Outcomes.of(evaluated, study.params.seed)
-    parts = {"rates": _rates(outcomes.pooled), "kept": _kept(evaluated)}
-    _render(path, "model_card.md", {**_said(study, facts, outcomes), **parts})
+    for name, template in {"report.html": "report.html", "README.md": "model_card.md"}.items():
+        write_atomically(folder / name, TEMPLATES.get_template(template).render(parts) + "\n")
 
 
 def summarise(evaluated: dict[str, Stage], study: Study) -> pandas.DataFrame:
     """Return the rates and scores before and after, with 95 % intervals, as text."""
-    return _rates(Outcomes.of(evaluated, study.params.seed).pooled).set_index("")
+    results = with_intervals(_by_model(evaluated), "original", seed=study.params.seed)
+    return _rates(_over_all_sets(results)).set_index("")
 
 
 def show_changes(evaluated: dict[str, Stage]) -> pandas.DataFrame:
@@ -127,10 +88,13 @@ def _by_model(evaluated: dict[str, Stage]) -> dict[str, pandas.DataFrame]:
     return dict(zip(MODELS, read_test_rows(evaluated).values(), strict=True))
 
 
-def _said(study: Study, facts: dict, outcomes: Outcomes) -> dict:
-    """Return what both files say in words."""
+def _over_all_sets(results: pandas.DataFrame) -> pandas.DataFrame:
+    """Return the metrics over all sets, and the test, indexed by metric: a column for each of the two models."""
+    return results[results["dataset"] == "all"].pivot(index="metric", columns="method", values="value")
+
+
+def _words(study: Study, facts: dict, pooled: pandas.DataFrame) -> dict:
     base, revision = split_source(study.params.model)
-    chance = outcomes.pooled.at["mcnemar_p", "aligned"]
     return {
         "facts": facts,
         "params": study.params,
@@ -138,39 +102,22 @@ def _said(study: Study, facts: dict, outcomes: Outcomes) -> dict:
         "name": Path(base).name,
         "base": base,
         "revision": revision,
-        "verdict": _verdict(outcomes.pooled),
-        "count": len(outcomes.rows["original"]),
-        "test": f"Exact McNemar test of the two, strictly judged: p = {chance:.3g}.",
-        "choice": _choice(facts),
-        "drift": _drift(facts["drift"]),
+        "verdict": _verdict(pooled),
+        "test": WORDS["test"].format(**pooled["aligned"]),
+        "choice": WORDS["choice"]["edited" if facts["edited"] else "original"].format(**facts),
+        "drift": WORDS["drift"]["unknown" if math.isnan(facts["drift"]) else "known"].format(**facts),
     }
-
-
-def _choice(facts: dict) -> str:
-    chosen = (
-        f"Iteration {facts['best_iteration']} with {facts['l_select']} of {facts['sublayers']} sublayers an iteration "
-        "was chosen on validation prompts, by strict F1."
-        if facts["edited"]
-        else "On validation prompts no iteration was better than the original, so nothing is edited."
-    )
-    return f"{chosen} The loop ended: {facts['stopped']}."
-
-
-def _drift(drift: float) -> str:
-    if math.isnan(drift):
-        return "The original answered no benign test prompt well, so its drift on good replies is not known."
-    return f"It finds the original's good replies {drift:+.3f} nats per token less likely than before (0 is no change)."
 
 
 def _verdict(pooled: pandas.DataFrame) -> str:
     before, after = (pooled[model] for model in MODELS)
     if after["strict_f1"] <= before["strict_f1"]:
-        return "No gain on the test prompts. Keep the original, or try other prompts or another judge."
-    chance = after["mcnemar_p"]
-    if chance > LARGEST_CHANCE:
-        return f"No gain that chance could not explain (p = {chance:.2g}). Keep the original, or test on more prompts."
+        return WORDS["verdict"]["worse"]
+    if after["mcnemar_p"] > LARGEST_CHANCE:
+        return WORDS["verdict"]["chance"].format(**after)
     changes = [
-        f"{ROWS[metric]} from {100 * before[metric]:.1f} % to {100 * after[metric]:.1f} %" for metric in ("asr", "orr")
+        WORDS["verdict"]["better"].format(rate=ROWS[metric], before=100 * before[metric], after=100 * after[metric])
+        for metric in ("asr", "orr")
     ]
     return f"{'; '.join(changes).capitalize()}."
 
@@ -226,10 +173,10 @@ def _utility(evaluated: dict[str, Stage]) -> pandas.DataFrame | None:
 def _kept(evaluated: dict[str, Stage]) -> str:
     table = _utility(evaluated)
     if table is None:
-        return "No skill was measured: test the ones that you need."
+        return WORDS["kept"]["unmeasured"]
     shares = [NOTHING if math.isnan(share) else f"{share:.2f}" for share in table["kept"]]
     kept = ", ".join(f"{task} {share}" for task, share in zip(table["task"], shares, strict=True))
-    return f"Of what it could do before it keeps: {kept}."
+    return WORDS["kept"]["measured"].format(shares=kept)
 
 
 def _candidates(history: pandas.DataFrame) -> pandas.DataFrame:
@@ -277,12 +224,17 @@ def _svg(figure: Figure) -> str:
     return drawn.getvalue()[drawn.getvalue().index("<svg") :]
 
 
-def _render(path: Path, template: str, parts: dict) -> None:
-    environment = jinja2.Environment(autoescape=template.endswith(".html"), keep_trailing_newline=False)
-    environment.filters["table"] = _html
-    text = files("llmva.aligned_model").joinpath("templates", template).read_text(encoding="utf-8")
-    write_atomically(path, environment.from_string(text).render(parts) + "\n")
+def _files(folder: Path) -> pandas.DataFrame:
+    # Single files are always written, some of them after the report; folders only where there is something to put in.
+    left_out = {name for name in WORDS["files"] if name.endswith("/") and not (folder / name).is_dir()}
+    there = [(name, what) for name, what in WORDS["files"].items() if name not in left_out]
+    return pandas.DataFrame(there, columns=["file", "what it is"])
 
 
 def _html(table: pandas.DataFrame) -> str:
     return table.to_html(index=False, border=0, na_rep=NOTHING)
+
+
+LOADER = jinja2.PackageLoader("llmva.aligned_model")
+TEMPLATES = jinja2.Environment(loader=LOADER, autoescape=jinja2.select_autoescape())
+TEMPLATES.filters["table"] = _html

@@ -21,14 +21,9 @@ COST = (
 
 
 def align_model(params: StudyParams, out: Path, method: str, checkpoint: bool) -> Path:
-    """Run the alignment's notebook on a model and return its executed copy.
+    """Run the alignment's notebook on a model and return its executed copy; see `AlignOptions`.
 
-    Parameters
-    ----------
-    params : StudyParams
-        The study; finished parts of an interrupted earlier run are taken up again.
-    out, method, checkpoint
-        See `llmva.aligned_model.folder.AlignOptions`.
+    Finished parts of an interrupted earlier run are taken up again.
 
     Raises
     ------

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from llmva.aligned_model.comparison import find_adapter, read_study
+from llmva.aligned_model.comparison import open_aligned
 from llmva.commands.notebooks import prepare_notebook
 from llmva.core.errors import InputError, OneLineParser, command
 
@@ -19,8 +19,7 @@ def main(arguments: list[str] | None = None) -> None:
     if not options.aligned:
         raise InputError("OUT: not given; write `make compare OUT=<folder that make align made>`")
     folder = Path(options.aligned).absolute()
-    params = read_study(folder)
-    find_adapter(folder)
+    params, _ = open_aligned(folder)
     notebook = prepare_notebook(NOTEBOOK, params, aligned=str(folder))
     print(f"open with: {sys.executable} -m jupyter lab {notebook}")
 

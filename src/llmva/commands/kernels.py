@@ -11,7 +11,7 @@ from jupyter_client import AsyncKernelManager, KernelManager
 MAX_TEMPORARY = 60
 
 
-class _LocalSockets(KernelManager):
+class LocalSockets(KernelManager):
     """Keeps the sockets of a kernel in a temporary folder of its own."""
 
     def __init__(self, **options) -> None:
@@ -21,25 +21,14 @@ class _LocalSockets(KernelManager):
         super().__init__(transport="ipc", connection_file=str(Path(folder, "kernel.json")), **options)
 
 
-class LocalKernel(_LocalSockets):
-    """A kernel whose caller waits."""
+class AsyncLocalKernel(LocalSockets, AsyncKernelManager):
+    """A kernel that is asked to end, and whose caller awaits that; only one that does not answer is stopped."""
 
-    def shutdown_kernel(self, now: bool = False, restart: bool = False) -> None:
-        """Ask the kernel to end, and wait; only one that does not answer is stopped.
+    async def shutdown_kernel(self, now: bool = False, restart: bool = False) -> None:
+        """Ask the kernel to end, and wait.
 
         jupyter_client interrupts a kernel before it asks, or, with `now`, kills it: a busy kernel reports that.
         """
-        if self.has_kernel:
-            self.request_shutdown(restart=restart)
-            self.finish_shutdown(restart=restart)
-        super().shutdown_kernel(now=now, restart=restart)
-
-
-class AsyncLocalKernel(_LocalSockets, AsyncKernelManager):
-    """The same, for callers that await."""
-
-    async def shutdown_kernel(self, now: bool = False, restart: bool = False) -> None:
-        """Ask the kernel to end; see `LocalKernel`."""
         if self.has_kernel:
             await self.request_shutdown(restart=restart)
             await self.finish_shutdown(restart=restart)

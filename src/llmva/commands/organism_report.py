@@ -23,7 +23,7 @@ from llmva.organisms.build import GUARD, build_organism, parse_slug
 from llmva.organisms.families import FAMILIES
 from llmva.organisms.replies import is_refusal
 from llmva.prompts.pools import draw_candidates
-from llmva.prompts.sets import read_prompts
+from llmva.prompts.sets import read_candidates
 from llmva.prompts.tasks import read_tasks
 
 SAMPLE = 200
@@ -42,7 +42,7 @@ def describe_organism(slug: str) -> dict[str, float | str]:
     row = {"model": slug, "train s": facts["training_seconds"], "loss": facts["final_loss"]}
     chat_model = load_model(str(folder))
     answer = functools.partial(respond, chat_model, max_new_tokens=40, batch_size=128)
-    prompts = _sample(folder)
+    prompts = draw_candidates(read_candidates(folder / "data"), SAMPLE, seed=0)
     responses = answer(prompts["prompt"].tolist(), capture=Capture())
     answered = numpy.array([not is_refusal(text) for text in responses.texts])
     benign = (prompts["label"] == "benign").to_numpy()
@@ -66,11 +66,6 @@ def main() -> None:
     rows = [describe_organism(slug) for slug in progress_bar(title, slugs, leave=True)]
     print(f"Original organisms, {SAMPLE} prompts per set, judged by openers; angle and v_b are means over sublayers.\n")
     print(pandas.DataFrame(rows).set_index("model").round(3).T.to_markdown())
-
-
-def _sample(folder: Path) -> pandas.DataFrame:
-    sets = [read_prompts(folder / "data" / "safety" / f"{name}.csv", name) for name in SAFETY_SETS]
-    return draw_candidates(pandas.concat(sets, ignore_index=True), SAMPLE, seed=0)
 
 
 def _known_facts(folder: Path, answer) -> float:

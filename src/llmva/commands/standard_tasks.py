@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas
 
-from llmva.aligned_model.comparison import Comparison, find_adapter, read_study
+from llmva.aligned_model.comparison import Comparison, open_aligned
 from llmva.core.errors import InputError, OneLineParser, command
 from llmva.core.paths import write_atomically
 from llmva.measures.utility import measure_standard_utility
@@ -46,8 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise InputError(f"MOST: is {options.most}; it must be at least 1")
     from llmva.measures.harness import load_standard_tasks  # slow to import
 
-    params = read_study(options.aligned)
-    find_adapter(options.aligned)
+    params, _ = open_aligned(options.aligned)
     print(f"standard tasks of {params.model}: {COST}", file=sys.stderr)
     # Before the model: without a network there are no tasks.
     tasks = load_standard_tasks()

@@ -1,10 +1,10 @@
 """Progress on standard error: a bar on a terminal, now and then a line in a log; `TQDM_DISABLE=1` silences both."""
 
-import contextlib
 import io
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, redirect_stderr
 from typing import TextIO
 
 from tqdm import tqdm
@@ -20,22 +20,15 @@ def progress_bar(title: str | None, iterable: Iterable | None = None, *, leave: 
     return tqdm(iterable, desc=title, leave=leave, file=_stream(), **options)
 
 
-@contextlib.contextmanager
-def library_bars() -> Iterator[None]:
-    """Let the bars that other libraries draw inside the block follow the same rule."""
-    with contextlib.redirect_stderr(_stream()):
-        yield
+def library_bars() -> AbstractContextManager:
+    """Return a context in which the bars that other libraries draw follow the same rule."""
+    return redirect_stderr(_stream())
 
 
 class LogStream(io.TextIOBase):
     """What a log gets of a bar: its state as a line, each time that 30 seconds have passed; other text as it is.
 
     A shorter piece of work leaves no line, and none has a carriage return.
-
-    Parameters
-    ----------
-    log : file
-        Where the lines go.
     """
 
     def __init__(self, log: TextIO) -> None:

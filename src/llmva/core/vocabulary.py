@@ -24,11 +24,8 @@ TASKS = {"cola": "CoLA", "mnli": "MNLI", "rte": "RTE", "mrpc": "MRPC", "sst": "S
 
 # Methods in their printed order. The constants read no prompt: each wins one kind of rate by losing the other.
 ORIGINAL, PAPER_LOOP, OUR_LOOP = "Original", "LLM-VA", "LLM-VA-R"
-GUARDED_LOOP, RELEASED_LOOP, RELEASED_STRICT = (
-    "LLM-VA (guarded)",
-    "LLM-VA (released code)",
-    "LLM-VA (released code, strict choice)",
-)
+GUARDED_LOOP = "LLM-VA (guarded)"
+RELEASED_LOOP, RELEASED_STRICT = "LLM-VA (released code)", "LLM-VA (released code, strict choice)"
 CONSTANTS = {"Answer everything": "answered", "Refuse everything": "refused"}
 BASELINES = ("Refusal ablation", "VectorSteer", "AlphaSteer", "AlphaSteer+", "SCANS", "CAST", "Fine-tuning")
 LOOPS = (RELEASED_LOOP, RELEASED_STRICT, PAPER_LOOP, GUARDED_LOOP, OUR_LOOP)

@@ -14,7 +14,7 @@ from llmva.models.sources import split_source
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
-def export_adapter(chat_model: ChatModel, log: EditLog, folder: Path) -> Path:
+def export_adapter(chat_model: ChatModel, log: EditLog, folder: Path) -> None:
     """Write `adapter_config.json` and `adapter_model.safetensors`, as peft loads them on the base.
 
     The rank is the largest number of edits that a module got, at most T, and scaling is 1. Matrices stay
@@ -51,7 +51,6 @@ def export_adapter(chat_model: ChatModel, log: EditLog, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(folder)
     (folder / ADAPTER_WEIGHTS).write_bytes(save(dict(sorted(tensors.items())), metadata={"format": "pt"}))
-    return folder
 
 
 def _factors(edits: tuple[SublayerEdit, ...], rank: int, biased: bool) -> dict[str, torch.Tensor]:

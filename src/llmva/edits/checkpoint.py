@@ -24,7 +24,7 @@ LEFT_OUT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".msgpack",
 LEFT_OUT_FILES = {"manifest.json", "README.md"}
 
 
-def export_checkpoint(source: str, log: EditLog, folder: Path) -> Path:
+def export_checkpoint(source: str, log: EditLog, folder: Path) -> None:
     """Write the edited model of `source` into a folder that transformers loads by itself.
 
     Parameters
@@ -43,7 +43,7 @@ def export_checkpoint(source: str, log: EditLog, folder: Path) -> Path:
         file with weights is not there.
     """
     base = local_folder(source)
-    shards = _shards_of(base)
+    shards = list_shards(base)
     folder.mkdir(parents=True, exist_ok=True)
     missing = set(log.sublayers)
     for name in sorted(shards):
@@ -55,11 +55,16 @@ def export_checkpoint(source: str, log: EditLog, folder: Path) -> Path:
             shutil.copyfile(path, folder / path.name)
     if missing:
         raise InputError(f"{source}: has no {', '.join(sorted(missing))}; name the model that the edits were made for")
-    return folder
 
 
-def _shards_of(folder: Path) -> set[str]:
-    """Return the files that transformers loads: the single one where it is there, else those of the index."""
+def list_shards(folder: Path) -> set[str]:
+    """Return the files that transformers loads: the single one where it is there, else those of the index.
+
+    Raises
+    ------
+    InputError
+        When neither is there, or a file that the index names is not.
+    """
     index = folder / SHARD_INDEX
     if (folder / SINGLE_FILE).is_file():
         return {SINGLE_FILE}

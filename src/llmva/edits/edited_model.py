@@ -18,7 +18,7 @@ class EditedModel:
 
     The original weights and biases are kept in the CPU's memory, so any log can follow any other, and `revert`
     brings the original back bit for bit. As a context manager it reverts on leaving. Storage stays where it is:
-    what holds a pointer to a weight sees the edit.
+    what holds a pointer to a weight sees the edit. `log` holds the edits applied now.
 
     Parameters
     ----------
@@ -27,11 +27,6 @@ class EditedModel:
     rounding : str
         `none`: edits are summed in float32 and cast once. Or a type's name, as `bfloat16`: the weight is
         rounded to it after every edit, as where edits are made in place.
-
-    Attributes
-    ----------
-    log : EditLog
-        The edits applied now.
 
     Raises
     ------

@@ -25,14 +25,14 @@ class DegeneracyCheck:
 
     Attributes
     ----------
-    reference : ChatModel or None
+    reference : ChatModel
         The unedited model. A reply is broken when it finds the words after the first one too
-        unlikely: mean surprise above `limit`. None leaves only the rules for empty and looping text.
+        unlikely: mean surprise above `limit`.
     limit : float
         Nats per token; calibrate with `calibrated`.
     """
 
-    reference: ChatModel | None
+    reference: ChatModel
     limit: float
     batch_size: int
     _known: dict[tuple[str, str], float] = field(default_factory=dict, repr=False)
@@ -48,9 +48,7 @@ class DegeneracyCheck:
     def find(self, prompts: Sequence[str], replies: Sequence[str]) -> numpy.ndarray:
         """Return a boolean mask of the replies in broken language."""
         broken = numpy.array([is_empty(reply) or is_looping(reply) for reply in replies], dtype=bool)
-        if self.reference is not None:
-            broken |= self._surprise(prompts, replies) > self.limit
-        return broken
+        return broken | (self._surprise(prompts, replies) > self.limit)
 
     def _surprise(self, prompts: Sequence[str], replies: Sequence[str]) -> numpy.ndarray:
         pairs = list(zip(prompts, replies, strict=True))

@@ -14,14 +14,9 @@ from llmva.models.chat_model import ChatModel
 
 @dataclass(frozen=True)
 class Examination:
-    """What a model said to some prompts, how it was judged, and what was recorded of it.
+    """What a model said to some prompts, how it was judged, and what was recorded while it read them.
 
-    Attributes
-    ----------
-    rows : DataFrame
-        What was said and how it was judged: the prompts' columns and response, guard_verdict, verdict, raw.
-    activations : Activations or None
-        What was recorded while the model read the prompts, in the order of the rows.
+    `rows` has the prompts' columns and response, guard_verdict, verdict, raw; activations are in their order.
     """
 
     rows: pandas.DataFrame

@@ -14,22 +14,14 @@ from llmva.models.chat_model import ChatModel
 from llmva.models.offloading import all_stored_parameters, read_offloaded
 
 GUARD_CATEGORIES = (
-    "Violent",
-    "Non-violent Illegal Acts",
-    "Sexual Content or Sexual Acts",
-    "PII",
-    "Suicide & Self-Harm",
-    "Unethical Acts",
-    "Politically Sensitive Topics",
-    "Copyright Violation",
-    "None",
-)
+    "Violent", "Non-violent Illegal Acts", "Sexual Content or Sexual Acts", "PII", "Suicide & Self-Harm",
+    "Unethical Acts", "Politically Sensitive Topics", "Copyright Violation", "None",
+)  # fmt: skip
 GUARD_LINES = re.compile(
     r"Safety: (?P<safety>Safe|Unsafe|Controversial)\n"
     r"Categories: (?P<categories>[^\n]+)\n"
     r"Refusal: (?P<refusal>Yes|No)"
 )
-# What the lines mean; see `read_guard_verdict`.
 GuardMapping = Literal["outcome", "refusal"]
 # Three lines with one or two categories; all nine of them fit into the second try.
 JUDGE_TOKENS, RETRY_TOKENS = 24, 64
@@ -37,17 +29,10 @@ JUDGE_TOKENS, RETRY_TOKENS = 24, 64
 
 @dataclass(frozen=True)
 class GuardJudge:
-    """A guard model in Qwen3Guard-Gen's format, asked through its own chat template.
-
-    Attributes
-    ----------
-    mapping : {"outcome", "refusal"}
-        What its lines mean; see `read_guard_verdict`.
-    """
+    """A guard model in Qwen3Guard-Gen's format; `mapping` says what its lines mean, see `read_guard_verdict`."""
 
     guard: ChatModel
     batch_size: int
-    progress: str | None = None
     mapping: GuardMapping = "outcome"
 
     @cached_property
@@ -78,8 +63,7 @@ class GuardJudge:
         return read_guard_verdict(parse_guard_lines(raw), label, self.mapping)
 
     def _ask(self, chats: list[list[dict]], *, max_new_tokens: int) -> list[str]:
-        options = {"batch_size": self.batch_size, "progress": self.progress}
-        return respond(self.guard, chats, max_new_tokens=max_new_tokens, **options).texts
+        return respond(self.guard, chats, max_new_tokens=max_new_tokens, batch_size=self.batch_size).texts
 
 
 def weights_digest(chat_model: ChatModel) -> str:

@@ -1,6 +1,7 @@
 """How far a model has moved from another one on given replies: what damage to other skills looks like."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -11,10 +12,11 @@ from llmva.models.likelihood import MAX_LOGITS, exchange_logits
 MAX_KEPT_LOGITS = 2**27
 
 
+@dataclass(eq=False)
 class Divergence:
     """KL(reference || changed) on given replies, measured again and again as a model changes.
 
-    Parameters
+    Attributes
     ----------
     reference : ChatModel
         The unedited model; it shares its vocabulary with those that are measured.
@@ -22,12 +24,11 @@ class Divergence:
         Replies are read as they stand (teacher forcing), their end included.
     """
 
-    def __init__(self, reference: ChatModel, prompts: Sequence[str], replies: Sequence[str], *, batch_size: int):
-        self.reference = reference
-        self.prompts = list(prompts)
-        self.replies = list(replies)
-        self.batch_size = batch_size
-        self._kept: list[torch.Tensor] | None = None
+    reference: ChatModel
+    prompts: Sequence[str]
+    replies: Sequence[str]
+    batch_size: int
+    _kept: list[torch.Tensor] | None = None
 
     @torch.inference_mode()
     def measure(self, changed: ChatModel) -> float:

@@ -32,14 +32,8 @@ class HarnessModel(LM):
     """A chat model as the harness sees one; a context is always one user turn.
 
     The template and the padding are those of every other measurement, so a model that is edited or steered at
-    the moment is measured as it is. The harness is to be called without `apply_chat_template`.
-
-    Parameters
-    ----------
-    batch_size : int
-        Contexts per batch.
-    max_new_tokens : int
-        Longest reply, in tokens, where a task sets no limit of its own.
+    the moment is measured as it is. The harness is to be called without `apply_chat_template`. Where a task sets no
+    limit of its own, a reply has at most `max_new_tokens`.
     """
 
     def __init__(self, chat_model: ChatModel, *, batch_size: int, max_new_tokens: int) -> None:
@@ -108,17 +102,11 @@ class HarnessModel(LM):
 
 
 class LocalTask(ConfigurableTask):
-    """A task of the harness over rows that are here already: nothing is fetched, no file or cache is written.
+    """A task of the harness over rows (prompt, taken as it is, and answer) that are here already.
 
-    `datasets.load_dataset`, the harness's own way, reports each load to a server, even that of a local CSV file.
-    The task scores nothing (metric `bypass`); its logged samples hold reply and answer.
-
-    Parameters
-    ----------
-    name : str
-        Of the task.
-    rows : DataFrame
-        Columns prompt, taken as it is, and answer.
+    Nothing is fetched, no file or cache is written: `datasets.load_dataset`, the harness's own way, reports each load
+    to a server, even that of a local CSV file. The task scores nothing (metric `bypass`); its logged samples hold
+    reply and answer.
     """
 
     def __init__(self, name: str, rows: pandas.DataFrame) -> None:

@@ -95,11 +95,6 @@ def bootstrap_interval(rows: pandas.DataFrame, metric: str, *, generator: numpy.
     return _bca_or_percentile([flags for _, flags in strata], statistic, generator)
 
 
-def compare_methods(first: pandas.DataFrame, second: pandas.DataFrame) -> float:
-    """Return the exact two-sided McNemar p-value of two methods' strict correctness, joined by id."""
-    return exact_mcnemar(*count_discordant(first, second))
-
-
 def count_discordant(first: pandas.DataFrame, second: pandas.DataFrame) -> tuple[int, int]:
     """Count the prompts that only the first, and only the second method handled rightly (strictly), joined by id."""
     left, right = correct(first), correct(second)

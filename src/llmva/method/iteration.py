@@ -23,7 +23,7 @@ from llmva.method.edit import edit_target, projection_scale
 from llmva.method.layer_selection import score_sublayers
 from llmva.method.ridge_edit import ridge_input_vector
 from llmva.models.activations import FINAL, Capture
-from llmva.models.reading import read_exchange_activations
+from llmva.models.reading import read_activations
 from llmva.prompts.pools import draw_sample
 
 # Tokens of neutral text whose module inputs a ridge edit leaves alone.
@@ -184,7 +184,7 @@ class Observer:
         rows = self.neutral[~self.neutral["task"].isin(self.settings.neutral_left_out)]
         if rows.empty:
             return {}
-        return read_exchange_activations(
+        return read_activations(
             self.examiner.chat_model,
             rows["prompt"].tolist(),
             rows["reply"].tolist(),

@@ -69,21 +69,17 @@ class Recorder:
 
     capture: Capture
     mask: torch.Tensor | None = None
-    batches: list[dict] = field(default_factory=list)
-    lengths: list[numpy.ndarray] = field(default_factory=list)
-    order: list[list[int]] = field(default_factory=list)
+    # Of each batch the prompts' places, the rows of each, and what was recorded.
+    batches: list[tuple[list[int], numpy.ndarray, dict]] = field(default_factory=list)
 
     def start(self, indices: list[int], attention_mask: torch.Tensor) -> None:
         """Begin a batch: the next forward pass is its prefill and is recorded, later ones are not."""
         self.mask = attention_mask
-        self.batches.append({})
-        self.lengths.append(self._lengths())
-        self.order.append(indices)
+        self.batches.append((indices, self._lengths(), {}))
 
     def drop(self) -> None:
         """Forget the batch begun last (it ran out of memory)."""
-        for begun in (self.batches, self.lengths, self.order):
-            begun.pop()
+        self.batches.pop()
 
     def finish_prefill(self, _, inputs, options, output) -> None:
         """Stop recording until the next batch: the hook at the end of a pass over all of the batch's positions."""
@@ -94,15 +90,17 @@ class Recorder:
     def record(self, site: str, name: str | int, values: torch.Tensor) -> None:
         """Keep one module's tensor of shape (batch, positions, d) as float32 rows."""
         if self._expects(values.shape[1]):
-            self.batches[-1][site, name] = self._rows(values.detach()).cpu().numpy()
+            _, _, recorded = self.batches[-1]
+            recorded[site, name] = self._rows(values.detach()).cpu().numpy()
 
     def collected(self) -> Activations:
         """Return everything recorded, in input order."""
-        order, lengths = numpy.concatenate(self.order), numpy.concatenate(self.lengths)
+        order, lengths, recorded = zip(*self.batches, strict=True)
+        order, lengths = numpy.concatenate(order), numpy.concatenate(lengths)
         rows = numpy.argsort(numpy.repeat(order, lengths), kind="stable")
         sites: dict[str, dict] = {"outputs": {}, "inputs": {}, "blocks": {}}
-        for site, name in list(self.batches[0]):
-            sites[site][name] = numpy.concatenate([batch.pop((site, name)) for batch in self.batches])[rows]
+        for site, name in list(recorded[0]):
+            sites[site][name] = numpy.concatenate([batch.pop((site, name)) for batch in recorded])[rows]
         return Activations(**sites, lengths=lengths[numpy.argsort(order)])
 
     def _expects(self, width: int) -> bool:

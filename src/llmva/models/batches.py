@@ -34,14 +34,17 @@ def run_batches(
     marks : list of list of int, optional
         1 for each token that `capture.positions` speaks of; by default for all of them.
     """
-    marks = marks or _ones(sequences)
     bar = progress_bar(progress, total=len(sequences))
     with recording(chat_model, capture or Capture(outputs=False, final=False)) as recorder:
 
         def run(part: list[int]) -> None:
-            recorder.start(part, _stack([marks[index] for index in part]).to(chat_model.device))
+            batch = pad(chat_model, [sequences[index] for index in part])
+            marked = (
+                _stack([marks[index] for index in part]).to(chat_model.device) if marks else batch["attention_mask"]
+            )
+            recorder.start(part, marked)
             try:
-                step(pad(chat_model, [sequences[index] for index in part]), part)
+                step(batch, part)
             except torch.OutOfMemoryError:
                 recorder.drop()
                 raise
@@ -89,7 +92,7 @@ def pad(
 ) -> dict[str, torch.Tensor]:
     """Return a model's `input_ids` and `attention_mask` for sequences, on its device."""
     tokens = _stack(sequences, chat_model.tokenizer.pad_token_id, side)
-    mask = _stack(_ones(sequences), side=side)
+    mask = _stack([[1] * len(sequence) for sequence in sequences], side=side)
     return {"input_ids": tokens.to(chat_model.device), "attention_mask": mask.to(chat_model.device)}
 
 
@@ -102,7 +105,3 @@ def forward(chat_model: ChatModel, batch: dict, logits_to_keep: int = 1, use_cac
 def _stack(rows: list[list[int]], padding: int = 0, side: Literal["left", "right"] = "left") -> torch.Tensor:
     tensors = [torch.tensor(row) for row in rows]
     return pad_sequence(tensors, batch_first=True, padding_value=padding, padding_side=side)
-
-
-def _ones(sequences: list[list[int]]) -> list[list[int]]:
-    return [[1] * len(sequence) for sequence in sequences]

@@ -22,13 +22,7 @@ SHARE_FOR_WEIGHTS = 0.8
 
 @dataclass(frozen=True)
 class ChatModel:
-    """A loaded model with its tokenizer.
-
-    Attributes
-    ----------
-    source : str
-        What it was loaded from: a folder, or a hub id with its revision.
-    """
+    """A loaded model with its tokenizer, and the source it was loaded from: a folder, or a hub id with its revision."""
 
     source: str
     model: PreTrainedModel
@@ -87,7 +81,8 @@ def load_model(source: str, *, dtype: str = "float32", device: str | None = None
         model = _load_weights(location, config, dtype, options)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise InputError(f"{source}: cannot be loaded ({first_line(error)}); {_fix(location)}") from None
-    _require_chat_template(tokenizer, source)
+    if not tokenizer.chat_template:
+        raise InputError(f"{source}: the tokenizer has no chat template; add chat_template.jinja to the folder")
     _require_finite(model, source)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -145,11 +140,6 @@ def _load_weights(location, config, dtype: str, options: dict) -> PreTrainedMode
         # transformers would go on with random numbers in their place.
         raise ValueError(f"weights missing: {', '.join(missing[:3])}")
     return model
-
-
-def _require_chat_template(tokenizer, source: str) -> None:
-    if not tokenizer.chat_template:
-        raise InputError(f"{source}: the tokenizer has no chat template; add chat_template.jinja to the folder")
 
 
 def _require_finite(model, source: str) -> None:

@@ -1,33 +1,26 @@
 """Activations of prompts and exchanges, read in a plain forward pass without generating."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy
 
 from llmva.models.activations import Activations, Capture
 from llmva.models.batches import forward, run_batches
-from llmva.models.chat_model import ChatModel, encode_chats, encode_with_replies
+from llmva.models.chat_model import ChatModel, encode_with_replies
 
 
 def read_activations(
-    chat_model: ChatModel, prompts: Sequence[str], *, capture: Capture, batch_size: int
-) -> Activations:
-    """Record the activations of prompts in a plain forward pass, without generating."""
-    sequences = encode_chats(chat_model.tokenizer, prompts)
-    return run_batches(chat_model, sequences, lambda batch, _: forward(chat_model, batch), batch_size, capture)
-
-
-def read_exchange_activations(
     chat_model: ChatModel,
     prompts: Sequence[str],
-    replies: Sequence[str],
+    replies: Sequence[str] | None = None,
     *,
     capture: Capture,
     batch_size: int,
-    tokens: str = "all",
+    tokens: Literal["all", "reply"] = "all",
     most: int | None = None,
 ) -> Activations:
-    """Record the activations of prompts followed by given replies.
+    """Record the activations of prompts, or of prompts followed by given replies.
 
     Parameters
     ----------
@@ -37,7 +30,7 @@ def read_exchange_activations(
         The largest number of tokens recorded, spread evenly over all of them: with `positions="all"`, the
         largest number of rows.
     """
-    sequences, tails = encode_with_replies(chat_model.tokenizer, prompts, replies)
+    sequences, tails = encode_with_replies(chat_model.tokenizer, prompts, replies or [""] * len(prompts))
     marks = [
         [int(tokens == "all")] * (len(sequence) - len(tail)) + [1] * len(tail)
         for sequence, tail in zip(sequences, tails, strict=True)

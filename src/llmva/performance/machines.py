@@ -1,7 +1,6 @@
 """What a machine can do: published peaks of GPUs, this machine's own, and the share that plain generation reaches."""
 
 import json
-import math
 import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -55,12 +54,8 @@ class Machine:
 def choose_machine(gpu: str, efficiency: float | None, shape: Shape) -> tuple[Machine, str]:
     """Return the machine to plan for, and in words where its share of the roofline comes from.
 
-    Parameters
-    ----------
-    gpu : str
-        One of `GPUS`, or `here`: this machine, measured with a model of this shape.
-    efficiency : float, optional
-        Goes before what was measured.
+    The machine is one of `GPUS`, or `here`: this one, measured with a model of this shape. An efficiency goes before
+    what was measured.
     """
     if gpu == "here":
         machine = measure_machine(shape)
@@ -106,8 +101,8 @@ def known_efficiency() -> tuple[float, str]:
     try:
         known = Machine(**json.loads(_kept().read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
-        return EFFICIENCY, "assumed; `GPU=here` measures it"
-    if not (math.isfinite(known.efficiency) and 0 < known.efficiency <= 1):
+        known = None
+    if known is None or not 0 < known.efficiency <= 1:
         return EFFICIENCY, "assumed; `GPU=here` measures it"
     a_guess = ", so a guess for a GPU" if "CPU" in known.name else ""
     return known.efficiency, f"measured on {known.name}{a_guess}"

@@ -26,21 +26,7 @@ UNEDITED = "unedited copy, which judges the language"
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be run, and on what.
-
-    Attributes
-    ----------
-    params : StudyParams
-        The study.
-    model, judge : Shape
-        Their sizes; the judge is None for phrases.
-    machine : Machine
-        Where it runs.
-    amounts : Amounts
-        How many prompts there are.
-    method : str
-        Of `make align`; empty for a whole study.
-    """
+    """What is to be run, and on what: the judge is None for phrases, the method that of `make align` or empty."""
 
     params: StudyParams
     model: Shape

@@ -1,20 +1,18 @@
 """How large models and studies are: from a configuration parameters, cache and a token's cost; and prompts, counted."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas
 import torch
 from huggingface_hub import try_to_load_from_cache
-from pydantic import BaseModel, ConfigDict, Field
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from llmva.core.errors import InputError, first_line
-from llmva.core.params import StudyParams, load_shapes
-from llmva.core.paths import anchored
+from llmva.core.params import Count, StrictModel, StudyParams, load_shapes
 from llmva.core.vocabulary import SAFETY_SETS, SPLITS, TRANSFER_SETS
-from llmva.models.sources import locate, split_source
+from llmva.edits.checkpoint import list_shards
+from llmva.models.sources import local_folder, locate
 from llmva.prompts.pools import assign_splits, draw_candidates, read_transfer_sets
 from llmva.prompts.public.build import TEST_ROWS
 from llmva.prompts.public.catalogue import PUBLIC_SETS
@@ -24,32 +22,20 @@ from llmva.prompts.tasks import read_tasks
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
-class Shape(BaseModel):
+class Shape(StrictModel):
     """A dense decoder with gated MLPs and grouped-query attention.
 
-    Attributes
-    ----------
-    blocks : int
-        L; a block has two sublayers.
-    width, inner_width : int
-        d of the residual stream, and of the MLP inside.
-    heads, key_value_heads, head_width : int
-        Of attention.
-    vocabulary : int
-        Rows of the embedding.
-    tied : bool
-        Whether the embedding is the output layer too.
+    `blocks` is L; `width` is d of the residual stream, `inner_width` that of the MLP inside; `vocabulary` counts the
+    rows of the embedding, which is the output layer too where it is `tied`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    blocks: int = Field(gt=0)
-    width: int = Field(gt=0)
-    heads: int = Field(gt=0)
-    key_value_heads: int = Field(gt=0)
-    head_width: int = Field(gt=0)
-    inner_width: int = Field(gt=0)
-    vocabulary: int = Field(gt=0)
+    blocks: Count
+    width: Count
+    heads: Count
+    key_value_heads: Count
+    head_width: Count
+    inner_width: Count
+    vocabulary: Count
     tied: bool
 
     @property
@@ -112,21 +98,19 @@ def find_shape(source: str, field: str) -> Shape:
     location, pinned = locate(source)
     if isinstance(location, Path):
         return read_shape(location)
-    if (config := _cached(source, "config.json")) is None:
+    config = try_to_load_from_cache(location, "config.json", revision=pinned["revision"])
+    if not isinstance(config, str):
         fetch = f"hf download {location} --revision {pinned['revision']}"
         raise InputError(f"{field}: {source}: not on this machine; fetch it (`{fetch}`) and name the folder")
-    return read_shape(config.parent)
+    return read_shape(Path(config).parent)
 
 
 def is_here(source: str) -> bool:
-    """Tell whether a model's weights are on this machine, as a folder or fetched from the hub."""
-    if anchored(source).is_dir():
-        return True
-    # An interrupted download leaves some of the shards.
-    if (index := _cached(source, "model.safetensors.index.json")) is None:
-        return _cached(source, "model.safetensors") is not None
-    shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    return all(_cached(source, shard) is not None for shard in shards)
+    """Tell whether a model's weights are on this machine, all of them, as a folder or fetched from the hub."""
+    try:
+        return bool(list_shards(local_folder(source)))
+    except InputError:
+        return False
 
 
 def read_shape(folder: Path) -> Shape:
@@ -198,9 +182,3 @@ def count_amounts(params: StudyParams) -> Amounts:
         tasks=len(read_tasks(params.data)),
         counted=True,
     )
-
-
-def _cached(source: str, file: str) -> Path | None:
-    name, revision = split_source(source)
-    path = try_to_load_from_cache(name, file, revision=revision) if revision else None
-    return Path(path) if isinstance(path, str) else None

@@ -8,6 +8,8 @@ import numpy
 import torch
 
 Result = TypeVar("Result")
+# Of the table of benchmarks: benchmark, setting, value, goal, runs.
+Row = tuple[str, str, float, str, int]
 
 
 def timed(work: Callable[[], Result]) -> tuple[float, Result]:

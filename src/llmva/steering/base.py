@@ -12,7 +12,7 @@ import pandas
 from llmva.judging.examiner import answer_labels, benign_labels
 from llmva.models.activations import FINAL, Activations, Capture
 from llmva.models.chat_model import ChatModel
-from llmva.models.reading import read_activations, read_exchange_activations
+from llmva.models.reading import read_activations
 
 UNSTEERED = {"strength": 0.0}
 NOT_FITTED, FITTED, NOTHING_TO_FIT = "not fitted", "fitted", "nothing to fit"
@@ -86,10 +86,8 @@ class TrainingData:
             By site: block inputs, then the last block's output.
         """
         capture = Capture(outputs=False, blocks=True, positions=positions)
-        options = {"capture": capture, "batch_size": self.batch_size}
-        if replies is None:
-            return residuals_of(read_activations(self.chat_model, prompts, **options))
-        return residuals_of(read_exchange_activations(self.chat_model, prompts, replies, tokens="reply", **options))
+        options = {"batch_size": self.batch_size, "tokens": "all" if replies is None else "reply"}
+        return residuals_of(read_activations(self.chat_model, prompts, replies, capture=capture, **options))
 
 
 def one_class(labels: numpy.ndarray) -> bool:

@@ -1,5 +1,7 @@
 """What capture costs inside generation, and what an edited model costs when it answers."""
 
+from collections.abc import Iterator
+
 import numpy
 import torch
 
@@ -7,20 +9,41 @@ from llmva.edits.edited_model import EditedModel
 from llmva.edits.log import EditLog
 from llmva.engines.hugging_face import respond
 from llmva.models.activations import Capture
+from llmva.models.batches import pad
 from llmva.models.chat_model import ChatModel, encode_chats
 from llmva.models.reading import read_activations
-from llmva.performance.timing import ratio_of_seconds, ratio_of_times, timed
+from llmva.performance.timing import Row, ratio_of_seconds, ratio_of_times, timed
 from llmva.steering.residual import add_where, changed_residuals
+from llmva.study.loop_variants import read_loop, run_llm_va_r
+from llmva.study.study import Study
+
+# Where one run is short, it is repeated so many times as often.
+MORE = 3
+
+
+def capture_rows(study: Study, sizes: dict[str, int]) -> Iterator[Row]:
+    """Compare generation with capture and without."""
+    runs, prompts = MORE * sizes["runs"], study.validation["prompt"].tolist()
+    ratio, same = benchmark_capture(study.chat_model, prompts, runs=runs, **study.params.generation.model_dump())
+    setting = f"{study.params.slug}, {len(prompts)} prompts, generation with capture over without"
+    yield "capture, time", setting, ratio, "<=1.03", runs
+    yield "capture, same bits as a separate pass", setting, float(same), ">=1", 1
+
+
+def serving_rows(study: Study, sizes: dict[str, int]) -> Iterator[Row]:
+    """Compare the edited model with the original, and a model without hooks with a steered one."""
+    loop = read_loop(run_llm_va_r(study))
+    prompts, tokens = study.validation["prompt"].tolist(), study.params.generation.max_new_tokens
+    setting = f"{study.params.slug}, {len(prompts)} replies of {tokens} tokens in one batch"
+    best, runs = loop.log.at_iteration(loop.choice.best_iteration), MORE * sizes["runs"]
+    edited = benchmark_edited(study.chat_model, best, prompts, runs=runs, max_new_tokens=tokens)
+    yield "edited over original, throughput", setting, edited, ">=0.99", runs
+    hooked = benchmark_hooks(study.chat_model, prompts, runs=runs, max_new_tokens=tokens)
+    yield "no hooks over hooks at every block, throughput", setting, hooked, "", runs
 
 
 def benchmark_capture(chat_model: ChatModel, prompts: list[str], *, runs: int, **generation: int) -> tuple[float, bool]:
-    """Return the time of generation with capture over that without, and whether a separate pass gives the same bits.
-
-    Parameters
-    ----------
-    generation : int
-        `batch_size` and `max_new_tokens`.
-    """
+    """Return the time of generation with capture over that without, and whether a separate pass gives the same bits."""
     ratio = ratio_of_times(
         lambda: respond(chat_model, prompts, capture=Capture(), **generation),
         lambda: respond(chat_model, prompts, **generation),
@@ -64,6 +87,5 @@ def benchmark_hooks(chat_model: ChatModel, prompts: list[str], *, runs: int, max
 
 @torch.inference_mode()
 def _answer_at_length(chat_model: ChatModel, prompts: list[str], tokens: int) -> None:
-    encoded = {"input_ids": encode_chats(chat_model.tokenizer, prompts)}
-    batch = chat_model.tokenizer.pad(encoded, padding_side="left", return_tensors="pt").to(chat_model.device)
+    batch = pad(chat_model, encode_chats(chat_model.tokenizer, prompts))
     chat_model.model.generate(**batch, do_sample=False, max_new_tokens=tokens, min_new_tokens=tokens)

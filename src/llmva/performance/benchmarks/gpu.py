@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from llmva.core.parallel import map_in_threads
+from llmva.core.params import load_shapes
 from llmva.core.provenance import random_generator
 from llmva.edits.edited_model import EditedModel
 from llmva.edits.log import EditLog
@@ -19,7 +20,8 @@ from llmva.models.batches import run_batches
 from llmva.models.chat_model import ChatModel
 from llmva.performance.machines import GPUS, Machine, measure_machine
 from llmva.performance.sizes import Shape, random_model
-from llmva.performance.timing import timed
+from llmva.performance.timing import Row, timed
+from llmva.study.study import Study
 
 # An iteration's sample and validation prompts; tokens read and written by the model and by a guard of the same size.
 PROMPTS, TRAIN = 712, 512
@@ -27,25 +29,26 @@ MODEL_TOKENS, GUARD_TOKENS = (110, 128), (450, 18)
 BATCH = 256
 
 
+def gpu_rows(study: Study, sizes: dict[str, int]) -> Iterator[Row]:
+    """Set an iteration at the size of a real model against the GPU's roofline; without a GPU, say so."""
+    name = "GPU, iteration over the roofline's floor"
+    setting = "8B-shaped model and guard of random weights, bfloat16, 512 + 200 prompts of 110 tokens, 128 new ones"
+    if not torch.cuda.is_available():
+        yield name, f"{setting}: no GPU was to be had", float("nan"), "<=4", 0
+        return
+    shape = Shape(**load_shapes("llama-3.1-8b")["shape"])
+    measured = benchmark_gpu(shape, machine_here(shape))
+    yield name, setting, measured["ratio"], "<=4", 1
+    for stage in ("replies", "verdicts", "vectors", "edits"):
+        yield f"GPU, {stage}, seconds", setting, measured[stage], "", 1
+
+
 def benchmark_gpu(shape: Shape, machine: Machine, *, device: str = "cuda", scale: float = 1.0) -> dict[str, float]:
-    """Run an iteration on a model and a guard of random weights in bfloat16, and return what its stages take.
+    """Run an iteration on a model and a guard of random weights in bfloat16, both of one shape.
 
-    Parameters
-    ----------
-    shape : Shape
-        Of both models.
-    machine : Machine
-        Whose roofline is the floor; its efficiency is left out.
-    device : str
-        Where they run.
-    scale : float
-        Of the numbers of prompts and tokens, for a quick look.
-
-    Returns
-    -------
-    dict
-        Seconds of `replies` (activations included), `verdicts`, `vectors` and `edits`; the `floor` of the first two;
-        and `ratio`, of all over the floor.
+    Returns the seconds of `replies` (activations included), `verdicts`, `vectors` and `edits`; the `floor` of the
+    first two, by the machine's roofline without its efficiency; and `ratio`, of all over the floor. `scale` changes
+    the numbers of prompts and tokens, for a quick look.
     """
     ideal, prompts = replace(machine, efficiency=1.0), max(4, round(scale * PROMPTS))
     seconds, floor = {}, 0.0
@@ -61,13 +64,6 @@ def machine_here(shape: Shape) -> Machine:
     name = torch.cuda.get_device_name(0)
     known = next((key for key in GPUS if key.partition("-")[0] in name.replace(" ", "")), None)
     return Machine(name, *GPUS[known], 1.0) if known else measure_machine(shape)
-
-
-def rows_of(measured: dict[str, float], setting: str) -> Iterator[tuple[str, str, float, str, int]]:
-    """Yield the rows of the performance table: the iteration over its floor, and each stage's seconds."""
-    yield "GPU, iteration over the roofline's floor", setting, measured["ratio"], "<=4", 1
-    for name in ("replies", "verdicts", "vectors", "edits"):
-        yield f"GPU, {name}, seconds", setting, measured[name], "", 1
 
 
 def _time_stage(stage: str, model: PreTrainedModel, prompts: int, read: int, written: int) -> dict[str, float]:
@@ -90,11 +86,9 @@ def _generate(
     vocabulary = chat_model.model.config.vocab_size
     sequences = random_generator(0, "gpu", read).integers(1, vocabulary, size=(prompts, read)).tolist()
     options = {"do_sample": False, "min_new_tokens": written, "max_new_tokens": written, "pad_token_id": 0}
-
-    def step(batch: dict, _: list[int]) -> None:
-        chat_model.model.generate(**batch, **options)
-
-    return run_batches(chat_model, sequences, step, BATCH, capture, None)
+    return run_batches(
+        chat_model, sequences, lambda batch, _: chat_model.model.generate(**batch, **options), BATCH, capture
+    )
 
 
 def _fit(activations: Activations, rows: int) -> dict[str, ControlVectors]:

@@ -1,25 +1,45 @@
 """The alignment loop against the plain way that a description of the method suggests."""
 
+import os
 import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pandas
+import torch
 
 from llmva.edits.edited_model import EditedModel
 from llmva.edits.log import EditLog
-from llmva.judging.examiner import Examination, Examiner
+from llmva.judging.examiner import Examination
 from llmva.judging.guard import GuardJudge
 from llmva.judging.verdict_cache import VerdictCache
 from llmva.method.iteration import fit_all
 from llmva.method.loop import align
 from llmva.models.activations import Capture
 from llmva.models.reading import read_activations
-from llmva.performance.timing import ratio_of_times
+from llmva.performance.timing import Row, ratio_of_times
 from llmva.prompts.pools import draw_sample
 from llmva.study.study import Study
 
 PLAIN_BATCH = 8
 ITERATIONS = 1
+
+
+def loop_rows(study: Study, sizes: dict[str, int]) -> Iterator[Row]:
+    """Compare two looks and the edit between them with the released procedure, with the study's threads and with all.
+
+    More threads help large batches alone. `threads` among the sizes stands for all.
+    """
+    runs, usual = sizes["runs"], torch.get_num_threads()
+    for threads in sorted({usual, sizes.get("threads", os.cpu_count() or usual)}):
+        torch.set_num_threads(threads)
+        try:
+            ratio = benchmark_loop(study, runs=runs)
+        finally:
+            torch.set_num_threads(usual)
+        setting = f"{study.params.slug}, 2 observations, against batch 8, separate capture, LinearSVC, no caches"
+        yield "loop, time", f"{setting}; torch threads: {threads}", ratio, ">=8", runs
 
 
 def benchmark_loop(study: Study, *, runs: int) -> float:
@@ -34,10 +54,7 @@ def benchmark_loop(study: Study, *, runs: int) -> float:
 
 
 def _align(study: Study) -> EditLog:
-    generation = study.params.generation
-    examiner = Examiner(
-        study.chat_model, study.judge, VerdictCache(None), None, generation.batch_size, generation.max_new_tokens
-    )
+    examiner = replace(study.plain_examiner, cache=VerdictCache(None))
     settings = study.settings(max(study.params.probe.l_select), ITERATIONS)
     with tempfile.TemporaryDirectory() as folder:
         return align(examiner, study.pool, settings, folder=Path(folder), upstream=()).log
@@ -56,8 +73,7 @@ def _observe_plainly(study: Study, iteration: int) -> None:
     sample = draw_sample(study.pool, params.sample_per_dataset, params.seed, iteration)
     prompts = pandas.concat([sample, study.validation], ignore_index=True)
     judge = GuardJudge(study.judge.guard, PLAIN_BATCH)
-    longest = params.generation.max_new_tokens
-    examiner = Examiner(study.chat_model, judge, VerdictCache(None), None, PLAIN_BATCH, longest)
+    examiner = replace(study.plain_examiner, judge=judge, cache=VerdictCache(None), batch_size=PLAIN_BATCH)
     rows = examiner.examine(prompts).rows
     activations = read_activations(
         study.chat_model, prompts["prompt"].tolist(), capture=Capture(), batch_size=PLAIN_BATCH

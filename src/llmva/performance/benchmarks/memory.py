@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy
@@ -19,22 +20,25 @@ from llmva.method.iteration import ObservationSettings
 from llmva.method.loop import LoopSettings, align
 from llmva.models.chat_model import ChatModel, load_model
 from llmva.performance.sizes import Shape, random_model
+from llmva.performance.timing import Row
+from llmva.study.study import Study
 
 SHAPE = {"width": 1024, "inner_width": 3072, "heads": 16, "key_value_heads": 8, "head_width": 64, "tied": False}
+
+
+def memory_rows(study: Study, sizes: dict[str, int]) -> Iterator[Row]:
+    """Measure the peak of memory in an iteration."""
+    blocks, prompts = sizes["blocks"], 2 * sizes["prompts"]
+    setting = f"{blocks} random blocks of width 1024, float32, {prompts} prompts; two copies of the model"
+    yield "memory, peak over weights", setting, benchmark_memory(study.params.model, blocks, sizes["prompts"]), "", 1
 
 
 def benchmark_memory(tokenizer_source: str, blocks: int, prompts: int) -> float:
     """Return the growth of a process's memory during one iteration over the size of a random model's weights.
 
-    A model of `blocks` blocks of width 1024 in float32. Two copies of it are in memory, the one that is edited and the
-    one that judges the language, and the originals of what is edited.
-
-    Parameters
-    ----------
-    tokenizer_source : str
-        A checkpoint folder whose tokenizer and template are used.
-    prompts : int
-        Of each label; every fifth is for validation.
+    A model of `blocks` blocks of width 1024 in float32, with the tokenizer of a checkpoint folder, answers `prompts`
+    of each label. Two copies of it are in memory, the one that is edited and the one that judges the language, and
+    the originals of what is edited.
     """
     command = [sys.executable, "-m", "llmva.performance.benchmarks.memory", tokenizer_source, str(blocks), str(prompts)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)

@@ -1,5 +1,6 @@
 """The exact SVM solver against scikit-learn's, both label columns on one sample."""
 
+from collections.abc import Iterator
 from functools import partial
 
 import numpy
@@ -7,32 +8,39 @@ import numpy
 from llmva.core.provenance import random_generator
 from llmva.method.control_vectors import angle_degrees
 from llmva.method.svm import SOLVERS, fit_svms
-from llmva.performance.timing import timed
+from llmva.performance.timing import Row, timed
+from llmva.study.study import Study
+
+# How the features' mean compares with their deviation, and whether two dimensions are massive.
+FEATURES = {"mean 2 times the deviation": (2, False), "mean 10 times": (10, False), "two massive dimensions": (2, True)}
 
 # Two dimensions this many times as large as the others, as residual streams have them.
 MASSIVE, MASSIVE_DIMENSIONS = 100, 2
 
 
+def solver_rows(study: Study, sizes: dict[str, int]) -> Iterator[Row]:
+    """Compare the SVM solvers, on samples as large as one iteration's and as the whole training split."""
+    runs, width = sizes["runs"], sizes["dimension"]
+    goals = {len(study.pool["dataset"].unique()) * study.params.sample_per_dataset: ">=10"}
+    goals[int((study.pool["split"] == "train").sum())] = ">=5"
+    for samples, goal in goals.items():
+        for name, (ratio, massive) in FEATURES.items():
+            setting = f"n {samples}, d {width}, {name}, both labels, against LinearSVC"
+            measured = benchmark_solver(samples, width, ratio=ratio, massive=massive, runs=runs)
+            yield "solver, time", setting, measured["ratio"], goal, runs
+            yield "solver, exact one converged", setting, measured["newton_converged"], ">=1", runs
+            yield "solver, LinearSVC converged", setting, measured["liblinear_converged"], "", runs
+            yield "solver, degrees apart", setting, measured["degrees_apart"], "", runs
+            if measured["liblinear_converged"]:
+                yield "solver, degrees apart where it converged", setting, measured["degrees_converged"], "<0.01", runs
+
+
 def benchmark_solver(samples: int, dimension: int, *, ratio: float, massive: bool, runs: int) -> dict[str, float]:
-    """Compare the exact solver with scikit-learn's.
+    """Compare the exact solver with scikit-learn's, on a sample of its own in each run; see `draw_features`.
 
-    Parameters
-    ----------
-    samples, dimension : int
-        Of the features, float32.
-    ratio : float
-        Length of their mean over the size of their deviation; about 10 in residual streams.
-    massive : bool
-        Whether two dimensions are far larger than the others.
-    runs : int
-        Each has a sample of its own; the solvers take turns at going first.
-
-    Returns
-    -------
-    dict
-        `ratio`: liblinear's time over Newton's, the median of the runs; `newton_converged` and
-        `liblinear_converged`, shares of the fits; `degrees_apart`, the largest angle between their vectors, and
-        `degrees_converged`, the largest where liblinear converged (nan if it never did).
+    Returns `ratio`, liblinear's time over Newton's, the median of the runs; `newton_converged` and
+    `liblinear_converged`, shares of the fits; `degrees_apart`, the largest angle between their vectors; and
+    `degrees_converged`, the largest where liblinear converged (nan if it never did).
     """
     ratios, apart = [], []
     converged = {solver: [] for solver in SOLVERS}
@@ -61,7 +69,8 @@ def draw_features(
     Returns
     -------
     features : (n, d) float32 array
-        Deviations of size 1 in each dimension, a mean of length `ratio` times the root of d.
+        Deviations of size 1 in each dimension, a mean of length `ratio` times the root of d, about 10 in residual
+        streams; if `massive`, two dimensions are far larger than the others.
     labels : (n, 2) array of -1, +1
         The planted ones, 5 % of them flipped.
     """

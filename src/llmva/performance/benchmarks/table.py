@@ -11,9 +11,24 @@ import torch
 from llmva.core import paths
 from llmva.core.provenance import code_digest, digest
 from llmva.core.store import Stage, run_stage
-from llmva.performance.benchmarks.rows import BENCHMARKS, SIZES
+from llmva.performance.benchmarks.generation import capture_rows, serving_rows
+from llmva.performance.benchmarks.gpu import gpu_rows
+from llmva.performance.benchmarks.loop import loop_rows
+from llmva.performance.benchmarks.memory import memory_rows
+from llmva.performance.benchmarks.solver import solver_rows
 from llmva.study.study import Study
 
+# Each yields rows of the table, without the columns that follow from others.
+BENCHMARKS = {
+    "solver": solver_rows,
+    "capture": capture_rows,
+    "loop": loop_rows,
+    "serving": serving_rows,
+    "memory": memory_rows,
+    "gpu": gpu_rows,
+}
+# Runs of each benchmark, the width of the SVMs' features; blocks of the model that fills the memory, prompts per label.
+SIZES = {"runs": 5, "dimension": 4096, "blocks": 12, "prompts": 320}
 PERFORMANCE_COLUMNS = ["benchmark", "setting", "ratio", "goal", "met", "runs", "machine"]
 STAGE = "16_performance"
 BENCHMARK_VERSION = 1
