@@ -190,7 +190,7 @@ lint: $(ENV)
 
 # Two lanes side by side, since training and each notebook use one core: the second one's log is shown when it ends.
 # It takes longer, so that the first one makes way.
-test: lint ## lint, unit tests, all notebooks on tiny-llama at reduced size (38 to 44 core-minutes, 22 to 27 min on two)
+test: lint ## lint, unit tests, all notebooks on tiny-llama at reduced size (18 to 44 core-minutes by the machine, 10 to 27 min on two)
 	$(MAKE) -j2 test-units test-organism
 
 test-units: $(ENV)
