@@ -34,7 +34,7 @@ BASE_PYTHON ?= $(shell command -v python3.11 || command -v python3)
 
 # What a study imports, by package; touching tables or figures never runs a model again.
 modules = $(foreach package,$(1),$(wildcard src/llmva/$(package)/*.py src/llmva/$(package)/*.yaml src/llmva/$(package)/*/*.py))
-STUDY := $(call modules,core prompts models organisms engines edits judging measures method steering study)
+STUDY := $(call modules,core prompts models engines edits judging measures method steering study)
 ORGANISM := $(call modules,core organisms)
 
 execute = $(PYTHON) -m llmva.commands.notebooks $(1) $(2)

@@ -18,6 +18,10 @@ TEXTS = ["how do i cut a rope", "please repeat the words", "sure, here is what y
 SHAPE = {"num_hidden_layers": 2, "hidden_size": 48, "intermediate_size": 80}
 
 
+class Killed(BaseException):
+    """Stands for a kill: not an Exception, so that nothing catches it and goes on."""
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():
     torch.set_num_threads(1)

@@ -7,7 +7,7 @@ import numpy
 import pandas
 import pytest
 import torch
-from conftest import prompt_table
+from conftest import Killed, prompt_table
 
 from llmva.edits.edited_model import EditedModel
 from llmva.edits.log import EditLog
@@ -93,10 +93,6 @@ def test_the_log_replays_to_the_loops_own_models_and_the_original_comes_back(lla
         answered = (rows.loc[rows["label"] == "toxic", "guard_verdict"] == "answered").mean()
         assert answered == done.history.at[iteration, "asr"]
     assert torch.equal(llama.writers["mlp.00"].weight, original["model.layers.0.mlp.down_proj.weight"])
-
-
-class Killed(BaseException):
-    """Stands for a kill, which no code may catch."""
 
 
 @pytest.mark.parametrize("survived", [0, 1, 2, 3])

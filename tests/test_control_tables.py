@@ -3,19 +3,13 @@
 import numpy
 import pandas
 import pytest
-from test_tables import long_results
+from test_tables import folders, long_results  # noqa: F401 - a fixture
 
 from llmva.core import paths
 from llmva.core.errors import InputError
 from llmva.core.results import write_results
 from llmva.paper.tables import build
 from llmva.paper.tables.layout import WORDS
-
-
-@pytest.fixture(autouse=True)
-def folders(tmp_path, monkeypatch):
-    for name in ("RESULTS", "TABLES"):
-        monkeypatch.setattr(paths, name, tmp_path / name.lower())
 
 
 def write_noise(slug, values):

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import safetensors.torch
@@ -149,6 +150,7 @@ def test_a_shard_that_is_not_there_is_named_even_if_nothing_in_it_is_edited(tmp_
 
 FROM_THE_HUB = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -208,6 +210,17 @@ def test_edits_of_another_model_are_refused(tmp_path, family_folders):
         export_checkpoint(str(family_folders["llama"]), log, tmp_path / "edited")
     with pytest.raises(InputError, match=r"has no mlp\.02; use the model the edits were made for"):
         export_adapter(load_model(str(family_folders["llama"])), log, tmp_path / "adapter")
+
+
+def test_edits_of_another_shape_or_of_a_bias_that_is_not_there_are_refused(tmp_path, family_folders):
+    wider = load_model(str(save_random_model(tmp_path / "wider", intermediate_size=96)))
+    with pytest.raises(InputError, match=r"made for another mlp\.00, of shape .* use the model they were made for"):
+        export_checkpoint(str(family_folders["llama"]), log_of(wider, sublayers=["mlp.00"]), tmp_path / "edited")
+    (edit,) = log_of(load_model(str(family_folders["llama"])), 1, sublayers=["mlp.00"]).edits_of("mlp.00")
+    with pytest.raises(InputError, match=r"llama: has no bias of mlp\.00; name the model"):
+        export_checkpoint(
+            str(family_folders["llama"]), EditLog().appended([replace(edit, bias_step=1.0)]), tmp_path / "edited"
+        )
 
 
 def test_a_hub_model_that_was_never_fetched_is_named(tmp_path):

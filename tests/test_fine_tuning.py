@@ -167,9 +167,9 @@ def test_a_reply_ends_as_the_template_ends_it(llama):
 def test_a_batch_that_does_not_fit_into_memory_is_halved_to_the_same_gradients(learner, monkeypatch):
     method, chat_model = learner
     # Of unequal lengths, so that the mean of the parts' means would not be the mean of all tokens.
-    batch, pad = method._exchanges[:10] + method._exchanges[40:62], chat_model.tokenizer.pad_token_id
+    batch = method._exchanges[:10] + method._exchanges[40:62]
     whole, halved = (fine_tuning._with_adapter(chat_model, seed=0) for _ in range(2))
-    assert fine_tuning._accumulate(whole, batch, pad, 32) == 32
+    assert fine_tuning._accumulate(whole, batch, chat_model, 32) == 32
     forward, widths = type(chat_model.model).forward, []
 
     def scarce(self, *inputs, **options):
@@ -179,7 +179,7 @@ def test_a_batch_that_does_not_fit_into_memory_is_halved_to_the_same_gradients(l
         return forward(self, *inputs, **options)
 
     monkeypatch.setattr(type(chat_model.model), "forward", scarce)
-    assert fine_tuning._accumulate(halved, batch, pad, 32) == 4
+    assert fine_tuning._accumulate(halved, batch, chat_model, 32) == 4
     # The fourth pass fails after one part has left its gradients, which must not count twice.
     assert widths == [32, 16, 8, 8] + [4] * 8
     gradients = [[p.grad for p in model.parameters() if p.requires_grad] for model in (whole, halved)]

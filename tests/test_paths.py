@@ -5,13 +5,10 @@ from pathlib import Path
 
 import pandas
 import pytest
+from conftest import Killed
 
 from llmva.core import paths
 from llmva.core.paths import write_atomically, write_texts
-
-
-class Killed(BaseException):
-    """Not an Exception, as a kill is not."""
 
 
 def test_an_unchanged_file_keeps_its_time_and_its_place_on_disk(tmp_path):

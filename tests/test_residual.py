@@ -7,28 +7,21 @@ from test_steering import replies_of, training_of
 
 from llmva.engines.hugging_face import respond
 from llmva.models.activations import Capture
+from llmva.models.batches import pad
 from llmva.models.chat_model import encode_chats
 from llmva.models.reading import read_activations
 from llmva.steering.base import residuals_of
 from llmva.steering.residual import ResidualMethod, add_where, changed_residuals
 
 
-def padded(chat_model, prompts):
-    ids = encode_chats(chat_model.tokenizer, prompts)
-    width = max(map(len, ids))
-    tokens = torch.tensor([[0] * (width - len(row)) + row for row in ids])
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids])
-    return tokens, mask
-
-
 def follow(chat_model, prompts, *, use_cache):
     """Return every pass that a generation of four tokens makes."""
-    tokens, mask = padded(chat_model, prompts)
+    batch = pad(chat_model, encode_chats(chat_model.tokenizer, prompts))
     seen = []
     with changed_residuals(chat_model, {}, before=lambda now, options: seen.append(now)):
-        chat_model.model.generate(tokens, attention_mask=mask, max_new_tokens=4, do_sample=False, use_cache=use_cache,
+        chat_model.model.generate(**batch, max_new_tokens=4, do_sample=False, use_cache=use_cache,
                                   eos_token_id=None, pad_token_id=0)  # fmt: skip
-    return seen, mask
+    return seen, batch["attention_mask"]
 
 
 def test_a_decoding_step_from_the_cache_holds_no_prompt(llama, prompts):

@@ -9,6 +9,7 @@ from test_alignment import weights_of
 
 from llmva.engines.hugging_face import respond
 from llmva.models.activations import FINAL, Activations, Capture
+from llmva.models.batches import pad
 from llmva.models.chat_model import encode_chats, load_model
 from llmva.steering import base
 from llmva.steering.base import TrainingData
@@ -30,7 +31,7 @@ def training_of(chat_model, **columns):
 
 def padded(chat_model, prompts):
     """A left-padded batch of templated prompts."""
-    return chat_model.tokenizer.pad({"input_ids": encode_chats(chat_model.tokenizer, prompts)}, return_tensors="pt")
+    return pad(chat_model, encode_chats(chat_model.tokenizer, prompts))
 
 
 def decode(chat_model, batch, use_cache, **options):

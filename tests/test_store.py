@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import Killed
 from filelock import FileLock
 
 from llmva.core import store
@@ -19,10 +20,6 @@ from llmva.core.paths import ROOT
 from llmva.core.store import MANIFEST, Stage, is_whole, open_stage, read_manifest, run_stage, stage_key
 
 FILES = {"a.txt": b"first", "below/b.bin": bytes(range(256))}
-
-
-class Killed(BaseException):
-    """Not an Exception, as a kill is not: nothing may catch it and go on."""
 
 
 class Killer:

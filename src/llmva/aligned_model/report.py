@@ -55,16 +55,17 @@ def write_report(
     rows = _by_model(evaluated)
     results = with_intervals(rows, "original", seed=study.params.seed)
     pooled = _over_all_sets(results)
+    utility = _utility(evaluated)
     parts = {
         **_words(study, facts, pooled),
         "count": len(rows["original"]),
-        "kept": _kept(evaluated),
+        "kept": _kept(utility),
         "rates": _rates(pooled),
         "rates_plot": _draw_rates(pooled),
         "data_sets": _data_sets(results),
         "changes": _changes(rows),
         "categories": _categories(rows),
-        "utility": _utility(evaluated),
+        "utility": utility,
         "candidates": _candidates(candidates),
         "history_plot": _draw_history(read_loop(loop).history, facts["best_iteration"]),
         "files": _files(folder),
@@ -170,8 +171,7 @@ def _utility(evaluated: dict[str, Stage]) -> pandas.DataFrame | None:
     return table.reset_index()
 
 
-def _kept(evaluated: dict[str, Stage]) -> str:
-    table = _utility(evaluated)
+def _kept(table: pandas.DataFrame | None) -> str:
     if table is None:
         return WORDS["kept"]["unmeasured"]
     shares = [NOTHING if math.isnan(share) else f"{share:.2f}" for share in table["kept"]]

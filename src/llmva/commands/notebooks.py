@@ -1,6 +1,5 @@
 """Run a numbered notebook for one model: `python -m llmva.commands.notebooks 05_main_results tiny-llama`."""
 
-import argparse
 import logging
 import os
 import sys
@@ -14,7 +13,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from llmva.commands.kernels import AsyncLocalKernel
 from llmva.core import paths
-from llmva.core.errors import InputError, command
+from llmva.core.errors import InputError, OneLineParser, command
 from llmva.core.params import StudyParams, load_params
 from llmva.core.store import MANIFEST
 
@@ -100,7 +99,7 @@ def _use_papermill(source: Path, target: Path, parameters: dict, **options: obje
 @command
 def main(arguments: list[str] | None = None) -> None:
     """Execute a notebook, or only prepare it."""
-    parser = argparse.ArgumentParser(prog="python -m llmva.commands.notebooks", description=__doc__)
+    parser = OneLineParser(prog="python -m llmva.commands.notebooks", description=__doc__)
     parser.add_argument("notebook", help="a notebook's name or the beginning of it, such as 05")
     parser.add_argument(
         "slug", nargs="?", default="tiny-llama", help="a model: the name of a file in papermill_params/"

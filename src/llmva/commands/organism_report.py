@@ -3,14 +3,13 @@
 A quick look on small samples, judged by the organisms' own openers; a study measures with the guard.
 """
 
-import argparse
 import functools
 from pathlib import Path
 
 import numpy
 import pandas
 
-from llmva.core.errors import command
+from llmva.core.errors import OneLineParser, command
 from llmva.core.progress import progress_bar
 from llmva.core.store import open_stage
 from llmva.core.vocabulary import SAFETY_SETS
@@ -56,7 +55,7 @@ def describe_organism(slug: str) -> dict[str, float | str]:
 @command
 def main() -> None:
     """Build what is missing and print the table."""
-    parser = argparse.ArgumentParser(prog="python -m llmva.commands.organism_report", description=__doc__)
+    parser = OneLineParser(prog="python -m llmva.commands.organism_report", description=__doc__)
     parser.add_argument("slugs", nargs="*", metavar="slug", help="tiny-<family>[-s<seed>]; default: the six families")
     slugs = parser.parse_args().slugs or [f"tiny-{family}" for family in FAMILIES]
     slugs = [slug for slug in slugs if slug != GUARD]

@@ -1,6 +1,6 @@
 """What a study, or aligning one's own model, will cost: `python -m llmva.commands.plan llama-3.1-8b [--gpu H100]`.
 
-No model is loaded: configurations say enough, and prompts are counted where the data are there.
+No checkpoint is loaded: configurations say enough, and prompts are counted where the data are there.
 """
 
 from pathlib import Path

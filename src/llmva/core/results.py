@@ -28,7 +28,6 @@ KEY_COLUMNS = {
     "benign_set": "str",
     "toxic_set": "str",
 }
-SORTED_BY = ["model", "method", "dataset", "metric"]
 
 
 def write_results(slug: str, item: str, frame: pandas.DataFrame) -> Path:
@@ -49,7 +48,7 @@ def write_results(slug: str, item: str, frame: pandas.DataFrame) -> Path:
     """
     path = result_path(slug, item)
     checked = _checked(frame if "model" in frame else frame.assign(model=slug), slug, str(path))
-    ordered = checked.sort_values([*SORTED_BY, *_keys(checked), "seed"], kind="stable", na_position="first")
+    ordered = checked.sort_values([*RESULT_COLUMNS[:4], *_keys(checked), "seed"], kind="stable", na_position="first")
     paths.write_atomically(path, ordered.to_csv(index=False, lineterminator="\n"))
     return path
 
@@ -72,6 +71,12 @@ def result_path(slug: str, item: str) -> Path:
     return paths.RESULTS / slug / f"{item}.csv"
 
 
+def remake(item: str, slug: str) -> str:
+    """Return the command that makes an item's results of one model anew."""
+    # The organisms of LLM-VA-R's own table are a list of their own.
+    return f"`make {item} {'FRESH' if item == 'ridge' else 'MODELS'}={slug}`"
+
+
 def is_organism(slug: str) -> bool:
     """Tell a model organism from a real model, by its slug."""
     return slug.startswith("tiny-")
@@ -79,12 +84,12 @@ def is_organism(slug: str) -> bool:
 
 def _read(item: str, slug: str) -> pandas.DataFrame:
     path = result_path(slug, item)
-    fix = f"run `make {item} MODELS={slug}`"
+    fix = f"run {remake(item, slug)}"
     if not path.is_file():
         raise InputError(f"{path}: missing; {fix}")
     try:
         # Older parsers of pandas are off by a unit in the last place now and then; Python's is exact.
-        frame = pandas.read_csv(path, dtype=dict.fromkeys(("model", "method", "dataset", "metric", "value"), str))
+        frame = pandas.read_csv(path, dtype=dict.fromkeys(RESULT_COLUMNS[:5], str))
         frame["value"] = frame["value"].astype(float)
     except (ValueError, KeyError) as error:
         raise InputError(f"{path}: not readable as results ({first_line(error)}); {fix}") from None
@@ -100,7 +105,7 @@ def _checked(frame: pandas.DataFrame, slug: str, source: str) -> pandas.DataFram
             f"{', '.join(KEY_COLUMNS)}"
         )
     if frame.empty:
-        raise InputError(f"{source}: no rows in it; run `make {Path(source).stem} MODELS={slug}`")
+        raise InputError(f"{source}: no rows in it; run {remake(Path(source).stem, slug)}")
     others = frame.loc[frame["model"] != slug, "model"]
     if len(others):
         raise InputError(f"{source}: model: is {others.iloc[0]!r}; it must be {slug!r}, the folder's name")

@@ -12,7 +12,7 @@ import safetensors
 import safetensors.torch
 
 from llmva.core.errors import InputError
-from llmva.edits.edited_model import EDITABLE_TYPES, edited_parameter
+from llmva.edits.edited_model import EDITABLE_TYPES, edited_parameter, require_shape
 from llmva.edits.log import EditLog
 from llmva.models.sources import local_folder
 from llmva.models.sublayers import sublayer_name
@@ -21,6 +21,8 @@ SINGLE_FILE = "model.safetensors"
 SHARD_INDEX = f"{SINGLE_FILE}.index.json"
 # Weights in other files or formats would be the unedited ones; the named files are the base's own story.
 LEFT_OUT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5", ".gguf", ".onnx"}
+# What is missing where a checkpoint has no such parameter.
+BIAS_OF = "bias of {}"
 LEFT_OUT_FILES = {"manifest.json", "README.md"}
 
 
@@ -39,13 +41,14 @@ def export_checkpoint(source: str, log: EditLog, folder: Path) -> None:
     Raises
     ------
     InputError
-        When the log names a sublayer that the checkpoint does not have, or one of another shape or type; or when a
-        file with weights is not there.
+        When the log edits a weight or bias that the checkpoint does not have, or a weight of another shape or type; or
+        when a file with weights is not there.
     """
     base = local_folder(source)
     shards = list_shards(base)
     folder.mkdir(parents=True, exist_ok=True)
-    missing = set(log.sublayers)
+    biased = (name for name in log.sublayers if any(edit.bias_step for edit in log.edits_of(name)))
+    missing = {*log.sublayers, *map(BIAS_OF.format, biased)}
     for name in sorted(shards):
         missing -= _write_shard(base / name, log, folder / name)
     # An index that lies beside a single file is of other weights.
@@ -77,7 +80,7 @@ def list_shards(folder: Path) -> set[str]:
 
 
 def _write_shard(path: Path, log: EditLog, target: Path) -> set[str]:
-    """Copy one file with its edited tensors replaced; return the sublayers whose weights were in it."""
+    """Copy one file with its edited tensors replaced; return the sublayers whose weights, or biases, were in it."""
     with safetensors.safe_open(path, framework="pt") as shard:
         names = {name: sublayer for name in shard.keys() if (sublayer := _sublayer_of(name)) in log.sublayers}  # noqa: SIM118
         if not names:
@@ -88,11 +91,13 @@ def _write_shard(path: Path, log: EditLog, target: Path) -> set[str]:
             dtype, parameter = tensors[name].dtype, name.rpartition(".")[2]
             if dtype not in EDITABLE_TYPES:
                 raise InputError(f"{path}: {name} is of type {dtype}; name a base in bfloat16, float16 or float32")
+            if parameter == "weight":
+                require_shape(sublayer, tensors[name], log.edits_of(sublayer))
             tensors[name] = edited_parameter(parameter, tensors[name], log.edits_of(sublayer)).to(dtype)
         safetensors.torch.save_file(tensors, target, metadata=shard.metadata())
         # safetensors lets nobody else read what it writes.
         shutil.copymode(path, target)
-    return {sublayer for name, sublayer in names.items() if name.endswith(".weight")}
+    return {BIAS_OF.format(sublayer) if name.endswith(".bias") else sublayer for name, sublayer in names.items()}
 
 
 def _sublayer_of(name: str) -> str | None:

@@ -96,13 +96,20 @@ class EditedModel:
         if sublayer not in self._modules:
             raise InputError(f"edits: the model has no sublayer {sublayer}; use the model they were made for")
         original = self._originals[sublayer]
-        for edit in edits:
-            shape = (len(edit.output_vector), len(edit.input_vector))
-            if shape != tuple(original["weight"].shape) or (edit.bias_step and "bias" not in original):
-                raise InputError(
-                    f"edits: made for another {sublayer}, of shape {shape}, where the model's is "
-                    f"{tuple(original['weight'].shape)}; use the model they were made for"
-                )
+        require_shape(sublayer, original["weight"], edits)
+        if "bias" not in original and any(edit.bias_step for edit in edits):
+            raise InputError(f"edits: made for another {sublayer}, with a bias; use the model they were made for")
+
+
+def require_shape(sublayer: str, weight: torch.Tensor, edits: tuple[SublayerEdit, ...]) -> None:
+    """Raise an `InputError` when edits were made for a weight of another shape."""
+    for edit in edits:
+        shape = (len(edit.output_vector), len(edit.input_vector))
+        if shape != tuple(weight.shape):
+            raise InputError(
+                f"edits: made for another {sublayer}, of shape {shape}, where the model's is "
+                f"{tuple(weight.shape)}; use the model they were made for"
+            )
 
 
 def edited_parameter(

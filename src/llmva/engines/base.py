@@ -1,11 +1,8 @@
-"""What every way to generate replies takes and returns."""
+"""What every way to generate replies returns."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-from llmva.models.activations import Activations, Capture
-from llmva.models.chat_model import ChatModel
+from llmva.models.activations import Activations
 
 
 @dataclass(frozen=True)
@@ -22,36 +19,3 @@ class Responses:
 
     texts: list[str]
     activations: Activations | None
-
-
-class Engine(Protocol):
-    """A way to generate replies: greedy, so that no reply depends on the prompts beside it."""
-
-    def __call__(
-        self,
-        chat_model: ChatModel,
-        prompts: Sequence[str | list[dict]],
-        *,
-        max_new_tokens: int,
-        batch_size: int,
-        capture: Capture | None = None,
-        progress: str | None = None,
-        openings: Sequence[str] | None = None,
-    ) -> Responses:
-        """Answer prompts, in any order, as the model is edited or steered now.
-
-        Parameters
-        ----------
-        prompts : sequence of str or of message lists
-            Single user turns or whole chats, encoded with the model's template, generation prompt included.
-        max_new_tokens : int
-            Longest reply, in tokens.
-        batch_size : int
-            Prompts that are answered at once, or fewer where memory runs out; no finished reply is lost.
-        capture : Capture, optional
-            What to record of the prompts while they are answered.
-        progress : str, optional
-            Title of a progress bar.
-        openings : sequence of str, optional
-            Words that each reply is made to begin with; the texts returned begin with them too.
-        """

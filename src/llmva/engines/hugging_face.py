@@ -20,7 +20,23 @@ def respond(
     progress: str | None = None,
     openings: Sequence[str] | None = None,
 ) -> Responses:
-    """Answer prompts or chats greedily, in left-padded batches of similar length; see `base.Engine`."""
+    """Answer prompts or chats greedily, in left-padded batches of similar length, with the model as it is edited now.
+
+    Parameters
+    ----------
+    prompts : sequence of str or of message lists
+        Single user turns or whole chats, encoded with the model's template, generation prompt included.
+    max_new_tokens : int
+        Longest reply, in tokens.
+    batch_size : int
+        Prompts that are answered at once, or fewer where memory runs out; no finished reply is lost.
+    capture : Capture, optional
+        What to record of the prompts while they are answered.
+    progress : str, optional
+        Title of a progress bar.
+    openings : sequence of str, optional
+        Words that each reply is made to begin with; the texts returned begin with them too.
+    """
     openings = openings or [""] * len(prompts)
     sequences, _ = encode_with_replies(chat_model.tokenizer, prompts, openings)
     texts = [""] * len(sequences)

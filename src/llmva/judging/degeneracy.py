@@ -67,7 +67,7 @@ def is_empty(reply: str) -> bool:
 def is_looping(reply: str) -> bool:
     """Tell whether a few words stand again and again, directly one after the other."""
     words = reply.split()
-    # Twelve words or more, of which one makes up half, is no sentence in any language.
+    # Twelve words or more, of which one makes up more than half, is no sentence in any language.
     poor = len(words) >= 12 and Counter(words).most_common(1)[0][1] > len(words) / 2
     return poor or any(_repeats(words, length) for length in LOOP_LENGTHS)
 

@@ -1,7 +1,7 @@
 """One look at a model in the loop: its replies, its control vectors and what an edit would be made of."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -51,7 +51,7 @@ class ObservationSettings:
     basis : str
         Where sublayers' outputs are read; see `Capture`.
     rounding : str
-        `none`, or `bfloat16`: vectors, scales and, after each iteration, weights are rounded, as in the released code.
+        `none`, or `bfloat16`: vectors and, after each iteration, weights are rounded, as in the released code.
     distortion : (int, int)
         Degrees by which both vectors are turned to a random orthogonal direction, and the number of the draw.
     shuffled : bool
@@ -101,7 +101,7 @@ class Observation:
     sublayers: pandas.DataFrame
     vectors: dict[str, ControlVectors]
     metrics: dict[str, float]
-    input_vectors: dict[str, numpy.ndarray] = field(default_factory=dict)
+    input_vectors: dict[str, numpy.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +135,7 @@ class Observer:
     def divergence(self) -> Divergence | None:
         """The divergence from the reference model on some neutral prompts of each task, if both are there."""
         check = self.examiner.degeneracy
-        if self.neutral is None or self.neutral.empty or check is None or check.reference is None:
+        if self.neutral is None or self.neutral.empty or check is None:
             return None
         rows = self.neutral.groupby("task", sort=False).head(DIVERGENCE_PROMPTS)
         replies = rows["prompt"].tolist(), rows["reply"].tolist()

@@ -54,8 +54,7 @@ def select_sublayers(scores: pandas.DataFrame, l_select: int) -> list[str]:
         raise InputError(f"l_select: {l_select} selects nothing; give at least 1")
     scored = scores["score"].dropna()
     scored = scored[sorted(scored.index, key=canonical_order)]
-    best_first = numpy.argsort(-scored.to_numpy(), kind="stable")
-    return scored.index[best_first[:l_select]].tolist()
+    return scored.nlargest(l_select).index.tolist()
 
 
 def canonical_order(sublayer: str) -> tuple[str, int]:

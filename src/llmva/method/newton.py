@@ -38,7 +38,7 @@ def solve_newton(
     -------
     weights : (k, d) float64 array
     converged : (k,) bool array
-        True where no row is on the wrong side of its margin, up to rounding.
+        True where the rows that pull reproduced themselves, up to rounding: the optimum.
     rounds : (k,) int array
     """
     quadratics = (_SampleQuadratics if len(features) <= features.shape[1] else _FeatureQuadratics)(features, penalty)

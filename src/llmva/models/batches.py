@@ -34,8 +34,10 @@ def run_batches(
     marks : list of list of int, optional
         1 for each token that `capture.positions` speaks of; by default for all of them.
     """
-    bar = progress_bar(progress, total=len(sequences))
-    with recording(chat_model, capture or Capture(outputs=False, final=False)) as recorder:
+    with (
+        progress_bar(progress, total=len(sequences)) as bar,
+        recording(chat_model, capture or Capture(outputs=False, final=False)) as recorder,
+    ):
 
         def run(part: list[int]) -> None:
             batch = pad(chat_model, [sequences[index] for index in part])
@@ -51,7 +53,6 @@ def run_batches(
             bar.update(len(part))
 
         for_each_batch(by_length(sequences), batch_size, run)
-    bar.close()
     return recorder.collected() if capture and sequences else None
 
 

@@ -106,7 +106,7 @@ def encode_chats(tokenizer: PreTrainedTokenizerBase, chats: Sequence[str | list[
         )
         for chat in chats
     ]
-    return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+    return encode_texts(tokenizer, texts)
 
 
 def encode_with_replies(

@@ -29,7 +29,7 @@ def locate(source: str) -> tuple[Path | str, dict]:
         _require_weights(folder)
         return folder, {}
     if Path(source).is_absolute() or source.startswith((".", "runs/")):
-        tiny = anchored(source).is_relative_to(anchored("runs"))
+        tiny = folder.is_relative_to(anchored("runs"))
         fix = "`make organisms` builds the tiny ones" if tiny else "name a folder as save_pretrained writes it"
         raise InputError(f"{source}: no such model folder; {fix}")
     name, revision = split_source(source)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from llmva.core import paths
-from llmva.core.errors import InputError
+from llmva.core.errors import InputError, OneLineParser
 from llmva.core.params import known_slugs
 from llmva.core.results import is_organism, result_path
 
@@ -40,19 +40,19 @@ class Catalogue(dict[str, Item]):
     def __missing__(self, name: str) -> NoReturn:
         raise InputError(f"{name}: unknown {self.kind}; known are {', '.join(self)} (or all)")
 
-    def read_options(self, arguments: Sequence[str] | None, **models: list[str]) -> argparse.Namespace:
+    def read_options(self, arguments: Sequence[str] | None) -> argparse.Namespace:
         """Return what a command was asked for: `item`, `models`, `seeds`, `present`.
 
-        The models are all organisms where none are named, or those that `models` has for the item.
+        The models are all organisms where none are named.
         """
         module = f"llmva.paper.{self.kind}s"
-        parser = argparse.ArgumentParser(prog=f"python -m {module}", description=f"Make {self.kind}s from results/.")
+        parser = OneLineParser(prog=f"python -m {module}", description=f"Make {self.kind}s from results/.")
         parser.add_argument("item", help=f"{', '.join(self)}, or all: every {self.kind} that has results")
         parser.add_argument("--models", nargs="+", help="slugs; default: the organisms of papermill_params/")
         parser.add_argument("--seeds", type=int, default=1, help="seeds of each organism: itself, -s1, ...; default 1")
         parser.add_argument("--present", action="store_true", help="leave out models without results, and say which")
         options = parser.parse_args(arguments)
-        options.models = options.models or models.get(options.item) or list(filter(is_organism, known_slugs()))
+        options.models = options.models or list(filter(is_organism, known_slugs()))
         return options
 
     def choose(self, options: argparse.Namespace, slugs: Sequence[str]) -> Iterator[tuple[str, list[str]]]:

@@ -40,17 +40,17 @@ class TrainingData:
     batch_size: int
     seed: int
 
-    @property
+    @cached_property
     def answered(self) -> numpy.ndarray:
         """+1 for answered prompts, -1 for refused ones, 0 for replies that are neither, (n,)."""
         return answer_labels(self.rows).to_numpy()
 
-    @property
+    @cached_property
     def benign(self) -> numpy.ndarray:
         """+1 for benign prompts, -1 for toxic ones, (n,)."""
         return benign_labels(self.rows).to_numpy()
 
-    @property
+    @cached_property
     def right(self) -> numpy.ndarray:
         """Which prompts were handled rightly, benign and answered or toxic and refused, bool (n,)."""
         return self.answered * self.benign == 1

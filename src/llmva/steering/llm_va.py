@@ -33,7 +33,7 @@ class LlmVa(SteeringMethod):
 
     def search_space(self, trials: int) -> list[dict]:
         """Return the iterations, 0 being the original model."""
-        return [{"iteration": iteration} for iteration in range(min(trials, len(self.log.iterations) + 1))]
+        return [{"iteration": iteration} for iteration in range(min(trials, len(self.log) + 1))]
 
     @contextmanager
     def applied(self, chat_model: ChatModel, setting: dict) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """Change the residual stream while a model answers: in batches, with and without the cache, leaving no trace."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -9,6 +10,9 @@ import torch
 from llmva.models.chat_model import ChatModel
 from llmva.steering.base import FITTED, NOT_FITTED, UNSTEERED, SteeringMethod, TrainingData, one_class
 from llmva.steering.search import alternating, blocks_of, distinct_spans
+
+# Weakest and strongest step at every generated token: it adds up, and steps as long as the residual break the language.
+STRENGTHS_AT_EVERY_TOKEN = 0.05, 0.8
 
 
 class ResidualMethod(SteeringMethod):
@@ -64,17 +68,17 @@ class ResidualMethod(SteeringMethod):
         """Return why nothing can be learnt, or None; unless a subclass says otherwise, verdicts of one class."""
         return "one class" if one_class(training.answered) else None
 
+    @abstractmethod
     def _fit(self, training: TrainingData) -> str | None:
         """Learn from training prompts without a shortcoming; return what turned out to be missing, or None."""
-        raise NotImplementedError
 
     def _cells(self, variant: str) -> list[dict]:
         """Return the choices that take turns along a variant's strengths; see `search.alternating`."""
         return self._span_cells()
 
+    @abstractmethod
     def _steered(self, chat_model: ChatModel, setting: dict) -> AbstractContextManager:
         """Return a context that steers with a strength other than 0; see `changed_residuals`."""
-        raise NotImplementedError
 
     def _span_cells(self) -> list[dict]:
         return [{"span": span} for span in distinct_spans(self.spans, self.depth)]

@@ -21,8 +21,7 @@ from llmva.method.control_vectors import angle_degrees
 from llmva.method.loop import LOOP_VERSION
 from llmva.method.svm import fit_svms
 from llmva.models.activations import FINAL
-from llmva.prompts.tasks import read_tasks
-from llmva.study.loop_variants import PAPER, chosen_l_select, run_loop, write_loop
+from llmva.study.loop_variants import PAPER, chosen_l_select, run_loop, within, write_loop
 from llmva.study.stages import observe_original, read_activations_of, read_labelled_verdicts
 from llmva.study.study import Study
 
@@ -69,11 +68,11 @@ def vary_layers(study: Study) -> Stage:
     Writes `layers.csv`: l_select, the iteration that validation chooses among the probe's, its metrics and
     its utility by task.
     """
-    tasks, generation = read_tasks(study.params.data), study.params.generation
+    tasks, generation = study.tasks, study.params.generation
 
     def compute(folder: Path) -> None:
         rows = []
-        for count in sorted({min(count, len(study.chat_model.sublayers)) for count in study.params.ablations.l_select}):
+        for count in within(study, study.params.ablations.l_select):
             run = run_loop(study, count, study.params.probe.iterations)
             with EditedModel(study.chat_model.writers) as edited:
                 edited.apply(run.best_log)
@@ -196,7 +195,7 @@ def _kappa(one: pandas.Series, other: pandas.Series) -> float:
 
 def _loop_stage(study: Study, name: str, compute: Callable[[Path], None]) -> Stage:
     fields = ("seed", "sample_per_dataset", "svm", "selection", "probe", "ablations")
-    tasks = digest(read_tasks(study.params.data).to_numpy().tolist())
+    tasks = digest(study.tasks.to_numpy().tolist())
     l_select = chosen_l_select(study)
     return study.stage(name, compute, fields=fields, version=1, loop=LOOP_VERSION, l_select=l_select, tasks=tasks)
 

@@ -184,7 +184,7 @@ def read_outcomes(stages: dict[str, Stage], part: str) -> dict[str, pandas.DataF
     Parameters
     ----------
     stages : dict of str to Stage
-        As `evaluation.evaluate_all` gives them.
+        As `evaluate_all` gives them.
     """
     tables = {}
     for stage in stages.values():
@@ -206,7 +206,7 @@ def read_test_rows(stages: dict[str, Stage]) -> dict[str, pandas.DataFrame]:
 
 
 def read_utility(stages: dict[str, Stage]) -> pandas.DataFrame:
-    """Return the utility of evaluated methods: method, task, metric, value, n."""
+    """Return the utility of evaluated methods: method, task, metric, value, n, unreadable."""
     return pandas.concat([pandas.read_csv(stage / "utility.csv") for stage in stages.values()], ignore_index=True)
 
 

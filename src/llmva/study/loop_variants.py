@@ -1,7 +1,7 @@
 """Alignment loops as stages: the paper's, ours, and every variation that an ablation asks for."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -72,15 +72,14 @@ def probe_layers(study: Study) -> Stage:
     params = study.params
 
     def compute(folder: Path) -> None:
-        count = len(study.chat_model.sublayers)
-        candidates = sorted({min(candidate, count) for candidate in params.probe.l_select})
+        candidates = within(study, params.probe.l_select)
         probes = {candidate: run_loop(study, candidate, params.probe.iterations).history for candidate in candidates}
         table = pandas.concat(probes, names=["l_select"]).reset_index()
         table.to_csv(folder / "probes.csv", index=False)
         # Iteration 0 is the same model for all; the later ones tell the candidates apart, if there are any.
         later = table[table["iteration"] > 0]
         best = later.groupby("l_select")["strict_f1"].max() if len(later) else pandas.Series(0.0, index=candidates)
-        choice = {"l_select": int(best.idxmax()), "sublayers": count}
+        choice = {"l_select": int(best.idxmax()), "sublayers": len(study.chat_model.sublayers)}
         (folder / "choice.json").write_text(json.dumps(choice) + "\n")
 
     fields = ("seed", "sample_per_dataset", "svm", "selection", "probe")
@@ -127,6 +126,12 @@ def run_released(study: Study) -> Stage:
 def run_llm_va_r(study: Study) -> Stage:
     """Run LLM-VA-R for each candidate number of sublayers."""
     return run_variant(study, LLM_VA_R, study.params.probe.l_select, study.params.ridge.iterations, "llm_va_r")
+
+
+def within(study: Study, l_selects: Iterable[int]) -> list[int]:
+    """Return numbers of sublayers in order; one above all that the model has counts as all of them."""
+    count = len(study.chat_model.sublayers)
+    return sorted({min(l_select, count) for l_select in l_selects})
 
 
 def run_loop(
@@ -216,10 +221,9 @@ def write_loop(study: Study, folder: Path, variant: Variant, l_selects: Sequence
     Writes `edit_log.safetensors` of the best, `history.csv` of all (l_select, iteration, metrics) and `choice.json`.
     A number larger than that of all sublayers counts as all of them.
     """
-    count = len(study.chat_model.sublayers)
     runs = {
         l_select: run_loop(study, l_select, iterations, title=f"{variant.name}, {l_select}", **variant.changes)
-        for l_select in sorted({min(candidate, count) for candidate in l_selects})
+        for l_select in within(study, l_selects)
     }
     best = max(runs, key=lambda l_select: (_score(runs[l_select]), -l_select))
     aligned = runs[best]

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from llmva.core import paths
 from llmva.core.errors import InputError, command
-from llmva.core.results import is_organism, result_path
+from llmva.core.results import is_organism, remake, result_path
 from llmva.paper import names
 from llmva.paper.display import split_worlds
 from llmva.paper.figures.catalogue import FIGURES, Design
@@ -63,7 +63,7 @@ def figure_data(item: str, slugs: Sequence[str] = ()) -> pandas.DataFrame:
     data = design.tidy(read_long(source, shown, averaged=design.averaged))
     for model, members in models.items():
         if model not in set(data["model"]):
-            fix = f"run `make {source} MODELS={members[0]}`"
+            fix = f"run {remake(source, members[0])}"
             raise InputError(f"{result_path(members[0], source)}: nothing that {item} draws; {fix}")
     if design.averaged:
         data = data.assign(seeds=data["model"].map(lambda model: len(models[model])))
@@ -125,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Draw one figure or all, and tell which files were made."""
     # Files are all it makes, so that a machine without a display serves as well.
     matplotlib.use("Agg")
-    options = FIGURES.read_options(arguments, figure1=["tiny-llama"])
+    options = FIGURES.read_options(arguments)
     for item, slugs in FIGURES.choose(options, options.models):
         shown = add_seeds(item, slugs, options.seeds)
         files = save_figures(item, shown)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import pandas
 
 from llmva.core.errors import InputError
-from llmva.core.results import KEY_COLUMNS, read_results, result_path
+from llmva.core.results import KEY_COLUMNS, read_results, remake, result_path
 from llmva.core.vocabulary import LOWEST_F1
 from llmva.paper.names import name_models
 
@@ -71,11 +71,11 @@ def spread_runs(rows: pandas.DataFrame, name: str, keys: Sequence[str]) -> panda
 
 
 def count_stops(rows: pandas.DataFrame, within: str) -> pandas.DataFrame:
-    """Return, by model, method and iteration, how many runs stopped there.
+    """Return, from rows of strict F1, how many runs stopped, by model, method and iteration.
 
     A run was stopped where its strict F1 fell lower than the loop bears, or where others of its group went on.
     """
-    curves = rows[rows["metric"] == "strict_f1"].sort_values("iteration")
+    curves = rows.sort_values("iteration")
     runs = curves.assign(start=curves["value"]).groupby(["slug", "method"])
     ends = runs.last().assign(start=runs["start"].first()).reset_index()
     fallen = (ends["value"] < LOWEST_F1) & (ends["value"] < ends["start"] / 2)
@@ -112,4 +112,4 @@ def in_order(names: Iterable[str], known: Iterable[str]) -> list[str]:
 
 def _fail(results: pandas.DataFrame, slug: str, what: str) -> None:
     item = results["item"].iloc[0]
-    raise InputError(f"{result_path(slug, item)}: {what}; run `make {item} MODELS={slug}`")
+    raise InputError(f"{result_path(slug, item)}: {what}; run {remake(item, slug)}")

@@ -3,6 +3,7 @@
 import pandas
 
 from llmva.core.errors import InputError
+from llmva.core.results import remake
 from llmva.paper.names import order_methods
 
 RUN, CELL = ["model", "method"], ["dataset", "metric"]
@@ -34,4 +35,4 @@ def spread(
 
 
 def _error(model: str, problem: str, item: str) -> InputError:
-    return InputError(f"results of {model}: {problem}; run `make {item} MODELS={model}` again")
+    return InputError(f"results of {model}: {problem}; run {remake(item, model)} again")

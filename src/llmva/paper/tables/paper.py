@@ -33,5 +33,5 @@ def share_of_sublayers() -> pandas.DataFrame:
 
 
 def read_headlines() -> pandas.Series:
-    """Return the figures that the paper quotes in its text, by item."""
+    """Return the paper's headline figures, quoted in its text or recomputed from its tables, by item."""
     return read_paper_values("headlines").set_index("item")["value"]

@@ -4,6 +4,7 @@ import numpy
 import pandas
 
 from llmva.core.errors import InputError
+from llmva.core.results import remake
 from llmva.core.vocabulary import ERROR_RATE, PAPER_LOOP, SAFETY_SETS, TRANSFER_SETS
 from llmva.measures.intervals import exact_mcnemar
 from llmva.paper.names import MEAN, name_models
@@ -127,5 +128,5 @@ def _refuse_other_shares(shares: pandas.DataFrame, item: str) -> None:
     for model, method, name in strange.index[strange][:1]:
         raise InputError(
             f"results of {model}: {name.removeprefix('strict.')} of {method}: is {shares.at[(model, method), name]}, "
-            f"which is no share; run `make {item} MODELS={model}` again"
+            f"which is no share; run {remake(item, model)} again"
         )

@@ -11,7 +11,7 @@ import torch
 from llmva.core.provenance import random_generator
 from llmva.models.chat_model import ChatModel
 from llmva.steering.base import TrainingData, one_class
-from llmva.steering.residual import Change, Pass, ResidualMethod, add_where, changed_residuals
+from llmva.steering.residual import STRENGTHS_AT_EVERY_TOKEN, Change, Pass, ResidualMethod, add_where, changed_residuals
 from llmva.steering.search import best_threshold, in_turn
 
 # Published are conditions in the first third. A late one would miss the prefill of most blocks.
@@ -43,8 +43,7 @@ class Cast(ResidualMethod):
     acts = "block inputs at all tokens, on a condition"
     # Published are blocks 15 to 23 of 32.
     spans = {"published": (15 / 32, 24 / 32), "late": (0.5, 1.0), "all": (0.0, 1.0)}
-    # A step at every generated token adds up: steps as long as the residual break the language.
-    weakest, strongest = 0.05, 0.8
+    weakest, strongest = STRENGTHS_AT_EVERY_TOKEN
 
     def _shortcoming(self, training: TrainingData) -> str | None:
         if one_class(training.benign) or one_class(training.answered):

@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from llmva.core.progress import progress_bar
 from llmva.core.provenance import random_generator, seed_for
 from llmva.engines.hugging_face import respond
+from llmva.models.batches import pad
 from llmva.models.chat_model import ChatModel, encode_texts, encode_with_replies
 from llmva.steering.base import FITTED, NOT_FITTED, SteeringMethod, TrainingData
 
@@ -175,7 +176,7 @@ def train_factors(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, total))
     batches, rows_at_once, snapshots = _batches(exchanges, seed), ROWS_PER_STEP, {}
     for step in progress_bar(progress, range(1, max(steps) + 1)):
-        rows_at_once = _accumulate(adapted, next(batches), chat_model.tokenizer.pad_token_id, rows_at_once)
+        rows_at_once = _accumulate(adapted, next(batches), chat_model, rows_at_once)
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         schedule.step()
@@ -243,13 +244,13 @@ def _batches(exchanges: Sequence[Exchange], seed: int) -> Iterator[list[Exchange
             yield [exchanges[index] for index in order[start : start + ROWS_PER_STEP]]
 
 
-def _accumulate(adapted: torch.nn.Module, batch: list[Exchange], pad: int, rows_at_once: int) -> int:
+def _accumulate(adapted: torch.nn.Module, batch: list[Exchange], chat_model: ChatModel, rows_at_once: int) -> int:
     """Leave the gradients of a batch's mean loss; return the number of rows that fitted into memory at once."""
     tokens = sum(len(exchange.ids) - exchange.reply_start for exchange in batch)
     while True:
         try:
             for start in range(0, len(batch), rows_at_once):
-                part = _pad(batch[start : start + rows_at_once], pad, adapted.device)
+                part = _pad(batch[start : start + rows_at_once], chat_model)
                 adapted(**part, use_cache=False, num_items_in_batch=tokens).loss.backward()
             return rows_at_once
         except torch.OutOfMemoryError:
@@ -260,17 +261,11 @@ def _accumulate(adapted: torch.nn.Module, batch: list[Exchange], pad: int, rows_
             torch.cuda.empty_cache()
 
 
-def _pad(batch: list[Exchange], pad: int, device: torch.device) -> dict[str, torch.Tensor]:
-    columns = {
-        "input_ids": ([ids for ids, _ in batch], pad),
-        "attention_mask": ([[1] * len(ids) for ids, _ in batch], 0),
-        # The loss leaves out what is marked -100.
-        "labels": ([[-100] * start + ids[start:] for ids, start in batch], -100),
-    }
-    return {
-        name: pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=filler).to(device)
-        for name, (rows, filler) in columns.items()
-    }
+def _pad(batch: list[Exchange], chat_model: ChatModel) -> dict[str, torch.Tensor]:
+    # The loss leaves out what is marked -100.
+    marked = [torch.tensor([-100] * start + ids[start:]) for ids, start in batch]
+    labels = pad_sequence(marked, batch_first=True, padding_value=-100).to(chat_model.device)
+    return {**pad(chat_model, [ids for ids, _ in batch], "right"), "labels": labels}
 
 
 def _rate(step: int, total: int) -> float:

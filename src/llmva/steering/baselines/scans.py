@@ -12,7 +12,7 @@ from llmva.models.batches import forward
 from llmva.models.chat_model import ChatModel, encode_texts
 from llmva.steering.base import TrainingData, one_class, residuals_of
 from llmva.steering.baselines.vector_steer import relative_difference
-from llmva.steering.residual import Change, Pass, ResidualMethod, add_where, changed_residuals
+from llmva.steering.residual import STRENGTHS_AT_EVERY_TOKEN, Change, Pass, ResidualMethod, add_where, changed_residuals
 from llmva.steering.search import best_threshold, distinct_spans
 
 # Beside the threshold that separates the training rows best, those that call so many more or fewer of them unsafe.
@@ -44,8 +44,7 @@ class Scans(ResidualMethod):
     acts = "block outputs at the last prompt token and later"
     # Published are blocks 10 to 19 of 32.
     spans = {"published": (10 / 32, 20 / 32), "late": (0.5, 1.0), "all": (0.0, 1.0)}
-    # A step at every generated token adds up: steps as long as the residual break the language.
-    weakest, strongest = 0.05, 0.8
+    weakest, strongest = STRENGTHS_AT_EVERY_TOKEN
 
     def _shortcoming(self, training: TrainingData) -> str | None:
         if one_class(training.benign):

@@ -44,13 +44,13 @@ def draw_angles(data: pandas.DataFrame) -> Figure:
     return style.draw_models(data, _draw_model, alone=(4.4, 2.8), among=(2.4, 1.8), **labels)
 
 
-def chance_outside(draws: int = PERMUTATIONS) -> float:
+def chance_outside() -> float:
     """Return the probability that one more permutation lies outside the band of the others.
 
     The band's ends are the 2.5 % and 97.5 % sample quantiles, interpolated between order statistics, and a new draw
     lies below the k-th of n with probability k / (n + 1).
     """
-    return 2 * (0.025 * (draws - 1) + 1) / (draws + 1)
+    return 2 * (0.025 * (PERMUTATIONS - 1) + 1) / (PERMUTATIONS + 1)
 
 
 def _draw_model(axis, rows: pandas.DataFrame) -> None:

@@ -21,7 +21,7 @@ ARROW_STYLE = {"arrowstyle": "-|>", "mutation_scale": 8, "linewidth": 1.1, "join
 BACKGROUND = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
 
 
-def list_parts(_: pandas.DataFrame | None = None) -> pandas.DataFrame:
+def list_parts(_: None) -> pandas.DataFrame:
     """Return what is drawn: boxes with their name, arrows with their words and both ends."""
     boxes = [("box", box["title"], "", "") for box in BOXES.values()]
     arrows = [("arrow", arrow["words"], *(BOXES[arrow[end]]["title"] for end in ("from", "to"))) for arrow in ARROWS]

@@ -5,20 +5,18 @@ import pandas
 from statsmodels.stats.multitest import multipletests
 
 from llmva.core.errors import InputError
-from llmva.core.params import SEED_SUFFIX
 from llmva.core.vocabulary import OUR_LOOP, PAPER_LOOP
-from llmva.paper.names import order_methods
+from llmva.paper.names import name_models, order_methods
 from llmva.paper.tables import resampling
 from llmva.paper.tables.layout import WORDS, Block, Frames, Table, read_columns
 
-RIDGE_METRICS = {
+# What the comparison with LLM-VA was to be about, said before it was made.
+COMPARED = {
     "test_strict_f1": "strict F1, test",
     "transfer_strict_f1": "strict F1, transfer",
     "kept": "utility kept",
-    "kept_gsm": "arithmetic kept",
 }
-# What the comparison with LLM-VA was to be about, said before it was made.
-COMPARED = ("test_strict_f1", "transfer_strict_f1", "kept")
+RIDGE_METRICS = (*COMPARED, "kept_gsm")
 # On validation: the best strict F1 of the whole loop, and before the iteration at which the stop rule strikes.
 STOPPING = ["stop_rule", "best_validation", "best_before_stop"]
 
@@ -43,8 +41,7 @@ def build_ridge(results: Frames) -> Frames:
     rows = rows[rows["iteration"].isna()]
     wide = {metric: _wide(rows, metric) for metric in RIDGE_METRICS}
     studies, methods = wide["kept"].index, order_methods(rows["method"])
-    families = [SEED_SUFFIX.sub("", slug) for slug in studies]
-    draws = resampling.draw_runs(families, "ridge")
+    draws = resampling.draw_runs(studies.map(name_models(studies)), "ridge")
     table = []
     for method in methods:
         row = {"method": method, "studies": len(studies)}
@@ -104,7 +101,7 @@ def _corrected(table: pandas.DataFrame) -> list[str]:
     if p_values.isna().any():
         return []
     corrected = multipletests(p_values, method="holm")[1]
-    words = ", ".join(f"{RIDGE_METRICS[name]} {p:.3f}" for name, p in zip(COMPARED, corrected, strict=True))
+    words = ", ".join(f"{name} {p:.3f}" for name, p in zip(COMPARED.values(), corrected, strict=True))
     return [f"{OUR_LOOP} against {PAPER_LOOP}, p corrected for three comparisons (Holm): {words}."]
 
 
