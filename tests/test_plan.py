@@ -153,8 +153,8 @@ def test_prompts_of_your_own_are_counted(own, tmp_path, capsys):
     printed = planned(capsys, own, "--data", tmp_path / "prompts.csv")
     assert "400 prompts, 40 of them for validation and 40 for test; 0 of unseen sets, 0 of tasks (counted in" in printed
     assert row_of(printed, "prompts")[:2] == ["1", "400"]
-    # Three candidates of 12 rounds each, of 2 x 128 training prompts and all for validation.
-    assert row_of(printed, "LLM-VA-R")[:2] == ["36", "10,656"]
+    # The original, then three candidates of 12 rounds each, of 2 x 128 training prompts and all for validation.
+    assert row_of(printed, "LLM-VA-R")[:2] == ["37", "10,952"]
     assert row_of(printed, "before and after: test, tasks")[:2] == ["2", "80"]
     assert "fine-tun" not in printed and "09 tasks" not in printed
 
@@ -162,7 +162,7 @@ def test_prompts_of_your_own_are_counted(own, tmp_path, capsys):
 def test_the_paper_s_method_has_a_plan_of_its_own(own, tmp_path, capsys):
     printed = planned(capsys, own, "--data", tmp_path / "prompts.csv", "--method", "llm-va", "--dtype", "bfloat16")
     assert "aligned with LLM-VA\n" in printed and "bfloat16" in printed
-    assert row_of(printed, "layer selection")[:2] == ["30", "8,880"]
+    assert row_of(printed, "layer selection")[:2] == ["31", "9,176"]
     assert row_of(printed, "alignment loop")[:2] == ["20", "5,920"]
     assert "LLM-VA-R" not in printed.split("memory")[0].split("stage ")[1]
 

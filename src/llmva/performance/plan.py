@@ -105,28 +105,29 @@ class Plan:
 
     def _looks_of_study(self) -> dict[str, tuple[int, int]]:
         """Return how often each stage looks, and at how many prompts."""
+        # A loop looks at the original once, whatever its numbers of sublayers; the later iterations follow from these.
         params, both, validation = self.params, self._looked_at, self.amounts.validation
         ablations, probe = params.ablations, params.probe
         final = self.amounts.test + self.amounts.transfer + self.amounts.tasks
         turned = sum(degrees > 0 for degrees in ablations.degrees)
-        parts = len(PARTS) * len(probe.l_select) + len(CONTROLS)
+        parts, variants = len(PARTS) * len(probe.l_select) + len(CONTROLS), len(PARTS) + len(CONTROLS)
         return {
             "00 prompts": (1, self.amounts.candidates),
             "01 angles": (1, both),
-            "03 layer selection": (self._probe_rounds, both),
+            "03 layer selection": (1 + self._probe_rounds, both),
             "04 alignment loop": (params.iterations - probe.iterations, both),
-            "05 LLM-VA-R": (self._ridge_rounds, both),
-            "05 released code's loop": (params.iterations, both),
+            "05 LLM-VA-R": (1 + self._ridge_rounds, both),
+            "05 released code's loop": (1 + params.iterations, both),
             "05 tuning of the baselines": ((len(METHODS) - 1) * params.trials, validation),
             "05, 06, 10 test, unseen sets, tasks": (len(METHODS) + len(LOOPS) + VARIANTS, final),
-            # A loop with settings of its own looks at the original once more.
-            "07 distorted vectors": (turned * ablations.draws * (1 + probe.iterations), both),
+            # One look at the original serves all angles and draws.
+            "07 distorted vectors": (bool(turned) + turned * ablations.draws * probe.iterations, both),
             "08 further iterations": (max(0, ablations.iterations - params.iterations), both),
             "09 numbers of sublayers": (len(set(ablations.l_select) - set(probe.l_select)) * probe.iterations, both),
             "09 tasks": (len(set(ablations.l_select)), self.amounts.tasks),
             "11 two judges": (1 + probe.iterations, both),
             "11 noise": (len(NOISE_LEVELS), validation),
-            APART: (parts * (1 + params.ridge.iterations), both),
+            APART: (variants + parts * params.ridge.iterations, both),
             f"{APART}, test": (len(PARTS) + len(CONTROLS), final),
         }
 
@@ -134,12 +135,12 @@ class Plan:
         both, amounts = self._looked_at, self.amounts
         paper = {
             "first look": (1, both),
-            "layer selection": (self._probe_rounds, both),
+            "layer selection": (1 + self._probe_rounds, both),
             "alignment loop": (self.params.iterations - self.params.probe.iterations, both),
         }
         return {
             "prompts": (1, amounts.candidates),
-            **({self.method: (self._ridge_rounds, both)} if self.method == LLM_VA_R.name else paper),
+            **({self.method: (1 + self._ridge_rounds, both)} if self.method == LLM_VA_R.name else paper),
             "before and after: test, tasks": (2, amounts.test + amounts.transfer + amounts.tasks),
         }
 
