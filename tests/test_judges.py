@@ -308,6 +308,8 @@ def test_replies_beyond_the_limit_are_degenerate_and_are_scored_once(llama, monk
     count = len(scored)
     assert check.find(["a", "b", "d"], replies).tolist() == [False, True, False]
     assert scored[count:] == ["word 0.2"]
+    check.find(own, own)
+    assert scored[count:] == ["word 0.2"]
 
 
 def test_a_broken_reply_is_degenerate_whatever_the_judge_says(llama):

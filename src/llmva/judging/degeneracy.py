@@ -42,8 +42,11 @@ class DegeneracyCheck:
         cls, reference: ChatModel, prompts: Sequence[str], replies: Sequence[str], batch_size: int
     ) -> "DegeneracyCheck":
         """Set the limit from the unedited model's own replies: their 99.9 % quantile and a margin."""
-        surprise = reply_surprise(reference, prompts, replies, batch_size=batch_size)
-        return cls(reference, float(numpy.quantile(surprise, 0.999)) + SURPRISE_MARGIN, batch_size)
+        check = cls(reference, numpy.inf, batch_size)
+        surprise = check._surprise(prompts, replies)
+        # What was read for the limit is known when the same replies are judged.
+        check.limit = float(numpy.quantile(surprise, 0.999)) + SURPRISE_MARGIN
+        return check
 
     def find(self, prompts: Sequence[str], replies: Sequence[str]) -> numpy.ndarray:
         """Return a boolean mask of the replies in broken language."""
