@@ -890,7 +890,8 @@ def test_a_missing_metric_is_named(folders, item, source, metric, key, message):
         return frame[~wrong]
 
     change("tiny-llama", source, drop)
-    expected = f"tiny-llama/{source}.csv: {message}; run `make {source} MODELS=tiny-llama`"
+    variable = "FRESH" if source == "ridge" else "MODELS"
+    expected = f"tiny-llama/{source}.csv: {message}; run `make {source} {variable}=tiny-llama`"
     with pytest.raises(InputError) as error:
         drawing.draw_figure(item, SLUGS)
     assert str(error.value).endswith(expected)

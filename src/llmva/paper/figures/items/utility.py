@@ -19,11 +19,13 @@ BARS = {"palette": style.METHOD_COLORS, "saturation": 1, "width": 0.7}
 def tidy_utility(results: pandas.DataFrame) -> pandas.DataFrame:
     """Return model, method, task, its metric, and the share of the original's value that is kept.
 
-    The metric is F1 or accuracy, whichever the results hold. A task that the original cannot do has no share. Where
-    a model is several runs, `kept_run_1` and on are their shares.
+    F1 is taken where a task has it, accuracy elsewhere. A task that the original cannot do has no share. Where a model
+    is several runs, `kept_run_1` and on are their shares.
     """
     rows = results[results["metric"].isin(["f1", "accuracy"]) & ~results["method"].map(is_variant)]
     require_methods(rows, (ORIGINAL, PAPER_LOOP))
+    has_f1 = rows["dataset"].isin(rows.loc[rows["metric"] == "f1", "dataset"])
+    rows = rows[rows["metric"] == has_f1.map({True: "f1", False: "accuracy"})]
     methods, keys = order_methods(rows["method"]), ["task", "measure"]
     # Shares first, then their mean over seeds: each seed is an organism of its own.
     original = rows[rows["method"] == ORIGINAL].groupby(["slug", "dataset"])["value"].first()
