@@ -42,6 +42,7 @@ def method_of(cells):
     class Planned(ResidualMethod):
         variants, outcome = tuple(cells), "fitted"
         weakest, strongest = 0.1, 1.0
+        _fit = _steered = None
 
         def _cells(self, variant):
             return cells[variant]
