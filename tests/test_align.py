@@ -210,8 +210,9 @@ def test_what_the_original_could_not_do_is_a_dash_and_no_number(tmp_path):
         )
         for name, values in {"Original": [0.8, 0.0, 0.0], "LLM-VA-R": [0.4, 0.5, 0.0]}.items()
     }
-    assert report._html(report._utility(stages)).count("<td>–</td>") == 2
-    assert "it keeps: cola 0.50, gsm –, sst –." in report._kept(stages)
+    utility = report._utility(stages)
+    assert report._html(utility).count("<td>–</td>") == 2
+    assert "it keeps: cola 0.50, gsm –, sst –." in report._kept(utility)
 
 
 NO_JUDGE = {
