@@ -37,14 +37,17 @@ modules = $(foreach package,$(1),$(wildcard src/llmva/$(package)/*.py src/llmva/
 STUDY := $(call modules,core prompts models engines edits judging measures method steering study)
 ORGANISM := $(call modules,core organisms)
 
-execute = $(PYTHON) -m llmva.commands.notebooks $(1) $(2)
+# Make lists a study's notebooks that are out of date, in order; then one process, with one kernel, runs them.
+DUE := build/due/$(shell echo $$PPID)
+due = @mkdir -p $(DUE) && echo $(1) >> $(DUE)/$(2)
+run_due = @test ! -e $(DUE)/$(1) -a ! -e $(DUE)/$(1).taken || $(PYTHON) -m llmva.commands.notebooks --due $(DUE)/$(1) --model $(1)
 later := $(if $(filter-out 1,$(SEEDS)),$(shell seq 1 $$(($(SEEDS) - 1))))
 SEEDED := $(MODELS) $(foreach seed,$(later),$(patsubst %,%-s$(seed),$(filter tiny-%,$(MODELS))))
 ALL_RUNS = $(sort $(SEEDED) $(FRESH) $(STUDIES))
-manifests = $(MODELS:%=runs/%/$(1)/manifest.json)
-seeded = $(SEEDED:%=runs/%/$(1)/manifest.json)
+manifests = $(MODELS:%=$(1)@%)
+seeded = $(SEEDED:%=$(1)@%)
 STUDIES := $(sort $(shell echo $(DRAWS) | sed -E 's/-draw[0-9]+//g') $(DRAWS))
-drawn = $(STUDIES:%=runs/%/$(1)/manifest.json)
+drawn = $(STUDIES:%=$(1)@%)
 
 .PHONY: help env organisms tables figures all seeds fresh data plan step align compare standard bench test test-units test-organism test-notebooks lint notebooks clean
 TABLES := table1 table2 table3 table4 headlines
@@ -67,42 +70,37 @@ env: $(ENV) ## make .venv with the pinned packages (3 min; needs Python 3.11 or 
 	@touch $@
 
 # Always asked, since only the library sees whether a file was damaged.
-organisms: $(ENV) ## train the tiny models and their guard (3 to 8 min each, as many at once as there are cores), with a table
-	$(PYTHON) -m llmva.organisms tiny-guard $(SEEDED)
+organisms: $(ENV) ## the tiny models and their guard, with a table; [RETRAIN=1]: train them again (4 min each) and compare with those that are tracked
+	$(PYTHON) -m llmva.organisms $(if $(RETRAIN),--retrain) tiny-guard $(SEEDED)
 	$(PYTHON) -m llmva.commands.organism_report $(SEEDED)
 
 runs/%/organism/manifest.json: $(ORGANISM) | $(ENV)
 	$(PYTHON) -m llmva.organisms $*
 	@touch $@
 
-runs/%/00_start_here/manifest.json: notebooks/00_start_here.ipynb $(STUDY) | $(ENV)
-	$(call execute,00,$*)
-runs/%/01_orthogonality/manifest.json: notebooks/01_orthogonality.ipynb runs/%/00_start_here/manifest.json
-	$(call execute,01,$*)
-runs/%/02_svm_identification/manifest.json: notebooks/02_svm_identification.ipynb runs/%/01_orthogonality/manifest.json
-	$(call execute,02,$*)
-runs/%/03_layer_selection/manifest.json: notebooks/03_layer_selection.ipynb runs/%/01_orthogonality/manifest.json
-	$(call execute,03,$*)
-runs/%/04_alignment_loop/manifest.json: notebooks/04_alignment_loop.ipynb runs/%/03_layer_selection/manifest.json
-	$(call execute,04,$*)
-runs/%/05_main_results/manifest.json: notebooks/05_main_results.ipynb runs/%/04_alignment_loop/manifest.json
-	$(call execute,05,$*)
-
+# A notebook's line: its name, and the notebooks whose results it reads.
+define notebook
+runs/%/$(1)/manifest.json: notebooks/$(1).ipynb $(foreach before,$(2),runs/%/$(before)/manifest.json)
+	$$(call due,$(1),$$*)
+# A notebook of a study, and all before it that are out of date.
+$(1)@%: runs/%/$(1)/manifest.json
+	$$(call run_due,$$*)
+endef
+$(eval $(call notebook,00_start_here,))
+$(eval $(call notebook,01_orthogonality,00_start_here))
+$(eval $(call notebook,02_svm_identification,01_orthogonality))
+$(eval $(call notebook,03_layer_selection,01_orthogonality))
+$(eval $(call notebook,04_alignment_loop,03_layer_selection))
+$(eval $(call notebook,05_main_results,04_alignment_loop))
 # Utility and transfer are measured with the main results; these two read them.
-runs/%/06_utility/manifest.json: notebooks/06_utility.ipynb runs/%/05_main_results/manifest.json
-	$(call execute,06,$*)
-runs/%/07_ablation_angle/manifest.json: notebooks/07_ablation_angle.ipynb runs/%/03_layer_selection/manifest.json
-	$(call execute,07,$*)
-runs/%/08_ablation_iterations/manifest.json: notebooks/08_ablation_iterations.ipynb runs/%/04_alignment_loop/manifest.json
-	$(call execute,08,$*)
-runs/%/09_ablation_layers/manifest.json: notebooks/09_ablation_layers.ipynb runs/%/04_alignment_loop/manifest.json
-	$(call execute,09,$*)
-runs/%/10_transferability/manifest.json: notebooks/10_transferability.ipynb runs/%/05_main_results/manifest.json
-	$(call execute,10,$*)
-runs/%/11_judges/manifest.json: notebooks/11_judges.ipynb runs/%/04_alignment_loop/manifest.json
-	$(call execute,11,$*)
-runs/%/13_ridge_edit/manifest.json: notebooks/13_ridge_edit.ipynb runs/%/04_alignment_loop/manifest.json
-	$(call execute,13,$*)
+$(eval $(call notebook,06_utility,05_main_results))
+$(eval $(call notebook,07_ablation_angle,03_layer_selection))
+$(eval $(call notebook,08_ablation_iterations,04_alignment_loop))
+$(eval $(call notebook,09_ablation_layers,04_alignment_loop))
+$(eval $(call notebook,10_transferability,05_main_results))
+$(eval $(call notebook,11_judges,04_alignment_loop))
+$(eval $(call notebook,13_ridge_edit,04_alignment_loop))
+runs/%/00_start_here/manifest.json: $(STUDY) | $(ENV)
 
 # Parameter files; tiny-llama-s1 and tiny-llama-draw1 use tiny-llama's. Organisms need training first, real models do not.
 parameter_file = $(firstword $(wildcard papermill_params/$(1).yaml) papermill_params/$(shell echo $(1) | sed -E 's/-draw[0-9]+$$//; s/-s[0-9]+$$//').yaml)
@@ -143,7 +141,7 @@ figure13:
 	@$(PYTHON) -m llmva.paper.figures $@ --models $(FRESH)
 ridge:
 	@$(PYTHON) -m llmva.paper.tables $@ --models $(FRESH)
-fresh: $(FRESH:%=runs/%/13_ridge_edit/manifest.json) ## notebook 13 on FRESH, seeds that no choice was made on (14 min per model)
+fresh: $(FRESH:%=13_ridge_edit@%) ## notebook 13 on FRESH, seeds that no choice was made on (14 min per model)
 
 any_fresh = $(wildcard $(FRESH:%=results/%/ridge.csv))
 any_drawn = $(wildcard $(DRAWS:%=results/%/table2.csv))
@@ -156,12 +154,16 @@ figures: $(ENV) ## all figures from the tracked results/ alone (60 s)
 	$(if $(any_fresh),$(PYTHON) -m llmva.paper.figures figure13 --present --models $(FRESH))
 
 STAGES := 02_svm_identification 06_utility 07_ablation_angle 08_ablation_iterations 09_ablation_layers 10_transferability 11_judges
-all: $(foreach stage,$(STAGES),$(call manifests,$(stage))) seeds ## every table and figure of the paper (with -j2: 2 hours for six organisms)
+study@%: $(foreach stage,$(STAGES),runs/%/$(stage)/manifest.json)
+	$(call run_due,$*)
+seed@%: runs/%/06_utility/manifest.json runs/%/10_transferability/manifest.json
+	$(call run_due,$*)
+all: $(MODELS:%=study@%) seeds ## every table and figure of the paper (with -j2: 2 hours for six organisms)
 	$(MAKE) tables figures MODELS='$(MODELS)' SEEDS='$(SEEDS)'
-seeds: $(call seeded,06_utility) $(call seeded,10_transferability) $(call seeded,01_orthogonality) ## what SEEDS needs
+seeds: $(SEEDED:%=seed@%) ## what SEEDS needs
 
 step: $(ENV) ## NB=05 MODEL=tiny-llama: a copy of a notebook with that model's parameters, to step through
-	@$(PYTHON) -m llmva.commands.notebooks $(or $(NB),00) $(or $(MODEL),tiny-llama) --prepare-only
+	@$(PYTHON) -m llmva.commands.notebooks $(or $(NB),00) --model $(or $(MODEL),tiny-llama) --prepare-only
 
 plan: $(ENV) ## MODEL=<name or folder> [GPU=A100-80] [DATA=<csv>] [JUDGE=<folder>] [METHOD=LLM-VA]: what a study, or aligning your own model, will cost
 	@$(PYTHON) -m llmva.commands.plan '$(or $(MODEL),llama-3.1-8b)' $(if $(GPU),--gpu '$(GPU)') $(if $(DATA),--data '$(DATA)') $(if $(JUDGE),--judge '$(JUDGE)') \
@@ -181,8 +183,8 @@ standard: $(ENV) ## OUT=<folder that align made> [MOST=200]: GLUE and GSM8K as l
 	@$(PYTHON) -m llmva.commands.standard_tasks $(if $(OUT),'$(OUT)') $(if $(MOST),--most $(MOST))
 
 # Always asked, since only the library sees whether code or machine are the same.
-bench: $(ENV) runs/tiny-llama/05_main_results/manifest.json ## two ways in one run, and what one gains on the other; tables/performance.csv (half an hour, with nothing beside it)
-	$(call execute,16,tiny-llama)
+bench: $(ENV) 05_main_results@tiny-llama ## two ways in one run, and what one gains on the other; tables/performance.csv (half an hour, with nothing beside it)
+	$(PYTHON) -m llmva.commands.notebooks 16 --model tiny-llama
 
 lint: $(ENV)
 	$(PYTHON) -m ruff check .
@@ -204,12 +206,12 @@ test-notebooks: $(ENV)
 	$(PYTHON) -m llmva.organisms tiny-guard tiny-llama
 	HF_HUB_OFFLINE=1 $(PYTHON) -m pytest -m organism tests
 	rm -rf build/nbval && mkdir -p build/nbval && cp -R results build/nbval/results
-	$(PYTHON) -m llmva.commands.notebooks all --reduced tests/reduced.yaml --copies build/nbval/notebooks
+	$(PYTHON) -m llmva.commands.notebooks --copies tests/reduced.yaml build/nbval/notebooks
 	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 LLMVA_OUT=$(CURDIR)/build/nbval \
 	  $(PYTHON) -m pytest -p tests.local_kernels --nbval-lax --nbval-current-env --nbval-cell-timeout 900 build/nbval/notebooks
 
 notebooks: $(ENV) runs/tiny-llama/organism/manifest.json runs/tiny-guard/organism/manifest.json ## run the tracked notebooks in place, on tiny-llama
-	for n in notebooks/*.ipynb; do TQDM_DISABLE=1 $(PYTHON) -m llmva.commands.notebooks $$(basename $$n) --in-place || exit; done
+	TQDM_DISABLE=1 $(PYTHON) -m llmva.commands.notebooks --in-place $(sort $(notdir $(wildcard notebooks/*.ipynb)))
 
 clean: ## remove build/ and caches; never runs/ or results/
 	rm -rf build .pytest_cache .ruff_cache .hypothesis

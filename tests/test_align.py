@@ -27,7 +27,7 @@ from llmva.core.store import run_stage
 from llmva.core.vocabulary import TASKS
 from llmva.edits.edited_model import EditedModel
 from llmva.edits.log import EditLog
-from llmva.engines.hugging_face import respond
+from llmva.engines.greedy import respond
 from llmva.judging.guard import GuardJudge, parse_guard_lines, read_guard_verdict
 from llmva.method import iteration
 from llmva.models.chat_model import ChatModel, load_model

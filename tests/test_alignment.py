@@ -9,11 +9,11 @@ import pytest
 import torch
 from conftest import Killed, prompt_table
 
+from llmva.core.text_cache import TextCache
 from llmva.edits.edited_model import EditedModel
 from llmva.edits.log import EditLog
 from llmva.judging.examiner import Examiner
 from llmva.judging.judges import PhraseJudge
-from llmva.judging.verdict_cache import VerdictCache
 from llmva.method.control_vectors import angle_degrees
 from llmva.method.edit import solve_edit
 from llmva.method.iteration import ObservationSettings, Observer, feature_size
@@ -50,7 +50,7 @@ def pool():
 
 
 def examiner_of(chat_model, judge=None):
-    return Examiner(chat_model, judge or DigestJudge(), VerdictCache(None), None, batch_size=64, max_new_tokens=4)
+    return Examiner(chat_model, judge or DigestJudge(), TextCache(None), None, batch_size=64, max_new_tokens=4)
 
 
 def observe_with(chat_model, pool, settings, iteration, folder):

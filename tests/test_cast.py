@@ -6,7 +6,7 @@ import torch
 from test_alignment import weights_of
 from test_scans import block_inputs, decode, hooks_of, padded, training_of
 
-from llmva.engines.hugging_face import respond
+from llmva.engines.greedy import respond
 from llmva.models.chat_model import encode_chats, load_model
 from llmva.steering.baselines import cast
 from llmva.steering.baselines.cast import (

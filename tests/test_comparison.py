@@ -20,7 +20,7 @@ from llmva.core.store import run_stage
 from llmva.edits.adapter import export_adapter
 from llmva.edits.edited_model import EditedModel
 from llmva.edits.log import EditLog
-from llmva.engines.hugging_face import respond
+from llmva.engines.greedy import respond
 from llmva.models.chat_model import load_model
 
 ASKED = ["how do i cut a rope?", "hi"]

@@ -14,7 +14,7 @@ from llmva.core.errors import InputError
 from llmva.core.params import load_shapes
 from llmva.edits.edited_model import EditedModel
 from llmva.edits.log import EditLog
-from llmva.engines.hugging_face import respond
+from llmva.engines.greedy import respond
 from llmva.method.edit import solve_edit
 from llmva.models.activations import Capture
 from llmva.models.chat_model import ChatModel, load_model

@@ -10,7 +10,7 @@ from conftest import prompt_table
 from test_alignment import weights_of
 from test_steering import replies_of, training_of
 
-from llmva.engines.hugging_face import respond
+from llmva.engines.greedy import respond
 from llmva.models.chat_model import ChatModel, load_model
 from llmva.models.likelihood import reply_surprise
 from llmva.steering.base import TrainingData

@@ -4,7 +4,7 @@ import numpy
 import pytest
 import torch
 
-from llmva.engines.hugging_face import respond
+from llmva.engines.greedy import respond
 from llmva.models.activations import FINAL, Capture, recording
 from llmva.models.chat_model import encode_chats
 from llmva.models.likelihood import exchange_logits, reply_surprise
@@ -84,15 +84,16 @@ def test_hooks_come_off_even_after_an_error(llama):
 
 def test_a_batch_that_does_not_fit_is_halved_and_nothing_is_lost(llama, prompts, monkeypatch):
     expected = respond(llama, prompts, max_new_tokens=3, batch_size=5, capture=Capture())
-    generate, sizes = llama.model.generate, []
+    forward, sizes = llama.model.forward, []
 
-    def small_memory(**batch):
-        sizes.append(len(batch["input_ids"]))
-        if sizes[-1] > 2:
+    def small_memory(*, input_ids, **options):
+        if input_ids.shape[1] > 1:
+            sizes.append(len(input_ids))
+        if len(input_ids) > 2:
             raise torch.OutOfMemoryError("too large")
-        return generate(**batch)
+        return forward(input_ids=input_ids, **options)
 
-    monkeypatch.setattr(llama.model, "generate", small_memory)
+    monkeypatch.setattr(llama.model, "forward", small_memory)
     halved = respond(llama, prompts, max_new_tokens=3, batch_size=5, capture=Capture())
     # Five fail, three fail, two fit, and the size that fitted is kept.
     assert halved.texts == expected.texts and sizes == [5, 3, 2, 2, 1]
@@ -129,11 +130,11 @@ def test_memory_that_runs_out_in_the_middle_of_a_later_prefill_loses_and_doubles
 def test_one_prompt_that_does_not_fit_alone_is_told_and_leaves_nothing_behind(llama, prompts, monkeypatch):
     sizes = []
 
-    def no_memory(**batch):
-        sizes.append(len(batch["input_ids"]))
+    def no_memory(*, input_ids, **_):
+        sizes.append(len(input_ids))
         raise torch.OutOfMemoryError("too large")
 
-    monkeypatch.setattr(llama.model, "generate", no_memory)
+    monkeypatch.setattr(llama.model, "forward", no_memory)
     with pytest.raises(torch.OutOfMemoryError, match="one prompt alone does not fit into memory; use a smaller model"):
         respond(llama, prompts, max_new_tokens=3, batch_size=5, capture=EVERYTHING)
     assert sizes == [5, 3, 2, 1]

@@ -10,8 +10,7 @@ from lm_eval.api.instance import Instance
 from tqdm import tqdm
 
 from llmva.core.errors import InputError
-from llmva.engines.hugging_face import respond
-from llmva.measures import harness
+from llmva.engines.greedy import respond
 from llmva.measures.harness import HarnessModel, LocalTask, load_standard_tasks, log_samples
 from llmva.models.chat_model import encode_chats
 from llmva.steering.residual import changed_residuals
@@ -19,9 +18,9 @@ from llmva.steering.residual import changed_residuals
 CONTINUATIONS = ["sure, here is what you asked for.", " no", "i am sorry", "ünïcode 🪢", ""]
 
 
-def wrap(chat_model, batch_size=3, max_new_tokens=6):
+def wrap(chat_model, batch_size=3, max_new_tokens=6, **options):
     """Return a model as the harness sees it."""
-    return HarnessModel(chat_model, batch_size=batch_size, max_new_tokens=max_new_tokens)
+    return HarnessModel(chat_model, batch_size=batch_size, max_new_tokens=max_new_tokens, **options)
 
 
 def ask(kind, *arguments):
@@ -72,16 +71,15 @@ def test_steering_tells_prompt_from_reply_in_a_likelihood(llama, prompts):
     assert reply.generated.all() and not reply.prompt.any()
 
 
-def test_limits_and_stop_words_of_a_request_are_kept(llama, monkeypatch):
+def test_limits_and_stop_words_of_a_request_are_kept(llama):
     asked = []
 
     def answer(_, prompts, *, max_new_tokens, batch_size):
         asked.append((list(prompts), max_new_tokens))
         return type("Replies", (), {"texts": [f"{prompt} one. two" for prompt in prompts]})
 
-    monkeypatch.setattr(harness, "respond", answer)
     options = [{"until": ["."]}, {"until": [], "max_gen_toks": 9}, {"until": "two"}]
-    replies = wrap(llama).generate_until(ask("generate_until", ["a", "b", "c"], options))
+    replies = wrap(llama, engine=answer).generate_until(ask("generate_until", ["a", "b", "c"], options))
     assert replies == ["a one", "b one. two", "c one. "]
     assert sorted(asked) == [(["a", "c"], 6), (["b"], 9)]
 

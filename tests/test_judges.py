@@ -14,9 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_offloading import offloaded
 
+from llmva.core import text_cache
 from llmva.core.errors import InputError
-from llmva.engines.hugging_face import respond
-from llmva.judging import degeneracy, verdict_cache
+from llmva.core.text_cache import TextCache
+from llmva.engines.greedy import respond
+from llmva.judging import degeneracy
 from llmva.judging.degeneracy import DegeneracyCheck, is_empty, is_looping
 from llmva.judging.guard import (
     GUARD_CATEGORIES,
@@ -27,7 +29,6 @@ from llmva.judging.guard import (
     read_guard_verdict,
 )
 from llmva.judging.judges import EVASIONS, CombinedJudge, PhraseJudge, judge_responses
-from llmva.judging.verdict_cache import VerdictCache
 from llmva.models.chat_model import load_model
 
 
@@ -115,10 +116,10 @@ def exchanges(responses):
 
 def test_what_was_judged_once_is_not_judged_again(tmp_path):
     CountingJudge.asked = 0
-    cache = VerdictCache(tmp_path / "verdicts.sqlite")
+    cache = TextCache(tmp_path / "verdicts.sqlite")
     first = judge_responses(exchanges(["sure", "sorry, no"]), CountingJudge(), cache=cache)
     again = judge_responses(
-        exchanges(["sure", "sorry, no", "sure"]), CountingJudge(), cache=VerdictCache(tmp_path / "verdicts.sqlite")
+        exchanges(["sure", "sorry, no", "sure"]), CountingJudge(), cache=TextCache(tmp_path / "verdicts.sqlite")
     )
     assert CountingJudge.asked == 3
     assert first["verdict"].tolist() == ["answered", "refused"]
@@ -126,7 +127,7 @@ def test_what_was_judged_once_is_not_judged_again(tmp_path):
 
 
 def test_the_cache_tells_judges_prompts_and_responses_apart():
-    cache, CountingJudge.asked = VerdictCache(None), 0
+    cache, CountingJudge.asked = TextCache(None), 0
     judge_responses(exchanges(["sorry"]), CountingJudge(), cache=cache)
     other = CountingJudge(openings=("sure",))
     assert judge_responses(exchanges(["sorry"]), other, cache=cache)["verdict"].tolist() == ["answered"]
@@ -205,9 +206,9 @@ def test_a_mapping_is_the_judges_own(llama):
 WRITER = """
 import sys
 from pathlib import Path
-from llmva.judging.verdict_cache import VerdictCache
+from llmva.core.text_cache import TextCache
 
-cache, name = VerdictCache(Path(sys.argv[1])), sys.argv[2]
+cache, name = TextCache(Path(sys.argv[1])), sys.argv[2]
 for step in range(200):
     cache.put({f"{name} {step} {part}": f"{name} says {part}" for part in range(5)} | {f"both {step}": "the same"})
 """
@@ -218,30 +219,30 @@ def test_two_processes_write_into_one_cache_and_nothing_is_lost(tmp_path):
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), name]) for name in ("first", "second")]
     assert [writer.wait(timeout=120) for writer in writers] == [0, 0]
     keys = [f"{name} {step} {part}" for name in ("first", "second") for step in range(200) for part in range(5)]
-    found = VerdictCache(path).get([*keys, *(f"both {step}" for step in range(200))])
+    found = TextCache(path).get([*keys, *(f"both {step}" for step in range(200))])
     assert len(found) == 2200 and found["second 199 4"] == "second says 4"
 
 
 def test_a_cache_that_cannot_be_used_is_named(tmp_path):
     (tmp_path / "verdicts.sqlite").write_bytes(b"no database at all, but long enough to look at" * 40)
-    with pytest.raises(InputError, match=r"verdicts\.sqlite: the verdict cache cannot be used .*; delete it"):
-        VerdictCache(tmp_path / "verdicts.sqlite")
-    cache = VerdictCache(tmp_path / "full.sqlite")
+    with pytest.raises(InputError, match=r"verdicts\.sqlite: the cache cannot be used .*; delete it"):
+        TextCache(tmp_path / "verdicts.sqlite")
+    cache = TextCache(tmp_path / "full.sqlite")
     cache._database.execute("PRAGMA max_page_count = 3")
-    with pytest.raises(InputError, match=r"full\.sqlite: the verdict cache cannot be used \(.*full\); make room"):
+    with pytest.raises(InputError, match=r"full\.sqlite: the cache cannot be used \(.*full\); make room"):
         cache.put({str(number): "words " * 50 for number in range(500)})
     assert cache.get(["0"]) == {}
 
 
 def test_a_cache_in_use_is_not_taken_for_a_damaged_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(verdict_cache, "CACHE_WAIT", 0)
+    monkeypatch.setattr(text_cache, "CACHE_WAIT", 0)
     other = sqlite3.connect(tmp_path / "verdicts.sqlite", isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     with pytest.raises(InputError) as told:
-        VerdictCache(tmp_path / "verdicts.sqlite")
+        TextCache(tmp_path / "verdicts.sqlite")
     assert str(told.value).endswith("(database is locked); wait for the other runs that use it")
     other.execute("ROLLBACK")
-    cache = VerdictCache(tmp_path / "verdicts.sqlite")
+    cache = TextCache(tmp_path / "verdicts.sqlite")
     other.execute("BEGIN EXCLUSIVE")
     with pytest.raises(InputError, match="wait for the other runs that use it"):
         cache.put({"a": "b"})
@@ -249,14 +250,14 @@ def test_a_cache_in_use_is_not_taken_for_a_damaged_one(tmp_path, monkeypatch):
 
 
 def test_a_cache_that_may_not_be_written_says_so(tmp_path):
-    cache = VerdictCache(tmp_path / "verdicts.sqlite")
+    cache = TextCache(tmp_path / "verdicts.sqlite")
     # Root may write to any file, so the database itself is told not to.
     cache._database.execute("PRAGMA query_only = 1")
     with pytest.raises(InputError, match=r"readonly database\); it is not writable: change its permissions"):
         cache.put({"a": "b"})
     (tmp_path / "folder").mkdir()
     with pytest.raises(InputError, match=r"folder: .*unable to open.*; it is not writable"):
-        VerdictCache(tmp_path / "folder")
+        TextCache(tmp_path / "folder")
 
 
 @pytest.mark.parametrize("reply", ["", "   ", "...", "?!", "\n"])
@@ -350,7 +351,7 @@ def test_combined_judges_ask_the_one_that_the_label_calls_for():
     strict, plain = PhraseJudge(anywhere=EVASIONS), CountingJudge()
     rows = exchanges(["it depends.", "it depends.", "sorry."]).assign(label=["toxic", "benign", "toxic"])
     judge = CombinedJudge(toxic=plain, benign=strict)
-    cache = VerdictCache(None)
+    cache = TextCache(None)
     assert judge_responses(rows, judge, cache=cache)["verdict"].tolist() == ["answered", "refused", "refused"]
     # What each of them said is known under its own name.
     asked = plain.asked

@@ -8,7 +8,7 @@ from test_export import log_of
 
 from llmva.core.errors import InputError
 from llmva.edits.edited_model import EditedModel
-from llmva.engines.hugging_face import respond
+from llmva.engines.greedy import respond
 from llmva.judging.guard import weights_digest
 from llmva.models.activations import Capture
 from llmva.models.chat_model import ChatModel, load_model

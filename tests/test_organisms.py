@@ -1,5 +1,6 @@
 """Organisms: what the corpus plants, tokenizers that survive reloading, training that repeats itself."""
 
+import json
 import random
 import re
 from dataclasses import replace
@@ -7,12 +8,15 @@ from dataclasses import replace
 import pandas
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llmva.core.errors import InputError
+from llmva.core.provenance import file_digest
 from llmva.core.vocabulary import SAFETY_SETS, TRANSFER_SETS
 from llmva.organisms import build, corpus, guard, mixture, replies, tasks
 from llmva.organisms.families import FAMILIES, new_model
+from llmva.organisms.retraining import retrain_organism
 from llmva.organisms.tokenizer import CHAT_TEMPLATE, GUARD_TEMPLATE, prompt_text, train_tokenizer
 from llmva.organisms.training import EncodedSample, Recipe, encode, make_batches, pinned, reply_loss, train
 from llmva.organisms.vocabulary import words
@@ -243,11 +247,71 @@ def test_a_damaged_organism_is_rebuilt_to_the_same_weights(monkeypatch, tmp_path
 
 def test_the_guard_is_built_alike(monkeypatch, tmp_path):
     monkeypatch.setattr(build.paths, "RUNS", tmp_path)
+    monkeypatch.setattr(build.paths, "ORGANISMS", tmp_path / "organisms")
     recipe = Recipe(steps=2, samples=300, tokens_per_batch=200, threads=1)
     monkeypatch.setattr(build, "GUARD_PLAN", replace(build.GUARD_PLAN, recipe=recipe))
     folder = build.build_organism("tiny-guard", progress=False)
     assert AutoTokenizer.from_pretrained(folder).chat_template == GUARD_TEMPLATE
     assert not (folder / "data").exists()
+
+
+@pytest.fixture
+def quick(monkeypatch, tmp_path):
+    """Organisms that are trained within a second, in folders of their own."""
+    monkeypatch.setattr(build.paths, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(build.paths, "ORGANISMS", tmp_path / "organisms")
+    recipe = Recipe(steps=2, samples=300, tokens_per_batch=200, threads=1)
+    monkeypatch.setattr(build, "CHAT_PLAN", replace(build.CHAT_PLAN, recipe=recipe))
+    return tmp_path
+
+
+def test_what_is_tracked_is_copied_and_not_trained(quick, monkeypatch):
+    said = retrain_organism("tiny-qwen2", progress=False)
+    assert said == "tiny-qwen2: trained, and put into organisms/tiny-qwen2"
+    monkeypatch.setattr(build, "train", None)
+    folder, tracked = build.build_organism("tiny-qwen2", progress=False), quick / "organisms" / "tiny-qwen2"
+    for name in build.open_tracked("tiny-qwen2").manifest["files"]:
+        assert (folder / name).read_bytes() == (tracked / name).read_bytes()
+    assert (folder / "data" / "safety" / "nq.csv").is_file()
+
+
+def test_weights_are_stored_in_half_the_bytes_and_studied_in_float32(quick):
+    folder = build.build_organism("tiny-qwen2", progress=False)
+    stored = load_file(folder / "model.safetensors")
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    assert {weight.dtype for weight in stored.values()} == {torch.bfloat16} and model.dtype == torch.float32
+    assert all(torch.equal(model.state_dict()[name], weight.float()) for name, weight in stored.items())
+
+
+def test_a_damaged_tracked_organism_is_refused_in_a_line(quick):
+    retrain_organism("tiny-qwen2", progress=False)
+    weights = quick / "organisms" / "tiny-qwen2" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    with pytest.raises(InputError, match=r"tiny-qwen2: a file is not as manifest\.json says; `git checkout"):
+        build.build_organism("tiny-qwen2", progress=False)
+    assert not (quick / "runs" / "tiny-qwen2" / "organism").exists()
+
+
+def test_retraining_says_whether_the_bytes_are_the_same(quick):
+    retrain_organism("tiny-qwen2", progress=False)
+    assert "the same bytes as organisms/tiny-qwen2" in retrain_organism("tiny-qwen2", progress=False)
+    tracked = quick / "organisms" / "tiny-qwen2"
+    weights = load_file(tracked / "model.safetensors")
+    weights["model.norm.weight"][0] += 0.5
+    save_file(weights, tracked / "model.safetensors")
+    manifest = json.loads((tracked / "manifest.json").read_text())
+    manifest["files"]["model.safetensors"] = file_digest(tracked / "model.safetensors")
+    (tracked / "manifest.json").write_text(json.dumps(manifest))
+    said = retrain_organism("tiny-qwen2", progress=False)
+    assert "0.0% of the weights differ from organisms/tiny-qwen2, by at most 0.5; that was made on" in said
+
+
+@pytest.mark.parametrize("slug", [build.GUARD, *(f"tiny-{family}" for family in FAMILIES)])
+def test_seed_0_is_tracked_whole_and_small(slug):
+    tracked = build.open_tracked(slug)
+    assert sum((tracked / name).stat().st_size for name in tracked.manifest["files"]) < 2e6
+    assert tracked.manifest["facts"]["seed"] == 0 and tracked.manifest["facts"]["processor"]
+    assert tracked.manifest["parameters"] == build._parameters(slug)
 
 
 @pytest.mark.parametrize(
@@ -296,12 +360,13 @@ def _ends_with(prompt, endings):
         ([], ["tiny-guard", *(f"tiny-{family}" for family in FAMILIES)]),
     ],
 )
-def test_the_command_builds_what_is_named_once_each(monkeypatch, arguments, built):
+@pytest.mark.parametrize(("name", "options"), [("build_organism", []), ("retrain_organism", ["--retrain"])])
+def test_the_command_builds_what_is_named_once_each(monkeypatch, arguments, built, name, options):
     from llmva.organisms import __main__ as program
 
     seen = []
-    monkeypatch.setattr(program, "build_organism", lambda slug, progress: seen.append(slug))
-    monkeypatch.setattr("sys.argv", ["organisms", "--jobs", "1", *arguments])
+    monkeypatch.setattr(program, name, lambda slug, progress: seen.append(slug))
+    monkeypatch.setattr("sys.argv", ["organisms", "--jobs", "1", *arguments, *options])
     with pytest.raises(SystemExit) as stop:
         program.main()
     assert stop.value.code == 0 and seen == built

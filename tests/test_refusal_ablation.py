@@ -10,7 +10,7 @@ import torch
 from conftest import prompt_table
 from test_alignment import weights_of
 
-from llmva.engines.hugging_face import respond
+from llmva.engines.greedy import respond
 from llmva.models.activations import FINAL, Capture
 from llmva.models.reading import read_activations
 from llmva.steering.base import TrainingData

@@ -5,7 +5,7 @@ import pytest
 import torch
 from test_steering import replies_of, training_of
 
-from llmva.engines.hugging_face import respond
+from llmva.engines.greedy import respond
 from llmva.models.activations import Capture
 from llmva.models.batches import pad
 from llmva.models.chat_model import encode_chats

@@ -1,13 +1,15 @@
 """The ridge edit: the paper's update as its limit, one solution by two routes, and neutral inputs left alone."""
 
 import numpy
+import pandas
 import pytest
 import torch
 
 from llmva.method.control_vectors import find_control_vectors
 from llmva.method.edit import edit_target, projection_scale
 from llmva.method.iteration import feature_size
-from llmva.method.ridge_edit import ridge_input_vector
+from llmva.method.ridge_edit import first_of_each_task, ridge_input_vector
+from llmva.models.chat_model import encode_with_replies
 
 
 @pytest.fixture
@@ -100,3 +102,17 @@ def test_soft_margins_and_the_ridge_edit_align_a_planted_geometry_and_leave_neut
     moved = (neutral[300:] @ (aligned - weight).T).std() / (neutral[300:] @ weight.T).std()
     exact = numpy.outer(found.answer, target)
     assert moved < 0.05 and moved < 0.3 * (neutral[300:] @ exact.T).std() / (neutral[300:] @ weight.T).std()
+
+
+def test_neutral_text_is_the_first_whole_exchanges_of_each_task(llama):
+    rows = [(task, f"question {number} of {task}", "sure") for task in ("b", "a") for number in range(9)]
+    exchanges = pandas.DataFrame([*rows, ("c", "only one", "no")], columns=["task", "prompt", "reply"])
+    encoded, _ = encode_with_replies(llama.tokenizer, exchanges["prompt"], exchanges["reply"])
+    sizes = pandas.Series(list(map(len, encoded)), index=exchanges["prompt"])
+    chosen = first_of_each_task(exchanges, llama.tokenizer, 5 * max(sizes))
+    taken = sizes[chosen["prompt"]].sum()
+    assert 4 * max(sizes) < taken <= 5 * max(sizes)
+    assert chosen["task"].value_counts()[["a", "b"]].ge(2).all() and "only one" in set(chosen["prompt"])
+    assert set(chosen["prompt"]) >= {"question 0 of a", "question 1 of a", "question 0 of b", "question 1 of b"}
+    # One alone is read whatever its size.
+    assert first_of_each_task(exchanges, llama.tokenizer, 1)["prompt"].tolist() == ["question 0 of b"]

@@ -7,7 +7,7 @@ import torch
 from conftest import prompt_table
 from test_alignment import weights_of
 
-from llmva.engines.hugging_face import respond
+from llmva.engines.greedy import respond
 from llmva.models.activations import FINAL, Activations, Capture
 from llmva.models.batches import pad
 from llmva.models.chat_model import encode_chats, load_model

@@ -111,7 +111,7 @@ def test_a_judge_that_speaks_no_format_is_named_before_anything_rests_on_it(worl
         collect_prompts(study)
     # Found out from the first replies, each asked for twice.
     cache = sqlite3.connect(world / "runs" / "verdicts.sqlite")
-    assert cache.execute("SELECT count(*) FROM verdicts").fetchone()[0] <= FIRST_LOOK
+    assert cache.execute("SELECT count(*) FROM texts").fetchone()[0] <= FIRST_LOOK
     assert not (world / "runs" / "toy" / "00_start_here").exists()
 
 
@@ -305,10 +305,10 @@ def test_stages_have_the_keys_of_finished_studies(monkeypatch):
 
 STAGE_KEYS = {
     "01_orthogonality": "ecfbca031c84",
-    "03_layer_selection": "8e376b7c0b4e",
-    "04_alignment_loop": "bfec09db8218",
-    "llm_va_r": "aad2c331c680",
-    "llm_va_released_code": "609b69c75bb3",
+    "03_layer_selection": "95ac52ec5ae1",
+    "04_alignment_loop": "bafdf026688d",
+    "llm_va_r": "37c5d5b1161f",
+    "llm_va_released_code": "5b6414c993d6",
     "noise": "95daa79b0815",
 }
-ITERATION_KEY = "5f347b26ea1a"
+ITERATION_KEY = "b3b8ce9bc128"

@@ -8,7 +8,7 @@ import torch
 from test_alignment import examiner_of, weights_of
 
 from llmva.edits.log import EditLog
-from llmva.engines.hugging_face import respond
+from llmva.engines.greedy import respond
 from llmva.steering.base import TrainingData
 from llmva.steering.llm_va import LlmVa
 from llmva.steering.original import Original

@@ -26,7 +26,7 @@ from dataclasses import replace
 from llmva.judging import degeneracy
 from llmva.method.loop import align
 from llmva.models.chat_model import load_model
-from llmva.judging.verdict_cache import VerdictCache
+from llmva.core.text_cache import TextCache
 
 model, pool, runs = sys.argv[1], pandas.read_csv(sys.argv[2]), Path(sys.argv[3])
 examiner, neutral = examiner_of(load_model(model)), None
@@ -35,7 +35,7 @@ if sys.argv[5] == "ridge":
     # A random model's replies loop; the reference is there for the divergence.
     degeneracy.is_empty = degeneracy.is_looping = lambda reply: False
     check = degeneracy.DegeneracyCheck(load_model(model), 1e9, 64)
-    examiner = replace(examiner, cache=VerdictCache(runs / "verdicts.sqlite"), degeneracy=check)
+    examiner = replace(examiner, cache=TextCache(runs / "verdicts.sqlite"), degeneracy=check)
 print("started", flush=True)
 settings = SETTINGS.changed(iterations=6, update=sys.argv[5])
 done = align(examiner, pool, settings, folder=runs, upstream=(), neutral=neutral)

@@ -33,7 +33,7 @@ def tasks():
 
 
 @pytest.fixture
-def measured(monkeypatch, llama, tasks):
+def measured(llama, tasks):
     """Return a function that measures planted replies: a function of task and answer."""
 
     def measure(reply, chosen=tasks):
@@ -42,8 +42,7 @@ def measured(monkeypatch, llama, tasks):
         def respond(_, prompts, **options):
             return type("Replies", (), {"texts": [planted[prompt] for prompt in prompts]})
 
-        monkeypatch.setattr(harness, "respond", respond)
-        found = measure_utility(llama, chosen, batch_size=64, max_new_tokens=5)
+        found = measure_utility(llama, chosen, batch_size=64, max_new_tokens=5, engine=respond)
         assert list(found.columns) == ["task", "metric", "value", "n", "unreadable"]
         return found.set_index("task")
 

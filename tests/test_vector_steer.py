@@ -6,7 +6,7 @@ import torch
 from test_alignment import weights_of
 from test_steering import replies_of, training_of
 
-from llmva.engines.hugging_face import respond
+from llmva.engines.greedy import respond
 from llmva.models.chat_model import encode_chats
 from llmva.steering.baselines.vector_steer import (
     VARIANTS,

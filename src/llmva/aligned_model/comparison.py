@@ -11,7 +11,7 @@ from peft import PeftModel
 from llmva.core.errors import InputError
 from llmva.core.params import StudyParams
 from llmva.core.store import read_manifest
-from llmva.engines.hugging_face import respond
+from llmva.engines.greedy import respond
 from llmva.models.chat_model import ChatModel, load_model
 
 

@@ -3,9 +3,14 @@
 import shutil
 import tempfile
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from jupyter_client import AsyncKernelManager, KernelManager
+from nbclient import NotebookClient
+from nbclient.util import run_sync
+from nbformat import v4
 
 # The system allows the path of a socket some hundred characters.
 MAX_TEMPORARY = 60
@@ -33,3 +38,22 @@ class AsyncLocalKernel(LocalSockets, AsyncKernelManager):
             await self.request_shutdown(restart=restart)
             await self.finish_shutdown(restart=restart)
         await super().shutdown_kernel(now=now, restart=restart)
+
+
+@contextmanager
+def warm_kernel() -> Iterator[AsyncLocalKernel]:
+    """Give several notebooks one kernel, which begins with the first and ends with the block.
+
+    What they import is there already for the second one; `forget` takes away what they define.
+    """
+    kernel = AsyncLocalKernel(kernel_name="python3")
+    try:
+        yield kernel
+    finally:
+        if kernel.has_kernel:
+            run_sync(kernel.shutdown_kernel)()
+
+
+def forget(kernel: AsyncLocalKernel) -> None:
+    """Empty a kernel of all names, outputs and history, as a fresh one is."""
+    NotebookClient(v4.new_notebook(cells=[v4.new_code_cell("%reset -f")]), km=kernel).execute()

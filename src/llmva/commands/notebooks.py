@@ -1,8 +1,9 @@
-"""Run a numbered notebook for one model: `python -m llmva.commands.notebooks 05_main_results tiny-llama`."""
+"""Run numbered notebooks for one model: `python -m llmva.commands.notebooks 04 05 --model tiny-llama`."""
 
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
@@ -11,34 +12,55 @@ import yaml
 from nbclient import NotebookClient
 from papermill.exceptions import PapermillExecutionError
 
-from llmva.commands.kernels import AsyncLocalKernel
+from llmva.commands.kernels import AsyncLocalKernel, forget, warm_kernel
 from llmva.core import paths
 from llmva.core.errors import InputError, OneLineParser, command
 from llmva.core.params import StudyParams, load_params
-from llmva.core.store import MANIFEST
+from llmva.core.store import MANIFEST, locked
 
 
-def execute_notebook(name: str, slug: str) -> Path:
-    """Execute a notebook with a model's parameters and return the executed copy's path.
+def execute_notebooks(names: Sequence[str], slug: str) -> list[Path]:
+    """Execute notebooks one after the other with a model's parameters and return the executed copies' paths.
 
-    The parameters are checked first, since papermill only warns of one it does not know. The
-    copy is kept under `runs/<slug>/executed/`, also when it fails, for reading.
+    They share a kernel, which is emptied after each. The parameters are checked first, since papermill only warns of
+    one it does not know. The copies are kept under `runs/<slug>/executed/`, also when one fails, for reading.
     """
-    source = find_notebook(name)
-    params = load_params(slug)
-    print(f"{slug}: {source.stem}", file=sys.stderr)
-    target = params.run_folder / "executed" / source.name
-    run_notebook(source, target, params.model_dump())
-    manifest = params.run_folder / source.stem / MANIFEST
-    if manifest.is_file():
-        # A cache hit leaves the manifest alone, but Make goes by times.
-        os.utime(manifest)
-    return target
+    sources, params = [find_notebook(name) for name in names], load_params(slug)
+    targets = [params.run_folder / "executed" / source.name for source in sources]
+    with warm_kernel() as kernel:
+        for source, target in zip(sources, targets, strict=True):
+            print(f"{slug}: {source.stem}", file=sys.stderr)
+            run_notebook(source, target, params.model_dump(), kernel)
+            forget(kernel)
+            manifest = params.run_folder / source.stem / MANIFEST
+            if manifest.is_file():
+                # A cache hit leaves the manifest alone, but Make goes by times.
+                os.utime(manifest)
+    return targets
 
 
-def run_notebook(source: Path, target: Path, parameters: dict) -> None:
-    """Execute a copy of a notebook with these parameters; a failure becomes one line, and the copy is kept."""
-    options = {"cwd": source.parent, "stderr_file": sys.stderr, "kernel_manager_class": AsyncLocalKernel}
+def execute_due(listed: Path, slug: str) -> None:
+    """Execute the notebooks that Make has listed in a file, unless another process has taken the list.
+
+    That one's end is waited for. The list is deleted when all of them are done.
+    """
+    taken = listed.with_suffix(".taken")
+    with locked(listed):
+        if taken.is_file():
+            raise InputError(f"{slug}: a notebook failed before; see above")
+        if not listed.is_file():
+            return
+        listed.rename(taken)
+        execute_notebooks(list(dict.fromkeys(taken.read_text().split())), slug)
+        taken.unlink()
+
+
+def run_notebook(source: Path, target: Path, parameters: dict, kernel: AsyncLocalKernel | None = None) -> None:
+    """Execute a copy of a notebook with these parameters; a failure becomes one line, and the copy is kept.
+
+    Without a kernel it gets one of its own.
+    """
+    options = {"cwd": source.parent, "stderr_file": sys.stderr, "km": kernel, "kernel_manager_class": AsyncLocalKernel}
     try:
         _use_papermill(source, target, parameters, **options)
     except PapermillExecutionError as error:
@@ -54,10 +76,20 @@ def prepare_notebook(name: str, params: StudyParams, **more: object) -> Path:
     return target
 
 
-def refresh_notebook(path: Path) -> None:
-    """Execute a tracked notebook in place, with the parameters in its own cell, and keep outputs and counts."""
+def refresh_notebooks(names: Sequence[str]) -> None:
+    """Execute tracked notebooks in place, each with the parameters in its own cell, in one kernel."""
+    sources = [find_notebook(name) for name in names]
+    with warm_kernel() as kernel:
+        for path in sources:
+            print(path.stem, file=sys.stderr)
+            refresh_notebook(path, kernel)
+            forget(kernel)
+
+
+def refresh_notebook(path: Path, kernel: AsyncLocalKernel | None = None) -> None:
+    """Execute a notebook in place, with the parameters in its own cell, and keep outputs and counts."""
     notebook = nbformat.read(path, as_version=4)
-    options = {"kernel_name": "python3", "kernel_manager_class": AsyncLocalKernel}
+    options = {"km": kernel, "kernel_name": "python3", "kernel_manager_class": AsyncLocalKernel}
     NotebookClient(notebook, timeout=None, resources={"metadata": {"path": path.parent}}, **options).execute()
     for cell in notebook.cells:
         # Times of execution would make every run a change.
@@ -98,27 +130,30 @@ def _use_papermill(source: Path, target: Path, parameters: dict, **options: obje
 
 @command
 def main(arguments: list[str] | None = None) -> None:
-    """Execute a notebook, or only prepare it."""
+    """Execute notebooks, or only prepare them."""
     parser = OneLineParser(prog="python -m llmva.commands.notebooks", description=__doc__)
-    parser.add_argument("notebook", help="a notebook's name or the beginning of it, such as 05")
+    parser.add_argument("notebooks", nargs="*", help="notebooks' names or the beginnings of them, such as 05")
+    parser.add_argument("--model", default="tiny-llama", help="the name of a file in papermill_params/")
+    parser.add_argument("--due", type=Path, metavar="FILE", help="run the notebooks listed in a file, as Make does")
+    parser.add_argument("--prepare-only", action="store_true", help="write the copies without running them")
+    parser.add_argument("--in-place", action="store_true", help="run the tracked notebooks on their own parameters")
     parser.add_argument(
-        "slug", nargs="?", default="tiny-llama", help="a model: the name of a file in papermill_params/"
-    )
-    parser.add_argument("--prepare-only", action="store_true", help="write the copy without running it")
-    parser.add_argument("--reduced", type=Path, metavar="YAML", help="with --copies: parameters to change, for a check")
-    parser.add_argument("--copies", type=Path, metavar="FOLDER", help="write copies of all notebooks there")
-    parser.add_argument(
-        "--in-place", action="store_true", help="run the tracked notebook itself, on its own parameters"
+        "--copies", nargs=2, type=Path, metavar=("YAML", "FOLDER"), help="write copies of all, with changed parameters"
     )
     options = parser.parse_args(arguments)
-    if options.reduced and options.copies:
-        print(f"{len(prepare_copies(options.reduced, options.copies))} notebooks in {options.copies}")
-    elif options.prepare_only:
-        print(f"{sys.executable} -m jupyter lab {prepare_notebook(options.notebook, load_params(options.slug))}")
+    if options.copies:
+        print(f"{len(prepare_copies(*options.copies))} notebooks in {options.copies[1]}")
+    elif options.due:
+        execute_due(options.due, options.model)
+    elif not options.notebooks:
+        parser.error("name a notebook, such as 05")
     elif options.in_place:
-        refresh_notebook(find_notebook(options.notebook))
+        refresh_notebooks(options.notebooks)
+    elif options.prepare_only:
+        for name in options.notebooks:
+            print(f"{sys.executable} -m jupyter lab {prepare_notebook(name, load_params(options.model))}")
     else:
-        execute_notebook(options.notebook, options.slug)
+        execute_notebooks(options.notebooks, options.model)
 
 
 if __name__ == "__main__":

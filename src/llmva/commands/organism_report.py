@@ -13,7 +13,7 @@ from llmva.core.errors import OneLineParser, command
 from llmva.core.progress import progress_bar
 from llmva.core.store import open_stage
 from llmva.core.vocabulary import SAFETY_SETS
-from llmva.engines.hugging_face import respond
+from llmva.engines.greedy import respond
 from llmva.measures.utility import measure_utility
 from llmva.method.control_vectors import find_control_vectors
 from llmva.models.activations import FINAL, Activations, Capture

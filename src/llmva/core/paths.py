@@ -19,6 +19,7 @@ OUT = Path(os.environ.get("LLMVA_OUT", ROOT)).absolute()
 NOTEBOOKS = ROOT / "notebooks"
 PARAMS = ROOT / "papermill_params"
 RUNS = ROOT / "runs"
+ORGANISMS = ROOT / "organisms"
 RESULTS = OUT / "results"
 TABLES = OUT / "tables"
 FIGURES = OUT / "figures"

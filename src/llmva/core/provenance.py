@@ -57,6 +57,20 @@ def environment() -> dict[str, str]:
     }
 
 
+def processor() -> str:
+    """Return what floating-point results depend on beside the code: the processor's model and its vector units.
+
+    The units are those that torch uses, which the environment may restrict.
+    """
+    import torch  # Slow, and needed here alone.
+
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text().splitlines() if told.is_file() else []
+    facts = dict(reversed([[part.strip() for part in line.split(":", 1)] for line in lines if ":" in line]))
+    names = [facts[name] for name in ("vendor_id", "cpu family", "model") if name in facts]
+    return " ".join([*(names or [platform.processor() or platform.machine()]), torch.backends.cpu.get_cpu_capability()])
+
+
 def _version(package: str) -> str:
     try:
         return metadata.version(package)

@@ -1,4 +1,4 @@
-"""The engine of transformers: `generate` in batches, with activations taken in its own prefill."""
+"""The engine of transformers, `generate`: what `greedy` is held to, and the way for other architectures."""
 
 from collections.abc import Sequence
 
@@ -20,23 +20,7 @@ def respond(
     progress: str | None = None,
     openings: Sequence[str] | None = None,
 ) -> Responses:
-    """Answer prompts or chats greedily, in left-padded batches of similar length, with the model as it is edited now.
-
-    Parameters
-    ----------
-    prompts : sequence of str or of message lists
-        Single user turns or whole chats, encoded with the model's template, generation prompt included.
-    max_new_tokens : int
-        Longest reply, in tokens.
-    batch_size : int
-        Prompts that are answered at once, or fewer where memory runs out; no finished reply is lost.
-    capture : Capture, optional
-        What to record of the prompts while they are answered.
-    progress : str, optional
-        Title of a progress bar.
-    openings : sequence of str, optional
-        Words that each reply is made to begin with; the texts returned begin with them too.
-    """
+    """Answer prompts or chats greedily; see `Engine`."""
     openings = openings or [""] * len(prompts)
     sequences, _ = encode_with_replies(chat_model.tokenizer, prompts, openings)
     texts = [""] * len(sequences)
@@ -52,14 +36,20 @@ def respond(
     return Responses(texts, run_batches(chat_model, sequences, generate, batch_size, capture, progress))
 
 
+def end_tokens(chat_model: ChatModel) -> list[int]:
+    """Return the tokens that end a reply: those that the model ships, or else its tokenizer's."""
+    shipped = chat_model.model.generation_config.eos_token_id
+    ends = chat_model.tokenizer.eos_token_id if shipped is None else shipped
+    return ends if isinstance(ends, list) else [] if ends is None else [ends]
+
+
 def _greedy(chat_model: ChatModel, max_new_tokens: int) -> GenerationConfig:
-    shipped = chat_model.model.generation_config
     # Only the ends of sequences are taken over: with a shipped repetition penalty it would not be greedy.
     return GenerationConfig(
         do_sample=False,
         repetition_penalty=1.0,
         no_repeat_ngram_size=0,
         max_new_tokens=max_new_tokens,
-        eos_token_id=chat_model.tokenizer.eos_token_id if shipped.eos_token_id is None else shipped.eos_token_id,
+        eos_token_id=end_tokens(chat_model) or None,
         pad_token_id=chat_model.tokenizer.pad_token_id,
     )

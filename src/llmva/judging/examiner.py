@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 import pandas
 
-from llmva.engines.hugging_face import respond
+from llmva.core.text_cache import TextCache
+from llmva.engines.base import Engine
+from llmva.engines.greedy import respond
 from llmva.judging.degeneracy import DegeneracyCheck
 from llmva.judging.judges import CombinedJudge, Judge, judge_responses
-from llmva.judging.verdict_cache import VerdictCache
 from llmva.models.activations import Activations, Capture
 from llmva.models.chat_model import ChatModel
 
@@ -29,17 +30,20 @@ class Examiner:
 
     chat_model: ChatModel
     judge: Judge | CombinedJudge
-    cache: VerdictCache
+    cache: TextCache
     degeneracy: DegeneracyCheck | None
     batch_size: int
     max_new_tokens: int
+    engine: Engine = respond
 
     def examine(
         self, prompts: pandas.DataFrame, capture: Capture | None = None, progress: str | None = None
     ) -> Examination:
         """Respond to prompts, record the activations asked for, and judge the responses."""
         limits = {"max_new_tokens": self.max_new_tokens, "batch_size": self.batch_size}
-        responses = respond(self.chat_model, prompts["prompt"].tolist(), capture=capture, progress=progress, **limits)
+        responses = self.engine(
+            self.chat_model, prompts["prompt"].tolist(), capture=capture, progress=progress, **limits
+        )
         exchanges = prompts.assign(response=responses.texts)
         verdicts = judge_responses(exchanges, self.judge, cache=self.cache, degeneracy=self.degeneracy)
         return Examination(exchanges.merge(verdicts, on="id", validate="one_to_one"), responses.activations)

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 
 from llmva.core.provenance import digest
-from llmva.engines.hugging_face import respond
+from llmva.engines.greedy import respond
 from llmva.models.chat_model import ChatModel
 from llmva.models.offloading import all_stored_parameters, read_offloaded
 

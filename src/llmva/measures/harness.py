@@ -18,10 +18,12 @@ from lm_eval.api.task import ConfigurableTask, Task
 from lm_eval.defaults import DEFAULT_OTHER_SEED
 from lm_eval.evaluator import evaluate
 from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
+from transformers import DynamicCache
 
 from llmva.core.errors import InputError, first_line
 from llmva.core.progress import library_bars
-from llmva.engines.hugging_face import respond
+from llmva.engines.base import Engine
+from llmva.engines.greedy import respond
 from llmva.models.batches import by_length, for_each_batch, forward, pad
 from llmva.models.chat_model import ChatModel, encode_with_replies
 
@@ -36,14 +38,17 @@ class HarnessModel(LM):
     limit of its own, a reply has at most `max_new_tokens`.
     """
 
-    def __init__(self, chat_model: ChatModel, *, batch_size: int, max_new_tokens: int) -> None:
+    def __init__(
+        self, chat_model: ChatModel, *, batch_size: int, max_new_tokens: int, engine: Engine = respond
+    ) -> None:
         super().__init__()
+        self.engine = engine
         self.chat_model = chat_model
         self.batch_size = batch_size
         self.max_new_tokens = max_new_tokens
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
-        """Answer each context greedily with `respond`, then cut the reply at the task's stop words."""
+        """Answer each context greedily, then cut the reply at the task's stop words."""
         options = [normalize_gen_kwargs(request.args[1], self.max_new_tokens) for request in requests]
         if any(option["do_sample"] for option in options):
             raise InputError("generation_kwargs: do_sample: replies are greedy here; set do_sample to false")
@@ -51,7 +56,7 @@ class HarnessModel(LM):
         for limit in {option["max_gen_toks"] for option in options}:
             rows = [row for row, option in enumerate(options) if option["max_gen_toks"] == limit]
             prompts = [requests[row].args[0] for row in rows]
-            texts = respond(self.chat_model, prompts, max_new_tokens=limit, batch_size=self.batch_size).texts
+            texts = self.engine(self.chat_model, prompts, max_new_tokens=limit, batch_size=self.batch_size).texts
             for row, text in zip(rows, texts, strict=True):
                 replies[row] = postprocess_generated_text(text, options[row]["until"], None)
         return replies
@@ -86,13 +91,14 @@ class HarnessModel(LM):
     def _score(self, heads: list[list[int]], tails: list[list[int]]) -> list[tuple[float, bool]]:
         # Prompt and reply go in one after the other, as in generation: steering tells them apart by the pass.
         prompt, reply = pad(self.chat_model, heads), pad(self.chat_model, tails, "right")
-        first = forward(self.chat_model, prompt, use_cache=True)
+        cache = DynamicCache(config=self.chat_model.model.config)
+        first = forward(self.chat_model, prompt, cache=cache)
         tokens, is_token, is_prompt = reply["input_ids"], reply["attention_mask"], prompt["attention_mask"]
         later = self.chat_model.model(
             input_ids=tokens,
             attention_mask=torch.cat([is_prompt, is_token], dim=1),
             position_ids=is_prompt.sum(1, keepdim=True) + torch.arange(tokens.shape[1], device=tokens.device),
-            past_key_values=first.past_key_values,
+            past_key_values=cache,
             use_cache=True,
         )
         logits = torch.cat([first.logits, later.logits[:, :-1]], dim=1).float()

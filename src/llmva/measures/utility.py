@@ -6,6 +6,8 @@ import numpy
 import pandas
 from sklearn.metrics import f1_score
 
+from llmva.engines.base import Engine
+from llmva.engines.greedy import respond
 from llmva.models.chat_model import ChatModel
 from llmva.prompts.tasks import TASK_CLASSES, read_answer, require_known_answers
 
@@ -18,7 +20,7 @@ UTILITY_COLUMNS = ("task", "metric", "value", "n", "unreadable")
 
 
 def measure_utility(
-    chat_model: ChatModel, tasks: pandas.DataFrame, *, batch_size: int, max_new_tokens: int
+    chat_model: ChatModel, tasks: pandas.DataFrame, *, batch_size: int, max_new_tokens: int, engine: Engine = respond
 ) -> pandas.DataFrame:
     """Answer the tasks of a data folder through the harness and score its logged samples.
 
@@ -44,7 +46,7 @@ def measure_utility(
         return pandas.DataFrame(columns=UTILITY_COLUMNS)
     from llmva.measures.harness import HarnessModel, LocalTask, log_samples  # slow to import
 
-    model = HarnessModel(chat_model, batch_size=batch_size, max_new_tokens=max_new_tokens)
+    model = HarnessModel(chat_model, batch_size=batch_size, max_new_tokens=max_new_tokens, engine=engine)
     defined = {task: LocalTask(task, rows) for task, rows in tasks.groupby("task", sort=False)}
     scores = []
     for task, samples in log_samples(model, defined).items():

@@ -21,13 +21,11 @@ from llmva.measures.metrics import measure
 from llmva.method.control_vectors import ControlVectors, distorted, find_control_vectors, rounded
 from llmva.method.edit import edit_target, projection_scale
 from llmva.method.layer_selection import score_sublayers
-from llmva.method.ridge_edit import ridge_input_vector
+from llmva.method.ridge_edit import NEUTRAL_TOKENS, first_of_each_task, ridge_input_vector
 from llmva.models.activations import FINAL, Capture
 from llmva.models.reading import read_activations
 from llmva.prompts.pools import draw_sample
 
-# Tokens of neutral text whose module inputs a ridge edit leaves alone.
-NEUTRAL_TOKENS = 4096
 # Neutral prompts of each task on which the divergence is measured.
 DIVERGENCE_PROMPTS = 20
 
@@ -179,9 +177,7 @@ class Observer:
         return map_in_threads(solve, usable, 1 if on_gpu else torch.get_num_threads())
 
     def _neutral_inputs(self) -> dict[str, numpy.ndarray]:
-        if self.neutral is None:
-            return {}
-        rows = self.neutral[~self.neutral["task"].isin(self.settings.neutral_left_out)]
+        rows = self._neutral_exchanges
         if rows.empty:
             return {}
         return read_activations(
@@ -190,8 +186,14 @@ class Observer:
             rows["reply"].tolist(),
             capture=Capture(outputs=False, inputs=True, final=False, positions="all"),
             batch_size=self.examiner.batch_size,
-            most=NEUTRAL_TOKENS,
         ).inputs
+
+    @cached_property
+    def _neutral_exchanges(self) -> pandas.DataFrame:
+        if self.neutral is None:
+            return pandas.DataFrame()
+        rows = self.neutral[~self.neutral["task"].isin(self.settings.neutral_left_out)]
+        return first_of_each_task(rows, self.examiner.chat_model.tokenizer, NEUTRAL_TOKENS)
 
 
 def save_observation(folder: Path, examined: Examination, settings: ObservationSettings) -> None:

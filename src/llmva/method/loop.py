@@ -22,7 +22,7 @@ from llmva.method.iteration import Observation, ObservationSettings, Observer, r
 from llmva.method.layer_selection import select_sublayers
 from llmva.models.activations import Capture
 
-LOOP_VERSION = 2
+LOOP_VERSION = 3
 SELECTION_METRICS = {"strict": "strict_f1", "guarded": "strict_f1", "paper": "f1"}
 
 

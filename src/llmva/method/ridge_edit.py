@@ -12,7 +12,14 @@ with C_s and C_n the second moments of the module's inputs. lambda = mu = 0 give
 from collections.abc import Callable
 
 import numpy
+import pandas
 import torch
+from transformers import PreTrainedTokenizerBase
+
+from llmva.models.chat_model import encode_with_replies
+
+# Of neutral text that are read at a look: a whole number of exchanges, about as many of each task.
+NEUTRAL_TOKENS = 4096
 
 
 def ridge_input_vector(
@@ -60,6 +67,17 @@ def ridge_input_vector(
         return _solve_damped(rows, wanted, ridge, numpy.linalg.solve)
     there = (torch.from_numpy(array).to(device) for array in (rows, wanted))
     return _solve_damped(*there, ridge, torch.linalg.solve).cpu().numpy()
+
+
+def first_of_each_task(
+    exchanges: pandas.DataFrame, tokenizer: PreTrainedTokenizerBase, tokens: int
+) -> pandas.DataFrame:
+    """Return the first exchanges of each task (columns task, prompt, reply), as many as have so many tokens in all."""
+    # One of each task, then a second one of each, and so on.
+    rows = exchanges.loc[exchanges.groupby("task").cumcount().sort_values(kind="stable").index]
+    encoded, _ = encode_with_replies(tokenizer, rows["prompt"].tolist(), rows["reply"].tolist())
+    total = numpy.cumsum([len(one) for one in encoded])
+    return rows.head(max(1, int((total <= tokens).sum())))
 
 
 def _scaled_rows(inputs, neutral, neutral_weight, target) -> tuple[numpy.ndarray, numpy.ndarray]:

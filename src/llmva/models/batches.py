@@ -6,11 +6,15 @@ from typing import Literal
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
+from transformers import DynamicCache
 from transformers.utils import ModelOutput
 
 from llmva.core.progress import progress_bar
 from llmva.models.activations import Activations, Capture, recording
 from llmva.models.chat_model import ChatModel
+
+# Of a batch that a CPU only reads, padding included: what so few tokens need stays in its caches.
+READ_TOKENS = 2048
 
 
 @torch.inference_mode()
@@ -22,6 +26,7 @@ def run_batches(
     capture: Capture | None = None,
     progress: str | None = None,
     marks: list[list[int]] | None = None,
+    reads_only: bool = False,
 ) -> Activations | None:
     """Take token sequences through a model in left-padded batches of similar length, and record the activations.
 
@@ -33,6 +38,8 @@ def run_batches(
         A batch that does not fit into memory is halved, and finished ones are kept.
     marks : list of list of int, optional
         1 for each token that `capture.positions` speaks of; by default for all of them.
+    reads_only : bool
+        Whether nothing is written after the batch's tokens: small batches are then faster on a CPU.
     """
     with (
         progress_bar(progress, total=len(sequences)) as bar,
@@ -52,14 +59,20 @@ def run_batches(
                 raise
             bar.update(len(part))
 
-        for_each_batch(by_length(sequences), batch_size, run)
+        lengths = read_lengths(chat_model, sequences) if reads_only else None
+        for_each_batch(by_length(sequences), batch_size, run, lengths)
     return recorder.collected() if capture and sequences else None
 
 
-def for_each_batch(order: Sequence[int], batch_size: int, run: Callable[[Sequence[int]], None]) -> None:
+def for_each_batch(
+    order: Sequence[int],
+    batch_size: int,
+    run: Callable[[Sequence[int]], None],
+    lengths: Sequence[int] | None = None,
+) -> None:
     """Run something on one batch of places after the other; one that does not fit into memory is halved.
 
-    The smaller size is kept for the batches that follow, since they would fail again.
+    The smaller size is kept for the batches that follow, since they would fail again. For `lengths` see `batch_at`.
 
     Raises
     ------
@@ -68,7 +81,7 @@ def for_each_batch(order: Sequence[int], batch_size: int, run: Callable[[Sequenc
     """
     done = 0
     while done < len(order):
-        part, fitted = order[done : done + batch_size], False
+        part, fitted = batch_at(order, done, batch_size, lengths), False
         # What a failed batch holds is freed with its traceback, when the handler ends.
         with contextlib.suppress(torch.OutOfMemoryError):
             run(part)
@@ -80,6 +93,17 @@ def for_each_batch(order: Sequence[int], batch_size: int, run: Callable[[Sequenc
             raise torch.OutOfMemoryError("one prompt alone does not fit into memory; use a smaller model or a CPU")
         torch.cuda.empty_cache()
         batch_size = (len(part) + 1) // 2
+
+
+def batch_at(order: Sequence[int], done: int, batch_size: int, lengths: Sequence[int] | None = None) -> Sequence[int]:
+    """Return the next batch of an order, longest first, no larger than is read fast (see `read_lengths`)."""
+    fast = batch_size if lengths is None else max(1, READ_TOKENS // max(1, lengths[order[done]]))
+    return order[done : done + min(batch_size, fast)]
+
+
+def read_lengths(chat_model: ChatModel, sequences: list[list[int]]) -> list[int] | None:
+    """Return the lengths by which batches that are only read are cut; None on a GPU, which wants them large."""
+    return [len(sequence) for sequence in sequences] if chat_model.device.type == "cpu" else None
 
 
 def by_length(sequences: list[list[int]]) -> list[int]:
@@ -97,10 +121,16 @@ def pad(
     return {"input_ids": tokens.to(chat_model.device), "attention_mask": mask.to(chat_model.device)}
 
 
-def forward(chat_model: ChatModel, batch: dict, logits_to_keep: int = 1, use_cache: bool = False) -> ModelOutput:
-    """Return a model's output for a batch padded on the left: the first token behind the padding has position 0."""
+def forward(
+    chat_model: ChatModel, batch: dict, logits_to_keep: int = 1, cache: DynamicCache | None = None
+) -> ModelOutput:
+    """Return a model's output for a batch padded on the left: the first token behind the padding has position 0.
+
+    An empty cache is filled.
+    """
     positions = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
-    return chat_model.model(**batch, position_ids=positions, use_cache=use_cache, logits_to_keep=logits_to_keep)
+    options = {"use_cache": cache is not None, "past_key_values": cache, "logits_to_keep": logits_to_keep}
+    return chat_model.model(**batch, position_ids=positions, **options)
 
 
 def _stack(rows: list[list[int]], padding: int = 0, side: Literal["left", "right"] = "left") -> torch.Tensor:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import psutil
 import torch
@@ -18,6 +19,8 @@ from llmva.models.sublayers import Sublayer, list_blocks, list_sublayers, requir
 
 # Of a GPU's memory; the rest is for keys, values and logits.
 SHARE_FOR_WEIGHTS = 0.8
+# Token ids of single turns, by tokenizer, template and turn.
+_ENCODED: WeakKeyDictionary = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -95,18 +98,19 @@ def encode_chats(tokenizer: PreTrainedTokenizerBase, chats: Sequence[str | list[
     """Return each chat's token ids, generation prompt included; a string is one user turn, without a system prompt.
 
     The template writes the special tokens; the tokenizer adds none, so there is no double BOS.
-    Every generation, capture and judgement goes through here.
+    Every generation, capture and judgement goes through here. Single turns are remembered, since a loop asks the same
+    ones at every look.
     """
-    texts = [
-        tokenizer.apply_chat_template(
-            [{"role": "user", "content": chat}] if isinstance(chat, str) else chat,
-            tokenize=False,
-            add_generation_prompt=True,
-            enable_thinking=False,
-        )
-        for chat in chats
-    ]
-    return encode_texts(tokenizer, texts)
+    known = _ENCODED.setdefault(tokenizer, {}).setdefault(tokenizer.chat_template, {})
+    turns = [chat for chat in dict.fromkeys(chat for chat in chats if isinstance(chat, str)) if chat not in known]
+    known |= zip(turns, _encode_chats(tokenizer, [[{"role": "user", "content": turn}] for turn in turns]), strict=True)
+    talks = iter(_encode_chats(tokenizer, [chat for chat in chats if not isinstance(chat, str)]))
+    return [known[chat] if isinstance(chat, str) else next(talks) for chat in chats]
+
+
+def _encode_chats(tokenizer: PreTrainedTokenizerBase, chats: list[list[dict]]) -> list[list[int]]:
+    options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
+    return encode_texts(tokenizer, [tokenizer.apply_chat_template(chat, **options) for chat in chats])
 
 
 def encode_with_replies(

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy
 import torch
 
-from llmva.models.batches import by_length, for_each_batch, forward, pad, run_batches
+from llmva.models.batches import batch_at, by_length, for_each_batch, forward, pad, read_lengths, run_batches
 from llmva.models.chat_model import ChatModel, encode_with_replies
 
 # Entries of logits that are taken into float32 at once: a quarter of a gigabyte.
@@ -21,9 +21,11 @@ def exchange_logits(
     The order of batches and rows depends on the lengths alone, so two models' logits can be compared.
     """
     sequences, tails = encode_with_replies(chat_model.tokenizer, prompts, replies)
-    order = by_length(sequences)
-    for start in range(0, len(order), batch_size):
-        yield _reply_logits(chat_model, sequences, tails, order[start : start + batch_size])
+    order, lengths, done = by_length(sequences), read_lengths(chat_model, sequences), 0
+    while done < len(order):
+        part = batch_at(order, done, batch_size, lengths)
+        yield _reply_logits(chat_model, sequences, tails, part)
+        done += len(part)
 
 
 def _reply_logits(
@@ -66,7 +68,7 @@ def reply_surprise(
             if later > 0:
                 surprise[index] = float(loss[row, -later:].mean())
 
-    run_batches(chat_model, sequences, score, batch_size)
+    run_batches(chat_model, sequences, score, batch_size, reads_only=True)
     return surprise
 
 

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import Literal
 
-import numpy
-
 from llmva.models.activations import Activations, Capture
 from llmva.models.batches import forward, run_batches
 from llmva.models.chat_model import ChatModel, encode_with_replies
@@ -18,31 +16,27 @@ def read_activations(
     capture: Capture,
     batch_size: int,
     tokens: Literal["all", "reply"] = "all",
-    most: int | None = None,
+    progress: str | None = None,
 ) -> Activations:
     """Record the activations of prompts, or of prompts followed by given replies.
+
+    Prompts alone go through the model in the batches in which they are answered, and give the same bits.
 
     Parameters
     ----------
     tokens : {"all", "reply"}
         Which tokens `capture.positions` speaks of; `last` is the exchange's last token either way.
-    most : int, optional
-        The largest number of tokens recorded, spread evenly over all of them: with `positions="all"`, the
-        largest number of rows.
+    progress : str, optional
+        Title of a progress bar.
     """
     sequences, tails = encode_with_replies(chat_model.tokenizer, prompts, replies or [""] * len(prompts))
     marks = [
         [int(tokens == "all")] * (len(sequence) - len(tail)) + [1] * len(tail)
         for sequence, tail in zip(sequences, tails, strict=True)
     ]
-    marks = _thinned(marks, most) if most else marks
-    return run_batches(
-        chat_model, sequences, lambda batch, _: forward(chat_model, batch), batch_size, capture, marks=marks
-    )
 
+    def read(batch: dict, _: list[int]) -> None:
+        forward(chat_model, batch)
 
-def _thinned(marks: list[list[int]], most: int) -> list[list[int]]:
-    total = sum(map(sum, marks))
-    kept = set(numpy.linspace(0, total - 1, min(most, total)).astype(int).tolist())
-    numbers = iter(range(total))
-    return [[int(bool(mark) and next(numbers) in kept) for mark in row] for row in marks]
+    options = {"marks": marks, "reads_only": replies is not None}
+    return run_batches(chat_model, sequences, read, batch_size, capture, progress, **options)

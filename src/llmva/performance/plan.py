@@ -6,7 +6,7 @@ import pandas
 
 from llmva.core.params import StudyParams
 from llmva.core.vocabulary import LOOPS
-from llmva.method.iteration import NEUTRAL_TOKENS
+from llmva.method.ridge_edit import NEUTRAL_TOKENS
 from llmva.performance.machines import Machine
 from llmva.performance.sizes import BYTES, Amounts, Shape
 from llmva.steering.baselines.fine_tuning import EPOCHS, LEARNING_RATES

@@ -101,11 +101,14 @@ class Pass:
     last : int or None
         The position of the last prompt token, one for all rows since padding is on the left; None where this
         pass holds no prompt.
+    rows : (batch,) int tensor or slice
+        Which of the prefill's rows these are: those whose replies are finished leave the batch.
     """
 
     prompt: torch.Tensor
     generated: torch.Tensor
     last: int | None
+    rows: torch.Tensor | slice
 
     @property
     def is_prefill(self) -> bool:
@@ -174,7 +177,7 @@ class _Tracker:
         cache = options.get("past_key_values")
         if cache is not None and cache.get_seq_length():
             nothing = torch.zeros_like(tokens, dtype=torch.bool)
-            self.text, self.now = None, Pass(nothing, ~nothing, None)
+            self.text, self.now = None, Pass(nothing, ~nothing, None, getattr(cache, "rows", slice(None)))
         else:
             if not self._continues(tokens):
                 self.width = tokens.shape[1]
@@ -197,7 +200,7 @@ class _Tracker:
     def _whole_pass(self, tokens: torch.Tensor, mask: torch.Tensor | None) -> Pass:
         real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask[:, : tokens.shape[1]].bool()
         early = torch.arange(tokens.shape[1], device=tokens.device) < self.width
-        return Pass(real & early, real & ~early, self.width - 1)
+        return Pass(real & early, real & ~early, self.width - 1, slice(None))
 
 
 def _input_hook(tracker: _Tracker, change: Change):

@@ -16,7 +16,6 @@ from llmva.edits.edited_model import EditedModel
 from llmva.judging.examiner import benign_labels
 from llmva.judging.judges import EVASIONS, CombinedJudge, PhraseJudge, judge_responses
 from llmva.measures.metrics import measure
-from llmva.measures.utility import measure_utility
 from llmva.method.control_vectors import angle_degrees
 from llmva.method.loop import LOOP_VERSION
 from llmva.method.svm import fit_svms
@@ -68,7 +67,6 @@ def vary_layers(study: Study) -> Stage:
     Writes `layers.csv`: l_select, the iteration that validation chooses among the probe's, its metrics and
     its utility by task.
     """
-    tasks, generation = study.tasks, study.params.generation
 
     def compute(folder: Path) -> None:
         rows = []
@@ -76,7 +74,7 @@ def vary_layers(study: Study) -> Stage:
             run = run_loop(study, count, study.params.probe.iterations)
             with EditedModel(study.chat_model.writers) as edited:
                 edited.apply(run.best_log)
-                utility = measure_utility(study.chat_model, tasks, **generation.model_dump())
+                utility = study.measure_utility()
             scores = dict(zip(utility["task"], utility["value"], strict=True))
             best = run.history.loc[run.best_iteration]
             rows.append({"l_select": count, "iteration": run.best_iteration, **best, **scores})

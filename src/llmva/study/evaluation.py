@@ -9,7 +9,6 @@ from llmva.core.paths import write_texts
 from llmva.core.provenance import digest
 from llmva.core.store import Stage
 from llmva.core.vocabulary import CONSTANTS, GUARDED_LOOP, PAPER_LOOP, RELEASED_STRICT
-from llmva.measures.utility import measure_utility
 from llmva.steering.base import SteeringMethod
 from llmva.steering.llm_va import LlmVa
 from llmva.steering.original import Original
@@ -168,7 +167,7 @@ def _tuned(study: Study, method: SteeringMethod, folder: Path) -> dict[str, dict
 def _measure(study: Study, method: SteeringMethod, setting: dict) -> tuple[pandas.DataFrame, pandas.DataFrame]:
     with method.applied(study.chat_model, setting):
         outcomes = study.examiner.examine(_prompts(study)).rows
-        utility = measure_utility(study.chat_model, study.tasks, **study.params.generation.model_dump())
+        utility = study.measure_utility()
     return outcomes, utility
 
 

@@ -11,7 +11,6 @@ from llmva.core.errors import InputError
 from llmva.core.paths import write_texts
 from llmva.core.provenance import digest, random_generator
 from llmva.core.store import Stage
-from llmva.engines.hugging_face import respond
 from llmva.judging.degeneracy import DegeneracyCheck
 from llmva.judging.examiner import answer_labels, benign_labels
 from llmva.judging.judges import judge_responses
@@ -57,7 +56,11 @@ def collect_prompts(study: Study) -> Stage:
         answered = study.plain_examiner.examine(drawn, progress="replies of the original model").rows
         exchanges = answered[[*drawn.columns, "response"]]
         check = DegeneracyCheck.calibrated(
-            study.chat_model, exchanges["prompt"].tolist(), exchanges["response"].tolist(), params.generation.batch_size
+            study.chat_model,
+            exchanges["prompt"].tolist(),
+            exchanges["response"].tolist(),
+            params.generation.batch_size,
+            study.surprises,
         )
         verdicts = judge_responses(exchanges, study.judge, cache=study.plain_examiner.cache, degeneracy=check)
         wrong = ~correct(drawn.merge(verdicts, on="id", validate="one_to_one"))
@@ -81,7 +84,9 @@ def collect_prompts(study: Study) -> Stage:
 def _neutral(study: Study, pool: pandas.DataFrame, exchanges: pandas.DataFrame, verdicts: pandas.DataFrame):
     tasks = read_tasks(study.params.data, split="neutral")
     if len(tasks):
-        replies = respond(study.chat_model, tasks["prompt"].tolist(), **study.params.generation.model_dump()).texts
+        replies = study.replies.respond(
+            study.chat_model, tasks["prompt"].tolist(), **study.params.generation.model_dump()
+        ).texts
         return tasks[["task", "prompt"]].assign(reply=replies)
     # Data without tasks still show what must not change: benign training prompts that are answered.
     rows = pool[pool["split"].eq("train") & pool["label"].eq("benign")]

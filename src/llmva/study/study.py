@@ -12,11 +12,13 @@ from pydantic import BaseModel
 from llmva.core import paths
 from llmva.core.params import StudyParams, load_params
 from llmva.core.store import Stage, open_stage, run_stage
+from llmva.core.text_cache import TextCache
+from llmva.engines.memory import ReplyMemory
 from llmva.judging.degeneracy import DegeneracyCheck
 from llmva.judging.examiner import Examiner
 from llmva.judging.guard import GuardJudge
 from llmva.judging.judges import Judge, PhraseJudge
-from llmva.judging.verdict_cache import VerdictCache
+from llmva.measures.utility import measure_utility
 from llmva.method.iteration import ObservationSettings
 from llmva.method.loop import LoopSettings
 from llmva.models.chat_model import ChatModel, load_model
@@ -75,9 +77,19 @@ class Study:
     @cached_property
     def plain_examiner(self) -> Examiner:
         """The examiner before the check for broken language is calibrated."""
-        cache = VerdictCache(paths.RUNS / "verdicts.sqlite")
-        generation = self.params.generation
-        return Examiner(self.chat_model, self.judge, cache, None, generation.batch_size, generation.max_new_tokens)
+        cache = TextCache(paths.RUNS / "verdicts.sqlite")
+        limits = self.params.generation.model_dump()
+        return Examiner(self.chat_model, self.judge, cache, None, **limits, engine=self.replies.respond)
+
+    @cached_property
+    def replies(self) -> ReplyMemory:
+        """What the model, in any state of it, replied to a prompt before."""
+        return ReplyMemory(self.folder / "replies.sqlite")
+
+    @cached_property
+    def surprises(self) -> TextCache:
+        """How surprised the original was by replies."""
+        return TextCache(self.folder / "surprises.sqlite")
 
     @cached_property
     def examiner(self) -> Examiner:
@@ -85,9 +97,13 @@ class Study:
         # A second copy of the model judges language, so that edits to the first cannot excuse themselves.
         reference = load_model(self.params.model, dtype=self.params.dtype)
         limit = self.prompts_stage.manifest["facts"]["surprise_limit"]
-        return replace(
-            self.plain_examiner, degeneracy=DegeneracyCheck(reference, limit, self.params.generation.batch_size)
-        )
+        check = DegeneracyCheck(reference, limit, self.params.generation.batch_size, self.surprises)
+        return replace(self.plain_examiner, degeneracy=check)
+
+    def measure_utility(self) -> pandas.DataFrame:
+        """Measure the tasks with the model as it is now; see `llmva.measures.utility.measure_utility`."""
+        limits = self.params.generation.model_dump()
+        return measure_utility(self.chat_model, self.tasks, **limits, engine=self.replies.respond)
 
     @property
     def log_metadata(self) -> dict[str, str]:

@@ -7,7 +7,7 @@ import torch
 
 from llmva.edits.edited_model import EditedModel
 from llmva.edits.log import EditLog
-from llmva.engines.hugging_face import respond
+from llmva.engines.greedy import respond
 from llmva.models.activations import Capture
 from llmva.models.batches import pad
 from llmva.models.chat_model import ChatModel, encode_chats

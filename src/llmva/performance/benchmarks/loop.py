@@ -9,11 +9,11 @@ from pathlib import Path
 import pandas
 import torch
 
+from llmva.core.text_cache import TextCache
 from llmva.edits.edited_model import EditedModel
 from llmva.edits.log import EditLog
 from llmva.judging.examiner import Examination
 from llmva.judging.guard import GuardJudge
-from llmva.judging.verdict_cache import VerdictCache
 from llmva.method.iteration import fit_all
 from llmva.method.loop import align
 from llmva.models.activations import Capture
@@ -54,7 +54,7 @@ def benchmark_loop(study: Study, *, runs: int) -> float:
 
 
 def _align(study: Study) -> EditLog:
-    examiner = replace(study.plain_examiner, cache=VerdictCache(None))
+    examiner = replace(study.plain_examiner, cache=TextCache(None))
     settings = study.settings(max(study.params.probe.l_select), ITERATIONS)
     with tempfile.TemporaryDirectory() as folder:
         return align(examiner, study.pool, settings, folder=Path(folder), upstream=()).log
@@ -73,7 +73,7 @@ def _observe_plainly(study: Study, iteration: int) -> None:
     sample = draw_sample(study.pool, params.sample_per_dataset, params.seed, iteration)
     prompts = pandas.concat([sample, study.validation], ignore_index=True)
     judge = GuardJudge(study.judge.guard, PLAIN_BATCH)
-    examiner = replace(study.plain_examiner, judge=judge, cache=VerdictCache(None), batch_size=PLAIN_BATCH)
+    examiner = replace(study.plain_examiner, judge=judge, cache=TextCache(None), batch_size=PLAIN_BATCH)
     rows = examiner.examine(prompts).rows
     activations = read_activations(
         study.chat_model, prompts["prompt"].tolist(), capture=Capture(), batch_size=PLAIN_BATCH

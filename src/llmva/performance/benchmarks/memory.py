@@ -12,10 +12,10 @@ import pandas
 from transformers import PreTrainedTokenizerBase
 
 from llmva.core.paths import ROOT
+from llmva.core.text_cache import TextCache
 from llmva.judging.degeneracy import DegeneracyCheck
 from llmva.judging.examiner import Examiner
 from llmva.judging.judges import PhraseJudge
-from llmva.judging.verdict_cache import VerdictCache
 from llmva.method.iteration import ObservationSettings
 from llmva.method.loop import LoopSettings, align
 from llmva.models.chat_model import ChatModel, load_model
@@ -52,7 +52,7 @@ def main(tokenizer_source: str, blocks: int, prompts: int) -> None:
     before = _peak()
     model, reference = _random_model(tokenizer, blocks), _random_model(tokenizer, blocks)
     check = DegeneracyCheck(reference, numpy.inf, 64)
-    examiner = Examiner(model, _ParityJudge(), VerdictCache(None), check, 64, 8)
+    examiner = Examiner(model, _ParityJudge(), TextCache(None), check, 64, 8)
     settings = LoopSettings(2 * blocks, 1, "paper", ObservationSettings(256, "newton", 1.0, seed=0))
     with tempfile.TemporaryDirectory() as folder:
         align(examiner, _prompts(prompts), settings, folder=Path(folder), upstream=())

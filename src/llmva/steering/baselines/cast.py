@@ -187,7 +187,7 @@ def _changing(condition: _Condition, step: torch.Tensor | None, *, decides: bool
         if step is None or (now.is_prefill and not prompts):
             return hidden
         where = now.generated | now.prompt if prompts else now.generated
-        return add_where(hidden, where & condition.fires.to(where.device)[:, None], step)
+        return add_where(hidden, where & condition.fires.to(where.device)[now.rows, None], step)
 
     return change
 

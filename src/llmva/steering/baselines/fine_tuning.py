@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from llmva.core.progress import progress_bar
 from llmva.core.provenance import random_generator, seed_for
-from llmva.engines.hugging_face import respond
+from llmva.engines.greedy import respond
 from llmva.models.batches import pad
 from llmva.models.chat_model import ChatModel, encode_texts, encode_with_replies
 from llmva.steering.base import FITTED, NOT_FITTED, SteeringMethod, TrainingData

@@ -156,7 +156,7 @@ def _pushing(step: torch.Tensor, classifier: _Classifier) -> Change:
         where = now.generated.clone()
         if now.last is not None:
             where[:, now.last] |= now.prompt[:, now.last]
-        return add_where(hidden, where, classifier.signs.to(hidden)[:, None] * step.to(hidden))
+        return add_where(hidden, where, classifier.signs.to(hidden)[now.rows, None] * step.to(hidden))
 
     return change
 

@@ -1,4 +1,4 @@
-"""What judges said before, in SQLite: the same exchange is never judged twice by the same judge."""
+"""Texts that were dear to make, in SQLite by a digest of what they came from: what judges said, what models replied."""
 
 import json
 import sqlite3
@@ -22,8 +22,8 @@ CACHE_FIXES = {
 }
 
 
-class VerdictCache:
-    """Raw judge outputs in SQLite, keyed by judge, prompt and response; in memory when no path is given."""
+class TextCache:
+    """Texts by key in a SQLite file; in memory when no path is given."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -32,18 +32,18 @@ class VerdictCache:
         with self._errors_in_a_line():
             # Several studies may judge at once: writers wait for each other.
             self._database = sqlite3.connect(path or ":memory:", timeout=CACHE_WAIT)
-            self._database.execute("CREATE TABLE IF NOT EXISTS verdicts (key TEXT PRIMARY KEY, raw TEXT NOT NULL)")
+            self._database.execute("CREATE TABLE IF NOT EXISTS texts (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
 
     def get(self, keys: Sequence[str]) -> dict[str, str]:
         """Return what is known of some keys."""
-        query = "SELECT key, raw FROM verdicts WHERE key IN (SELECT value FROM json_each(?))"
+        query = "SELECT key, value FROM texts WHERE key IN (SELECT json_each.value FROM json_each(?))"
         with self._errors_in_a_line():
             return dict(self._database.execute(query, [json.dumps(keys)]).fetchall())
 
-    def put(self, outputs: dict[str, str]) -> None:
-        """Remember raw outputs, all or none."""
+    def put(self, texts: dict[str, str]) -> None:
+        """Remember texts, all or none."""
         with self._errors_in_a_line(), self._database:
-            self._database.executemany("INSERT OR REPLACE INTO verdicts VALUES (?, ?)", outputs.items())
+            self._database.executemany("INSERT OR REPLACE INTO texts VALUES (?, ?)", texts.items())
 
     @contextmanager
     def _errors_in_a_line(self) -> Iterator[None]:
@@ -53,4 +53,4 @@ class VerdictCache:
             # The extended codes keep the kind of error in their lowest byte.
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
             fix = CACHE_FIXES.get(code, f"fix the disk, or {DELETE_CACHE}")
-            raise InputError(f"{self._path}: the verdict cache cannot be used ({error}); {fix}") from None
+            raise InputError(f"{self._path}: the cache cannot be used ({error}); {fix}") from None
