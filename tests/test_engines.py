@@ -146,6 +146,35 @@ def test_padding_that_is_an_end_token_ends_no_draft(ending, asked):
         assert greedy.respond(ending, asked, **ASKED, drafts=drafts).texts == expected
 
 
+SHARED = "read the following words with care and say in one line what they are about and nothing else at all: "
+
+
+def test_what_all_prompts_begin_with_is_read_once(ending, asked):
+    long = [f"{SHARED * 2}{prompt}" for prompt in asked]
+    encoded = encode_chats(ending.tokenizer, long)
+    shared = greedy.count_shared(ending, encoded, 7)
+    assert shared >= greedy.MIN_SHARED and len({tuple(tokens[:shared]) for tokens in encoded}) == 1
+    with _watched(ending):
+        # While a hook is on nothing is shared.
+        assert greedy.count_shared(ending, encoded, 7) == 0
+    read, forward = [], ending.model.forward
+    ending.model.forward = lambda **options: read.append(options["input_ids"].shape) or forward(**options)
+    for known in (None, drafts := Drafts(), drafts):
+        found = greedy.respond(ending, long, **ASKED, drafts=known)
+        assert found.texts == hugging_face.respond(ending, long, **ASKED).texts
+    assert read[0] == (1, shared) and read[1][0] == 4 and read[1][1] < max(map(len, encoded)) - shared + 1
+
+
+def test_short_beginnings_and_windows_in_reach_are_not_shared(llama, asked, monkeypatch):
+    encoded = encode_chats(llama.tokenizer, [f"{SHARED * 2}{prompt}" for prompt in asked])
+    assert greedy.count_shared(llama, encode_chats(llama.tokenizer, asked), 7) == 0
+    assert greedy.count_shared(llama, encoded[:1], 7) == 0 < greedy.count_shared(llama, encoded, 7)
+    llama.model.config.layer_types = ["sliding_attention"] * llama.model.config.num_hidden_layers
+    for window, shares in ((len(max(encoded, key=len)) + 7, False), (1000, True)):
+        llama.model.config.sliding_window = window
+        assert bool(greedy.count_shared(llama, encoded, 7)) == shares
+
+
 def test_openings_are_part_of_the_reply_and_no_prompts_give_none(ending, asked):
     options = {**ASKED, "openings": ["sure, here"] * len(asked)}
     expected = hugging_face.respond(ending, asked, **options).texts

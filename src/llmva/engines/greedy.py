@@ -11,16 +11,20 @@ from dataclasses import dataclass
 import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers.utils import ModelOutput
 
 from llmva.engines import hugging_face
 from llmva.engines.base import Responses
 from llmva.engines.drafts import Drafts
-from llmva.models.activations import Capture
+from llmva.models.activations import Activations, Capture
 from llmva.models.batches import forward, pad, run_batches
 from llmva.models.chat_model import ChatModel, encode_with_replies
+from llmva.models.state import is_hooked
 
 # A batch is made smaller when this share of it or less is still writing: each time its cache is copied.
 SHARE_LEFT = 0.75
+# Tokens that all prompts must share to be read once: fewer are not worth a pass of their own.
+MIN_SHARED = 32
 # Drafts confirmed at once, of similar length since padding costs most of the gain; and entries of their logits.
 MAX_CONFIRMED, MAX_DRAFT_LOGITS = 64, 2**28
 
@@ -40,29 +44,60 @@ def respond(
 
     A model whose cache is not made of rows of keys and values is given to `generate`.
     """
-    options = {"batch_size": batch_size, "capture": capture, "progress": progress}
+    options = {"max_new_tokens": max_new_tokens, "batch_size": batch_size, "capture": capture, "progress": progress}
     if not _has_rows(chat_model):
-        options |= {"max_new_tokens": max_new_tokens, "openings": openings}
-        return hugging_face.respond(chat_model, prompts, **options)
+        return hugging_face.respond(chat_model, prompts, **options, openings=openings)
     openings = openings or [""] * len(prompts)
     sequences, _ = encode_with_replies(chat_model.tokenizer, prompts, openings)
+    replies, activations = write_replies(chat_model, sequences, **options, drafts=drafts)
+    endings = chat_model.tokenizer.batch_decode(replies, skip_special_tokens=True) if replies else []
+    texts = [(opening + ending).strip() for opening, ending in zip(openings, endings, strict=True)]
+    return Responses(texts, activations)
+
+
+def write_replies(
+    chat_model: ChatModel,
+    sequences: list[list[int]],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    capture: Capture | None = None,
+    progress: str | None = None,
+    drafts: Drafts | None = None,
+) -> tuple[list[list[int]], Activations | None]:
+    """Return the token ids that a model writes after given ones, with the end token, and what was captured."""
     replies: list[list[int]] = [[]] * len(sequences)
+    drafts = Drafts() if drafts is None else drafts
     ends = torch.tensor(hugging_face.end_tokens(chat_model), device=chat_model.device)
+    shared = 0 if capture else count_shared(chat_model, sequences, max_new_tokens)
 
     def write(batch: dict, indices: list[int]) -> None:
-        known = Drafts() if drafts is None else drafts
-        written = _Writer(chat_model, batch, max_new_tokens, ends).write([sequences[index] for index in indices], known)
-        for index, reply in zip(indices, written, strict=True):
+        writer = _Writer(chat_model, batch, max_new_tokens, ends, shared)
+        for index, reply in zip(indices, writer.write([sequences[index] for index in indices], drafts), strict=True):
             replies[index] = reply
 
-    activations = run_batches(chat_model, sequences, write, **options)
-    if drafts is not None:
-        for sequence, reply in zip(sequences, replies, strict=True):
-            drafts.add(sequence, reply)
-    endings = chat_model.tokenizer.batch_decode(replies, skip_special_tokens=True) if replies else []
-    return Responses(
-        [(opening + ending).strip() for opening, ending in zip(openings, endings, strict=True)], activations
-    )
+    activations = run_batches(chat_model, sequences, write, batch_size, capture, progress)
+    for sequence, reply in zip(sequences, replies, strict=True):
+        drafts.add(sequence, reply)
+    return replies, activations
+
+
+def count_shared(chat_model: ChatModel, sequences: list[list[int]], max_new_tokens: int) -> int:
+    """Return how many tokens all sequences begin with that are worth reading once, such as a guard's instructions.
+
+    None while hooks are on, which tell prompts from replies by the pass; nor where a sliding window is in reach, since
+    the padding would then stand between those tokens and the rest.
+    """
+    if len(sequences) < 2 or is_hooked(chat_model.model):
+        return 0
+    # All else lies between the first and the last in order.
+    first, last = min(sequences), max(sequences)
+    shortest = min(map(len, sequences)) - 1
+    shared = next((place for place in range(shortest) if first[place] != last[place]), shortest)
+    reach = max(map(len, sequences)) + max_new_tokens
+    layers = DynamicCache(config=chat_model.model.config).layers
+    windows = [layer.sliding_window for layer in layers if isinstance(layer, DynamicSlidingWindowLayer)]
+    return shared if shared >= MIN_SHARED and reach < min(windows, default=reach + 1) else 0
 
 
 @dataclass
@@ -73,11 +108,12 @@ class _Writer:
     batch: dict[str, torch.Tensor]
     limit: int
     ends: torch.Tensor
+    shared: int = 0
 
     def write(self, sequences: list[list[int]], drafts: Drafts) -> list[list[int]]:
         """Return each row's reply, (up to `limit`) token ids with its end."""
         cache = DynamicCache(config=self.chat_model.model.config)
-        first = forward(self.chat_model, self.batch, cache=cache).logits[:, -1].argmax(-1)
+        first = self._prefill(cache).logits[:, -1].argmax(-1)
         guesses = [drafts.find(sequence, token) for sequence, token in zip(sequences, first.tolist(), strict=True)]
         replies = self._confirm(cache, {row: guess for row, guess in enumerate(guesses) if guess})
         left = [row for row in range(len(sequences)) if row not in replies]
@@ -85,6 +121,26 @@ class _Writer:
             rows = torch.tensor(left, device=first.device)
             replies |= dict(zip(left, self._decode(_select(cache, rows), rows, first[rows]), strict=True))
         return [replies[row] for row in range(len(sequences))]
+
+    def _prefill(self, cache: DynamicCache) -> ModelOutput:
+        if not self.shared:
+            return forward(self.chat_model, self.batch, cache=cache)
+        tokens, mask = self.batch["input_ids"], self.batch["attention_mask"]
+        # The longest sequence comes first and has no padding.
+        head = {"input_ids": tokens[:1, : self.shared], "attention_mask": mask[:1, : self.shared]}
+        forward(self.chat_model, head, cache=cache)
+        cache.batch_repeat_interleave(len(tokens))
+        # Behind the shared tokens stands the padding, and then the rest.
+        rest = mask[:, : tokens.shape[1] - self.shared]
+        self.batch["attention_mask"] = torch.cat([torch.ones_like(mask[:, : self.shared]), rest], dim=1)
+        return self.chat_model.model(
+            input_ids=tokens[:, self.shared :],
+            attention_mask=self.batch["attention_mask"],
+            position_ids=self.shared + (rest.cumsum(1) - 1).clamp(min=0),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
 
     def _confirm(self, cache: DynamicCache, guesses: dict[int, tuple[int, ...]]) -> dict[int, list[int]]:
         """Return the drafts, by row, that the model would write to their end."""

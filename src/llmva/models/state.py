@@ -22,7 +22,7 @@ def model_state(chat_model: ChatModel) -> str | None:
     model = chat_model.model
     if getattr(model, "_hf_peft_config_loaded", False):
         return None
-    if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):
+    if is_hooked(model):
         return None
     tensors = dict(chain(model.named_parameters(), model.named_buffers()))
     if any(tensor.is_meta for tensor in tensors.values()):
@@ -30,6 +30,11 @@ def model_state(chat_model: ChatModel) -> str | None:
     sums = [[name, str(tensor.dtype), list(tensor.shape), _checksum(tensor)] for name, tensor in tensors.items()]
     # Another device or number of threads may round otherwise.
     return digest([sums, str(chat_model.device.type), torch.get_num_threads()])
+
+
+def is_hooked(model: torch.nn.Module) -> bool:
+    """Tell whether something watches or changes what the model's modules compute."""
+    return any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
 def _checksum(tensor: torch.Tensor) -> int:
