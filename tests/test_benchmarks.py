@@ -1,5 +1,6 @@
 """Benchmarks: both ways do the same work, take turns, and leave the model as it was; no test asserts a time."""
 
+import os
 from types import SimpleNamespace
 
 import numpy
@@ -10,8 +11,12 @@ from test_export import log_of
 
 from llmva.core import paths
 from llmva.core.provenance import random_generator
+from llmva.edits.log import EditLog
+from llmva.engines import greedy
+from llmva.engines.drafts import Drafts
+from llmva.models.chat_model import encode_chats
 from llmva.performance import timing
-from llmva.performance.benchmarks import generation, gpu, loop, table
+from llmva.performance.benchmarks import generation, gpu, look, loop, replies, table
 from llmva.performance.benchmarks.memory import benchmark_memory
 from llmva.performance.benchmarks.solver import benchmark_solver, draw_features
 from llmva.performance.machines import Machine
@@ -65,8 +70,11 @@ def test_serving_is_measured_on_the_edited_model_and_leaves_no_trace(llama, prom
         answer(chat_model, *arguments)
 
     monkeypatch.setattr(generation, "_answer_at_length", watched)
-    assert generation.benchmark_edited(llama, log, prompts, **RUNS, max_new_tokens=3) > 0
+    assert generation.benchmark_edited(llama, log, log, prompts, **RUNS, max_new_tokens=3) > 0
     assert seen == [False, True, False, True, True, False]
+    seen.clear()
+    assert generation.benchmark_edited(llama, EditLog(), log, prompts, **RUNS, max_new_tokens=3) > 0
+    assert seen == [False] * 6
     assert generation.benchmark_hooks(llama, prompts, **RUNS, max_new_tokens=3) > 0
     assert all(torch.equal(weight, before[name]) for name, weight in llama.model.state_dict().items())
 
@@ -78,6 +86,58 @@ def test_every_reply_has_the_full_length(llama, prompts, monkeypatch):
     generation._answer_at_length(llama, prompts, 7)
     longest = max(map(len, generation.encode_chats(llama.tokenizer, prompts)))
     assert made[0].shape == (len(prompts), longest + 7)
+
+
+def test_a_rate_is_struck_where_the_control_is_off(monkeypatch):
+    monkeypatch.setattr(generation, "run_llm_va_r", lambda study: None)
+    monkeypatch.setattr(generation, "read_loop", lambda stage: SimpleNamespace(
+        log=SimpleNamespace(at_iteration=lambda _: "edits"), choice=SimpleNamespace(best_iteration=1)))  # fmt: skip
+    monkeypatch.setattr(generation, "benchmark_hooks", lambda *_, **__: 1.1)
+    limits = SimpleNamespace(slug="toy", generation=SimpleNamespace(max_new_tokens=3))
+    study = SimpleNamespace(params=limits, validation={"prompt": pandas.Series(["hi"])}, chat_model=None)
+    for control, kept in ((1.004, True), (0.985, False)):
+        ratios = {"edits": 0.992}
+        monkeypatch.setattr(
+            generation, "benchmark_edited", lambda _, log, other, ratios=ratios, control=control, **__: (
+                ratios.get(log, control) if isinstance(log, str) else control))  # fmt: skip
+        rows = {name: (value, goal) for name, _, value, goal, _ in generation.serving_rows(study, {"runs": 1})}
+        assert rows["original over original, throughput"] == (control, "")
+        value, goal = rows["edited over original, throughput"]
+        assert (value, goal) == (0.992, ">=0.99") if kept else (numpy.isnan(value) and goal == "")
+
+
+def test_engines_are_compared_with_drafts_as_they_were(llama, prompts):
+    drafts, limits = Drafts(), {"max_new_tokens": 3, "batch_size": 3}
+    greedy.respond(llama, prompts[:2], **limits, drafts=drafts)
+    before = {prompt: list(known) for prompt, known in drafts._known.items()}
+    for known in (None, drafts):
+        ratio, texts, same = replies.benchmark_engine(llama, prompts, known, **RUNS, **limits)
+        assert ratio > 0 and texts == 1 and same
+    assert {prompt: drafts._known[prompt] for prompt in before} == before
+
+
+def test_what_looks_repeat_is_counted(tmp_path):
+    for number, said in enumerate((["yes", "no"], ["yes", "yes"], ["yes", "no"])):
+        folder = tmp_path / "iterations" / f"look{number}"
+        folder.mkdir(parents=True)
+        pandas.DataFrame({"id": ["a", "b"], "response": said}).to_csv(folder / "responses.csv", index=False)
+        (folder / "metrics.json").write_text("{}")
+        os.utime(folder / "metrics.json", (number, number))
+    study = SimpleNamespace(folder=tmp_path, params=SimpleNamespace(slug="toy"))
+    shares = [row[2] for row in replies.count_new(study)]
+    # Six replies: a says one thing, b two, of which the last look repeats one.
+    assert shares == pytest.approx([3 / 6, 3 / 6])
+
+
+def test_the_parts_of_a_look_add_up_and_passes_belong_to_whoever_asked(llama, prompts):
+    with look.timed_parts(llama.model) as parts:
+        greedy.write_replies(llama, encode_chats(llama.tokenizer, prompts), max_new_tokens=3, batch_size=5)
+        assert set(parts) == {look.REPLIES, look.PREFILL, look.DECODING}
+        llama.model(torch.tensor([[1, 2]]))
+    assert parts[look.OTHER] > 0 and min(parts.values()) > 0
+    before = dict(parts)
+    greedy.respond(llama, prompts, max_new_tokens=3, batch_size=5)
+    assert parts == before
 
 
 def test_memory_is_measured_over_a_whole_iteration(family_folders):
@@ -117,9 +177,10 @@ def test_the_loop_is_measured_with_the_study_s_threads_and_with_all_of_them(monk
     monkeypatch.setattr(loop, "benchmark_loop", lambda study, **sizes: used.append(torch.get_num_threads()) or 4.0)
     study = SimpleNamespace(params=SimpleNamespace(slug="toy"))
     found = list(loop.loop_rows(study, table.SIZES))
-    assert used == [1, 2] and torch.get_num_threads() == 1
-    assert len(list(loop.loop_rows(study, {**table.SIZES, "threads": 1}))) == 1
-    assert [row[1][-1] for row in found] == ["1", "2"] and [row[2:4] for row in found] == [(4.0, ">=8")] * 2
+    assert used == [1, 1, 2, 2] and torch.get_num_threads() == 1
+    assert len(list(loop.loop_rows(study, {**table.SIZES, "threads": 1}))) == 2
+    assert [row[1][-1] for row in found] == ["1", "1", "2", "2"]
+    assert [row[2:] for row in found] == [(4.0, ">=8", 5), (4.0, ">=8", 3)] * 2
 
 
 GOALS = [(10, ">=10", "True"), (9, ">=10", "False"), (1.04, "<=1.03", "False"), (0.009, "<0.01", "True")]

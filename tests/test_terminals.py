@@ -13,9 +13,11 @@ import pytest
 from jupyter_client.provisioning import LocalProvisioner
 from local_kernels import LocalKernel
 
+from llmva.commands import notebooks
 from llmva.commands.notebooks import refresh_notebook, run_notebook
-from llmva.core import progress
+from llmva.core import paths, progress
 from llmva.core.errors import InputError
+from llmva.core.params import load_params
 from llmva.core.paths import ROOT
 
 # A clock that each step moves by a second, and a bar that draws every step.
@@ -103,11 +105,11 @@ def test_what_belongs_to_no_bar_is_passed_on(capsys):
 def notebook(tmp_path):
     """Return a function that writes a notebook of a parameter and one more cell."""
 
-    def write(source: str):
+    def write(source: str, name: str = "two_cells"):
         cells = [nbformat.v4.new_code_cell("slug = 'none'"), nbformat.v4.new_code_cell(source)]
         cells[0].metadata["tags"] = ["parameters"]
         kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-        path = tmp_path / "two_cells.ipynb"
+        path = tmp_path / f"{name}.ipynb"
         nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
         return path
 
@@ -176,3 +178,65 @@ def test_notebooks_are_checked_on_such_kernels_too(notebook):
     command = [sys.executable, "-m", "pytest", *options, str(notebook(LOCAL))]
     done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0 and "2 passed" in done.stdout and "IPKernelApp" not in done.stderr
+
+
+def test_notebooks_of_a_check_share_a_kernel_and_nothing_else(notebook, tmp_path):
+    left = "import os, pathlib\nassert 'left' not in globals()\nleft = 1\n"
+    left += "pathlib.Path('{}').write_text(str(os.getpid()))"
+    for name in ("a", "c"):
+        notebook(left.format(name), name)
+    # One that fails harms none behind it.
+    notebook("left = 1\nraise ValueError", "b")
+    options = ["-p", "tests.local_kernels", "-p", "no:cacheprovider", "--nbval-lax", "--nbval-current-env"]
+    command = [sys.executable, "-m", "pytest", "-q", *options, *map(str, sorted(tmp_path.glob("*.ipynb")))]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300)
+    first, last = ((tmp_path / name).read_text() for name in ("a", "c"))
+    assert first == last and "b.ipynb::Cell 1" in done.stdout and "1 failed, 5 passed" in done.stdout
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(first), 0)
+
+
+@pytest.fixture
+def study(notebook, tmp_path, monkeypatch):
+    """Two notebooks of a study, which leave the number of their process and what they saw."""
+    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path)
+    monkeypatch.setattr(paths, "RUNS", tmp_path / "runs")
+    source = "import os\nprint(os.getpid(), 'left' in globals(), slug)\nleft = 1"
+    for name in ("00_first", "01_second"):
+        notebook(source, name)
+    monkeypatch.setattr(notebooks, "load_params", lambda slug: load_params("tiny-llama"))
+    return tmp_path
+
+
+def shown(path):
+    return nbformat.read(path, as_version=4).cells[-1].outputs[0]["text"].split()
+
+
+def test_notebooks_of_a_study_share_a_kernel_and_no_names(study):
+    executed = notebooks.execute_notebooks(["00", "01"], "tiny-llama")
+    (first, *seen), (second, *later) = map(shown, executed)
+    assert first == second and seen == later == ["False", "tiny-llama"]
+    # The process has ended with the last of them.
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(first), 0)
+
+
+def test_what_make_has_listed_is_run_once(study):
+    listed = study / "due"
+    listed.write_text("01_second\n00_first\n01_second\n")
+    notebooks.execute_due(listed, "tiny-llama")
+    executed = study / "runs" / "tiny-llama" / "executed"
+    assert sorted(path.name for path in executed.iterdir()) == ["00_first.ipynb", "01_second.ipynb"]
+    times = {path: path.stat().st_mtime_ns for path in executed.iterdir()}
+    notebooks.execute_due(listed, "tiny-llama")
+    assert not listed.exists() and {path: path.stat().st_mtime_ns for path in executed.iterdir()} == times
+
+
+def test_a_list_that_failed_is_not_taken_for_done(study, notebook):
+    notebook("raise ValueError('odd')", "02_third")
+    listed = study / "due"
+    listed.write_text("02_third\n")
+    with pytest.raises(InputError, match="02_third.ipynb for tiny-llama: ValueError: odd"):
+        notebooks.execute_due(listed, "tiny-llama")
+    with pytest.raises(InputError, match="a notebook failed before"):
+        notebooks.execute_due(listed, "tiny-llama")

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 
 from llmva.core.provenance import digest
+from llmva.engines.base import Engine
 from llmva.engines.greedy import respond
 from llmva.models.chat_model import ChatModel
 from llmva.models.offloading import all_stored_parameters, read_offloaded
@@ -34,6 +35,7 @@ class GuardJudge:
     guard: ChatModel
     batch_size: int
     mapping: GuardMapping = "outcome"
+    engine: Engine = respond
 
     @cached_property
     def name(self) -> str:
@@ -63,7 +65,7 @@ class GuardJudge:
         return read_guard_verdict(parse_guard_lines(raw), label, self.mapping)
 
     def _ask(self, chats: list[list[dict]], *, max_new_tokens: int) -> list[str]:
-        return respond(self.guard, chats, max_new_tokens=max_new_tokens, batch_size=self.batch_size).texts
+        return self.engine(self.guard, chats, max_new_tokens=max_new_tokens, batch_size=self.batch_size).texts
 
 
 def weights_digest(chat_model: ChatModel) -> str:

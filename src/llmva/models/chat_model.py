@@ -80,18 +80,28 @@ def load_model(source: str, *, dtype: str = "float32", device: str | None = None
     try:
         config = AutoConfig.from_pretrained(location, **pinned)
         _require_unquantised(config, source)
-        tokenizer = AutoTokenizer.from_pretrained(location, padding_side="left", **pinned)
+        tokenizer = load_tokenizer(source)
         model = _load_weights(location, config, dtype, options)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise InputError(f"{source}: cannot be loaded ({first_line(error)}); {_fix(location)}") from None
-    if not tokenizer.chat_template:
-        raise InputError(f"{source}: the tokenizer has no chat template; add chat_template.jinja to the folder")
     _require_finite(model, source)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
     if editable:
         require_dense(model, source)
     return ChatModel(source, model.to(device) if device else model, tokenizer)
+
+
+def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
+    """Load a checkpoint's tokenizer, padding on the left; see `load_model`."""
+    location, pinned = locate(source)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(location, padding_side="left", **pinned)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{source}: cannot be loaded ({first_line(error)}); {_fix(location)}") from None
+    if not tokenizer.chat_template:
+        raise InputError(f"{source}: the tokenizer has no chat template; add chat_template.jinja to the folder")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
 
 
 def encode_chats(tokenizer: PreTrainedTokenizerBase, chats: Sequence[str | list[dict]]) -> list[list[int]]:

@@ -18,7 +18,7 @@ from llmva.judging.examiner import Examiner
 from llmva.judging.judges import PhraseJudge
 from llmva.method.iteration import ObservationSettings
 from llmva.method.loop import LoopSettings, align
-from llmva.models.chat_model import ChatModel, load_model
+from llmva.models.chat_model import ChatModel, load_tokenizer
 from llmva.performance.sizes import Shape, random_model
 from llmva.performance.timing import Row
 from llmva.study.study import Study
@@ -48,7 +48,7 @@ def benchmark_memory(tokenizer_source: str, blocks: int, prompts: int) -> float:
 
 def main(tokenizer_source: str, blocks: int, prompts: int) -> None:
     """Run one iteration on a random model and print the bytes of its weights and the growth of this process."""
-    tokenizer = load_model(tokenizer_source).tokenizer
+    tokenizer = load_tokenizer(tokenizer_source)
     before = _peak()
     model, reference = _random_model(tokenizer, blocks), _random_model(tokenizer, blocks)
     check = DegeneracyCheck(reference, numpy.inf, 64)

@@ -13,8 +13,10 @@ from llmva.core.provenance import code_digest, digest
 from llmva.core.store import Stage, run_stage
 from llmva.performance.benchmarks.generation import capture_rows, serving_rows
 from llmva.performance.benchmarks.gpu import gpu_rows
+from llmva.performance.benchmarks.look import look_rows
 from llmva.performance.benchmarks.loop import loop_rows
 from llmva.performance.benchmarks.memory import memory_rows
+from llmva.performance.benchmarks.replies import reply_rows
 from llmva.performance.benchmarks.solver import solver_rows
 from llmva.study.study import Study
 
@@ -22,6 +24,8 @@ from llmva.study.study import Study
 BENCHMARKS = {
     "solver": solver_rows,
     "capture": capture_rows,
+    "replies": reply_rows,
+    "look": look_rows,
     "loop": loop_rows,
     "serving": serving_rows,
     "memory": memory_rows,
@@ -31,7 +35,7 @@ BENCHMARKS = {
 SIZES = {"runs": 5, "dimension": 4096, "blocks": 12, "prompts": 320}
 PERFORMANCE_COLUMNS = ["benchmark", "setting", "ratio", "goal", "met", "runs", "machine"]
 STAGE = "16_performance"
-BENCHMARK_VERSION = 1
+BENCHMARK_VERSION = 2
 COMPARISONS = {">=": operator.ge, "<=": operator.le, "<": operator.lt}
 
 
