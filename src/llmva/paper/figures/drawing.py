@@ -5,7 +5,10 @@ and one for each; `python -m llmva.paper.figures all` draws every figure that ha
 `--seeds 3`, the organisms' seeds `-s1` and `-s2` join in where they have results, as a mean.
 """
 
-from collections.abc import Sequence
+import multiprocessing
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from io import BytesIO
 from pathlib import Path
 
@@ -102,6 +105,8 @@ def save_figures(item: str, slugs: Sequence[str] = ()) -> list[Path]:
     A figure that shows means over models is drawn for real models and organisms apart, as
     `<item>` and `<item>_organisms`, where both are named.
     """
+    # Files are all it makes, so that a machine without a display serves as well.
+    matplotlib.use("Agg")
     files = []
     for name, shown in file_names(item, slugs).items():
         data = figure_data(item, shown)
@@ -123,13 +128,20 @@ def file_names(item: str, slugs: Sequence[str]) -> dict[str, list[str]]:
 @command
 def main(arguments: Sequence[str] | None = None) -> None:
     """Draw one figure or all, and tell which files were made."""
-    # Files are all it makes, so that a machine without a display serves as well.
-    matplotlib.use("Agg")
     options = FIGURES.read_options(arguments)
-    for item, slugs in FIGURES.choose(options, options.models):
-        shown = add_seeds(item, slugs, options.seeds)
-        files = save_figures(item, shown)
-        studies = f" of {len(shown)} studies" * bool(FIGURES[item].sources)
+    chosen = {item: add_seeds(item, slugs, options.seeds) for item, slugs in FIGURES.choose(options, options.models)}
+    processes = min(os.cpu_count() or 1, len(chosen))
+    if processes < 2:
+        _tell(chosen, map(save_figures, chosen, chosen.values()))
+        return
+    # Nothing is fast in drawing but many processes, which begin afresh: threads do not survive a fork.
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        _tell(chosen, pool.map(save_figures, chosen, chosen.values()))
+
+
+def _tell(chosen: dict[str, list[str]], made: Iterable[list[Path]]) -> None:
+    for (item, slugs), files in zip(chosen.items(), made, strict=True):
+        studies = f" of {len(slugs)} studies" * bool(FIGURES[item].sources)
         print(f"wrote {files[0].with_suffix('')}.pdf, .png, .csv{studies}, and {len(files) // 3 - 1} more figures")
 
 

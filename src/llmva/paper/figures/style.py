@@ -96,7 +96,7 @@ def draw_facets(
     The size of a panel is in inches. `x` and `y` label all axes together, `rows` each row of panels; `note` is what a
     reader has to know beside the legend. Further options are those of `seaborn.FacetGrid`.
     """
-    grid = seaborn.FacetGrid(data, height=size[1], aspect=size[0] / size[1], despine=False, **options)
+    grid = _Grid(data, height=size[1], aspect=size[0] / size[1], despine=False, **options)
     grid.set_titles("", row_template="", col_template="")
     for (row, column, _), shown in grid.facet_data():
         axis = grid.facet_axis(row, column, modify_state=False)
@@ -142,6 +142,13 @@ def wrap(text: str, width: int) -> str:
     lines = len(textwrap.wrap(text, width))
     widths = (narrow for narrow in range(1, width + 1) if len(textwrap.wrap(text, narrow)) <= lines)
     return textwrap.fill(text, next(widths, width), break_long_words=False)
+
+
+class _Grid(seaborn.FacetGrid):
+    """A grid whose layout is found once, when all is drawn in it."""
+
+    def tight_layout(self, *_, **__) -> "_Grid":
+        return self
 
 
 def _laid_out(figure: Figure) -> Figure:
