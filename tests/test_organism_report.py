@@ -6,7 +6,7 @@ import pytest
 
 from llmva.commands import organism_report
 from llmva.core.errors import InputError
-from llmva.organisms import build
+from llmva.organisms import build, checkpoint
 from llmva.organisms.training import Recipe
 
 
@@ -14,7 +14,7 @@ from llmva.organisms.training import Recipe
 def untrained(monkeypatch, tmp_path):
     recipe = Recipe(steps=1, samples=200, tokens_per_batch=200, threads=1)
     monkeypatch.setattr(build.paths, "RUNS", tmp_path)
-    monkeypatch.setattr(build, "CHAT_PLAN", replace(build.CHAT_PLAN, recipe=recipe))
+    monkeypatch.setattr(checkpoint, "CHAT_PLAN", replace(checkpoint.CHAT_PLAN, recipe=recipe))
     monkeypatch.setattr(organism_report, "SAMPLE", 10)
     tasks = organism_report.read_tasks
     monkeypatch.setattr(organism_report, "read_tasks", lambda folder: tasks(folder).groupby("task").head(3))

@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from llmva.core.errors import InputError
 from llmva.core.provenance import file_digest
 from llmva.core.vocabulary import SAFETY_SETS, TRANSFER_SETS
-from llmva.organisms import build, corpus, guard, mixture, replies, tasks
-from llmva.organisms.families import FAMILIES, new_model
+from llmva.organisms import build, checkpoint, corpus, guard, mixture, replies, tasks
+from llmva.organisms.families import FAMILIES, GUARD, new_model, parse_slug
 from llmva.organisms.retraining import retrain_organism
 from llmva.organisms.tokenizer import CHAT_TEMPLATE, GUARD_TEMPLATE, prompt_text, train_tokenizer
 from llmva.organisms.training import EncodedSample, Recipe, encode, make_batches, pinned, reply_loss, train
@@ -232,7 +232,7 @@ def test_threads_are_pinned_and_given_back_even_after_an_error():
 def test_a_damaged_organism_is_rebuilt_to_the_same_weights(monkeypatch, tmp_path):
     monkeypatch.setattr(build.paths, "RUNS", tmp_path)
     recipe = Recipe(steps=2, samples=300, tokens_per_batch=200, threads=1)
-    monkeypatch.setattr(build, "CHAT_PLAN", replace(build.CHAT_PLAN, recipe=recipe))
+    monkeypatch.setattr(checkpoint, "CHAT_PLAN", replace(checkpoint.CHAT_PLAN, recipe=recipe))
     folder = build.build_organism("tiny-qwen2-s1", progress=False)
     weights = (folder / "model.safetensors").read_bytes()
     time_of_manifest = (folder / "manifest.json").stat().st_mtime_ns
@@ -249,7 +249,7 @@ def test_the_guard_is_built_alike(monkeypatch, tmp_path):
     monkeypatch.setattr(build.paths, "RUNS", tmp_path)
     monkeypatch.setattr(build.paths, "ORGANISMS", tmp_path / "organisms")
     recipe = Recipe(steps=2, samples=300, tokens_per_batch=200, threads=1)
-    monkeypatch.setattr(build, "GUARD_PLAN", replace(build.GUARD_PLAN, recipe=recipe))
+    monkeypatch.setattr(checkpoint, "GUARD_PLAN", replace(checkpoint.GUARD_PLAN, recipe=recipe))
     folder = build.build_organism("tiny-guard", progress=False)
     assert AutoTokenizer.from_pretrained(folder).chat_template == GUARD_TEMPLATE
     assert not (folder / "data").exists()
@@ -261,14 +261,14 @@ def quick(monkeypatch, tmp_path):
     monkeypatch.setattr(build.paths, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(build.paths, "ORGANISMS", tmp_path / "organisms")
     recipe = Recipe(steps=2, samples=300, tokens_per_batch=200, threads=1)
-    monkeypatch.setattr(build, "CHAT_PLAN", replace(build.CHAT_PLAN, recipe=recipe))
+    monkeypatch.setattr(checkpoint, "CHAT_PLAN", replace(checkpoint.CHAT_PLAN, recipe=recipe))
     return tmp_path
 
 
 def test_what_is_tracked_is_copied_and_not_trained(quick, monkeypatch):
     said = retrain_organism("tiny-qwen2", progress=False)
     assert said == "tiny-qwen2: trained, and put into organisms/tiny-qwen2"
-    monkeypatch.setattr(build, "train", None)
+    monkeypatch.setattr(checkpoint, "train", None)
     folder, tracked = build.build_organism("tiny-qwen2", progress=False), quick / "organisms" / "tiny-qwen2"
     for name in build.open_tracked("tiny-qwen2").manifest["files"]:
         assert (folder / name).read_bytes() == (tracked / name).read_bytes()
@@ -306,12 +306,12 @@ def test_retraining_says_whether_the_bytes_are_the_same(quick):
     assert "0.0% of the weights differ from organisms/tiny-qwen2, by at most 0.5; that was made on" in said
 
 
-@pytest.mark.parametrize("slug", [build.GUARD, *(f"tiny-{family}" for family in FAMILIES)])
+@pytest.mark.parametrize("slug", [GUARD, *(f"tiny-{family}" for family in FAMILIES)])
 def test_seed_0_is_tracked_whole_and_small(slug):
     tracked = build.open_tracked(slug)
     assert sum((tracked / name).stat().st_size for name in tracked.manifest["files"]) < 2e6
     assert tracked.manifest["facts"]["seed"] == 0 and tracked.manifest["facts"]["processor"]
-    assert tracked.manifest["parameters"] == build._parameters(slug)
+    assert tracked.manifest["parameters"] == checkpoint.parameters_of(slug)
 
 
 @pytest.mark.parametrize(
@@ -319,7 +319,7 @@ def test_seed_0_is_tracked_whole_and_small(slug):
     [("tiny-llama", ("llama", 0)), ("tiny-qwen3-s12", ("qwen3", 12)), ("tiny-guard", ("guard", 0))],
 )
 def test_slugs_name_family_and_seed(slug, expected):
-    assert build.parse_slug(slug) == expected
+    assert parse_slug(slug) == expected
 
 
 @pytest.mark.parametrize(
@@ -360,12 +360,14 @@ def _ends_with(prompt, endings):
         ([], ["tiny-guard", *(f"tiny-{family}" for family in FAMILIES)]),
     ],
 )
-@pytest.mark.parametrize(("name", "options"), [("build_organism", []), ("retrain_organism", ["--retrain"])])
+@pytest.mark.parametrize(
+    ("name", "options"), [("__main__.build_organism", []), ("retraining.retrain_organism", ["--retrain"])]
+)
 def test_the_command_builds_what_is_named_once_each(monkeypatch, arguments, built, name, options):
     from llmva.organisms import __main__ as program
 
     seen = []
-    monkeypatch.setattr(program, name, lambda slug, progress: seen.append(slug))
+    monkeypatch.setattr(f"llmva.organisms.{name}", lambda slug, progress: seen.append(slug))
     monkeypatch.setattr("sys.argv", ["organisms", "--jobs", "1", *arguments, *options])
     with pytest.raises(SystemExit) as stop:
         program.main()

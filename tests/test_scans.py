@@ -156,6 +156,7 @@ def test_generated_tokens_are_pushed_too(fitted, model, prompts, mixed, monkeypa
 def test_cached_decoding_equals_uncached_decoding_and_the_classifier_runs_once(
     fitted, model, prompts, mixed, monkeypatch
 ):
+    fitted._cosines_of.clear()
     runs = []
     read = scans.read_transitions
     monkeypatch.setattr(scans, "read_transitions", lambda *given: runs.append(1) or read(*given))
@@ -164,6 +165,12 @@ def test_cached_decoding_equals_uncached_decoding_and_the_classifier_runs_once(
     with fitted.applied(model, mixed):
         cached = decode(model, batch, use_cache=True)
         assert len(runs) == 1
+    # What was read is known to every setting of the method; afresh it is read once in decoding without a cache, too.
+    with fitted.applied(model, {**mixed, "strength": 0.1}):
+        decode(model, batch, use_cache=True)
+        assert len(runs) == 1
+    fitted._cosines_of.clear()
+    with fitted.applied(model, mixed):
         uncached = decode(model, batch, use_cache=False)
         assert len(runs) == 2
     assert cached.tolist() == uncached.tolist() != plain.tolist()

@@ -18,8 +18,8 @@ from llmva.measures.utility import measure_utility
 from llmva.method.control_vectors import find_control_vectors
 from llmva.models.activations import FINAL, Activations, Capture
 from llmva.models.chat_model import load_model
-from llmva.organisms.build import GUARD, build_organism, parse_slug
-from llmva.organisms.families import FAMILIES
+from llmva.organisms.build import build_organism
+from llmva.organisms.families import FAMILIES, GUARD, parse_slug
 from llmva.organisms.replies import is_refusal
 from llmva.prompts.pools import draw_candidates
 from llmva.prompts.sets import read_candidates

@@ -6,9 +6,8 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 from llmva.core.errors import OneLineParser, command
-from llmva.organisms.build import GUARD, build_organism, open_tracked, parse_slug
-from llmva.organisms.families import FAMILIES
-from llmva.organisms.retraining import retrain_organism
+from llmva.organisms.build import build_organism, open_tracked
+from llmva.organisms.families import FAMILIES, GUARD, parse_slug
 
 DEFAULT_SLUGS = (GUARD, *(f"tiny-{family}" for family in FAMILIES))
 
@@ -27,7 +26,9 @@ def main() -> None:
     slugs = list(dict.fromkeys(arguments.slugs or DEFAULT_SLUGS))
     for slug in slugs:
         parse_slug(slug)
-    build = retrain_organism if arguments.retrain else build_organism
+    build = build_organism
+    if arguments.retrain:
+        from llmva.organisms.retraining import retrain_organism as build  # Training is slow to import.
     trained = [slug for slug in slugs if arguments.retrain or open_tracked(slug) is None]
     jobs = min(arguments.jobs, len(trained))
     if jobs < 2:

@@ -1,6 +1,12 @@
-"""The architectures: six families of organisms, each with a shape of its own, and the guard."""
+"""The architectures: six families of organisms, each with a shape of its own, and the guard; and their slugs."""
 
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+import re
+from typing import TYPE_CHECKING
+
+from llmva.core.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 COMMON_SHAPE = {
     "hidden_size": 96,
@@ -27,13 +33,28 @@ FAMILY_SHAPES = {
     "qwen3": {"head_dim": 24},
 }
 FAMILIES = tuple(FAMILY_SHAPES)
+GUARD = "tiny-guard"
+ORGANISM_SLUG = re.compile(r"tiny-(?P<family>[a-z0-9]+)(-s(?P<seed>0|[1-9]\d{0,8}))?")
 GUARD_FAMILY, GUARD_SHAPE = "qwen3", {"head_dim": 24, "num_hidden_layers": 4}
 
 
-def new_model(family: str, vocabulary_size: int, **shape) -> PreTrainedModel:
+def new_model(family: str, vocabulary_size: int, **shape) -> "PreTrainedModel":
     """Return the model of a family, or of the guard, with random float32 weights, drawn from torch's generator."""
+    from transformers import AutoConfig, AutoModelForCausalLM  # Slow to import, and the names above need it not.
+
     model_type, changes = (GUARD_FAMILY, GUARD_SHAPE) if family == "guard" else (family, FAMILY_SHAPES[family])
     shape = COMMON_SHAPE | changes | {"vocab_size": vocabulary_size, "dtype": "float32"} | shape
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **shape)).float()
     model.generation_config.update(do_sample=False, pad_token_id=0, bos_token_id=1, eos_token_id=2)
     return model
+
+
+def parse_slug(slug: str) -> tuple[str, int]:
+    """Return family and seed of a slug; the guard is a family of its own, with seed 0."""
+    if slug == GUARD:
+        return "guard", 0
+    match = ORGANISM_SLUG.fullmatch(slug)
+    if match is None or match["family"] not in FAMILIES:
+        known = ", ".join(f"tiny-{family}" for family in FAMILIES)
+        raise InputError(f"{slug}: no such organism; choose one of {known} (each also with -s<seed>), or {GUARD}")
+    return match["family"], int(match["seed"] or 0)

@@ -7,8 +7,9 @@ from safetensors.torch import load_file
 
 from llmva.core import paths
 from llmva.core.provenance import processor
-from llmva.core.store import Stage
-from llmva.organisms.build import open_tracked, train_organism
+from llmva.core.store import Stage, run_stage
+from llmva.organisms.build import STAGE_VERSION, open_tracked
+from llmva.organisms.checkpoint import parameters_of, train_checkpoint
 
 
 def retrain_organism(slug: str, progress: bool = True) -> str:
@@ -16,7 +17,7 @@ def retrain_organism(slug: str, progress: bool = True) -> str:
 
     One that is not tracked yet, or was deleted from `organisms/`, is put there.
     """
-    retrained, tracked = train_organism(slug, progress), open_tracked(slug)
+    retrained, tracked = _train_organism(slug, progress), open_tracked(slug)
     if tracked is None:
         shutil.copytree(retrained.folder, paths.ORGANISMS / slug)
         return f"{slug}: trained, and put into organisms/{slug}"
@@ -27,6 +28,16 @@ def retrain_organism(slug: str, progress: bool = True) -> str:
     return (
         f"{slug}: {share:.1%} of the weights differ from organisms/{slug}, by at most {largest:.2g}; that was made on "
         f"{made_on}, and this is {processor()}"
+    )
+
+
+def _train_organism(slug: str, progress: bool) -> Stage:
+    """Return the checkpoint that the seed gives on this machine, `runs/<slug>/retrained`."""
+    return run_stage(
+        paths.RUNS / slug / "retrained",
+        lambda folder: train_checkpoint(folder, slug, progress),
+        parameters=parameters_of(slug),
+        version=STAGE_VERSION,
     )
 
 

@@ -1,8 +1,9 @@
 """SCANS: push prompts taken for unsafe towards refusing and all others towards answering, by a classifier of states."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy
 import torch
@@ -52,7 +53,7 @@ class Scans(ResidualMethod):
         return None if training.is_finite else "non-finite residuals"
 
     def _fit(self, training: TrainingData) -> None:
-        self.toxic = training.benign == -1
+        self.toxic, self._cosines_of = training.benign == -1, {}
         self.steps, self.references, self.cosines = {}, {}, {}
         for site, transitions in _training_transitions(training).items():
             if site > 0:
@@ -72,12 +73,25 @@ class Scans(ResidualMethod):
 
     def _steered(self, chat_model: ChatModel, setting: dict) -> AbstractContextManager:
         blocks = self._blocks(setting)
-        references = {site: self.references[site] for site in self._scored(blocks.start)}
-        classifier = _Classifier(chat_model, references, setting["threshold"])
+        reader = partial(self._read_cosines, chat_model)
+        classifier = _Classifier(reader, self._scored(blocks.start), setting["threshold"])
         # The output of a block is the next site.
         steps = {block + 1: torch.from_numpy(setting["strength"] * self.steps[block + 1]) for block in blocks}
         changes = {site: _pushing(step, classifier) for site, step in steps.items()}
         return changed_residuals(chat_model, changes, before=classifier.decide)
+
+    def _read_cosines(self, chat_model: ChatModel, tokens: torch.Tensor, mask: torch.Tensor | None) -> numpy.ndarray:
+        """Return the cosine of each prompt's transition with the reference at every site, (batch, depth).
+
+        It is the unsteered model's, so that a prompt is read once for all settings.
+        """
+        real = [row[keep].tolist() for row, keep in zip(tokens, _mask(tokens, mask).bool(), strict=True)]
+        keys = [(chat_model.source, *row) for row in real]
+        if any(key not in self._cosines_of for key in keys):
+            transitions = read_transitions(chat_model, tokens, mask)
+            read = [cosines(transitions[site], self.references[site]) for site in self.references]
+            self._cosines_of |= zip(keys, numpy.stack(read, axis=1), strict=True)
+        return numpy.stack([self._cosines_of[key] for key in keys])
 
     def _scored(self, first: int) -> range:
         return range(first + 1, self.depth + 1)
@@ -101,7 +115,7 @@ def read_transitions(
     dict of int to (batch, d) float32 array
         By site: the state at the last prompt token minus the state at the token after it.
     """
-    mask = torch.ones_like(tokens) if attention_mask is None else attention_mask
+    mask = _mask(tokens, attention_mask)
     # The steered model keeps its own cache: this pass must neither use nor fill it.
     tokens = torch.cat([tokens, tokens.new_full((len(tokens), 1), _agreement(chat_model)[0])], dim=1)
     mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
@@ -112,6 +126,10 @@ def read_transitions(
         recorder.start(list(range(len(tokens))), marks)
         forward(chat_model, {"input_ids": tokens, "attention_mask": mask})
     return {site: rows[0::2] - rows[1::2] for site, rows in residuals_of(recorder.collected()).items()}
+
+
+def _mask(tokens: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+    return torch.ones_like(tokens) if attention_mask is None else attention_mask
 
 
 def cosines(rows: numpy.ndarray, reference: numpy.ndarray) -> numpy.ndarray:
@@ -138,17 +156,18 @@ def find_thresholds(scores: numpy.ndarray, toxic: numpy.ndarray) -> list[float]:
 class _Classifier:
     """Decides once per batch of prompts which way each is pushed: +1 unsafe, -1 safe."""
 
-    chat_model: ChatModel
-    references: Mapping[int, numpy.ndarray]
+    read_cosines: Callable[[torch.Tensor, torch.Tensor | None], numpy.ndarray]
+    scored: range
     threshold: float
     signs: torch.Tensor = torch.zeros(0)
 
     def decide(self, now: Pass, options: dict) -> None:
         if not now.is_prefill:
             return
-        transitions = read_transitions(self.chat_model, options["input_ids"], options.get("attention_mask"))
-        by_site = [cosines(transitions[site], reference) for site, reference in self.references.items()]
-        self.signs = torch.from_numpy(numpy.where(numpy.mean(by_site, axis=0) >= self.threshold, 1.0, -1.0))
+        by_site = self.read_cosines(options["input_ids"], options.get("attention_mask"))
+        # Sites are counted from 1.
+        score = by_site[:, self.scored.start - 1 : self.scored.stop - 1].mean(1)
+        self.signs = torch.from_numpy(numpy.where(score >= self.threshold, 1.0, -1.0))
 
 
 def _pushing(step: torch.Tensor, classifier: _Classifier) -> Change:
