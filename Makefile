@@ -40,7 +40,9 @@ ORGANISM := $(call modules,core organisms)
 # Make lists a study's notebooks that are out of date, in order; then one process, with one kernel, runs them.
 DUE := build/due/$(shell echo $$PPID)
 due = @mkdir -p $(DUE) && echo $(1) >> $(DUE)/$(2)
-run_due = @test ! -e $(DUE)/$(1) -a ! -e $(DUE)/$(1).taken || $(PYTHON) -m llmva.commands.notebooks --due $(DUE)/$(1) --model $(1)
+run_due = @test ! -e $(DUE)/$(1) -a ! -e $(DUE)/$(1).taken || $(ONE_STUDY) $(PYTHON) -m llmva.commands.notebooks --due $(DUE)/$(1) --model $(1)
+# Without -j a study has all cores for stages that do not wait for each other.
+ONE_STUDY = $(if $(findstring jobserver,$(MAKEFLAGS)),,LLMVA_PROCESSES=$(shell getconf _NPROCESSORS_ONLN))
 later := $(if $(filter-out 1,$(SEEDS)),$(shell seq 1 $$(($(SEEDS) - 1))))
 SEEDED := $(MODELS) $(foreach seed,$(later),$(patsubst %,%-s$(seed),$(filter tiny-%,$(MODELS))))
 ALL_RUNS = $(sort $(SEEDED) $(FRESH) $(STUDIES))

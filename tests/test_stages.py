@@ -253,6 +253,7 @@ def test_ablations_share_the_loops_iterations_and_leave_their_results(world, mon
 
 def test_the_parts_of_llm_va_r_are_run_alike_and_compared_on_the_same_prompts(world, monkeypatch):
     monkeypatch.setattr(paths, "RESULTS", world / "results")
+    monkeypatch.setattr("llmva.study.evaluation.METHODS", METHODS)
     study = study_of(world)
     collect_prompts(study)
     parts = {"LLM-VA": run_alignment(study, 3), **run_parts(study)}

@@ -1,6 +1,7 @@
 """Every method on the same prompts: tuned on validation with equal trials, then tested once."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pandas
@@ -15,22 +16,23 @@ from llmva.steering.original import Original
 from llmva.steering.registry import METHODS
 from llmva.steering.search import tune
 from llmva.study.loop_variants import LLM_VA_R, RELEASED, read_loop, run_alignment, run_llm_va_r, run_released
+from llmva.study.side_by_side import compute_ahead
 from llmva.study.study import Study
 
 # Of how methods are tuned and measured; added to each method's own version.
 MEASURE_VERSION = 0
 # Rows that differ from a loop's own by the choice among its iterations alone.
 OTHER_CHOICES = {PAPER_LOOP: (GUARDED_LOOP, "guarded"), RELEASED.name: (RELEASED_STRICT, "strict")}
+# Those that take longest begin first, where methods are computed side by side.
+SLOWEST = ("Fine-tuning", "SCANS", "CAST", "VectorSteer")
 OUTCOMES = ["method", "part", "id", "dataset", "label", "guard_verdict", "verdict", "raw"]
 
 
 def run_loops(study: Study) -> dict[str, Stage]:
     """Run, or find, the three loops of the main results, by the name of their row."""
-    return {
-        PAPER_LOOP: run_alignment(study),
-        RELEASED.name: run_released(study),
-        LLM_VA_R.name: run_llm_va_r(study),
-    }
+    loops = {PAPER_LOOP: run_alignment, LLM_VA_R.name: run_llm_va_r, RELEASED.name: run_released}
+    compute_ahead(study, list(loops.values()))
+    return {name: run(study) for name, run in loops.items()}
 
 
 def evaluate_all(study: Study, loops: dict[str, Stage]) -> dict[str, Stage]:
@@ -42,14 +44,21 @@ def evaluate_all(study: Study, loops: dict[str, Stage]) -> dict[str, Stage]:
         As `run_loops` returns them; the paper's log also gives "LLM-VA (guarded)", and the released code's the
         row of a strict choice.
     """
+    order = sorted(METHODS, key=lambda name: (*SLOWEST, name).index(name))
+    compute_ahead(study, [partial(evaluate_baseline, name=name) for name in order])
     stages = {"Constant": evaluate_constants(study)}
-    stages |= {name: evaluate_method(study, method()) for name, method in METHODS.items()}
+    stages |= {name: evaluate_baseline(study, name) for name in METHODS}
     for name, loop in loops.items():
         stages[name] = evaluate_loop(study, name, loop)
         if name in OTHER_CHOICES:
             other, selection = OTHER_CHOICES[name]
             stages[other] = evaluate_loop(study, other, loop, read_loop(loop).chosen_by(selection))
     return stages
+
+
+def evaluate_baseline(study: Study, name: str) -> Stage:
+    """Tune and evaluate a method of `METHODS`; see `evaluate_method`."""
+    return evaluate_method(study, METHODS[name]())
 
 
 def evaluate_loop(study: Study, name: str, loop: Stage, iteration: int | None = None) -> Stage:

@@ -1,16 +1,16 @@
 """LLM-VA-R taken apart: what soft margins and the ridge edit do alone and together, and what they rest on."""
 
+from functools import partial
+
 import pandas
 
 from llmva.core.store import Stage
 from llmva.core.vocabulary import ORIGINAL, PAPER_LOOP
 from llmva.measures.metrics import measure
 from llmva.measures.utility import share_kept
-from llmva.steering.registry import METHODS
 from llmva.study.evaluation import (
+    evaluate_baseline,
     evaluate_loop,
-    evaluate_method,
-    evaluate_original,
     read_outcomes,
     read_utility,
     stage_name,
@@ -29,6 +29,7 @@ from llmva.study.loop_variants import (
     run_variant,
 )
 from llmva.study.records import HEALTH, lengthen, record
+from llmva.study.side_by_side import compute_ahead
 from llmva.study.study import Study
 
 R = LLM_VA_R.changes
@@ -57,20 +58,22 @@ def describe_variants() -> pandas.DataFrame:
 
 def run_parts(study: Study) -> dict[str, Stage]:
     """Run LLM-VA, each half of LLM-VA-R and of the first design of it alone, and both together, all in the same way."""
-    parts = {variant.name: _run_part(study, variant, study.params.probe.l_select) for variant in PARTS}
+    compute_ahead(study, [run_llm_va_r, *(partial(_run_part, variant=variant) for variant in PARTS)])
+    parts = {variant.name: _run_part(study, variant) for variant in PARTS}
     return {**parts, LLM_VA_R.name: run_llm_va_r(study)}
 
 
 def run_controls(study: Study, aligned_r: Stage) -> dict[str, Stage]:
     """Vary lambda, mu and the neutral text, and shuffle the labels."""
     l_selects = [read_loop(aligned_r).choice.l_select]
+    compute_ahead(study, [partial(_run_part, variant=variant, l_selects=l_selects) for variant in CONTROLS])
     return {variant.name: _run_part(study, variant, l_selects) for variant in CONTROLS}
 
 
 def evaluate_parts(study: Study, loops: dict[str, Stage]) -> dict[str, Stage]:
     """Evaluate the original, some baselines and each loop's chosen iteration on test and transfer prompts and tasks."""
-    evaluated = {ORIGINAL: evaluate_original(study)}
-    evaluated |= {name: evaluate_method(study, METHODS[name]()) for name in COMPARED_BASELINES}
+    compute_ahead(study, [partial(evaluate_baseline, name=name) for name in (*COMPARED_BASELINES[::-1], ORIGINAL)])
+    evaluated = {name: evaluate_baseline(study, name) for name in (ORIGINAL, *COMPARED_BASELINES)}
     return evaluated | {name: evaluate_loop(study, name, stage) for name, stage in loops.items()}
 
 
@@ -106,7 +109,8 @@ def record_parts(study: Study, loops: dict[str, Stage], evaluated: dict[str, Sta
     return table.rename_axis(None)
 
 
-def _run_part(study: Study, variant: Variant, l_selects: list[int]) -> Stage:
+def _run_part(study: Study, variant: Variant, l_selects: list[int] | None = None) -> Stage:
+    l_selects = l_selects or study.params.probe.l_select
     return run_variant(study, variant, l_selects, study.params.ridge.iterations, f"13_parts/{stage_name(variant.name)}")
 
 

@@ -1,0 +1,63 @@
+"""Stages that do not wait for each other, computed by several processes before they are asked for one by one."""
+
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+
+import torch
+
+from llmva.core.params import StudyParams
+from llmva.study.study import Study
+
+# How many processes a study may use; Make sets it where it runs one study at a time.
+PROCESSES = "LLMVA_PROCESSES"
+
+
+def compute_ahead(study: Study, stages: Sequence[Callable[[Study], object]]) -> None:
+    """Compute stages of a study side by side; whoever asks for them afterwards finds them.
+
+    Nothing is done with one process, the default, or on a GPU, whose memory holds one copy of a model.
+
+    Parameters
+    ----------
+    stages : sequence of callable
+        Functions of a module, of the study alone (or a `partial` of such), the longest first.
+    """
+    processes = int(os.environ.get(PROCESSES, "1"))
+    if processes < 2 or torch.cuda.is_available():
+        return
+    # Each ends on its own, so that one that fails takes none of the others' work with it.
+    pending = [_pool(processes).submit(_compute, study.params, stage) for stage in stages]
+    for each in pending:
+        each.result()
+
+
+@cache
+def _pool(processes: int) -> ProcessPoolExecutor:
+    # Fresh interpreters, since torch's threads do not survive a fork; they stay for the study's other stages.
+    return ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent)
+
+
+def _compute(params: StudyParams, stage: Callable[[Study], object]) -> None:
+    stage(_study(params.model_dump_json()))
+
+
+@cache
+def _study(params: str) -> Study:
+    return Study(StudyParams.model_validate_json(params))
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that began it is gone, killed or not."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
