@@ -40,9 +40,9 @@ ORGANISM := $(call modules,core organisms)
 # Make lists a study's notebooks that are out of date, in order; then one process, with one kernel, runs them.
 DUE := build/due/$(shell echo $$PPID)
 due = @mkdir -p $(DUE) && echo $(1) >> $(DUE)/$(2)
-run_due = @test ! -e $(DUE)/$(1) -a ! -e $(DUE)/$(1).taken || $(ONE_STUDY) $(PYTHON) -m llmva.commands.notebooks --due $(DUE)/$(1) --model $(1)
-# Without -j a study has all cores for stages that do not wait for each other.
-ONE_STUDY = $(if $(findstring jobserver,$(MAKEFLAGS)),,LLMVA_PROCESSES=$(shell getconf _NPROCESSORS_ONLN))
+run_due = @test ! -e $(DUE)/$(1) -a ! -e $(DUE)/$(1).taken || $(ALONE) $(PYTHON) -m llmva.commands.notebooks --due $(DUE)/$(1) --model $(1)
+# Without -j a study has all cores for stages that do not wait for each other, and so have figures.
+ALONE = $(if $(findstring jobserver,$(MAKEFLAGS)),,LLMVA_PROCESSES=$(shell getconf _NPROCESSORS_ONLN))
 later := $(if $(filter-out 1,$(SEEDS)),$(shell seq 1 $$(($(SEEDS) - 1))))
 SEEDED := $(MODELS) $(foreach seed,$(later),$(patsubst %,%-s$(seed),$(filter tiny-%,$(MODELS))))
 ALL_RUNS = $(sort $(SEEDED) $(FRESH) $(STUDIES))
@@ -148,12 +148,9 @@ fresh: $(FRESH:%=13_ridge_edit@%) ## notebook 13 on FRESH, seeds that no choice 
 any_fresh = $(wildcard $(FRESH:%=results/%/ridge.csv))
 any_drawn = $(wildcard $(DRAWS:%=results/%/table2.csv))
 tables: $(ENV) ## all tables from the tracked results/ alone (30 s)
-	$(PYTHON) -m llmva.paper.tables all --models $(MODELS) --seeds $(shown)
-	$(if $(any_drawn),$(PYTHON) -m llmva.paper.tables draws --present --models $(STUDIES))
-	$(if $(any_fresh),$(PYTHON) -m llmva.paper.tables ridge --present --models $(FRESH))
+	$(PYTHON) -m llmva.paper.tables all --models $(MODELS) --seeds $(shown) $(if $(any_drawn),--apart draws $(STUDIES)) $(if $(any_fresh),--apart ridge $(FRESH))
 figures: $(ENV) ## all figures from the tracked results/ alone (60 s)
-	$(PYTHON) -m llmva.paper.figures all --models $(MODELS) --seeds $(shown)
-	$(if $(any_fresh),$(PYTHON) -m llmva.paper.figures figure13 --present --models $(FRESH))
+	$(ALONE) $(PYTHON) -m llmva.paper.figures all --models $(MODELS) --seeds $(shown) $(if $(any_fresh),--apart figure13 $(FRESH))
 
 STAGES := 02_svm_identification 06_utility 07_ablation_angle 08_ablation_iterations 09_ablation_layers 10_transferability 11_judges
 study@%: $(foreach stage,$(STAGES),runs/%/$(stage)/manifest.json)

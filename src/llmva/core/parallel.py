@@ -1,12 +1,28 @@
 """The same work on many things at once, with results that do not depend on how many threads there are."""
 
+import multiprocessing
+import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from typing import TypeVar
 
 from threadpoolctl import threadpool_limits
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
+
+
+# How many processes a command may use; Make sets it where it runs one at a time.
+PROCESSES = "LLMVA_PROCESSES"
+
+
+def count_processes() -> int:
+    """Return how many processes this one may begin for its work, 1 if it is to do all by itself."""
+    return int(os.environ.get(PROCESSES, "1"))
+
+
+def process_pool(processes: int, begin: Callable[[], None] | None = None) -> ProcessPoolExecutor:
+    """Return a pool of fresh interpreters, since torch's threads do not survive a fork; each calls `begin` first."""
+    return ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"), initializer=begin)
 
 
 def map_in_threads(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> dict[Item, Result]:

@@ -1,11 +1,10 @@
 """`python -m llmva.organisms [slug ...]`: build the organisms that are missing, as many at once as there are cores."""
 
-import multiprocessing
 import os
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 from llmva.core.errors import OneLineParser, command
+from llmva.core.parallel import process_pool
 from llmva.organisms.build import build_organism, open_tracked
 from llmva.organisms.families import FAMILIES, GUARD, parse_slug
 
@@ -36,8 +35,7 @@ def main() -> None:
             print(build(slug, progress=not arguments.quiet))
         return
     print(f"training {len(trained)} models, {jobs} at a time, about 4 minutes each", flush=True)
-    # A fresh interpreter each: torch's threads do not survive a fork.
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with process_pool(jobs) as pool:
         for built in pool.map(partial(build, progress=False), slugs):
             print(built, flush=True)
 

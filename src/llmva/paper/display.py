@@ -41,7 +41,7 @@ class Catalogue(dict[str, Item]):
         raise InputError(f"{name}: unknown {self.kind}; known are {', '.join(self)} (or all)")
 
     def read_options(self, arguments: Sequence[str] | None) -> argparse.Namespace:
-        """Return what a command was asked for: `item`, `models`, `seeds`, `present`.
+        """Return what a command was asked for: `item`, `models`, `seeds`, `present`, `apart`.
 
         The models are all organisms where none are named.
         """
@@ -51,17 +51,20 @@ class Catalogue(dict[str, Item]):
         parser.add_argument("--models", nargs="+", help="slugs; default: the organisms of papermill_params/")
         parser.add_argument("--seeds", type=int, default=1, help="seeds of each organism: itself, -s1, ...; default 1")
         parser.add_argument("--present", action="store_true", help="leave out models without results, and say which")
+        apart = {"nargs": "+", "action": "append", "default": [], "metavar": ("ITEM", "SLUG")}
+        parser.add_argument("--apart", **apart, help="one more item, with models of its own that have results of it")
         options = parser.parse_args(arguments)
         options.models = options.models or list(filter(is_organism, known_slugs()))
         return options
 
     def choose(self, options: argparse.Namespace, slugs: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
         """Give the items that were asked for, each with its models, and print which ones it goes without."""
-        for name in self.named(options.item, slugs):
-            present = self[name].with_results(slugs)
-            if not (options.present or options.item == "all"):
-                present = list(slugs)
-            elif missing := sorted(set(slugs) - set(present)):
+        every = not (options.present or options.item == "all")
+        asked = [(name, slugs, every) for name in self.named(options.item, slugs)]
+        asked += [(name, own, False) for first, *own in options.apart for name in self.named(first, own)]
+        for name, wanted, every in asked:
+            present = list(wanted) if every else self[name].with_results(wanted)
+            if missing := sorted(set(wanted) - set(present)):
                 print(f"{name}: without {', '.join(missing)}, which have no results of it yet")
             yield name, present
 

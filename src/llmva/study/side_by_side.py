@@ -1,6 +1,5 @@
 """Stages that do not wait for each other, computed by several processes before they are asked for one by one."""
 
-import multiprocessing
 import os
 import threading
 import time
@@ -10,11 +9,9 @@ from functools import cache
 
 import torch
 
+from llmva.core.parallel import count_processes, process_pool
 from llmva.core.params import StudyParams
 from llmva.study.study import Study
-
-# How many processes a study may use; Make sets it where it runs one study at a time.
-PROCESSES = "LLMVA_PROCESSES"
 
 
 def compute_ahead(study: Study, stages: Sequence[Callable[[Study], object]]) -> None:
@@ -27,7 +24,7 @@ def compute_ahead(study: Study, stages: Sequence[Callable[[Study], object]]) -> 
     stages : sequence of callable
         Functions of a module, of the study alone (or a `partial` of such), the longest first.
     """
-    processes = int(os.environ.get(PROCESSES, "1"))
+    processes = count_processes()
     if processes < 2 or torch.cuda.is_available():
         return
     # Each ends on its own, so that one that fails takes none of the others' work with it.
@@ -38,8 +35,8 @@ def compute_ahead(study: Study, stages: Sequence[Callable[[Study], object]]) -> 
 
 @cache
 def _pool(processes: int) -> ProcessPoolExecutor:
-    # Fresh interpreters, since torch's threads do not survive a fork; they stay for the study's other stages.
-    return ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent)
+    # Its processes stay for the study's other stages.
+    return process_pool(processes, _end_with_parent)
 
 
 def _compute(params: StudyParams, stage: Callable[[Study], object]) -> None:

@@ -5,10 +5,8 @@ and one for each; `python -m llmva.paper.figures all` draws every figure that ha
 `--seeds 3`, the organisms' seeds `-s1` and `-s2` join in where they have results, as a mean.
 """
 
-import multiprocessing
-import os
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from io import BytesIO
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from matplotlib.figure import Figure
 
 from llmva.core import paths
 from llmva.core.errors import InputError, command
+from llmva.core.parallel import count_processes, process_pool
 from llmva.core.results import is_organism, remake, result_path
 from llmva.paper import names
 from llmva.paper.display import split_worlds
@@ -130,13 +129,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Draw one figure or all, and tell which files were made."""
     options = FIGURES.read_options(arguments)
     chosen = {item: add_seeds(item, slugs, options.seeds) for item, slugs in FIGURES.choose(options, options.models)}
-    processes = min(os.cpu_count() or 1, len(chosen))
-    if processes < 2:
-        _tell(chosen, map(save_figures, chosen, chosen.values()))
-        return
-    # Nothing is fast in drawing but many processes, which begin afresh: threads do not survive a fork.
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-        _tell(chosen, pool.map(save_figures, chosen, chosen.values()))
+    processes = min(count_processes(), len(chosen))
+    with process_pool(processes) if processes > 1 else nullcontext() as pool:
+        _tell(chosen, (map if pool is None else pool.map)(save_figures, chosen, chosen.values()))
 
 
 def _tell(chosen: dict[str, list[str]], made: Iterable[list[Path]]) -> None:
