@@ -15,8 +15,9 @@ from llmva.study.ablations import NOISE_LEVELS
 from llmva.study.llm_va_r import CONTROLS, PARTS
 from llmva.study.loop_variants import LLM_VA_R
 
-# Tokens: a prompt with its template, and what a guard reads (its own instructions, prompt and reply) and writes.
-PROMPT, GUARD_READS, GUARD_WRITES = 110, 450, 18
+# Tokens: a prompt with its template, and what a guard reads (its own instructions, prompt and reply) and writes. Of
+# Qwen3Guard-Gen's template about 330 stand before the exchange and 135 behind it.
+PROMPT, GUARD_READS, GUARD_WRITES = 110, 703, 14
 # What `make all` does not run.
 APART = "13 parts of LLM-VA-R"
 # Further variants of three methods are measured at the end as well.

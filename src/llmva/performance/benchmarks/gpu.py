@@ -13,19 +13,21 @@ from llmva.core.params import load_shapes
 from llmva.core.provenance import random_generator
 from llmva.edits.edited_model import EditedModel
 from llmva.edits.log import EditLog
+from llmva.engines import greedy
 from llmva.method.control_vectors import ControlVectors, find_control_vectors
 from llmva.method.edit import solve_edit
 from llmva.models.activations import FINAL, Activations, Capture
-from llmva.models.batches import run_batches
 from llmva.models.chat_model import ChatModel
 from llmva.performance.machines import GPUS, Machine, measure_machine
+from llmva.performance.plan import GUARD_READS, GUARD_WRITES, PROMPT
 from llmva.performance.sizes import Shape, random_model
 from llmva.performance.timing import Row, timed
 from llmva.study.study import Study
 
-# An iteration's sample and validation prompts; tokens read and written by the model and by a guard of the same size.
+# An iteration's sample and validation prompts; tokens read and written by the model and by a guard of the same size;
+# and how many of those that the guard reads are its own instructions, with which all its prompts begin.
 PROMPTS, TRAIN = 712, 512
-MODEL_TOKENS, GUARD_TOKENS = (110, 128), (450, 18)
+MODEL_TOKENS, GUARD_TOKENS, GUARD_HEAD = (PROMPT, 128), (GUARD_READS, GUARD_WRITES), 330
 BATCH = 256
 
 
@@ -47,8 +49,8 @@ def benchmark_gpu(shape: Shape, machine: Machine, *, device: str = "cuda", scale
     """Run an iteration on a model and a guard of random weights in bfloat16, both of one shape.
 
     Returns the seconds of `replies` (activations included), `verdicts`, `vectors` and `edits`; the `floor` of the
-    first two, by the machine's roofline without its efficiency; and `ratio`, of all over the floor. `scale` changes
-    the numbers of prompts and tokens, for a quick look.
+    first two, by the machine's roofline without its efficiency and with the guard's instructions read for each
+    prompt; and `ratio`, of all over the floor. `scale` changes the numbers of prompts and tokens, for a quick look.
     """
     ideal, prompts = replace(machine, efficiency=1.0), max(4, round(scale * PROMPTS))
     seconds, floor = {}, 0.0
@@ -68,10 +70,12 @@ def machine_here(shape: Shape) -> Machine:
 
 def _time_stage(stage: str, model: PreTrainedModel, prompts: int, read: int, written: int) -> dict[str, float]:
     """Return the seconds of a stage, and, of replies, those of the vectors and edits that follow from them."""
-    chat_model = ChatModel("random", model, SimpleNamespace(pad_token_id=0))
-    generate = partial(_generate, chat_model, read=read, capture=Capture() if stage == "replies" else None)
-    generate(prompts=8, written=2)
-    seconds, activations = timed(lambda: generate(prompts=prompts, written=written))
+    # Without an end token every reply has its full length.
+    chat_model = ChatModel("random", model, SimpleNamespace(pad_token_id=0, eos_token_id=None))
+    model.generation_config.eos_token_id = None
+    write = partial(_write, chat_model, read=read, verdicts=stage == "verdicts")
+    write(prompts=8, written=2)
+    seconds, activations = timed(lambda: write(prompts=prompts, written=written))
     if activations is None:
         return {stage: seconds}
     fitting, vectors = timed(lambda: _fit(activations, prompts * TRAIN // PROMPTS))
@@ -80,15 +84,14 @@ def _time_stage(stage: str, model: PreTrainedModel, prompts: int, read: int, wri
     return {stage: seconds, "vectors": fitting, "edits": editing}
 
 
-def _generate(
-    chat_model: ChatModel, *, prompts: int, read: int, written: int, capture: Capture | None
-) -> Activations | None:
+def _write(chat_model: ChatModel, *, prompts: int, read: int, written: int, verdicts: bool) -> Activations | None:
     vocabulary = chat_model.model.config.vocab_size
-    sequences = random_generator(0, "gpu", read).integers(1, vocabulary, size=(prompts, read)).tolist()
-    options = {"do_sample": False, "min_new_tokens": written, "max_new_tokens": written, "pad_token_id": 0}
-    return run_batches(
-        chat_model, sequences, lambda batch, _: chat_model.model.generate(**batch, **options), BATCH, capture
-    )
+    sequences = random_generator(0, "gpu", read).integers(1, vocabulary, size=(prompts, read))
+    if verdicts:
+        head = round(read * GUARD_HEAD / GUARD_READS)
+        sequences[:, :head] = sequences[0, :head]
+    options = {"max_new_tokens": written, "batch_size": BATCH, "capture": None if verdicts else Capture()}
+    return greedy.write_replies(chat_model, sequences.tolist(), **options)[1]
 
 
 def _fit(activations: Activations, rows: int) -> dict[str, ControlVectors]:
