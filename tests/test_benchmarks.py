@@ -161,7 +161,8 @@ def test_an_iteration_at_the_size_of_a_real_model_is_set_against_its_floor(monke
     monkeypatch.setattr(gpu, "machine_here", lambda shape: machine)
     monkeypatch.setattr(gpu, "benchmark_gpu", lambda shape, machine: found)
     shown = list(gpu.gpu_rows(None, table.SIZES))
-    assert shown[0][2:4] == (found["ratio"], "<=4") and len(shown) == 5
+    assert shown[0][2:4] == (found["ratio"], "<=4") and len(shown) == 6
+    assert shown[-1][2] == found[gpu.UNSHARED] / found["verdicts"]
 
 
 def test_without_a_gpu_the_table_says_so(monkeypatch):
