@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llmva.core.errors import InputError
-from llmva.core.provenance import file_digest
+from llmva.core.provenance import file_digest, processor
+from llmva.core.store import open_stage
 from llmva.core.vocabulary import SAFETY_SETS, TRANSFER_SETS
 from llmva.organisms import build, checkpoint, corpus, guard, mixture, replies, tasks
 from llmva.organisms.families import FAMILIES, GUARD, new_model, parse_slug
@@ -304,6 +305,24 @@ def test_retraining_says_whether_the_bytes_are_the_same(quick):
     (tracked / "manifest.json").write_text(json.dumps(manifest))
     said = retrain_organism("tiny-qwen2", progress=False)
     assert "0.0% of the weights differ from organisms/tiny-qwen2, by at most 0.5; that was made on" in said
+
+
+@pytest.mark.organism
+def test_the_seed_gives_the_tracked_guard(tmp_path, monkeypatch, capsys):
+    """The smallest one is trained again: to the same bytes on the type of processor that made it."""
+    monkeypatch.setattr(build.paths, "RUNS", tmp_path)
+    tracked, said = build.open_tracked(GUARD), retrain_organism(GUARD, progress=False)
+    retrained = open_stage(tmp_path / GUARD / "retrained", fix="")
+    with capsys.disabled():
+        print(f"\n{said}")
+    if processor() == tracked.manifest["facts"]["processor"]:
+        assert f"{GUARD}: the same bytes" in said
+    else:
+        # Elsewhere it is another model, trained as well: rounding alone moves the last weights.
+        before, after = (stage.manifest["facts"]["final_loss"] for stage in (tracked, retrained))
+        assert abs(before - after) < 0.01
+        same = {name for name, digest in tracked.manifest["files"].items() if name != "model.safetensors"}
+        assert all(retrained.manifest["files"][name] == tracked.manifest["files"][name] for name in same)
 
 
 @pytest.mark.parametrize("slug", [GUARD, *(f"tiny-{family}" for family in FAMILIES)])
