@@ -140,6 +140,17 @@ def test_two_runs_from_nothing_write_the_same_bytes(world, monkeypatch):
     assert digests() == first
 
 
+def test_no_prompt_is_answered_twice_by_the_same_state_of_the_model(world):
+    facts = {stage.folder.name: stage.manifest["facts"] for stage in run_all(study_of(world))}
+    counts = {name: (fact.get("prompts_asked", 0), fact.get("prompts_answered", 0)) for name, fact in facts.items()}
+    # The judge's trial asks some candidates twice.
+    assert counts["00_start_here"] == (120 + FIRST_LOOK, 120)
+    # The original has answered the candidates, of which all others are; an iteration has answered validation prompts.
+    assert counts["01_orthogonality"][0] > 0 and counts["01_orthogonality"][1] == 0
+    assert counts["original"][0] > 0 and counts["original"][1] == 0
+    assert all(answered < asked for asked, answered in counts.values() if asked)
+
+
 def test_more_candidates_than_sublayers_count_as_all(world):
     study = study_of(world)
     collect_prompts(study)

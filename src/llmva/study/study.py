@@ -189,6 +189,8 @@ class Study:
     ) -> Stage:
         """Declare a stage of this study and return it, found or computed; see `run_stage`.
 
+        The manifest's facts say how many prompts were asked meanwhile, and how many a model had to answer.
+
         Parameters
         ----------
         name : str
@@ -201,9 +203,16 @@ class Study:
             What else determines it.
         """
         identity = {} if fields is None else self.identity(*fields)
+
+        def counted(folder: Path) -> dict:
+            asked, answered = self.replies.asked, self.replies.answered
+            facts = compute(folder) or {}
+            asked, answered = self.replies.asked - asked, self.replies.answered - answered
+            return facts | ({"prompts_asked": asked, "prompts_answered": answered} if asked else {})
+
         return run_stage(
             self.folder / name,
-            compute,
+            counted,
             parameters={**identity, **parameters},
             upstream=(self.prompts_stage,) if upstream is None else upstream,
             version=version,
