@@ -979,3 +979,17 @@ def test_all_tells_which_models_a_figure_is_drawn_without(folders, capsys, monke
         drawing.main(["all", "--models", *SLUGS])
     assert stop.value.code == 0
     assert "figure10: without tiny-qwen2, which have no results of it yet" in capsys.readouterr().out
+
+
+def test_an_item_of_other_models_joins_all_the_others(folders, capsys, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(
+        drawing, "save_figures", lambda item, slugs: drawn.update({item: slugs}) or [paths.FIGURES / f"{item}.pdf"]
+    )
+    ridge = paths.RESULTS / "tiny-llama-s10" / "ridge.csv"
+    ridge.parent.mkdir()
+    ridge.write_text((paths.ROOT / "results" / "tiny-llama-s10" / "ridge.csv").read_text(encoding="utf-8"))
+    with pytest.raises(SystemExit) as stop:
+        drawing.main(["all", "--models", *SLUGS, "--apart", "figure13", "tiny-llama-s10", "tiny-llama-s11"])
+    assert stop.value.code == 0 and drawn["figure13"] == ["tiny-llama-s10"] and drawn["figure10"] == list(SLUGS)
+    assert "figure13: without tiny-llama-s11, which have no results of it yet" in capsys.readouterr().out
