@@ -241,6 +241,12 @@ def test_a_state_is_told_by_every_bit_of_the_weights(llama):
     assert model_state(llama) == before
 
 
+def test_a_state_is_told_by_its_configuration(llama):
+    before = model_state(llama)
+    llama.model.config.rope_parameters = {"rope_type": "default", "rope_theta": 5000.0}
+    assert model_state(llama) != before
+
+
 def test_a_state_with_hooks_or_an_adapter_cannot_be_told(llama):
     handle = llama.blocks[0].register_forward_pre_hook(lambda *_: None)
     assert model_state(llama) is None

@@ -118,7 +118,7 @@ class _Writer:
         replies = self._confirm(cache, {row: guess for row, guess in enumerate(guesses) if guess})
         left = [row for row in range(len(sequences)) if row not in replies]
         if left:
-            rows = torch.tensor(left, device=first.device)
+            rows = torch.tensor(left)
             replies |= dict(zip(left, self._decode(_select(cache, rows), rows, first[rows]), strict=True))
         return [replies[row] for row in range(len(sequences))]
 
@@ -153,7 +153,7 @@ class _Writer:
         return confirmed
 
     def _confirm_some(self, cache: DynamicCache, guesses: dict[int, tuple[int, ...]]) -> dict[int, list[int]]:
-        rows = torch.tensor(list(guesses), device=self.chat_model.device)
+        rows = torch.tensor(list(guesses))
         block = pad(self.chat_model, list(guesses.values()), "right")
         tokens, is_token = block["input_ids"], block["attention_mask"]
         mask = self.batch["attention_mask"][rows]
@@ -171,11 +171,13 @@ class _Writer:
 
     def _decode(self, cache: DynamicCache, rows: torch.Tensor, tokens: torch.Tensor) -> list[list[int]]:
         """Write row by row from their first tokens; `cache` holds these rows alone."""
-        mask = self.batch["attention_mask"][rows]
-        places, positions = torch.arange(len(rows), device=rows.device), mask.sum(1)
-        written = torch.zeros((len(rows), self.limit), dtype=tokens.dtype, device=rows.device)
-        lengths = torch.zeros(len(rows), dtype=torch.long, device=rows.device)
-        writing = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+        mask, device = self.batch["attention_mask"][rows], self.chat_model.device
+        # Where the last layer is, which may be another device than the first one's.
+        tokens = tokens.to(device)
+        places, positions = torch.arange(len(rows), device=device), mask.sum(1)
+        written = torch.zeros((len(rows), self.limit), dtype=tokens.dtype, device=device)
+        lengths = torch.zeros(len(rows), dtype=torch.long, device=device)
+        writing = torch.ones(len(rows), dtype=torch.bool, device=device)
         for step in range(self.limit):
             written[places, step] = tokens
             lengths[places] += writing
@@ -185,13 +187,13 @@ class _Writer:
                 break
             if left <= SHARE_LEFT * len(places):
                 kept = writing.nonzero()[:, 0]
-                cache = _select(cache, kept)
+                cache = _select(cache, kept.cpu())
                 places, positions, mask, tokens, writing = (
                     part[kept] for part in (places, positions, mask, tokens, writing)
                 )
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
             logits = self._step(cache, tokens[:, None], mask, positions[:, None])
-            tokens, positions = logits[:, -1].argmax(-1).to(rows.device), positions + 1
+            tokens, positions = logits[:, -1].argmax(-1).to(device), positions + 1
         return [row[:length].tolist() for row, length in zip(written, lengths.tolist(), strict=True)]
 
     def _step(self, cache, tokens, mask, positions) -> torch.Tensor:
@@ -202,13 +204,15 @@ class _Writer:
 
 def _has_rows(chat_model: ChatModel) -> bool:
     layers = DynamicCache(config=chat_model.model.config).layers
-    return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
+    known = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
+    return known and not getattr(chat_model.model, "_is_stateful", False)
 
 
 def _select(cache: DynamicCache, rows: torch.Tensor) -> DynamicCache:
     """Return a cache of some rows of another one, which stays as it is.
 
-    Its `rows` say which of the prefill's rows they are: whoever steers may have decided something for each there.
+    Rows are on the CPU, since layers may be on several devices. The cache's `rows` say which of the prefill's rows
+    they are: whoever steers may have decided something for each there.
     """
     part = copy.copy(cache)
     part.layers = [copy.copy(layer) for layer in cache.layers]

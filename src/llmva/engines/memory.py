@@ -55,7 +55,8 @@ class ReplyMemory:
         """
         self.asked += len(prompts)
         sequences, state = encode_chats(chat_model.tokenizer, prompts), model_state(chat_model)
-        keys = [digest([state, max_new_tokens, sequence])[:KEY_LENGTH] for sequence in sequences]
+        limits = [end_tokens(chat_model), max_new_tokens]
+        keys = [digest([state, *limits, sequence])[:KEY_LENGTH] for sequence in sequences]
         known = self._texts.get(sorted(set(keys))) if state else {}
         self._suggest(chat_model, sequences, [known.get(key) for key in keys])
         missing = [place for place, key in enumerate(keys) if key not in known]

@@ -1,4 +1,4 @@
-"""What tells one state of a model from another: its weights as they are now."""
+"""What tells one state of a model from another: its configuration, and its weights as they are now."""
 
 from itertools import chain
 
@@ -29,7 +29,7 @@ def model_state(chat_model: ChatModel) -> str | None:
         return None
     sums = [[name, str(tensor.dtype), list(tensor.shape), _checksum(tensor)] for name, tensor in tensors.items()]
     # Another device or number of threads may round otherwise.
-    return digest([sums, str(chat_model.device.type), torch.get_num_threads()])
+    return digest([sums, model.config.to_json_string(), chat_model.device.type, torch.get_num_threads()])
 
 
 def is_hooked(model: torch.nn.Module) -> bool:
