@@ -45,7 +45,8 @@ run_due = @test ! -e $(DUE)/$(1) -a ! -e $(DUE)/$(1).taken || $(ALONE) $(PYTHON)
 ALONE = $(if $(findstring jobserver,$(MAKEFLAGS)),,LLMVA_PROCESSES=$(shell getconf _NPROCESSORS_ONLN))
 later := $(if $(filter-out 1,$(SEEDS)),$(shell seq 1 $$(($(SEEDS) - 1))))
 SEEDED := $(MODELS) $(foreach seed,$(later),$(patsubst %,%-s$(seed),$(filter tiny-%,$(MODELS))))
-ALL_RUNS = $(sort $(SEEDED) $(FRESH) $(STUDIES))
+FIFTHS := $(MODELS:%=%-fifth)
+ALL_RUNS = $(sort $(SEEDED) $(FRESH) $(STUDIES) $(FIFTHS))
 manifests = $(MODELS:%=$(1)@%)
 seeded = $(SEEDED:%=$(1)@%)
 STUDIES := $(sort $(shell echo $(DRAWS) | sed -E 's/-draw[0-9]+//g') $(DRAWS))
@@ -54,7 +55,7 @@ drawn = $(STUDIES:%=$(1)@%)
 .PHONY: help env organisms tables figures all seeds fresh data plan step align compare standard bench test test-units test-organism test-notebooks lint notebooks clean
 TABLES := table1 table2 table3 table4 headlines
 FIGURES := $(addprefix figure,1 2 3 4 5 6 7 8 9 10 11 12 13)
-.PHONY: $(TABLES) $(FIGURES) utility judges noise shortcuts draws ridge
+.PHONY: $(TABLES) $(FIGURES) utility judges noise shortcuts draws budget ridge
 
 help: ## this text
 	@echo "make <target> [MODELS='tiny-llama tiny-qwen2-s1'] [PYTHON=path/to/python]"
@@ -105,8 +106,8 @@ $(eval $(call notebook,13_ridge_edit,04_alignment_loop))
 runs/%/00_start_here/manifest.json: $(STUDY) | $(ENV)
 
 # Parameter files; tiny-llama-s1 and tiny-llama-draw1 use tiny-llama's. Organisms need training first, real models do not.
-parameter_file = $(firstword $(wildcard papermill_params/$(1).yaml) papermill_params/$(shell echo $(1) | sed -E 's/-draw[0-9]+$$//; s/-s[0-9]+$$//').yaml)
-drawn_from = $(shell echo $(1) | sed -E 's/-draw[0-9]+$$//')
+parameter_file = $(firstword $(wildcard papermill_params/$(1).yaml) papermill_params/$(shell echo $(1) | sed -E 's/-fifth$$//; s/-draw[0-9]+$$//; s/-s[0-9]+$$//').yaml)
+drawn_from = $(shell echo $(1) | sed -E 's/-fifth$$//; s/-draw[0-9]+$$//')
 $(foreach m,$(ALL_RUNS),$(eval runs/$(m)/00_start_here/manifest.json: $(call parameter_file,$(m))))
 $(foreach m,$(filter tiny-%,$(ALL_RUNS)),$(eval runs/$(m)/00_start_here/manifest.json: runs/$(call drawn_from,$(m))/organism/manifest.json runs/tiny-guard/organism/manifest.json))
 # A slug without a parameter file gets the library's one clear line instead of Make's.
@@ -133,6 +134,8 @@ judges noise shortcuts: $(call manifests,11_judges) ## tables of the controls: j
 	@$(PYTHON) -m llmva.paper.tables $@ --models $(MODELS)
 draws: $(call drawn,05_main_results) ## Table 2's spread over seeds of the study, of two organisms (11 to 15 min per study)
 	@$(PYTHON) -m llmva.paper.tables $@ --models $(STUDIES)
+budget: $(foreach model,$(MODELS) $(FIFTHS),05_main_results@$(model)) ## Table 2 at a fifth of the trials, beside the full one (2 min per model, once Table 2 is there)
+	@$(PYTHON) -m llmva.paper.tables $@ --models $(MODELS) $(FIFTHS)
 figure13 ridge: fresh ## LLM-VA-R on fresh organisms, taken apart: 12 organisms (14 min per model)
 
 $(TABLES):
@@ -146,9 +149,10 @@ ridge:
 fresh: $(FRESH:%=13_ridge_edit@%) ## notebook 13 on FRESH, seeds that no choice was made on (14 min per model)
 
 any_fresh = $(wildcard $(FRESH:%=results/%/ridge.csv))
+any_fifths = $(wildcard $(FIFTHS:%=results/%/table2.csv))
 any_drawn = $(wildcard $(DRAWS:%=results/%/table2.csv))
 tables: $(ENV) ## all tables from the tracked results/ alone (30 s)
-	$(PYTHON) -m llmva.paper.tables all --models $(MODELS) --seeds $(shown) $(if $(any_drawn),--apart draws $(STUDIES)) $(if $(any_fresh),--apart ridge $(FRESH))
+	$(PYTHON) -m llmva.paper.tables all --models $(MODELS) --seeds $(shown) $(if $(any_drawn),--apart draws $(STUDIES)) $(if $(any_fifths),--apart budget $(MODELS) $(FIFTHS)) $(if $(any_fresh),--apart ridge $(FRESH))
 figures: $(ENV) ## all figures from the tracked results/ alone (60 s)
 	$(ALONE) $(PYTHON) -m llmva.paper.figures all --models $(MODELS) --seeds $(shown) $(if $(any_fresh),--apart figure13 $(FRESH))
 

@@ -65,3 +65,18 @@ def test_study_seeds_of_one_organism_are_one_row_and_organisms_are_not_mixed():
     assert llama["strict_f1"] == pytest.approx(0.82) and llama["strict_f1_worst"] == pytest.approx(0.81)
     assert llama["strict_f1_sd"] == pytest.approx(0.02 / 2**0.5)
     assert numpy.isnan(qwen["strict_f1_sd"])
+
+
+def test_a_fifth_of_the_trials_stands_beside_all_of_them():
+    slugs = ["tiny-llama", "tiny-qwen2", "tiny-llama-fifth", "tiny-qwen2-fifth", "tiny-phi3"]
+    for slug, shift in zip(slugs, (0.0, 0.04, -0.03, 0.01, 0.05), strict=True):
+        write_results(slug, "table2", long_results(shift))
+    table = build.build_table("budget", slugs).set_index(["model", "method"])
+    # One that has no short study is left out.
+    assert set(table.index.unique("model")) == {"tiny-llama", "tiny-qwen2", "mean"}
+    mean, llama = table.loc[("mean", "LLM-VA")], table.loc[("tiny-llama", "LLM-VA")]
+    assert mean["change"] == pytest.approx(-0.03) == llama["change"]
+    assert mean["strict_f1"] - llama["strict_f1"] == pytest.approx(0.02)
+    assert mean["worst"] == llama["strict_f1_fifth"] and numpy.isnan(llama["p"])
+    (path,) = [path for path in build.save_table("budget", slugs) if path.suffix == ".md"]
+    assert "A fifth" in path.read_text(encoding="utf-8") and "tiny-llama |" not in path.read_text(encoding="utf-8")

@@ -303,3 +303,12 @@ def test_weights_on_the_hub_are_pinned_to_a_commit(slug):
     for source in (params.model, params.judge):
         assert re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}", source)
     assert params.dtype == "bfloat16" and params.data == "data/paper"
+
+
+def test_a_fifth_is_the_same_study_with_a_fifth_of_the_trials():
+    full, fifth = load_params("tiny-llama"), load_params("tiny-llama-fifth")
+    assert (fifth.iterations, fifth.probe.iterations, fifth.ridge.iterations) == (6, 1, 3)
+    assert fifth.trials == 8 and full.trials == 36 and fifth.probe.l_select == full.probe.l_select
+    changed = {"slug", "iterations", "probe", "ridge"}
+    assert fifth.model_dump(exclude=changed) == full.model_dump(exclude=changed)
+    assert load_params("tiny-llama-s1-fifth").model == "runs/tiny-llama-s1/organism"

@@ -17,6 +17,7 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
 SEED_SUFFIX = re.compile(r"-s(?P<seed>\d+)$")
 DRAW_SUFFIX = re.compile(r"-draw(?P<seed>\d+)$")
+FIFTH_SUFFIX, FIFTH = "-fifth", 5
 # Facts of the models, for `make plan`; they determine nothing.
 SHAPE_FIELDS = ("shape", "judge_shape")
 
@@ -169,17 +170,20 @@ class StudyParams(StrictModel):
 
 
 def load_params(slug: str) -> StudyParams:
-    """Return the parameters of a slug; `<name>-s<seed>` and `<name>-draw<seed>` are derived from `<name>.yaml`.
+    """Return the parameters of a slug; `-s<seed>`, `-draw<seed>` and `-fifth` at its end change those of its file.
 
     A seed suffix replaces the name in every path below `runs/<name>/`, so that each seed of an
     organism has folders of its own without a file of its own. A draw is a study of the same model with another
-    seed of the study: other prompts, another split, other samples.
+    seed of the study: other prompts, another split, other samples. A fifth is a study of the same model with a fifth
+    of the iterations, and so of the trials that every method gets.
     """
     base = slug
     if not _path_of(slug).is_file():
         if draw := DRAW_SUFFIX.search(slug):
             drawn = load_params(slug[: draw.start()])
             return drawn.model_copy(update={"slug": slug, "seed": int(draw["seed"])})
+        if slug.endswith(FIFTH_SUFFIX):
+            return _shortened(load_params(slug.removesuffix(FIFTH_SUFFIX)), slug)
         base = SEED_SUFFIX.sub("", slug)
     path = _path_of(base)
     if not path.is_file():
@@ -193,7 +197,7 @@ def load_params(slug: str) -> StudyParams:
 
 def load_shapes(slug: str) -> dict[str, dict]:
     """Return what a parameter file says of the sizes of model and judge (`shape`, `judge_shape`), where it does."""
-    path = _path_of(SEED_SUFFIX.sub("", DRAW_SUFFIX.sub("", slug)))
+    path = _path_of(SEED_SUFFIX.sub("", DRAW_SUFFIX.sub("", slug.removesuffix(FIFTH_SUFFIX))))
     values = _read_yaml(path) if path.is_file() else {}
     return {name: value for name, value in values.items() if name in SHAPE_FIELDS}
 
@@ -215,6 +219,14 @@ def _read_yaml(path: Path) -> dict:
     if not isinstance(values, dict):
         raise InputError(f"{path}: no parameters in it; copy tiny-llama.yaml and change its values")
     return values
+
+
+def _shortened(params: StudyParams, slug: str) -> StudyParams:
+    shorter = {
+        name: part.model_copy(update={"iterations": max(1, part.iterations // FIFTH)})
+        for name, part in {"probe": params.probe, "ridge": params.ridge}.items()
+    }
+    return params.model_copy(update={"slug": slug, "iterations": max(1, params.iterations // FIFTH), **shorter})
 
 
 def _reseeded(params: StudyParams, base: str, slug: str) -> StudyParams:

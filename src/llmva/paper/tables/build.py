@@ -15,7 +15,17 @@ from llmva.core.errors import InputError, command
 from llmva.core.results import is_organism, read_results
 from llmva.paper.display import Catalogue, split_worlds
 from llmva.paper.names import add_seeds
-from llmva.paper.tables.items import controls, headlines, llm_va_r, study_seeds, table1, table3, tables2_4, utility
+from llmva.paper.tables.items import (
+    budget,
+    controls,
+    headlines,
+    llm_va_r,
+    study_seeds,
+    table1,
+    table3,
+    tables2_4,
+    utility,
+)
 from llmva.paper.tables.layout import LATEX_HEAD, WORDS, Block, Frames, print_latex, print_markdown
 
 TABLES = Catalogue(
@@ -29,10 +39,11 @@ TABLES = Catalogue(
         "headlines": headlines.TABLE,
         **{item: controls.make_table(item) for item in ("judges", "noise", "shortcuts")},
         "draws": study_seeds.TABLE,
+        "budget": budget.TABLE,
         "ridge": llm_va_r.TABLE,
     },
-    # Of other runs: further seeds of the study, and organisms that took no part in any choice.
-    apart=("draws", "ridge"),
+    # Of other runs: further seeds of the study, short studies, and organisms that took no part in any choice.
+    apart=("draws", "budget", "ridge"),
     first="table2",
 )
 
