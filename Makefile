@@ -73,7 +73,7 @@ env: $(ENV) ## make .venv with the pinned packages (3 min; needs Python 3.11 or 
 	@touch $@
 
 # Always asked, since only the library sees whether a file was damaged.
-organisms: $(ENV) ## the tiny models and their guard, with a table; [RETRAIN=1]: train them again (4 min each) and compare with those that are tracked
+organisms: $(ENV) ## the tiny models and their guard, with a table; [RETRAIN=1]: train them again and compare with those that are tracked (3 to 8 min each)
 	$(PYTHON) -m llmva.organisms $(if $(RETRAIN),--retrain) tiny-guard $(SEEDED)
 	$(PYTHON) -m llmva.commands.organism_report $(SEEDED)
 

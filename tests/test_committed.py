@@ -103,11 +103,11 @@ def test_make_rebuilds_what_is_committed(committed):
         return subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True, check=True).stdout
 
     for target in ("tables", "figures"):
-        assert f"--seeds {seeds_of(committed / 'results')}\n" in planned(target)
-        assert "--seeds 1\n" in planned(target, "SEEDS=1")
+        assert f"--seeds {seeds_of(committed / 'results')} --apart" in planned(target)
+        assert "--seeds 1 --apart" in planned(target, "SEEDS=1")
     # What a reader ran alone is not averaged with what is tracked of other seeds.
     whole = planned("all", "MODELS=tiny-llama")
-    assert "llmva.paper.tables all --models tiny-llama --seeds 1\n" in whole and "--seeds 3" not in whole
+    assert "llmva.paper.tables all --models tiny-llama --seeds 1 --apart" in whole and "--seeds 3" not in whole
 
 
 def test_what_rests_on_fresh_organisms_is_rebuilt_from_results(committed):

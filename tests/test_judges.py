@@ -146,14 +146,14 @@ def test_verdicts_follow_ids_whatever_the_order():
     assert verdicts.to_dict() == shuffled.to_dict()
 
 
-def test_a_guard_is_asked_of_whole_exchanges_and_its_name_follows_weights_and_template(llama, monkeypatch):
-    judge, asked = GuardJudge(llama, batch_size=4), []
+def test_a_guard_is_asked_of_whole_exchanges_and_its_name_follows_weights_and_template(llama):
+    asked = []
 
     def watched(guard, chats, **options):
         asked.append(chats)
         return respond(guard, chats, **options)
 
-    monkeypatch.setattr("llmva.judging.guard.respond", watched)
+    judge = GuardJudge(llama, batch_size=4, engine=watched)
     raw = judge.judge(["hi", "hello"], ["sure", "no"])
     assert len(raw) == 2 and judge.verdict(raw[0], "toxic") == "unparsed"  # A random model speaks no format.
     chat = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "no"}]

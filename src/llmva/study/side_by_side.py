@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import cache
+from functools import cache, partial
 
 import torch
 
@@ -36,7 +36,7 @@ def compute_ahead(study: Study, stages: Sequence[Callable[[Study], object]]) -> 
 @cache
 def _pool(processes: int) -> ProcessPoolExecutor:
     # Its processes stay for the study's other stages.
-    return process_pool(processes, _end_with_parent)
+    return process_pool(processes, partial(_end_with, os.getpid()))
 
 
 def _compute(params: StudyParams, stage: Callable[[Study], object]) -> None:
@@ -48,9 +48,8 @@ def _study(params: str) -> Study:
     return Study(StudyParams.model_validate_json(params))
 
 
-def _end_with_parent() -> None:
+def _end_with(parent: int) -> None:
     """End this process when the one that began it is gone, killed or not."""
-    parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:
