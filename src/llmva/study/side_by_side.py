@@ -4,7 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, wait
 from functools import cache, partial
 
 import torch
@@ -27,8 +27,9 @@ def compute_ahead(study: Study, stages: Sequence[Callable[[Study], object]]) -> 
     processes = count_processes()
     if processes < 2 or torch.cuda.is_available():
         return
-    # Each ends on its own, so that one that fails takes none of the others' work with it.
     pending = [_pool(processes).submit(_compute, study.params, stage) for stage in stages]
+    # All are waited for, so that one that fails takes none of the others' work with it.
+    wait(pending)
     for each in pending:
         each.result()
 
