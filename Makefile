@@ -134,7 +134,7 @@ judges noise shortcuts: $(call manifests,11_judges) ## tables of the controls: j
 	@$(PYTHON) -m llmva.paper.tables $@ --models $(MODELS)
 draws: $(call drawn,05_main_results) ## Table 2's spread over seeds of the study, of two organisms (11 to 15 min per study)
 	@$(PYTHON) -m llmva.paper.tables $@ --models $(STUDIES)
-budget: $(foreach model,$(MODELS) $(FIFTHS),05_main_results@$(model)) ## Table 2 at a fifth of the trials, beside the full one (2 min per model, once Table 2 is there)
+budget: $(foreach model,$(MODELS) $(FIFTHS),05_main_results@$(model)) ## Table 2 at a fifth of the trials, beside the full one
 	@$(PYTHON) -m llmva.paper.tables $@ --models $(MODELS) $(FIFTHS)
 figure13 ridge: fresh ## LLM-VA-R on fresh organisms, taken apart: 12 organisms (14 min per model)
 

@@ -205,6 +205,13 @@ def test_a_reply_is_never_asked_for_twice_of_the_same_state(llama, prompts, tmp_
     assert later.answered == 5 and all(text.startswith(start[:3]) for text, start in zip(longer, first, strict=True))
 
 
+def test_a_reply_with_a_forced_opening_is_not_remembered(llama, prompts):
+    memory, opened = ReplyMemory(), {**ASKED, "openings": ["sure,"] * len(prompts)}
+    plain = memory.respond(llama, prompts, **ASKED).texts
+    assert memory.respond(llama, prompts, **opened).texts == greedy.respond(llama, prompts, **opened).texts != plain
+    assert memory.respond(llama, prompts, **ASKED).texts == plain and memory.answered == 2 * len(prompts)
+
+
 def test_another_state_is_asked_anew_and_the_first_one_is_known_again(llama, prompts):
     memory = ReplyMemory()
     first = memory.respond(llama, prompts, **ASKED).texts

@@ -45,15 +45,17 @@ class ReplyMemory:
         prompts: Sequence[str | list[dict]],
         *,
         max_new_tokens: int,
-        batch_size: int,
         capture: Capture | None = None,
-        progress: str | None = None,
+        **options,
     ) -> Responses:
-        """Answer prompts or chats; see `Engine`.
+        """Answer prompts or chats; see `Engine` for the options, of which `openings` are not remembered.
 
         Where every reply is known, prompts are only read for the capture, and not at all without one.
         """
         self.asked += len(prompts)
+        if options.get("openings"):
+            self.answered += len(prompts)
+            return greedy.respond(chat_model, prompts, max_new_tokens=max_new_tokens, capture=capture, **options)
         sequences, state = encode_chats(chat_model.tokenizer, prompts), model_state(chat_model)
         limits = [end_tokens(chat_model), max_new_tokens]
         keys = [digest([state, *limits, sequence])[:KEY_LENGTH] for sequence in sequences]
@@ -61,7 +63,7 @@ class ReplyMemory:
         self._suggest(chat_model, sequences, [known.get(key) for key in keys])
         missing = [place for place, key in enumerate(keys) if key not in known]
         if capture and not missing:
-            seen = read_activations(chat_model, prompts, capture=capture, batch_size=batch_size, progress=progress)
+            seen = read_activations(chat_model, prompts, capture=capture, **options)
             return Responses([known[key] for key in keys], seen)
         asked = range(len(prompts)) if capture else missing
         self.answered += len(asked)
@@ -69,10 +71,9 @@ class ReplyMemory:
             chat_model,
             [prompts[place] for place in asked],
             max_new_tokens=max_new_tokens,
-            batch_size=batch_size,
             capture=capture,
-            progress=progress,
             drafts=self._drafts,
+            **options,
         )
         fresh = {keys[place]: text for place, text in zip(asked, answers.texts, strict=True)}
         if state:
