@@ -234,9 +234,11 @@ def test_what_make_has_listed_is_run_once(study):
 
 def test_a_list_that_failed_is_not_taken_for_done(study, notebook):
     notebook("raise ValueError('odd')", "02_third")
-    listed = study / "due"
+    listed = study / "llama-3.1-8b"
     listed.write_text("02_third\n")
     with pytest.raises(InputError, match="02_third.ipynb for tiny-llama: ValueError: odd"):
         notebooks.execute_due(listed, "tiny-llama")
+    # Where Make looks for it.
+    assert (study / "llama-3.1-8b.taken").is_file()
     with pytest.raises(InputError, match="a notebook failed before"):
         notebooks.execute_due(listed, "tiny-llama")

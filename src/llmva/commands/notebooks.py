@@ -44,7 +44,8 @@ def execute_due(listed: Path, slug: str) -> None:
 
     That one's end is waited for. The list is deleted when all of them are done.
     """
-    taken = listed.with_suffix(".taken")
+    # Slugs such as llama-3.1-8b have dots, so that this is no suffix of theirs.
+    taken = listed.with_name(f"{listed.name}.taken")
     with locked(listed):
         if taken.is_file():
             raise InputError(f"{slug}: a notebook failed before; see above")
