@@ -81,15 +81,15 @@ runs/%/organism/manifest.json: $(ORGANISM) | $(ENV)
 	$(PYTHON) -m llmva.organisms $*
 	@touch $@
 
-# A notebook's line: its name, and the notebooks whose results it reads.
+# A notebook's line: its name, the notebooks whose results it reads, and what else.
 define notebook
-runs/%/$(1)/manifest.json: notebooks/$(1).ipynb $(foreach before,$(2),runs/%/$(before)/manifest.json)
+runs/%/$(1)/manifest.json: notebooks/$(1).ipynb $(foreach before,$(2),runs/%/$(before)/manifest.json) $(3)
 	$$(call due,$(1),$$*)
 # A notebook of a study, and all before it that are out of date.
 $(1)@%: runs/%/$(1)/manifest.json
 	$$(call run_due,$$*)
 endef
-$(eval $(call notebook,00_start_here,))
+$(eval $(call notebook,00_start_here,,$(STUDY) | $(ENV)))
 $(eval $(call notebook,01_orthogonality,00_start_here))
 $(eval $(call notebook,02_svm_identification,01_orthogonality))
 $(eval $(call notebook,03_layer_selection,01_orthogonality))
@@ -103,7 +103,6 @@ $(eval $(call notebook,09_ablation_layers,04_alignment_loop))
 $(eval $(call notebook,10_transferability,05_main_results))
 $(eval $(call notebook,11_judges,04_alignment_loop))
 $(eval $(call notebook,13_ridge_edit,04_alignment_loop))
-runs/%/00_start_here/manifest.json: $(STUDY) | $(ENV)
 
 # Parameter files; tiny-llama-s1 and tiny-llama-draw1 use tiny-llama's. Organisms need training first, real models do not.
 parameter_file = $(firstword $(wildcard papermill_params/$(1).yaml) papermill_params/$(shell echo $(1) | sed -E 's/-fifth$$//; s/-draw[0-9]+$$//; s/-s[0-9]+$$//').yaml)

@@ -30,8 +30,8 @@ OUTCOMES = ["method", "part", "id", "dataset", "label", "guard_verdict", "verdic
 
 def run_loops(study: Study) -> dict[str, Stage]:
     """Run, or find, the three loops of the main results, by the name of their row."""
-    loops = {PAPER_LOOP: run_alignment, LLM_VA_R.name: run_llm_va_r, RELEASED.name: run_released}
-    compute_ahead(study, list(loops.values()))
+    compute_ahead(study, [run_llm_va_r, run_released, run_alignment])
+    loops = {PAPER_LOOP: run_alignment, RELEASED.name: run_released, LLM_VA_R.name: run_llm_va_r}
     return {name: run(study) for name, run in loops.items()}
 
 

@@ -1,0 +1,51 @@
+"""Make's graph: what it lists as out of date, and in which order."""
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from llmva.core.paths import ROOT
+
+CHAIN = ["00_start_here", "01_orthogonality", "03_layer_selection", "04_alignment_loop", "05_main_results"]
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """A folder in which a study is finished, with sources that can be touched."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name in ("src", "notebooks", "papermill_params"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for number, name in enumerate(["../tiny-guard/organism", "organism", *CHAIN]):
+        manifest = tmp_path / "runs" / "tiny-llama" / name / "manifest.json"
+        manifest.parent.mkdir(parents=True)
+        manifest.write_text("{}")
+        os.utime(manifest, (2e9 + number, 2e9 + number))
+    return tmp_path
+
+
+def listed(folder, *touched):
+    """Return the notebooks that Make would list for Table 2 of tiny-llama after some files were touched."""
+    for name in touched:
+        os.utime(folder / name, (3e9, 3e9))
+    command = ["make", "--dry-run", "PYTHON=python", "table2", "MODELS=tiny-llama"]
+    planned = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
+    return [line.split("echo ")[1].split()[0] for line in planned.splitlines() if "echo " in line]
+
+
+def test_a_finished_study_is_left_alone(finished):
+    assert listed(finished) == []
+
+
+@pytest.mark.parametrize("touched", ["src/llmva/engines/greedy.py", "papermill_params/tiny-llama.yaml"])
+def test_what_all_stages_rest_on_makes_all_notebooks_due_in_order(finished, touched):
+    assert listed(finished, touched) == CHAIN
+
+
+def test_a_notebook_makes_those_behind_it_due(finished):
+    assert listed(finished, "notebooks/04_alignment_loop.ipynb") == CHAIN[3:]
+
+
+def test_tables_and_figures_make_no_notebook_due(finished):
+    assert listed(finished, "src/llmva/paper/tables/layout.py") == []
