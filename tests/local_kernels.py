@@ -5,7 +5,7 @@ from queue import Empty
 import nbval.kernel
 import nbval.plugin
 
-from llmva.commands.kernels import LocalSockets
+from llmva.commands.kernels import FORGET, LocalSockets
 
 # Seconds in which a kernel that is not busy forgets everything.
 PATIENCE = 30
@@ -39,7 +39,7 @@ class SharedKernel(nbval.kernel.RunningKernel):
     def stop(self) -> None:
         """Empty the kernel for the next notebook."""
         try:
-            self.await_reply(self.execute_cell_input("%reset -f"), timeout=PATIENCE)
+            self.await_reply(self.execute_cell_input(FORGET), timeout=PATIENCE)
         except Empty:
             end_shared_kernel()
 

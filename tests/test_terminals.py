@@ -201,7 +201,9 @@ def study(notebook, tmp_path, monkeypatch):
     """Two notebooks of a study, which leave the number of their process and what they saw."""
     monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path)
     monkeypatch.setattr(paths, "RUNS", tmp_path / "runs")
-    source = "import os\nprint(os.getpid(), 'left' in globals(), slug)\nleft = 1"
+    source = "import os\nfrom llmva.core.parallel import process_pool\n"
+    source += "assert process_pool(1).submit(abs, -1).result() == 1\n"
+    source += "print(os.getpid(), 'left' in globals(), slug)\nleft = 1"
     for name in ("00_first", "01_second"):
         notebook(source, name)
     monkeypatch.setattr(notebooks, "load_params", lambda slug: load_params("tiny-llama"))

@@ -12,6 +12,8 @@ from nbclient import NotebookClient
 from nbclient.util import run_sync
 from nbformat import v4
 
+# Empties a kernel. A fresh one's main module has this attribute, which a process that it begins is told.
+FORGET = "%reset -f\n__spec__ = None"
 # The system allows the path of a socket some hundred characters.
 MAX_TEMPORARY = 60
 
@@ -56,4 +58,4 @@ def warm_kernel() -> Iterator[AsyncLocalKernel]:
 
 def forget(kernel: AsyncLocalKernel) -> None:
     """Empty a kernel of all names, outputs and history, as a fresh one is."""
-    NotebookClient(v4.new_notebook(cells=[v4.new_code_cell("%reset -f")]), km=kernel).execute()
+    NotebookClient(v4.new_notebook(cells=[v4.new_code_cell(FORGET)]), km=kernel).execute()
