@@ -6,7 +6,8 @@ import time
 import numpy
 import pytest
 
-from llmva.core.parallel import map_in_threads
+from llmva.core.errors import InputError
+from llmva.core.parallel import PROCESSES, count_processes, map_in_threads
 
 
 def test_results_come_in_the_order_of_the_items_whoever_is_done_first():
@@ -38,3 +39,11 @@ def test_sums_do_not_depend_on_the_number_of_threads():
 def test_an_error_in_one_is_raised():
     with pytest.raises(ZeroDivisionError):
         map_in_threads(lambda number: 1 / number, [1, 0], 2)
+
+
+def test_a_number_of_processes_that_is_none_is_refused_in_a_line(monkeypatch):
+    monkeypatch.delenv(PROCESSES, raising=False)
+    assert count_processes() == 1
+    monkeypatch.setenv(PROCESSES, "all")
+    with pytest.raises(InputError, match="LLMVA_PROCESSES: 'all' is no number"):
+        count_processes()

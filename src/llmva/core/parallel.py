@@ -8,6 +8,8 @@ from typing import TypeVar
 
 from threadpoolctl import threadpool_limits
 
+from llmva.core.errors import InputError
+
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
@@ -17,7 +19,10 @@ PROCESSES = "LLMVA_PROCESSES"
 
 def count_processes() -> int:
     """Return how many processes this one may begin for its work, 1 if it is to do all by itself."""
-    return int(os.environ.get(PROCESSES, "1"))
+    named = os.environ.get(PROCESSES, "1")
+    if not named.isdecimal():
+        raise InputError(f"{PROCESSES}: {named!r} is no number of processes; set it to 1 or more, or unset it")
+    return int(named)
 
 
 def process_pool(processes: int, begin: Callable[[], None] | None = None) -> ProcessPoolExecutor:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -17,6 +18,7 @@ from llmva.judging.examiner import Examination
 from llmva.judging.judges import CombinedJudge, Judge
 from llmva.method.loop import LOOP_VERSION, Alignment, align, choose_iteration
 from llmva.models.activations import FINAL, Capture
+from llmva.study.side_by_side import compute_ahead
 from llmva.study.stages import observe_original
 from llmva.study.study import Study
 
@@ -73,7 +75,8 @@ def probe_layers(study: Study) -> Stage:
 
     def compute(folder: Path) -> None:
         candidates = within(study, params.probe.l_select)
-        probes = {candidate: run_loop(study, candidate, params.probe.iterations).history for candidate in candidates}
+        compute_ahead(study, [partial(_probe, l_select=candidate) for candidate in candidates])
+        probes = {candidate: _probe(study, candidate).history for candidate in candidates}
         table = pandas.concat(probes, names=["l_select"]).reset_index()
         table.to_csv(folder / "probes.csv", index=False)
         # Iteration 0 is the same model for all; the later ones tell the candidates apart, if there are any.
@@ -84,6 +87,10 @@ def probe_layers(study: Study) -> Stage:
 
     fields = ("seed", "sample_per_dataset", "svm", "selection", "probe")
     return study.stage("03_layer_selection", compute, fields=fields, version=2, loop=LOOP_VERSION)
+
+
+def _probe(study: Study, l_select: int) -> Alignment:
+    return run_loop(study, l_select, study.params.probe.iterations)
 
 
 def chosen_l_select(study: Study) -> int:

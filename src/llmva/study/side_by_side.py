@@ -24,20 +24,30 @@ def compute_ahead(study: Study, stages: Sequence[Callable[[Study], object]]) -> 
     stages : sequence of callable
         Functions of a module, of the study alone (or a `partial` of such), the longest first.
     """
-    processes = count_processes()
-    if processes < 2 or torch.cuda.is_available():
+    if not _several():
         return
-    pending = [_pool(processes).submit(_compute, study.params, stage) for stage in stages]
+    pending = [_pool().submit(_compute, study.params, stage) for stage in stages]
     # All are waited for, so that one that fails takes none of the others' work with it.
     wait(pending)
     for each in pending:
         each.result()
 
 
+def begin_processes() -> None:
+    """Begin the processes that `compute_ahead` will use, without waiting for them: they import for seconds."""
+    if _several():
+        for _ in range(count_processes()):
+            _pool().submit(os.getpid)
+
+
+def _several() -> bool:
+    return count_processes() > 1 and not torch.cuda.is_available()
+
+
 @cache
-def _pool(processes: int) -> ProcessPoolExecutor:
+def _pool() -> ProcessPoolExecutor:
     # Its processes stay for the study's other stages.
-    return process_pool(processes, partial(_end_with, os.getpid()))
+    return process_pool(count_processes(), partial(_end_with, os.getpid()))
 
 
 def _compute(params: StudyParams, stage: Callable[[Study], object]) -> None:

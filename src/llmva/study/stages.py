@@ -28,6 +28,7 @@ from llmva.prompts.pools import (
 )
 from llmva.prompts.sets import list_missing_sets, read_candidates, require_two_classes
 from llmva.prompts.tasks import list_missing_tasks, read_tasks, require_known_answers
+from llmva.study.side_by_side import begin_processes
 from llmva.study.study import PROMPTS_STAGE, Study
 
 # Where the data bring no tasks.
@@ -51,6 +52,7 @@ def collect_prompts(study: Study) -> Stage:
     drawn["split"] = assign_splits(drawn, params.seed)
 
     def compute(folder: Path) -> dict:
+        begin_processes()
         # Before hours of replies rest on it.
         _require_format(study.plain_examiner.examine(drawn.head(FIRST_LOOK)).rows, params.judge_model)
         answered = study.plain_examiner.examine(drawn, progress="replies of the original model").rows

@@ -17,6 +17,7 @@ PARTS = (
     PAPER_LOOP, "LLM-VA, L_select in full", "RMS", "soft SVM", "ridge edit", "RMS and ridge", OUR_LOOP,
 )  # fmt: skip
 MAX_ABREAST = 7
+ROW_FILLED = 0.8
 
 
 def tidy_parts(results: pandas.DataFrame) -> pandas.DataFrame:
@@ -115,16 +116,17 @@ def _draw_finals(axes: list, data: pandas.DataFrame, variants: list[str]) -> Non
 
 def _draw_strip(axis, data: pandas.DataFrame, variants: list[str]) -> None:
     """Draw a row for each variant: a dot for each model, and the mean as a bar."""
-    models, shared = data["model"].unique(), {"x": "value", "y": "method", "order": variants, "ax": axis}
-    kinds = data["method"].where(data["method"].isin(list(style.METHOD_COLORS)), style.OTHERS)
-    for kind, rows in data.groupby(kinds):
-        color = style.GREY if kind == style.OTHERS else style.METHOD_COLORS[kind]
-        look = {"palette": dict.fromkeys(models, color), "hue_order": models, "size": 2.8, "legend": False}
-        # Side by side in the order of the models: seaborn's jitter is random.
-        seaborn.stripplot(rows, hue="model", dodge=True, jitter=False, **look, **shared)
+    models = data["model"].unique()
+    # Side by side in the order of the models, over most of the row's height.
+    beside = data["model"].map({model: (place + 0.5) / len(models) - 0.5 for place, model in enumerate(models)})
+    heights = data["method"].map(variants.index) + ROW_FILLED * beside
+    colors = data["method"].map(style.METHOD_COLORS).fillna(style.GREY)
+    axis.scatter(data["value"], heights, c=list(colors), s=2.8**2, linewidths=0)
+    axis.set_ylim(len(variants) - 0.5, -0.5)
     if len(models) > 1:
         look = {"color": "black", "marker": "|", "markersize": 11, "markeredgewidth": 1.2, "linestyle": "none"}
-        seaborn.pointplot(data, errorbar=None, **look, **shared)
+        means = data.groupby("method")["value"].mean()
+        axis.plot(means, means.index.map(variants.index), **look)
     axis.locator_params(axis="x", nbins=5, steps=[1, 2.5, 5, 10])
     axis.grid(True, axis="y")
 
