@@ -38,11 +38,11 @@ STUDY := $(call modules,core prompts models engines edits judging measures metho
 ORGANISM := $(call modules,core organisms)
 
 # Make lists a study's notebooks that are out of date, in order; then one process, with one kernel, runs them.
-DUE := build/due/$(shell echo $$PPID)
+DUE := $(shell rm -rf build/due/$$PPID; echo build/due/$$PPID)
 due = @mkdir -p $(DUE) && echo $(1) >> $(DUE)/$(2)
 run_due = @test ! -e $(DUE)/$(1) -a ! -e $(DUE)/$(1).taken || $(ALONE) $(PYTHON) -m llmva.commands.notebooks --due $(DUE)/$(1) --model $(1)
 # Without -j a study has all cores for stages that do not wait for each other, and so have figures.
-ALONE = $(if $(findstring jobserver,$(MAKEFLAGS)),,LLMVA_PROCESSES=$(shell getconf _NPROCESSORS_ONLN))
+ALONE = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,LLMVA_PROCESSES=$(shell getconf _NPROCESSORS_ONLN))
 later := $(if $(filter-out 1,$(SEEDS)),$(shell seq 1 $$(($(SEEDS) - 1))))
 SEEDED := $(MODELS) $(foreach seed,$(later),$(patsubst %,%-s$(seed),$(filter tiny-%,$(MODELS))))
 FIFTHS := $(MODELS:%=%-fifth)
@@ -80,6 +80,9 @@ organisms: $(ENV) ## the tiny models and their guard, with a table; [RETRAIN=1]:
 runs/%/organism/manifest.json: $(ORGANISM) | $(ENV)
 	$(PYTHON) -m llmva.organisms $*
 	@touch $@
+
+# Tracked ones are copied there, anew when they change.
+$(foreach slug,$(notdir $(wildcard organisms/*)),$(eval runs/$(slug)/organism/manifest.json: organisms/$(slug)/manifest.json))
 
 # A notebook's line: its name, the notebooks whose results it reads, and what else.
 define notebook

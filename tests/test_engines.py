@@ -285,3 +285,48 @@ def test_encoded_turns_follow_the_template(llama):
     assert first[0] == first[1] != first[2]
     llama.tokenizer.chat_template = llama.tokenizer.chat_template.replace("<|assistant|>", "<|user|>")
     assert encode_chats(llama.tokenizer, ["hi"])[0] != first[0]
+
+
+def test_settings_that_a_model_ships_beside_its_ends_change_no_reply(ending, asked):
+    expected = hugging_face.respond(ending, asked, **ASKED).texts
+    shipped = ending.model.generation_config
+    shipped.update(min_new_tokens=6, suppress_tokens=list(range(40)), repetition_penalty=3.0, num_beams=2)
+    assert hugging_face.respond(ending, asked, **ASKED).texts == expected
+    assert greedy.respond(ending, asked, **ASKED).texts == expected
+    assert ending.model.generation_config is shipped and shipped.min_new_tokens == 6
+
+
+@pytest.mark.parametrize("kind", ["longrope", "dynamic"])
+def test_positions_that_change_with_the_length_are_left_to_generate(llama, prompts, monkeypatch, kind):
+    expected, calls = greedy.respond(llama, prompts, **ASKED).texts, []
+    monkeypatch.setattr(hugging_face, "respond", lambda *_, **__: calls.append(1))
+    longest = max(map(len, encode_chats(llama.tokenizer, prompts))) + ASKED["max_new_tokens"]
+    rope = llama.model.config.rope_parameters
+    rope |= {"rope_type": kind, "original_max_position_embeddings": longest}
+    assert greedy.respond(llama, prompts, **ASKED).texts == expected
+    rope |= {"original_max_position_embeddings": longest - 1}
+    assert greedy.respond(llama, prompts, **ASKED) is None and calls == [1]
+
+
+def test_a_remembered_reply_is_a_draft_with_the_end_that_chats_have(llama, prompts, monkeypatch):
+    memory, seen = ReplyMemory(), []
+    memory.respond(llama, prompts, **ASKED)
+    own, respond = llama.tokenizer.eos_token_id, greedy.respond
+    llama.model.generation_config.eos_token_id = [own + 1, own]
+
+    def said(*options, drafts, **more):
+        seen.append(drafts)
+        return replace(respond(*options, drafts=Drafts(), **more), texts=["yes"] * len(options[1]))
+
+    monkeypatch.setattr(greedy, "respond", said)
+    memory.respond(llama, prompts, **ASKED)
+    memory.respond(llama, prompts, **ASKED)
+    (prompt,), tail = (
+        encode_chats(llama.tokenizer, prompts[:1]),
+        llama.tokenizer.encode("yes", add_special_tokens=False),
+    )
+    assert seen[-1].find(prompt, tail[0]) == (*tail, own)
+    # At the limit there is no end: the draft is what a reply could be.
+    memory.respond(llama, prompts, max_new_tokens=len(tail), batch_size=4)
+    memory.respond(llama, prompts, max_new_tokens=len(tail), batch_size=4)
+    assert seen[-1].find(prompt, tail[0]) == tuple(tail)

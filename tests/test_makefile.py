@@ -47,5 +47,22 @@ def test_a_notebook_makes_those_behind_it_due(finished):
     assert listed(finished, "notebooks/04_alignment_loop.ipynb") == CHAIN[3:]
 
 
+def test_another_tracked_organism_makes_its_study_due(finished):
+    manifest = finished / "organisms" / "tiny-llama" / "manifest.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text("{}")
+    os.utime(manifest, (1e9, 1e9))
+    assert listed(finished) == []
+    assert listed(finished, "organisms/tiny-llama/manifest.json") == CHAIN
+
+
+@pytest.mark.parametrize(("jobs", "alone"), [([], True), (["-j2"], False), (["-j"], False)])
+def test_a_study_has_all_cores_only_where_nothing_runs_beside_it(finished, jobs, alone):
+    os.utime(finished / "notebooks" / "00_start_here.ipynb", (3e9, 3e9))
+    command = ["make", "--dry-run", *jobs, "PYTHON=python", "table2", "MODELS=tiny-llama"]
+    planned = subprocess.run(command, cwd=finished, capture_output=True, text=True, check=True).stdout
+    assert "--due" in planned and ("LLMVA_PROCESSES=" in planned) is alone
+
+
 def test_tables_and_figures_make_no_notebook_due(finished):
     assert listed(finished, "src/llmva/paper/tables/layout.py") == []

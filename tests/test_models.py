@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from llmva.core.errors import InputError
 from llmva.core.store import run_stage
-from llmva.models.chat_model import encode_chats, load_model
+from llmva.models.chat_model import encode_chats, load_model, load_tokenizer
 from llmva.models.sources import checkpoint_key, split_source
 from llmva.models.sublayers import list_sublayers
 
@@ -113,6 +113,18 @@ def test_a_bad_folder_gets_one_clear_line(family_folders, tmp_path, change, name
         load_model(source)
     message = str(caught.value)
     assert source in message and named in message and fix in message and "\n" not in message
+
+
+def test_of_several_templates_the_default_one_is_taken(family_folders, tmp_path):
+    folder = shutil.copytree(family_folders["llama"], tmp_path / "model")
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tools.jinja").write_text("tools {{ messages[0]['content'] }}")
+    plain, several = load_tokenizer(str(family_folders["llama"])), load_tokenizer(str(folder))
+    assert encode_chats(several, ["hello"]) == encode_chats(plain, ["hello"])
+    (folder / "additional_chat_templates" / "default.jinja").unlink(missing_ok=True)
+    (folder / "chat_template.jinja").unlink()
+    with pytest.raises(InputError, match="none is `default`"):
+        load_tokenizer(str(folder))
 
 
 def test_a_damaged_organism_is_noticed(tmp_path):

@@ -325,16 +325,19 @@ def test_what_notebook_4_says_of_three_organisms_is_on_record(committed):  # noq
     rows = table[(table["method"] == "LLM-VA") & (table["dataset"] == "all") & (table["metric"] == "strict_f1")]
     ranked = rows.set_index("model")["value"].sort_values()
     worst, middle, best = (files.by("iteration", "history", ranked.index[place]) for place in (0, len(ranked) // 2, -1))
-    # It works: the angle falls by a third within four iterations, and hardly a failure is left.
-    assert best["mean_angle"].iloc[:5].min() / best["mean_angle"].iloc[0] == pytest.approx(2 / 3, abs=0.03)
-    assert best.loc[best["strict_f1"].idxmax(), ["asr", "orr"]].max() < 0.1
-    # It breaks: most jailbreaks go, few over-refusals; then four replies in ten are broken, and it stays worse.
-    first, second = middle.loc[1], middle.loc[2]
-    assert middle["strict_f1"].idxmax() == 1
-    assert first["asr"] < middle.loc[0, "asr"] / 2 and first["orr"] > middle.loc[0, "orr"] * 0.8
-    assert second["degenerate"] == pytest.approx(0.4, abs=0.02)
-    # It finds nothing: replies break from the first edit on, the angle stays, and the original is kept.
-    assert worst["strict_f1"].idxmax() == 0 and worst.loc[1, "degenerate"] > 0.05
-    assert worst.loc[1, "mean_angle"] == pytest.approx(worst.loc[0, "mean_angle"], abs=1)
-    assert all(history["mean_accuracy_answer"].iloc[: history["strict_f1"].argmax() + 2].min() > 0.9
-               for history in (worst, middle, best))  # fmt: skip
+    # It works: 0.96 within five iterations, the angle falls from 82 to 70 degrees, and hardly a failure is left.
+    chosen = best["strict_f1"].idxmax()
+    assert (chosen, f"{best.loc[chosen, 'strict_f1']:.2f}") == (5, "0.96")
+    assert [f"{best.loc[iteration, 'mean_angle']:.0f}" for iteration in (0, chosen)] == ["82", "70"]
+    assert best.loc[chosen, ["asr", "orr"]].max() < 0.1
+    # Replies pay: the failures go, with a tenth of the replies, and three iterations later eight in ten are broken.
+    chosen = middle["strict_f1"].idxmax()
+    assert middle.loc[chosen, ["asr", "orr"]].max() < 0.1
+    assert [f"{middle.loc[chosen + later, 'degenerate']:.1f}" for later in (0, 3)] == ["0.1", "0.8"]
+    # It starts badly: a fifth of the replies for nothing; it ends at 0.77 with one broken reply in ten.
+    chosen = worst["strict_f1"].idxmax()
+    assert f"{worst.loc[1, 'degenerate']:.1f}" == "0.2" and worst.loc[1, "strict_f1"] < worst.loc[0, "strict_f1"]
+    assert [f"{worst.loc[chosen, name]:.2f}" for name in ("strict_f1", "degenerate")] == ["0.77", "0.10"]
+    for history in (worst, middle, best):
+        chosen = history["strict_f1"].idxmax()
+        assert history.loc[[0, chosen, chosen + 1], "mean_accuracy_answer"].min() > 0.9

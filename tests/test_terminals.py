@@ -144,6 +144,24 @@ def test_an_error_in_a_cell_is_one_line(notebook, tmp_path, capfd):
     assert "IPKernelApp" not in capfd.readouterr().err
 
 
+def test_a_killed_kernel_is_one_line(notebook, tmp_path):
+    kill = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
+    with pytest.raises(InputError, match="two_cells.ipynb for toy: its kernel was killed"):
+        run_notebook(notebook(kill), tmp_path / "executed.ipynb", {"slug": "toy"})
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [("raise ValueError('odd')", "ValueError: odd; it is left"), ("import os\nos._exit(1)", "its kernel was killed")],
+)
+def test_a_notebook_that_fails_in_place_is_one_line_and_left_alone(notebook, cell, said):
+    path = notebook(cell)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match=said):
+        refresh_notebook(path)
+    assert path.read_bytes() == before
+
+
 def test_a_notebook_is_refreshed_without_a_word(notebook, capfd):
     path = notebook(LOCAL)
     refresh_notebook(path)

@@ -10,6 +10,7 @@ import nbformat
 import papermill
 import yaml
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from llmva.commands.kernels import AsyncLocalKernel, forget, warm_kernel
@@ -17,6 +18,8 @@ from llmva.core import paths
 from llmva.core.errors import InputError, OneLineParser, command
 from llmva.core.params import StudyParams, load_params
 from llmva.core.store import MANIFEST, locked
+
+KERNEL_DIED = "its kernel was killed, most likely for want of memory; run it again, and it goes on where it was"
 
 
 def execute_notebooks(names: Sequence[str], slug: str) -> list[Path]:
@@ -67,6 +70,8 @@ def run_notebook(source: Path, target: Path, parameters: dict, kernel: AsyncLoca
     except PapermillExecutionError as error:
         cause = f"{error.ename}: {error.evalue}".splitlines()[0]
         raise InputError(f"{source.name} for {parameters['slug']}: {cause} (read {target})") from None
+    except DeadKernelError:
+        raise InputError(f"{source.name} for {parameters['slug']}: {KERNEL_DIED}") from None
 
 
 def prepare_notebook(name: str, params: StudyParams, **more: object) -> Path:
@@ -91,7 +96,13 @@ def refresh_notebook(path: Path, kernel: AsyncLocalKernel | None = None) -> None
     """Execute a notebook in place, with the parameters in its own cell, and keep outputs and counts."""
     notebook = nbformat.read(path, as_version=4)
     options = {"km": kernel, "kernel_name": "python3", "kernel_manager_class": AsyncLocalKernel}
-    NotebookClient(notebook, timeout=None, resources={"metadata": {"path": path.parent}}, **options).execute()
+    try:
+        NotebookClient(notebook, timeout=None, resources={"metadata": {"path": path.parent}}, **options).execute()
+    except CellExecutionError as error:
+        cause = f"{error.ename}: {error.evalue}".splitlines()[0]
+        raise InputError(f"{path.name}: {cause}; it is left as it was") from None
+    except DeadKernelError:
+        raise InputError(f"{path.name}: {KERNEL_DIED}") from None
     for cell in notebook.cells:
         # Times of execution would make every run a change.
         cell.metadata.pop("execution", None)

@@ -21,6 +21,8 @@ from llmva.models.batches import forward, pad, run_batches
 from llmva.models.chat_model import ChatModel, encode_with_replies
 from llmva.models.state import is_hooked
 
+# Of what it writes: another one forgets the replies that were remembered.
+VERSION = 1
 # A batch is made smaller when this share of it or less is still writing: each time its cache is copied.
 SHARE_LEFT = 0.75
 # Tokens that all prompts must share to be read once: fewer are not worth a pass of their own.
@@ -42,13 +44,14 @@ def respond(
 ) -> Responses:
     """Answer prompts or chats greedily; see `Engine`. Replies are looked up in `drafts` and added to them.
 
-    A model whose cache is not made of rows of keys and values is given to `generate`.
+    A model whose cache is not made of rows of keys and values is given to `generate`, and so are prompts so long that
+    the positions of the tokens before them would be read anew.
     """
     options = {"max_new_tokens": max_new_tokens, "batch_size": batch_size, "capture": capture, "progress": progress}
-    if not _has_rows(chat_model):
-        return hugging_face.respond(chat_model, prompts, **options, openings=openings)
     openings = openings or [""] * len(prompts)
     sequences, _ = encode_with_replies(chat_model.tokenizer, prompts, openings)
+    if not _has_rows(chat_model) or _is_stretched(chat_model, max(map(len, sequences), default=0) + max_new_tokens):
+        return hugging_face.respond(chat_model, prompts, **options, openings=openings)
     replies, activations = write_replies(chat_model, sequences, **options, drafts=drafts)
     endings = chat_model.tokenizer.batch_decode(replies, skip_special_tokens=True) if replies else []
     texts = [(opening + ending).strip() for opening, ending in zip(openings, endings, strict=True)]
@@ -119,7 +122,8 @@ class _Writer:
         left = [row for row in range(len(sequences)) if row not in replies]
         if left:
             rows = torch.tensor(left)
-            replies |= dict(zip(left, self._decode(_select(cache, rows), rows, first[rows]), strict=True))
+            part = cache if len(left) == len(sequences) else _select(cache, rows)
+            replies |= dict(zip(left, self._decode(part, rows, first[rows]), strict=True))
         return [replies[row] for row in range(len(sequences))]
 
     def _prefill(self, cache: DynamicCache) -> ModelOutput:
@@ -206,6 +210,14 @@ def _has_rows(chat_model: ChatModel) -> bool:
     layers = DynamicCache(config=chat_model.model.config).layers
     known = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
     return known and not getattr(chat_model.model, "_is_stateful", False)
+
+
+def _is_stretched(chat_model: ChatModel, reach: int) -> bool:
+    """Tell whether a sequence of some length has other positions than its beginning had, as of Phi-3 with 128k."""
+    config = chat_model.model.config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or {}
+    limit = rope.get("original_max_position_embeddings", config.max_position_embeddings)
+    return rope.get("rope_type") in ("longrope", "dynamic") and reach > limit
 
 
 def _select(cache: DynamicCache, rows: torch.Tensor) -> DynamicCache:

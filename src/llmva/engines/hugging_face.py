@@ -1,6 +1,7 @@
 """The engine of transformers, `generate`: what `greedy` is held to, and the way for other architectures."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from transformers import GenerationConfig
 
@@ -24,16 +25,16 @@ def respond(
     openings = openings or [""] * len(prompts)
     sequences, _ = encode_with_replies(chat_model.tokenizer, prompts, openings)
     texts = [""] * len(sequences)
-    greedy = _greedy(chat_model, max_new_tokens)
 
     def generate(batch: dict, indices: list[int]) -> None:
-        tokens = chat_model.model.generate(**batch, generation_config=greedy)
+        tokens = chat_model.model.generate(**batch)
         replies = tokens[:, batch["input_ids"].shape[1] :]
         endings = chat_model.tokenizer.batch_decode(replies, skip_special_tokens=True)
         for index, ending in zip(indices, endings, strict=True):
             texts[index] = (openings[index] + ending).strip()
 
-    return Responses(texts, run_batches(chat_model, sequences, generate, batch_size, capture, progress))
+    with _greedy(chat_model, max_new_tokens):
+        return Responses(texts, run_batches(chat_model, sequences, generate, batch_size, capture, progress))
 
 
 def end_tokens(chat_model: ChatModel) -> list[int]:
@@ -43,13 +44,18 @@ def end_tokens(chat_model: ChatModel) -> list[int]:
     return ends if isinstance(ends, list) else [] if ends is None else [ends]
 
 
-def _greedy(chat_model: ChatModel, max_new_tokens: int) -> GenerationConfig:
-    # Only the ends of sequences are taken over: with a shipped repetition penalty it would not be greedy.
-    return GenerationConfig(
-        do_sample=False,
-        repetition_penalty=1.0,
-        no_repeat_ngram_size=0,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=end_tokens(chat_model) or None,
-        pad_token_id=chat_model.tokenizer.pad_token_id,
+@contextmanager
+def _greedy(chat_model: ChatModel, max_new_tokens: int) -> Iterator[None]:
+    """Put the settings that the model ships aside, but for the ends of replies.
+
+    With a penalty or a shortest length it would not be greedy, and `generate` fills in whatever it is not given.
+    """
+    shipped, ends = chat_model.model.generation_config, end_tokens(chat_model) or None
+    pad = chat_model.tokenizer.pad_token_id
+    chat_model.model.generation_config = GenerationConfig(
+        do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=ends, pad_token_id=pad
     )
+    try:
+        yield
+    finally:
+        chat_model.model.generation_config = shipped

@@ -39,6 +39,11 @@ class ReplyMemory:
         self._texts, self._drafts = TextCache(path), Drafts()
         self.asked = self.answered = 0
 
+    def count(self, asked: int, answered: int) -> None:
+        """Count prompts; also those that another process asked for the same study."""
+        self.asked += asked
+        self.answered += answered
+
     def respond(
         self,
         chat_model: ChatModel,
@@ -46,27 +51,29 @@ class ReplyMemory:
         *,
         max_new_tokens: int,
         capture: Capture | None = None,
+        openings: Sequence[str] | None = None,
         **options,
     ) -> Responses:
-        """Answer prompts or chats; see `Engine` for the options, of which `openings` are not remembered.
+        """Answer prompts or chats; see `Engine` for the options. Replies with `openings` are not remembered.
 
         Where every reply is known, prompts are only read for the capture, and not at all without one.
         """
-        self.asked += len(prompts)
-        if options.get("openings"):
-            self.answered += len(prompts)
-            return greedy.respond(chat_model, prompts, max_new_tokens=max_new_tokens, capture=capture, **options)
+        if openings:
+            self.count(len(prompts), len(prompts))
+            options |= {"capture": capture, "openings": openings}
+            return greedy.respond(chat_model, prompts, max_new_tokens=max_new_tokens, **options)
         sequences, state = encode_chats(chat_model.tokenizer, prompts), model_state(chat_model)
-        limits = [end_tokens(chat_model), max_new_tokens]
-        keys = [digest([state, *limits, sequence])[:KEY_LENGTH] for sequence in sequences]
+        how = [greedy.VERSION, end_tokens(chat_model), max_new_tokens]
+        keys = [digest([state, *how, sequence])[:KEY_LENGTH] for sequence in sequences]
         known = self._texts.get(sorted(set(keys))) if state else {}
-        self._suggest(chat_model, sequences, [known.get(key) for key in keys])
+        self._suggest(chat_model, sequences, [known.get(key) for key in keys], max_new_tokens)
         missing = [place for place, key in enumerate(keys) if key not in known]
         if capture and not missing:
+            self.count(len(prompts), 0)
             seen = read_activations(chat_model, prompts, capture=capture, **options)
             return Responses([known[key] for key in keys], seen)
         asked = range(len(prompts)) if capture else missing
-        self.answered += len(asked)
+        self.count(len(prompts), len(asked))
         answers = greedy.respond(
             chat_model,
             [prompts[place] for place in asked],
@@ -80,9 +87,14 @@ class ReplyMemory:
             self._texts.put(fresh)
         return Responses([(known | fresh)[key] for key in keys], answers.activations)
 
-    def _suggest(self, chat_model: ChatModel, sequences: list[list[int]], replies: list[str | None]) -> None:
+    def _suggest(
+        self, chat_model: ChatModel, sequences: list[list[int]], replies: list[str | None], limit: int
+    ) -> None:
         """Make known replies drafts for other states of the model."""
         said = [(sequence, reply) for sequence, reply in zip(sequences, replies, strict=True) if reply]
         tails = encode_texts(chat_model.tokenizer, [reply for _, reply in said])
+        # Of several end tokens, a chat's is the tokenizer's own.
+        ends, own = end_tokens(chat_model), chat_model.tokenizer.eos_token_id
+        end = [own] if own in ends else ends[:1]
         for (sequence, _), tail in zip(said, tails, strict=True):
-            self._drafts.add(sequence, [*tail, *end_tokens(chat_model)[:1]])
+            self._drafts.add(sequence, [*tail, *end][:limit])

@@ -66,7 +66,8 @@ class DegeneracyCheck:
     @cached_property
     def _state(self) -> str:
         # A reference whose state cannot be told is at least not changed while it judges.
-        return model_state(self.reference) or uuid.uuid4().hex
+        state = model_state(self.reference) or uuid.uuid4().hex
+        return digest([state, self.reference.tokenizer.chat_template])
 
     def _surprise(self, prompts: Sequence[str], replies: Sequence[str]) -> numpy.ndarray:
         pairs = list(zip(prompts, replies, strict=True))

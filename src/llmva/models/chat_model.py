@@ -99,9 +99,18 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
         raise InputError(f"{source}: cannot be loaded ({first_line(error)}); {_fix(location)}") from None
     if not tokenizer.chat_template:
         raise InputError(f"{source}: the tokenizer has no chat template; add chat_template.jinja to the folder")
+    if isinstance(tokenizer.chat_template, dict):
+        tokenizer.chat_template = _default_template(tokenizer.chat_template, source)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _default_template(templates: dict[str, str], source: str) -> str:
+    if "default" not in templates:
+        named = ", ".join(sorted(templates))
+        raise InputError(f"{source}: its chat templates are {named}, and none is `default`; name the one to use so")
+    return templates["default"]
 
 
 def encode_chats(tokenizer: PreTrainedTokenizerBase, chats: Sequence[str | list[dict]]) -> list[list[int]]:

@@ -28,8 +28,9 @@ def model_state(chat_model: ChatModel) -> str | None:
     if any(tensor.is_meta for tensor in tensors.values()):
         return None
     sums = [[name, str(tensor.dtype), list(tensor.shape), _checksum(tensor)] for name, tensor in tensors.items()]
-    # Another device or number of threads may round otherwise.
-    return digest([sums, model.config.to_json_string(), chat_model.device.type, torch.get_num_threads()])
+    # Another device, number of threads or version of torch may round otherwise.
+    machine = [chat_model.device.type, torch.get_num_threads(), torch.__version__]
+    return digest([sums, model.config.to_json_string(), *machine])
 
 
 def is_hooked(model: torch.nn.Module) -> bool:

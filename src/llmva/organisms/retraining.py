@@ -1,6 +1,8 @@
 """Training a tracked organism again from its seed: does this machine get the same bytes?"""
 
 import shutil
+import tempfile
+from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
@@ -19,7 +21,7 @@ def retrain_organism(slug: str, progress: bool = True) -> str:
     """
     retrained, tracked = _train_organism(slug, progress), open_tracked(slug)
     if tracked is None:
-        shutil.copytree(retrained.folder, paths.ORGANISMS / slug)
+        _track(retrained.folder, paths.ORGANISMS / slug)
         return f"{slug}: trained, and put into organisms/{slug}"
     made_on = tracked.manifest["facts"]["processor"]
     if retrained.manifest["files"] == tracked.manifest["files"]:
@@ -36,9 +38,16 @@ def _train_organism(slug: str, progress: bool) -> Stage:
     return run_stage(
         paths.RUNS / slug / "retrained",
         lambda folder: train_checkpoint(folder, slug, progress),
-        parameters=parameters_of(slug),
+        # Whoever asks again after an update wants to know what this one gives.
+        parameters={**parameters_of(slug), "torch": torch.__version__, "processor": processor()},
         version=STAGE_VERSION,
     )
+
+
+def _track(source: Path, folder: Path) -> None:
+    """Copy a checkpoint to its tracked folder, whole or not at all."""
+    with tempfile.TemporaryDirectory(dir=paths.ORGANISMS, prefix=".tracking-") as temporary:
+        shutil.copytree(source, Path(temporary) / folder.name).rename(folder)
 
 
 def compare_weights(tracked: Stage, retrained: Stage) -> tuple[float, float]:

@@ -30,7 +30,7 @@ def compute_ahead(study: Study, stages: Sequence[Callable[[Study], object]]) -> 
     # All are waited for, so that one that fails takes none of the others' work with it.
     wait(pending)
     for each in pending:
-        each.result()
+        study.replies.count(*each.result())
 
 
 def begin_processes() -> None:
@@ -50,8 +50,12 @@ def _pool() -> ProcessPoolExecutor:
     return process_pool(count_processes(), partial(_end_with, os.getpid()))
 
 
-def _compute(params: StudyParams, stage: Callable[[Study], object]) -> None:
-    stage(_study(params.model_dump_json()))
+def _compute(params: StudyParams, stage: Callable[[Study], object]) -> tuple[int, int]:
+    """Compute a stage and return how many prompts were asked for it, and how many of them answered."""
+    study = _study(params.model_dump_json())
+    asked, answered = study.replies.asked, study.replies.answered
+    stage(study)
+    return study.replies.asked - asked, study.replies.answered - answered
 
 
 @cache
