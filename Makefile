@@ -42,7 +42,9 @@ DUE := $(shell rm -rf build/due/$$PPID; echo build/due/$$PPID)
 due = @mkdir -p $(DUE) && echo $(1) >> $(DUE)/$(2)
 run_due = @test ! -e $(DUE)/$(1) -a ! -e $(DUE)/$(1).taken || $(ALONE) $(PYTHON) -m llmva.commands.notebooks --due $(DUE)/$(1) --model $(1)
 # Without -j a study has all cores for stages that do not wait for each other, and so have figures.
-ALONE = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,LLMVA_PROCESSES=$(shell getconf _NPROCESSORS_ONLN))
+CORES := $(shell getconf _NPROCESSORS_ONLN)
+parallel = $(filter -j% --jobserver%,$(MAKEFLAGS))
+ALONE = $(if $(parallel),,LLMVA_PROCESSES=$(CORES))
 later := $(if $(filter-out 1,$(SEEDS)),$(shell seq 1 $$(($(SEEDS) - 1))))
 SEEDED := $(MODELS) $(foreach seed,$(later),$(patsubst %,%-s$(seed),$(filter tiny-%,$(MODELS))))
 FIFTHS := $(MODELS:%=%-fifth)
@@ -56,6 +58,16 @@ drawn = $(STUDIES:%=$(1)@%)
 TABLES := table1 table2 table3 table4 headlines
 FIGURES := $(addprefix figure,1 2 3 4 5 6 7 8 9 10 11 12 13)
 .PHONY: $(TABLES) $(FIGURES) utility judges noise shortcuts draws budget ridge
+
+# Several studies of organisms run side by side without being told to: one on each core takes less time than one after
+# the other on all of them.
+asked = $(filter $(1),$(MAKECMDGOALS))
+several := $(or $(call asked,draws budget ridge figure13 fresh),$(if $(word 2,$(SEEDED)),$(call asked,$(TABLES) $(FIGURES) utility judges noise shortcuts seeds all)))
+ifneq ($(several),)
+ifeq ($(parallel)$(filter-out tiny-%,$(MODELS)),)
+MAKEFLAGS += -j$(CORES)
+endif
+endif
 
 help: ## this text
 	@echo "make <target> [MODELS='tiny-llama tiny-qwen2-s1'] [PYTHON=path/to/python]"

@@ -56,10 +56,21 @@ def test_another_tracked_organism_makes_its_study_due(finished):
     assert listed(finished, "organisms/tiny-llama/manifest.json") == CHAIN
 
 
-@pytest.mark.parametrize(("jobs", "alone"), [([], True), (["-j2"], False), (["-j"], False)])
-def test_a_study_has_all_cores_only_where_nothing_runs_beside_it(finished, jobs, alone):
+@pytest.mark.parametrize(
+    ("options", "alone"),
+    [
+        (["MODELS=tiny-llama"], True),
+        (["MODELS=tiny-llama", "-j2"], False),
+        (["MODELS=tiny-llama", "-j"], False),
+        (["MODELS=tiny-llama", "SEEDS=3"], False),
+        (["MODELS=tiny-llama tiny-qwen2"], False),
+        (["MODELS=tiny-llama tiny-qwen2", "-j1"], False),
+        (["MODELS=llama-3.1-8b gemma-2-9b"], True),
+    ],
+)
+def test_a_study_has_all_cores_only_where_nothing_runs_beside_it(finished, options, alone):
     os.utime(finished / "notebooks" / "00_start_here.ipynb", (3e9, 3e9))
-    command = ["make", "--dry-run", *jobs, "PYTHON=python", "table2", "MODELS=tiny-llama"]
+    command = ["make", "--dry-run", "PYTHON=python", "table2", *options]
     planned = subprocess.run(command, cwd=finished, capture_output=True, text=True, check=True).stdout
     assert "--due" in planned and ("LLMVA_PROCESSES=" in planned) is alone
 
