@@ -71,7 +71,7 @@ endif
 
 help: ## this text
 	@echo "make <target> [MODELS='tiny-llama tiny-qwen2-s1'] [PYTHON=path/to/python]"
-	@echo "A cost is that of the notebook behind the target, beside two other studies, once those before it are done; a second run takes seconds."
+	@echo "A cost is that of the notebook behind the target, beside another study on two cores, once those before it are done; a second run takes seconds."
 	@grep -hE '^[a-z0-9-]+( [a-z0-9-]+)*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  %-28s %s\n", $$1, $$2}'
 
 env: $(ENV) ## make .venv with the pinned packages (3 min; needs Python 3.11 or newer)
@@ -85,7 +85,7 @@ env: $(ENV) ## make .venv with the pinned packages (3 min; needs Python 3.11 or 
 	@touch $@
 
 # Always asked, since only the library sees whether a file was damaged.
-organisms: $(ENV) ## the tiny models and their guard, with a table; [RETRAIN=1]: train them again and compare with those that are tracked (3 to 8 min each)
+organisms: $(ENV) ## the tiny models and their guard, with a table; [RETRAIN=1]: train them again and compare with those that are tracked (3 to 6 min each)
 	$(PYTHON) -m llmva.organisms $(if $(RETRAIN),--retrain) tiny-guard $(SEEDED)
 	$(PYTHON) -m llmva.commands.organism_report $(SEEDED)
 
@@ -128,29 +128,29 @@ $(foreach m,$(filter tiny-%,$(ALL_RUNS)),$(eval runs/$(m)/00_start_here/manifest
 papermill_params/%.yaml: | $(ENV)
 	@$(PYTHON) -m llmva.core.params $*
 
-table1 table2: $(call seeded,05_main_results) ## Tables 1, 2: every method, both failures, intervals (11 to 15 min per model; from nothing half an hour)
-table3: $(call seeded,03_layer_selection) ## Table 3: L_select (2 min per model)
+table1 table2: $(call seeded,05_main_results) ## Tables 1, 2: every method, both failures, intervals (5 min per model; from nothing 7 min)
+table3: $(call seeded,03_layer_selection) ## Table 3: L_select (20 s per model)
 table4: $(call seeded,10_transferability) ## Table 4: five unseen sets (with Table 2)
 headlines: $(call seeded,06_utility) $(call seeded,10_transferability) ## the paper's claims in numbers, and whether they hold here (with Table 2)
-figure1 figure9: $(call seeded,01_orthogonality) ## Figures 1, 9: angles and their nulls (30 s per model)
-figure2: $(call manifests,02_svm_identification) ## Figure 2: projections (20 s per model)
-figure3: $(call manifests,04_alignment_loop) ## Figure 3: the plane of both decisions (4 min per model)
+figure1 figure9: $(call seeded,01_orthogonality) ## Figures 1, 9: angles and their nulls (5 s per model)
+figure2: $(call manifests,02_svm_identification) ## Figure 2: projections (5 s per model)
+figure3: $(call manifests,04_alignment_loop) ## Figure 3: the plane of both decisions (1 min per model)
 figure4: $(ENV) ## Figure 4: the framework, drawn by code (5 s)
 figure5: $(call seeded,06_utility) ## Figure 5: utility kept (with Table 2)
-figure6: $(call manifests,07_ablation_angle) ## Figure 6: distorted vectors (10 min per model)
-figure7 figure12: $(call manifests,08_ablation_iterations) ## Figures 7, 12: iterations (3 min per model)
-figure8: $(call manifests,09_ablation_layers) ## Figure 8: number of sublayers (2 min per model)
-figure10: $(call manifests,03_layer_selection) ## Figure 10: scores of the sublayers (2 min per model)
-figure11: $(call manifests,11_judges) ## Figure 11: two judges against one (2 min per model)
+figure6: $(call manifests,07_ablation_angle) ## Figure 6: distorted vectors (3 min per model)
+figure7 figure12: $(call manifests,08_ablation_iterations) ## Figures 7, 12: iterations (1 min per model)
+figure8: $(call manifests,09_ablation_layers) ## Figure 8: number of sublayers (30 s per model)
+figure10: $(call manifests,03_layer_selection) ## Figure 10: scores of the sublayers (20 s per model)
+figure11: $(call manifests,11_judges) ## Figure 11: two judges against one (30 s per model)
 utility: figure5 ## the table behind Figure 5 (with Table 2)
 	@$(PYTHON) -m llmva.paper.tables utility --models $(MODELS) --seeds $(SEEDS)
-judges noise shortcuts: $(call manifests,11_judges) ## tables of the controls: judges' agreement, gibberish, templates (2 min per model)
+judges noise shortcuts: $(call manifests,11_judges) ## tables of the controls: judges' agreement, gibberish, templates (30 s per model)
 	@$(PYTHON) -m llmva.paper.tables $@ --models $(MODELS)
-draws: $(call drawn,05_main_results) ## Table 2's spread over seeds of the study, of two organisms (11 to 15 min per study)
+draws: $(call drawn,05_main_results) ## Table 2's spread over seeds of the study, of two organisms (5 min per study)
 	@$(PYTHON) -m llmva.paper.tables $@ --models $(STUDIES)
 budget: $(foreach model,$(MODELS) $(FIFTHS),05_main_results@$(model)) ## Table 2 at a fifth of the trials, beside the full one
 	@$(PYTHON) -m llmva.paper.tables $@ --models $(MODELS) $(FIFTHS)
-figure13 ridge: fresh ## LLM-VA-R on fresh organisms, taken apart: 12 organisms (14 min per model)
+figure13 ridge: fresh ## LLM-VA-R on fresh organisms, taken apart: 12 organisms (9 to 12 min per model)
 
 $(TABLES):
 	@$(PYTHON) -m llmva.paper.tables $@ --models $(MODELS) --seeds $(SEEDS)
@@ -160,7 +160,7 @@ figure13:
 	@$(PYTHON) -m llmva.paper.figures $@ --models $(FRESH)
 ridge:
 	@$(PYTHON) -m llmva.paper.tables $@ --models $(FRESH)
-fresh: $(FRESH:%=13_ridge_edit@%) ## notebook 13 on FRESH, seeds that no choice was made on (14 min per model)
+fresh: $(FRESH:%=13_ridge_edit@%) ## notebook 13 on FRESH, seeds that no choice was made on (9 to 12 min per model)
 
 any_fresh = $(wildcard $(FRESH:%=results/%/ridge.csv))
 any_fifths = $(wildcard $(FIFTHS:%=results/%/table2.csv))
@@ -209,7 +209,7 @@ lint: $(ENV)
 
 # Two lanes side by side, since training and each notebook use one core: the second one's log is shown when it ends.
 # It takes longer, so that the first one makes way.
-test: lint ## lint, unit tests, all notebooks on tiny-llama at reduced size (18 to 44 core-minutes by the machine, 10 to 27 min on two)
+test: lint ## lint, unit tests, all notebooks on tiny-llama at reduced size (10 core-minutes on a fast machine, 6 min on two cores)
 	$(MAKE) -j2 test-units test-organism
 
 test-units: $(ENV)

@@ -64,6 +64,16 @@ def fresh_of(folder):
     return [slug for slug in slugs if (folder / slug / "ridge.csv").is_file()]
 
 
+def budget_of(folder):
+    """Return the studies of the table `budget`, in the Makefile's order."""
+    slugs = [*BASES, *(f"{base}-fifth" for base in BASES)]
+    return [slug for slug in slugs if (folder / slug / "table2.csv").is_file()]
+
+
+# Tables that are made of studies of their own, by what names these.
+STUDIES_OF = {"ridge": fresh_of, "draws": studies_of, "budget": budget_of}
+
+
 @pytest.fixture(scope="module")
 def committed(tmp_path_factory):
     """The committed results, tables and figures, in a folder of their own."""
@@ -112,9 +122,6 @@ def test_make_rebuilds_what_is_committed(committed):
 
 def test_what_rests_on_fresh_organisms_is_rebuilt_from_results(committed):
     fresh = fresh_of(committed / "results")
-    assert len(fresh) == 2 * len(BASES)
-    for path in save_table("ridge", fresh):
-        assert path.read_bytes() == (committed / "tables" / path.name).read_bytes(), path.name
     for item in FIGURES.apart:
         require_same(save_figures(item, fresh), committed)
 
@@ -126,10 +133,11 @@ def test_every_fresh_organism_has_every_part_and_every_control(committed):
         assert set(rows["method"]) == {"Original", *COMPARED_BASELINES, *loops}, slug
 
 
-def test_what_rests_on_other_seeds_of_the_study_is_rebuilt_from_results(committed):
-    studies = studies_of(committed / "results")
-    assert len(studies) == 4
-    for path in save_table("draws", studies):
+@pytest.mark.parametrize(("item", "count"), [("ridge", 12), ("draws", 6), ("budget", 12)])
+def test_a_table_of_studies_of_its_own_is_rebuilt_from_results(committed, item, count):
+    studies = STUDIES_OF[item](committed / "results")
+    assert len(studies) == count
+    for path in save_table(item, studies):
         assert path.read_bytes() == (committed / "tables" / path.name).read_bytes(), path.name
 
 
@@ -157,9 +165,8 @@ def test_no_table_is_left_over(committed):
     for item in TABLES:
         if item not in TABLES.apart:
             made |= {path.name for path in save_table(item, slugs_of(item, committed))}
-    for item, slugs in (("ridge", fresh_of(committed / "results")), ("draws", studies_of(committed / "results"))):
-        if slugs:
-            made |= {path.name for path in save_table(item, slugs)}
+    for item, named in STUDIES_OF.items():
+        made |= {path.name for path in save_table(item, named(committed / "results"))}
     assert {path.name for path in (committed / "tables").iterdir()} == made
 
 

@@ -82,26 +82,30 @@ def main_results(files: Committed) -> list[str]:
     scores = seeds[seeds["method"] == "LLM-VA"].set_index("model")["strict_f1"]
     high, middle = scores[scores > 0.9], scores[scores.between(0.7, 0.9)]
     families = scores.groupby(scores.index.str.replace(r"-s\d+$", "", regex=True))
-    qwen, llama = ([score_of_loop(files, f"tiny-{base}{end}") for end in ("", "-draw1")] for base in ("qwen2", "llama"))
+    draws = {base: [score_of_loop(files, f"tiny-{base}{end}") for end in ("", "-draw1", "-draw2")]
+             for base in ("llama", "qwen2")}  # fmt: skip
+    llama, qwen = (f"{first:.3f}, {second:.3f} and {third:.3f}" for first, second, third in draws.values())
     released, strict = ("LLM-VA (released code)", "LLM-VA (released code, strict choice)")
     broken = seeds[seeds["method"] == released]["degenerate"]
-    assert len(scores) == 18 and f"{llama[0]:.2f}" == f"{llama[1]:.2f}"
+    assert len(scores) == 18 == len(high) + len(middle) + 1
+    assert (families.std() > families.mean().std()).sum() >= 5
     assert table["run_p"]["AlphaSteer+"] > 0.05 > table["run_p"]["Fine-tuning"]
     assert table["degenerate"]["LLM-VA (guarded)"] < table["degenerate"]["LLM-VA"]
     constant, vector, ablation = table["strict_f1"][["Answer everything", "VectorSteer", "Refusal ablation"]]
-    assert ablation < constant < vector
+    assert ablation < constant and vector == pytest.approx(constant, abs=0.01)
+    assert unseen["strict_f1"][strict] == pytest.approx(unseen["strict_f1"]["LLM-VA"], abs=0.02)
     return [
         f"In {count_in_words(len(high))} of the eighteen runs it reaches a strict F1 above 0.9, in "
         f"{count_in_words(len(middle))} more one of {middle.min():.2f} to {middle.max():.2f}, and in the other "
-        f"{count_in_words(18 - len(high) - len(middle))} it",
+        f"{count_in_words(18 - len(high) - len(middle))} it ends at {scores.min():.2f}.",
         f"(a standard deviation of {families.std().min():.2f} to {families.std().max():.2f} against "
         f"{families.mean().std():.2f})",
-        f"moves it from {qwen[0]:.3f} to {qwen[1]:.3f} on tiny-qwen2, and leaves it at {llama[0]:.2f} on tiny-llama",
-        f"on test prompts ({table['strict_f1'][strict]:.3f} against {table['strict_f1']['LLM-VA']:.3f}), and better "
-        f"on the unseen sets ({unseen['strict_f1'][strict]:.3f} against {unseen['strict_f1']['LLM-VA']:.3f})",
+        f"it ends at {llama} on tiny-llama, and at {qwen} on tiny-qwen2.",
+        f"on test prompts ({table['strict_f1'][strict]:.3f} against {table['strict_f1']['LLM-VA']:.3f}) and on the "
+        f"unseen sets ({unseen['strict_f1'][strict]:.3f} against {unseen['strict_f1']['LLM-VA']:.3f})",
         f"takes models of whose replies {100 * table['degenerate'][released]:.0f} % are broken on average, most of "
         f"them in {count_in_words((broken > 0.1).sum())} of the eighteen runs",
-        f"**Answering everything has an F1 of {constant:.3f}.** VectorSteer, tuned for F1, ends a little above it, at "
+        f"**Answering everything has an F1 of {constant:.3f}.** VectorSteer, tuned for F1, ends at "
         f"{vector:.3f}. Refusal ablation stays below it, at {ablation:.3f}, since",
     ]
 
@@ -135,28 +139,29 @@ def ablations(files: Committed) -> list[str]:
     assert all(scores[90] - files.by("iteration", "figure12", base)["strict_f1"][0] < 0.005
                for base, scores in turned.items())  # fmt: skip
     falling = [base for base, scores in turned.items() if scores.is_monotonic_decreasing and scores[0] > 0.6]
-    rising = [base for base, scores in turned.items() if scores.max() - scores[0] > 0.02]
+    qwen3 = turned["tiny-qwen3"]
+    assert qwen3[45] > qwen3[0] - 0.1 and qwen3[60] < qwen3[0] - 0.3
+    sizes = {base: files.by("l_select", "figure8", base)["strict_f1"].idxmax() for base in BASES}
+    assert sizes.pop("tiny-qwen2") == 8 and sizes.pop("tiny-qwen3") == 2 and set(sizes.values()) == {12}
     histories = {base: files.by("iteration", "figure12", base) for base in BASES}
     best = {base: history["strict_f1"].idxmax() for base, history in histories.items()}
     ends = {base: history.index.max() for base, history in histories.items()}
-    between = [best[base] for base in BASES if 0 < best[base] < ends[base]]
-    assert best["tiny-mistral"] == 0 and best["tiny-llama"] == ends["tiny-llama"] and len(set(between)) == len(between)
-    others = [int(end) for base, end in ends.items() if base != "tiny-llama"]
     breaking = {base: history[history["degenerate"] >= 0.05]["divergence"] for base, history in histories.items()}
     first = {base: divergence.iloc[0] for base, divergence in breaking.items() if len(divergence)}
-    assert min(first, key=first.get) == "tiny-mistral" and max(first, key=first.get) == "tiny-phi3"
+    assert len(first) == len(BASES)
+    least, most = min(first, key=first.get), max(first, key=first.get)
     half_broken = pandas.concat([history[history["degenerate"].between(0.4, 0.6)] for history in histories.values()])
     assert len(half_broken)
     assert half_broken["mean_accuracy_answer"].min() > 0.85
     return [
         "Vectors turned by 90 degrees gain nothing on any organism",
-        f"F1 falls steadily on {count_in_words(len(falling))} organisms, rises at first on "
-        f"{count_in_words(len(rising))} whose exact vectors break replies, and does not move on tiny-llama.",
-        f"at another iteration on each of {count_in_words(len(between))} organisms; on tiny-mistral it never rises, "
-        f"and tiny-llama, the only one that runs to {ends['tiny-llama']:.0f}, is still rising there.",
-        f"The others are stopped after {min(others)} to {max(others)}.",
-        f"5 % of the replies and more are broken from a divergence of {first['tiny-mistral']:.2f} on tiny-mistral, and "
-        f"from one of {first['tiny-phi3']:.2f} on tiny-phi3.",
+        f"F1 falls steadily on {count_in_words(len(falling))} organisms, and on tiny-qwen3 it falls off after 45 "
+        f"degrees.",
+        f"More edited sublayers help on {count_in_words(len(sizes))} organisms, where all twelve do best; eight",
+        f"it is best after {min(best.values()):.0f} to {max(best.values()):.0f} of them, and the loops are stopped "
+        f"after {min(ends.values()):.0f} to {max(ends.values()):.0f}.",
+        f"5 % of the replies and more are broken from a divergence of {first[least]:.2f} on {least}, and from one of "
+        f"{first[most]:.2f} on {most}.",
     ]
 
 
@@ -210,24 +215,24 @@ def fresh_organisms(files: Committed) -> list[str]:
                                  "kept_mean", "kept_gsm_mean")
     )  # fmt: skip
     columns = ["test_strict_f1_p", "transfer_strict_f1_p", "kept_p"]
-    corrected = ", ".join(f"{value:.3f}" for value in corrected_by_holm(table.loc["LLM-VA", columns].tolist()))
+    seen_p, unseen_p, kept_p = corrected_by_holm(table.loc["LLM-VA", columns].tolist())
     ours, loop, tuned = "LLM-VA-R", "LLM-VA", "Fine-tuning"
-    assert (table["studies"] == 12).all() and table.loc[tuned, "transfer_strict_f1_p"] > 0.5
-    assert kept[tuned] < kept[ours] and score["LLM-VA, L_select in full"] < score[loop]
+    tuned_p = ", ".join(f"{value:.3f}" for value in table.loc[tuned, columns])
+    assert (table["studies"] == 12).all() and (table.loc[tuned, columns] > 0.05).all()
+    assert max(seen_p, kept_p) < 0.05 < unseen_p and score["LLM-VA, L_select in full"] < score[loop]
     assert min(worst[ours], worst["soft SVM"]) > 0.9
     prototype, without = table.loc["RMS and ridge"], "without arithmetic in the neutral text"
     return [
         f"in strict F1 ({score[ours]:.3f}, worst {worst[ours]:.3f}, against {score[loop]:.3f}, worst "
-        f"{worst[loop]:.3f}), on unseen sets ({unseen[ours]:.3f} against {unseen[loop]:.3f}) and in utility "
-        f"({kept[ours]:.3f} against {kept[loop]:.3f}), also when the three comparisons are corrected for their number "
-        f"(Holm: p = {corrected}).",
-        f"on test prompts ({score[tuned]:.3f}, uncorrected p = {table.loc[tuned, 'test_strict_f1_p']:.3f}), level on",
+        f"{worst[loop]:.3f}) and in utility ({kept[ours]:.3f} against {kept[loop]:.3f}), also when the three "
+        f"comparisons are corrected for their number (Holm: p = {seen_p:.3f} and {kept_p:.3f}); on unseen sets "
+        f"({unseen[ours]:.3f} against {unseen[loop]:.3f}) the difference is not confirmed (p = {unseen_p:.3f}).",
+        f"on test prompts ({score[tuned]:.3f}), on unseen sets ({unseen[tuned]:.3f}) and in utility "
+        f"({kept[tuned]:.3f}; uncorrected p = {tuned_p}).",
         f'a strict F1 above 0.9 on every organism (the row "soft SVM" has a worst of {worst["soft SVM"]:.3f})',
-        f"(worst {worst['RMS and ridge']:.3f} and {worst['RMS']:.3f}): the prototype's gain in F1 over LLM-VA is not "
-        f"confirmed (p = {prototype['test_strict_f1_p_paper']:.3f}), and its gain in utility is "
-        f"(p = {prototype['kept_p_paper']:.3f}).",
-        f"({gsm[ours]:.3f} of it is kept, and {gsm[without]:.3f} without).",
-        f"one organism ends at {worst['lambda 0']:.3f}.",
+        f"(worst {worst['RMS and ridge']:.3f} and {worst['RMS']:.3f}), though the prototype is above LLM-VA on average "
+        f"(p = {prototype['test_strict_f1_p_paper']:.3f} in F1, and {prototype['kept_p_paper']:.4f} in utility).",
+        f"{gsm[ours]:.3f} of it is kept, {gsm[without]:.3f} without it, and {gsm['lambda 0']:.3f} without neutral text",
         f"do not help LLM-VA ({score['LLM-VA, L_select in full']:.3f} with all of them).",
     ]
 
@@ -245,7 +250,7 @@ def reading(files: Committed) -> list[str]:
     """The last cell: runs of Table 2, arithmetic kept, and the table of performance."""
     seeds = files.table("table2_seeds")
     scores = seeds[seeds["method"] == "LLM-VA"]["strict_f1"]
-    assert (scores > 0.9).sum() == 9 and (scores < 0.7).sum() == 5 and len(scores) == 18
+    assert (scores > 0.9).sum() == 9 and (scores < 0.7).sum() == 1 and len(scores) == 18
     rows = files.table("performance").set_index(["benchmark", "setting"])["ratio"]
     solver = rows["solver, time"]
     assert rows["solver, exact one converged"].eq(1).all() and rows["solver, LinearSVC converged"].min() < 1
@@ -254,7 +259,7 @@ def reading(files: Committed) -> list[str]:
     one, two = (loop[loop.index.str.endswith(f"threads: {threads}")].item() for threads in (1, 2))
     edited = rows["edited over original, throughput"].item()
     return [
-        "Half of the runs end above 0.9, five find little or break the replies",
+        "Half of the runs end above 0.9 and one finds little",
         f"Arithmetic suffers most: {100 * files.kept('LLM-VA', 'gsm'):.0f} % of it is kept.",
         f"is {solver.min():.0f} to {solver.max():.0f} times as fast as LinearSVC",
         f"answers at {edited:.2f} of the original's rate",

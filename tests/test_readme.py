@@ -46,13 +46,14 @@ def table_rows(folder) -> list[str]:
 
 def caption(folder) -> str:
     """Return the sentence on the picture: replies of one organism before and after the paper's loop."""
-    rows = pandas.read_csv(folder / "results" / "tiny-qwen2" / "figure3.csv")
+    rows = pandas.read_csv(folder / "results" / "tiny-gemma2" / "figure3.csv")
     rows = rows[rows["metric"] == rows["metric"].iloc[0]]
     before, after = (rows[rows["method"] == method]["group"].value_counts() for method in ("Original", "LLM-VA"))
+    broken = after.get("broken reply", 0)
     return (
         f"Of {before.sum()} validation prompts it answers {before['jailbreak']} toxic ones before and "
         f"{after['jailbreak']} after, and refuses {before['over-refusal']} benign ones before and "
-        f"{after['over-refusal']} after; {after['broken reply']} replies break."
+        f"{after['over-refusal']} after; {f'{broken} replies break' if broken else 'no reply breaks'}."
     )
 
 
@@ -71,7 +72,7 @@ def fate_of_the_papers_loop(folder) -> str:
     return (
         f"in {count_in_words(len(high))} of the eighteen runs it reaches a strict F1 above 0.9, in "
         f"{count_in_words(len(middle))} more one of {middle.min():.2f} to {middle.max():.2f}, and in the other "
-        f"{count_in_words(18 - len(high) - len(middle))} it finds little"
+        f"{count_in_words(18 - len(high) - len(middle))} it finds little."
     )
 
 
@@ -221,10 +222,9 @@ def test_every_target_of_the_readmes_map_has_its_notebooks_cost():
 
 def test_the_totals_agree_with_the_boxes_and_with_each_other():
     shown, boxes = read_help(), read_boxes()
-    times = [duration(shown["organisms"][1])] + [duration(boxes[number]) for number in ("00", "01", "03", "04", "05")]
-    least, most = (sum(limits) for limits in zip(*times, strict=True))
-    assert "from nothing half an hour" in shown["table2"][1]
-    assert least <= 1800 <= most
+    times = [duration(boxes[number]) for number in ("00", "01", "03", "04", "05")]
+    assert all(least == most for least, most in times)
+    assert f"from nothing {sum(least for least, _ in times) / 60:.0f} min" in shown["table2"][1]
     code = (ROOT / "src" / "llmva" / "commands" / "align.py").read_text(encoding="utf-8")
     assert "three minutes for a tiny model" in code and duration(boxes["14"]) == (180, 180)
     assert "2 hours" in shown["all"][1] and "in two hours from nothing" in read_readme()
@@ -238,6 +238,6 @@ def test_the_readme_has_no_cost_but_a_total():
 
 def test_a_cost_that_differs_is_noticed():
     assert duration("30 s per tiny model") == (30, 30) == duration("30 s per model")
-    assert duration("11 to 15 min per model") == (660, 900) != duration("11 to 14 min per model")
+    assert duration("9 to 12 min per model") == (540, 720) != duration("9 to 11 min per model")
     assert duration("half an hour, with nothing beside it") == duration("30 min")
     assert duration("with Table 2; 15 s once notebook 05 is done") == "with Table 2"
