@@ -137,7 +137,7 @@ figure2: $(call manifests,02_svm_identification) ## Figure 2: projections (5 s p
 figure3: $(call manifests,04_alignment_loop) ## Figure 3: the plane of both decisions (1 min per model)
 figure4: $(ENV) ## Figure 4: the framework, drawn by code (5 s)
 figure5: $(call seeded,06_utility) ## Figure 5: utility kept (with Table 2)
-figure6: $(call manifests,07_ablation_angle) ## Figure 6: distorted vectors (3 min per model)
+figure6: $(call manifests,07_ablation_angle) ## Figure 6: distorted vectors (2 min per model)
 figure7 figure12: $(call manifests,08_ablation_iterations) ## Figures 7, 12: iterations (1 min per model)
 figure8: $(call manifests,09_ablation_layers) ## Figure 8: number of sublayers (30 s per model)
 figure10: $(call manifests,03_layer_selection) ## Figure 10: scores of the sublayers (20 s per model)
@@ -165,9 +165,9 @@ fresh: $(FRESH:%=13_ridge_edit@%) ## notebook 13 on FRESH, seeds that no choice 
 any_fresh = $(wildcard $(FRESH:%=results/%/ridge.csv))
 any_fifths = $(wildcard $(FIFTHS:%=results/%/table2.csv))
 any_drawn = $(wildcard $(DRAWS:%=results/%/table2.csv))
-tables: $(ENV) ## all tables from the tracked results/ alone (30 s)
+tables: $(ENV) ## all tables from the tracked results/ alone (10 s)
 	$(PYTHON) -m llmva.paper.tables all --models $(MODELS) --seeds $(shown) $(if $(any_drawn),--apart draws $(STUDIES)) $(if $(any_fifths),--apart budget $(MODELS) $(FIFTHS)) $(if $(any_fresh),--apart ridge $(FRESH))
-figures: $(ENV) ## all figures from the tracked results/ alone (60 s)
+figures: $(ENV) ## all figures from the tracked results/ alone (30 s)
 	$(ALONE) $(PYTHON) -m llmva.paper.figures all --models $(MODELS) --seeds $(shown) $(if $(any_fresh),--apart figure13 $(FRESH))
 
 STAGES := 02_svm_identification 06_utility 07_ablation_angle 08_ablation_iterations 09_ablation_layers 10_transferability 11_judges
@@ -175,7 +175,7 @@ study@%: $(foreach stage,$(STAGES),runs/%/$(stage)/manifest.json)
 	$(call run_due,$*)
 seed@%: runs/%/06_utility/manifest.json runs/%/10_transferability/manifest.json
 	$(call run_due,$*)
-all: $(MODELS:%=study@%) seeds ## every table and figure of the paper (with -j2: 2 hours for six organisms)
+all: $(MODELS:%=study@%) seeds ## every table and figure of the paper (half an hour for six organisms)
 	$(MAKE) tables figures MODELS='$(MODELS)' SEEDS='$(SEEDS)'
 seeds: $(SEEDED:%=seed@%) ## what SEEDS needs
 
