@@ -25,13 +25,24 @@ def finished(tmp_path):
     return tmp_path
 
 
+def planned(folder, *options):
+    """Return what Make would do for Table 2."""
+    # The tests themselves may be run by a Make with jobs side by side.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    command = ["make", "--dry-run", "PYTHON=python", "table2", *options]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
 def listed(folder, *touched):
     """Return the notebooks that Make would list for Table 2 of tiny-llama after some files were touched."""
     for name in touched:
         os.utime(folder / name, (3e9, 3e9))
-    command = ["make", "--dry-run", "PYTHON=python", "table2", "MODELS=tiny-llama"]
-    planned = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
-    return [line.split("echo ")[1].split()[0] for line in planned.splitlines() if "echo " in line]
+    return [
+        line.split("echo ")[1].split()[0]
+        for line in planned(folder, "MODELS=tiny-llama").splitlines()
+        if "echo " in line
+    ]
 
 
 def test_a_finished_study_is_left_alone(finished):
@@ -70,9 +81,8 @@ def test_another_tracked_organism_makes_its_study_due(finished):
 )
 def test_a_study_has_all_cores_only_where_nothing_runs_beside_it(finished, options, alone):
     os.utime(finished / "notebooks" / "00_start_here.ipynb", (3e9, 3e9))
-    command = ["make", "--dry-run", "PYTHON=python", "table2", *options]
-    planned = subprocess.run(command, cwd=finished, capture_output=True, text=True, check=True).stdout
-    assert "--due" in planned and ("LLMVA_PROCESSES=" in planned) is alone
+    said = planned(finished, *options)
+    assert "--due" in said and ("LLMVA_PROCESSES=" in said) is alone
 
 
 def test_tables_and_figures_make_no_notebook_due(finished):

@@ -46,7 +46,8 @@ def _train_organism(slug: str, progress: bool) -> Stage:
 
 def _track(source: Path, folder: Path) -> None:
     """Copy a checkpoint to its tracked folder, whole or not at all."""
-    with tempfile.TemporaryDirectory(dir=paths.ORGANISMS, prefix=".tracking-") as temporary:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".tracking-") as temporary:
         shutil.copytree(source, Path(temporary) / folder.name).rename(folder)
 
 
