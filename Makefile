@@ -85,7 +85,7 @@ env: $(ENV) ## make .venv with the pinned packages (3 min; needs Python 3.11 or 
 	@touch $@
 
 # Always asked, since only the library sees whether a file was damaged.
-organisms: $(ENV) ## the tiny models and their guard, with a table; [RETRAIN=1]: train them again and compare with those that are tracked (3 to 6 min each)
+organisms: $(ENV) ## the tiny models and their guard, with a table; [RETRAIN=1]: train them again and compare with those that are tracked
 	$(PYTHON) -m llmva.organisms $(if $(RETRAIN),--retrain) tiny-guard $(SEEDED)
 	$(PYTHON) -m llmva.commands.organism_report $(SEEDED)
 
@@ -148,7 +148,7 @@ judges noise shortcuts: $(call manifests,11_judges) ## tables of the controls: j
 	@$(PYTHON) -m llmva.paper.tables $@ --models $(MODELS)
 draws: $(call drawn,05_main_results) ## Table 2's spread over seeds of the study, of two organisms (5 min per study)
 	@$(PYTHON) -m llmva.paper.tables $@ --models $(STUDIES)
-budget: $(foreach model,$(MODELS) $(FIFTHS),05_main_results@$(model)) ## Table 2 at a fifth of the trials, beside the full one
+budget: $(foreach model,$(MODELS) $(FIFTHS),05_main_results@$(model)) ## Table 2 at a fifth of the trials, beside the full one (3 min per model, once Table 2 is there)
 	@$(PYTHON) -m llmva.paper.tables $@ --models $(MODELS) $(FIFTHS)
 figure13 ridge: fresh ## LLM-VA-R on fresh organisms, taken apart: 12 organisms (9 to 12 min per model)
 
@@ -209,7 +209,7 @@ lint: $(ENV)
 
 # Two lanes side by side, since training and each notebook use one core: the second one's log is shown when it ends.
 # It takes longer, so that the first one makes way.
-test: lint ## lint, unit tests, all notebooks on tiny-llama at reduced size (10 core-minutes on a fast machine, 6 min on two cores)
+test: lint ## lint, unit tests, all notebooks on tiny-llama at reduced size (11 core-minutes on a fast machine, 7 min on two cores)
 	$(MAKE) -j2 test-units test-organism
 
 test-units: $(ENV)

@@ -3,7 +3,8 @@
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
@@ -65,13 +66,19 @@ def run_notebook(source: Path, target: Path, parameters: dict, kernel: AsyncLoca
     Without a kernel it gets one of its own.
     """
     options = {"cwd": source.parent, "stderr_file": sys.stderr, "km": kernel, "kernel_manager_class": AsyncLocalKernel}
-    try:
+    with _failures_in_a_line(f"{source.name} for {parameters['slug']}", f" (read {target})"):
         _use_papermill(source, target, parameters, **options)
-    except PapermillExecutionError as error:
+
+
+@contextmanager
+def _failures_in_a_line(name: str, fix: str) -> Iterator[None]:
+    try:
+        yield
+    except (PapermillExecutionError, CellExecutionError) as error:
         cause = f"{error.ename}: {error.evalue}".splitlines()[0]
-        raise InputError(f"{source.name} for {parameters['slug']}: {cause} (read {target})") from None
+        raise InputError(f"{name}: {cause}{fix}") from None
     except DeadKernelError:
-        raise InputError(f"{source.name} for {parameters['slug']}: {KERNEL_DIED}") from None
+        raise InputError(f"{name}: {KERNEL_DIED}") from None
 
 
 def prepare_notebook(name: str, params: StudyParams, **more: object) -> Path:
@@ -96,13 +103,8 @@ def refresh_notebook(path: Path, kernel: AsyncLocalKernel | None = None) -> None
     """Execute a notebook in place, with the parameters in its own cell, and keep outputs and counts."""
     notebook = nbformat.read(path, as_version=4)
     options = {"km": kernel, "kernel_name": "python3", "kernel_manager_class": AsyncLocalKernel}
-    try:
+    with _failures_in_a_line(path.name, "; it is left as it was"):
         NotebookClient(notebook, timeout=None, resources={"metadata": {"path": path.parent}}, **options).execute()
-    except CellExecutionError as error:
-        cause = f"{error.ename}: {error.evalue}".splitlines()[0]
-        raise InputError(f"{path.name}: {cause}; it is left as it was") from None
-    except DeadKernelError:
-        raise InputError(f"{path.name}: {KERNEL_DIED}") from None
     for cell in notebook.cells:
         # Times of execution would make every run a change.
         cell.metadata.pop("execution", None)
