@@ -222,6 +222,15 @@ def test_another_state_is_asked_anew_and_the_first_one_is_known_again(llama, pro
     assert memory.respond(llama, prompts, **ASKED).texts == first and memory.answered == 10
 
 
+def test_a_cpu_confirms_no_drafts(llama, prompts, monkeypatch):
+    memory = ReplyMemory()
+    memory.respond(llama, prompts, **ASKED)
+    monkeypatch.setattr(Drafts, "find", lambda *_: pytest.fail("a draft was looked for"))
+    with _edited(llama, 3):
+        memory.respond(llama, prompts, **ASKED)
+    assert not memory._drafts._known
+
+
 @pytest.mark.parametrize("capture", CAPTURES, ids=["last", "all"])
 def test_known_replies_are_only_read_for_a_capture(family_model, prompts, capture):
     memory = ReplyMemory()
@@ -310,6 +319,8 @@ def test_positions_that_change_with_the_length_are_left_to_generate(llama, promp
 
 def test_a_remembered_reply_is_a_draft_with_the_end_that_chats_have(llama, prompts, monkeypatch):
     memory, seen = ReplyMemory(), []
+    # As off the CPU.
+    monkeypatch.setattr(memory, "_usable_drafts", lambda _: memory._drafts)
     memory.respond(llama, prompts, **ASKED)
     own, respond = llama.tokenizer.eos_token_id, greedy.respond
     llama.model.generation_config.eos_token_id = [own + 1, own]

@@ -21,8 +21,8 @@ KEY_LENGTH = 24
 class ReplyMemory:
     """Answers with `greedy`, and remembers replies by the model's state and the prompt.
 
-    What other states said to a prompt are drafts. A steered model has no state that could be told; its replies are
-    not remembered.
+    Off the CPU, what other states said to a prompt are drafts. A steered model has no state that could be told; its
+    replies are not remembered.
 
     Parameters
     ----------
@@ -66,7 +66,9 @@ class ReplyMemory:
         how = [greedy.VERSION, end_tokens(chat_model), max_new_tokens]
         keys = [digest([state, *how, sequence])[:KEY_LENGTH] for sequence in sequences]
         known = self._texts.get(sorted(set(keys))) if state else {}
-        self._suggest(chat_model, sequences, [known.get(key) for key in keys], max_new_tokens)
+        drafts = self._usable_drafts(chat_model)
+        if drafts is not None:
+            self._suggest(chat_model, sequences, [known.get(key) for key in keys], max_new_tokens)
         missing = [place for place, key in enumerate(keys) if key not in known]
         if capture and not missing:
             self.count(len(prompts), 0)
@@ -79,13 +81,17 @@ class ReplyMemory:
             [prompts[place] for place in asked],
             max_new_tokens=max_new_tokens,
             capture=capture,
-            drafts=self._drafts,
+            drafts=drafts,
             **options,
         )
         fresh = {keys[place]: text for place, text in zip(asked, answers.texts, strict=True)}
         if state:
             self._texts.put(fresh)
         return Responses([(known | fresh)[key] for key in keys], answers.activations)
+
+    def _usable_drafts(self, chat_model: ChatModel) -> Drafts | None:
+        # Where arithmetic is what takes time, a token is as slow to confirm as to write.
+        return None if chat_model.device.type == "cpu" else self._drafts
 
     def _suggest(
         self, chat_model: ChatModel, sequences: list[list[int]], replies: list[str | None], limit: int

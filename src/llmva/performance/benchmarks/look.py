@@ -41,7 +41,7 @@ OTHER = "all else"
 
 def look_rows(study: Study, sizes: dict[str, int]) -> Iterator[Row]:
     """Yield the seconds of each part of a look, with `generate` in batches of rows, and as studies look now."""
-    for way, usual in {"generate, rows": True, "greedy, drafts, tokens": False}.items():
+    for way, usual in {"generate, rows": True, "greedy, tokens": False}.items():
         parts = profile_looks(study, usual=usual)
         for part in (PREFILL, DECODING, *PARTS, OTHER):
             setting = f"{study.params.slug}, mean of {LOOKS} looks of LLM-VA-R; {way}"
