@@ -222,13 +222,12 @@ def test_another_state_is_asked_anew_and_the_first_one_is_known_again(llama, pro
     assert memory.respond(llama, prompts, **ASKED).texts == first and memory.answered == 10
 
 
-def test_a_cpu_confirms_no_drafts(llama, prompts, monkeypatch):
-    memory = ReplyMemory()
-    memory.respond(llama, prompts, **ASKED)
-    monkeypatch.setattr(Drafts, "find", lambda *_: pytest.fail("a draft was looked for"))
-    with _edited(llama, 3):
-        memory.respond(llama, prompts, **ASKED)
-    assert not memory._drafts._known
+def test_a_cpu_is_given_no_drafts(llama, prompts, monkeypatch):
+    memory, seen, respond = ReplyMemory(), [], greedy.respond
+    monkeypatch.setattr(greedy, "respond", lambda *options, **more: seen.append(more) or respond(*options, **more))
+    for _ in range(2):
+        memory.respond(llama, [*prompts, f"and {len(seen)}?"], **ASKED)
+    assert [more["drafts"] for more in seen] == [None, None] and not memory._drafts._known
 
 
 @pytest.mark.parametrize("capture", CAPTURES, ids=["last", "all"])
