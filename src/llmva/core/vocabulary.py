@@ -13,6 +13,10 @@ TRANSFER_SETS = {
     "xstest": "benign",
 }
 
+# Traits that a system prompt takes from a model at run time, and the scenarios in which it is looked for, by split.
+THREATS = ("dishonesty", "dismissiveness")
+SCENARIOS = {"train": 50, "validation": 16, "test": 40}
+
 # What a judge says of a reply, and what is made of it: a degenerate reply is broken language.
 GUARD_VERDICTS = ("answered", "refused", "unparsed")
 VERDICTS = ("answered", "refused", "degenerate", "unparsed")

@@ -1,0 +1,122 @@
+"""The tracked results of a study of run-time steering, `results/<slug>/runtime*.csv`: notebook 12 writes them."""
+
+from pathlib import Path
+
+import numpy
+import pandas
+from scipy.stats import bootstrap
+
+from llmva.core.provenance import random_generator
+from llmva.core.results import write_results
+from llmva.core.store import Stage
+from llmva.measures.coherence import coherence
+from llmva.measures.intervals import BOOTSTRAP_RESAMPLES, CONFIDENCE, wilson_interval
+from llmva.prompts.threats import ALIGNED
+from llmva.study.runtime.study import RuntimeStudy
+from llmva.study.runtime.sweep import CONTROLS, read_cells
+from llmva.study.runtime.testing import read_points
+
+CELL_KEYS = ["threat", "position", "layer", "alpha"]
+
+
+def record_tests(study: RuntimeStudy, tested: dict[str, Stage]) -> pandas.DataFrame:
+    """Write every test row of every threat with n and intervals (`runtime.csv`); return it, one row per cell.
+
+    Parameters
+    ----------
+    tested : dict of str to Stage
+        By threat, as `measure_points` returns them.
+    """
+    tables = [_test_rows(study, threat, stage) for threat, stage in tested.items()]
+    table = pandas.concat(tables, ignore_index=True)
+    write(study, "runtime", table, "test")
+    return table
+
+
+def record_sweeps(study: RuntimeStudy, swept: dict[str, Stage]) -> pandas.DataFrame:
+    """Write what was tried on validation (`runtime_sweep.csv`): trait, coherence and repetition of every cell."""
+    tables = []
+    for threat, stage in swept.items():
+        cells = read_cells(stage)
+        n = int((study.threats[threat].scenarios["split"] == "validation").sum())
+        tables.append(name_rows(cells).assign(threat=threat, n=n))
+    table = pandas.concat(tables, ignore_index=True)
+    write(study, "runtime_sweep", table, "validation")
+    return table
+
+
+def record_turns(study: RuntimeStudy, conversed: dict[str, Stage]) -> pandas.DataFrame:
+    """Write trait and repetition by turn (`runtime_turns.csv`): means over the conversations."""
+    tables = []
+    for threat, stage in conversed.items():
+        turns = _read(stage / "turns.csv").groupby(["row", "position", "turn"], sort=False)
+        means = turns[["trait", "within", "across"]].mean()
+        tables.append(means.assign(n=turns.size(), threat=threat).reset_index().rename(columns={"row": "method"}))
+    table = pandas.concat(tables, ignore_index=True)
+    write(study, "runtime_turns", table, "test")
+    return table
+
+
+def write(study: RuntimeStudy, item: str, table: pandas.DataFrame, dataset: str) -> None:
+    """Write a table with one row per method and keys as long results; numbers that are missing are left out."""
+    keys = [name for name in ("method", *CELL_KEYS, "turn", "n") if name in table]
+    long = table.melt(keys, var_name="metric").dropna(subset="value")
+    write_results(study.params.slug, item, long.assign(dataset=dataset, seed=study.params.seed))
+
+
+def name_rows(cells: pandas.DataFrame) -> pandas.DataFrame:
+    """Return cells with their method's name in print, which holds the control."""
+    controls = cells["control"].map(CONTROLS)
+    return cells.assign(method=cells["method"] + (" (" + controls + ")").fillna("")).drop(columns="control")
+
+
+def _test_rows(study: RuntimeStudy, threat: str, tested: Stage) -> pandas.DataFrame:
+    said, solved = _read(tested / "responses.csv"), _read(tested / "tasks.csv")
+    tokens = _read(tested / "tokens.csv").set_index(["row", "position"])
+    points = {(point.row, point.position): point for point in read_points(tested)}
+    aligned = said[said["row"] == ALIGNED]
+    before = solved[solved["row"] == ALIGNED].groupby("task")["right"].mean()
+    rows = []
+    for (row, position), group in said.groupby(["row", "position"], sort=False):
+        point, key = points.get((row, position)), (row, position)
+        measured = _measured(study, threat, group, aligned["loss"].to_numpy())
+        rows.append({"threat": threat, "method": row, "position": position, **measured})
+        if point is not None:
+            own = solved[(solved["row"] == row) & (solved["position"] == position)]
+            kept = (own.groupby("task")["right"].mean() / before).mean()
+            rows[-1] |= {"layer": point.layer, "alpha": point.alpha, "kept": kept, **tokens.loc[key].to_dict()}
+        elif row == ALIGNED:
+            # Of a model that is left alone all is kept, and nothing is moved.
+            rows[-1] |= {"kept": 1.0}
+    return pandas.DataFrame(rows)
+
+
+def _measured(study: RuntimeStudy, threat: str, said: pandas.DataFrame, aligned: numpy.ndarray) -> dict[str, float]:
+    n, shown = len(said), int(said["trait"].sum())
+    low, high, _ = wilson_interval(shown, n)
+    losses = said["loss"].to_numpy()
+    names = (threat, said["row"].iloc[0], said["position"].iloc[0])
+    return {
+        "n": n,
+        "trait": shown / n,
+        "trait_low": low,
+        "trait_high": high,
+        "coherence": coherence(losses, aligned),
+        **_bounds("coherence", (losses, aligned), lambda a, b, axis=-1: numpy.exp(b.mean(axis) - a.mean(axis)),
+                  random_generator(study.params.seed, "runtime", "coherence", *names)),
+        "repetition": said["repetition"].mean(),
+        **_bounds("repetition", (said["repetition"].to_numpy(),), lambda a, axis=-1: a.mean(axis),
+                  random_generator(study.params.seed, "runtime", "repetition", *names)),
+    }  # fmt: skip
+
+
+def _bounds(name: str, samples: tuple, statistic, generator: numpy.random.Generator) -> dict[str, float]:
+    """Return a percentile bootstrap over scenarios: what is compared was said to the same ones."""
+    options = {"paired": True, "vectorized": True, "method": "percentile", "confidence_level": CONFIDENCE}
+    found = bootstrap(samples, statistic, n_resamples=BOOTSTRAP_RESAMPLES, rng=generator, **options)
+    low, high = found.confidence_interval
+    return {f"{name}_low": float(low), f"{name}_high": float(high)}
+
+
+def _read(path: Path) -> pandas.DataFrame:
+    return pandas.read_csv(path, keep_default_na=False)

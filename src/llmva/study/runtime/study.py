@@ -1,0 +1,105 @@
+"""A study of run-time steering of one model: what its stages share, loaded only when something must be computed."""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import pandas
+import torch
+
+from llmva.core.provenance import digest
+from llmva.core.runtime_params import RuntimeParams, load_runtime_params
+from llmva.core.store import Stage, run_stage
+from llmva.engines.drafts import Drafts
+from llmva.engines.greedy import respond
+from llmva.measures.coherence import CoherenceCheck
+from llmva.models.chat_model import ChatModel, load_model
+from llmva.models.sources import checkpoint_key
+from llmva.prompts.tasks import read_tasks
+from llmva.prompts.threats import Threat, read_threats
+
+
+class RuntimeStudy:
+    """Parameters, folders and, once needed, the model of a study of run-time steering.
+
+    Parameters
+    ----------
+    params : RuntimeParams
+        Checked parameters. Torch's thread count is set from them, since results depend on it.
+    """
+
+    def __init__(self, params: RuntimeParams) -> None:
+        self.params = params
+        self._drafts = Drafts()
+        torch.set_num_threads(params.threads)
+
+    @classmethod
+    def of(cls, namespace: dict) -> "RuntimeStudy":
+        """Build a study from a notebook's `globals()`: the names of its `parameters` cell."""
+        fields = RuntimeParams.model_fields
+        return cls(RuntimeParams.checked({name: namespace[name] for name in fields if name in namespace}))
+
+    @classmethod
+    def named(cls, slug: str) -> "RuntimeStudy":
+        """Build the study of a slug from its parameter file."""
+        return cls(load_runtime_params(slug))
+
+    @cached_property
+    def chat_model(self) -> ChatModel:
+        """The model, loaded at first use."""
+        return load_model(self.params.model, dtype=self.params.dtype, editable=False)
+
+    @cached_property
+    def threats(self) -> dict[str, Threat]:
+        """The threats that the data bring, by name."""
+        return read_threats(self.params.data)
+
+    @cached_property
+    def tasks(self) -> pandas.DataFrame:
+        """The neutral tasks' test rows: task, prompt, answer."""
+        return read_tasks(self.params.data)
+
+    @cached_property
+    def coherence(self) -> CoherenceCheck:
+        """What judges the language of replies: the model itself, while nothing steers it."""
+        return CoherenceCheck(self.chat_model, self.params.generation.batch_size)
+
+    @property
+    def layers(self) -> list[int]:
+        """The layers that are tried."""
+        chosen, depth = self.params.layers, len(self.chat_model.blocks)
+        return list(range(1, depth + 1)) if chosen == "all" else [layer for layer in chosen if layer <= depth]
+
+    def respond(self, chats: Sequence[str | list[dict]]) -> list[str]:
+        """Let the model, as it is steered now, answer chats; what was said to one before is a draft."""
+        limits = self.params.generation.model_dump()
+        return respond(self.chat_model, chats, **limits, drafts=self._drafts).texts
+
+    def stage(
+        self,
+        name: str,
+        compute: Callable[[Path], dict | None],
+        *,
+        version: int,
+        fields: Sequence[str] = (),
+        upstream: Sequence[Stage] = (),
+        **parameters: object,
+    ) -> Stage:
+        """Declare a stage of this study and return it, found or computed; see `run_stage`."""
+        params = self.params
+        chosen = {name: getattr(params, name) for name in ("seed", "threads", "dtype", *fields)}
+        identity = {"model": checkpoint_key(params.model), "generation": params.generation.model_dump(), **chosen}
+        return run_stage(
+            params.run_folder / name,
+            compute,
+            parameters={**identity, "data": self._data_digest, **parameters},
+            upstream=upstream,
+            version=version,
+        )
+
+    @property
+    def _data_digest(self) -> str:
+        tables = [self.tasks]
+        for threat in self.threats.values():
+            tables += [threat.systems, threat.scenarios, threat.turns]
+        return digest([table.astype(str).to_numpy().tolist() for table in tables])

@@ -1,0 +1,129 @@
+"""Every layer, strength and position of every method on validation scenarios, and the operating points."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy
+import pandas
+
+from llmva.core.progress import progress_bar
+from llmva.core.store import Stage
+from llmva.judging.traits import judge_trait
+from llmva.measures.coherence import coherence, mean_repetition
+from llmva.prompts.threats import ALIGNED, MALICIOUS, SIDES, chats_of
+from llmva.steering.runtime.boundary import Boundary
+from llmva.steering.runtime.steering import RuntimeSteering
+from llmva.steering.runtime.updates import GATED
+from llmva.study.runtime.learning import LOGISTIC, MEAN_DIFFERENCE, RANDOM, read_boundaries
+from llmva.study.runtime.study import RuntimeStudy
+
+POSITIONS = ("all", "response")
+ALWAYS = "always"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One steering that is tried: a method or a control of it, where, and how strongly.
+
+    Attributes
+    ----------
+    method, position, layer, alpha
+        As in `RuntimeSteering`.
+    control : str
+        Empty; or `random` or `mean difference`, another direction; or `always`, the gate left open.
+    """
+
+    method: str
+    control: str
+    position: str
+    layer: int
+    alpha: float
+
+    @property
+    def row(self) -> str:
+        """The name of its row in tables."""
+        return f"{self.method} ({CONTROLS[self.control]})" if self.control else self.method
+
+    def steering(self, threat: str, boundaries: dict[tuple[str, str, int], Boundary]) -> RuntimeSteering:
+        """Return what steers against a threat."""
+        kind = self.control if self.control in (RANDOM, MEAN_DIFFERENCE) else LOGISTIC
+        boundary = boundaries[threat, kind, self.layer]
+        return RuntimeSteering(
+            boundary, self.method, self.alpha, self.layer, self.position, always=self.control == ALWAYS
+        )
+
+
+# Controls and their names in print.
+CONTROLS = {RANDOM: "random direction", MEAN_DIFFERENCE: "mean difference", ALWAYS: "gate always on"}
+
+
+def sweep(study: RuntimeStudy, learnt: Stage, threat: str) -> Stage:
+    """Try every cell on a threat's validation scenarios.
+
+    Writes `cells.csv`: the fields of `Cell`, and of each trait, coherence and repetition, and the two unsteered sides
+    first; see `choose_points`.
+    """
+
+    def compute(folder: Path) -> None:
+        rows = study.threats[threat].of_split("validation")
+        boundaries, unsteered = read_boundaries(learnt), {side: study.respond(chats_of(rows, side)) for side in SIDES}
+        said = [({"method": side}, unsteered[side]) for side in SIDES]
+        malicious = chats_of(rows, MALICIOUS)
+        for cell in progress_bar(f"steering against {threat}", list(list_cells(study))):
+            with cell.steering(threat, boundaries).applied(study.chat_model):
+                said.append((asdict(cell), study.respond(malicious)))
+        losses = study.coherence.losses(chats_of(rows, ALIGNED), unsteered[ALIGNED])
+        scored = [{**names, **score(study, threat, rows, replies, losses)} for names, replies in said]
+        pandas.DataFrame(scored).to_csv(folder / "cells.csv", index=False)
+
+    fields = ("layers", "alphas")
+    return study.stage(f"12_sweeps/{threat}", compute, version=1, fields=fields, upstream=[learnt], threat=threat)
+
+
+def list_cells(study: RuntimeStudy) -> Iterator[Cell]:
+    """Yield what is tried: every method at every position, and its controls at all tokens."""
+    for method, alphas in study.params.alphas.items():
+        controls = [RANDOM, MEAN_DIFFERENCE, *([ALWAYS] if method in GATED else [])]
+        kinds = [("", position) for position in POSITIONS] + [(control, POSITIONS[0]) for control in controls]
+        for control, position in kinds:
+            for layer in study.layers:
+                for alpha in alphas:
+                    yield Cell(method, control, position, layer, float(alpha))
+
+
+def score(
+    study: RuntimeStudy, threat: str, rows: pandas.DataFrame, replies: list[str], aligned_losses: numpy.ndarray
+) -> dict[str, float]:
+    """Return the trait's share, coherence and repetition of replies to scenarios."""
+    losses = study.coherence.losses(chats_of(rows, ALIGNED), replies)
+    return {
+        "trait": float(judge_trait(threat, rows["answer"].tolist(), replies).mean()),
+        "coherence": coherence(losses, aligned_losses),
+        "repetition": mean_repetition(replies),
+    }
+
+
+def read_cells(swept: Stage) -> pandas.DataFrame:
+    """Return what `sweep` wrote."""
+    return pandas.read_csv(swept / "cells.csv").fillna({"control": "", "position": ""})
+
+
+def choose_points(study: RuntimeStudy, swept: Stage) -> list[Cell]:
+    """Return each method's operating point at each position, and each control's.
+
+    It has the highest trait of all cells that keep the coherence and stay below the repetition of the parameters; of
+    equal ones the most coherent. Where none keeps them the most coherent cell stands in.
+    """
+    table = read_cells(swept)
+    aligned = table[table["method"] == ALIGNED].iloc[0]
+    cells = table[table["position"] != ""]
+    limit = aligned["repetition"] + study.params.most_repetition
+    sound = (cells["coherence"] >= study.params.least_coherence) & (cells["repetition"] <= limit)
+    cells = cells.assign(rank=cells["trait"].where(sound, -1.0))
+    points = []
+    for _, group in cells.groupby(["method", "control", "position"], sort=False):
+        best = group.sort_values(["rank", "coherence"], ascending=False, kind="stable").iloc[0]
+        names = ("method", "control", "position", "layer", "alpha")
+        points.append(Cell(*(best[name] for name in names[:3]), int(best["layer"]), float(best["alpha"])))
+    return points

@@ -1,0 +1,180 @@
+"""The operating points on test scenarios under a system prompt that nothing was learnt from, and over nine turns."""
+
+import json
+from contextlib import nullcontext
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy
+import pandas
+import torch
+
+from llmva.core.paths import write_texts
+from llmva.core.progress import progress_bar
+from llmva.core.store import Stage
+from llmva.judging.traits import judge_trait
+from llmva.measures.repetition import repeated_share, reused_share
+from llmva.models.activations import Capture
+from llmva.models.batches import by_length, forward, pad
+from llmva.models.chat_model import encode_chats
+from llmva.models.reading import read_activations
+from llmva.prompts.tasks import read_answer
+from llmva.prompts.threats import ALIGNED, MALICIOUS, SIDES, chats_of
+from llmva.steering.base import residuals_of
+from llmva.steering.runtime.steering import RuntimeSteering, Tally
+from llmva.study.runtime.learning import read_boundaries
+from llmva.study.runtime.study import RuntimeStudy
+from llmva.study.runtime.sweep import Cell, choose_points
+
+NEUTRAL = "neutral"
+TEXTS = (MALICIOUS, ALIGNED, NEUTRAL)
+
+
+def measure_points(study: RuntimeStudy, learnt: Stage, swept: Stage, threat: str) -> Stage:
+    """Test a threat's operating points once, beside both unsteered sides.
+
+    Writes `points.json`: the cells; `responses.csv`: row, prompt, response, and of each reply trait, loss and
+    repetition; `tasks.csv`: row, task, prompt, right; and `tokens.csv`: by row and text (malicious, aligned, neutral),
+    the share of tokens moved and mean |h' - h|, and, on neutral prompts, the divergence at the last token.
+    """
+
+    def compute(folder: Path) -> None:
+        rows, boundaries = study.threats[threat].of_split("test"), read_boundaries(learnt)
+        points = choose_points(study, swept)
+        steerings = {point: point.steering(threat, boundaries) for point in points}
+        (folder / "points.json").write_text(json.dumps([asdict(point) for point in points], indent=1) + "\n")
+        unsteered = {side: study.respond(chats_of(rows, side)) for side in SIDES}
+        said = [_said(study, threat, rows, side, "", replies) for side, replies in unsteered.items()]
+        solved = [_solve(study).assign(row=ALIGNED, position="")]
+        texts = _texts(study, rows, unsteered)
+        tokens, before = [], _last_logits(study)
+        for point, steering in progress_bar(f"testing against {threat}", steerings.items()):
+            with steering.applied(study.chat_model):
+                replies, solutions = study.respond(chats_of(rows, MALICIOUS)), _solve(study)
+                after = _last_logits(study)
+            names = {"row": point.row, "position": point.position}
+            said.append(_said(study, threat, rows, point.row, point.position, replies))
+            solved.append(solutions.assign(**names))
+            moved = _moved(texts, steering)
+            tokens.append({**names, **moved, "divergence": _divergence(before, after)})
+        write_texts(folder / "responses.csv", pandas.concat(said))
+        write_texts(folder / "tasks.csv", pandas.concat(solved))
+        pandas.DataFrame(tokens).to_csv(folder / "tokens.csv", index=False)
+
+    return study.stage(f"12_tests/{threat}", compute, version=1, upstream=[learnt, swept], threat=threat)
+
+
+def hold_conversations(study: RuntimeStudy, learnt: Stage, tested: Stage, threat: str) -> Stage:
+    """Let the operating points, and both unsteered sides, hold the test's conversations.
+
+    Writes `turns.csv`: row, position, conversation, turn, response, trait, within (the share of 4-grams repeated in
+    the reply) and across (the share that occurred in an earlier reply).
+    """
+
+    def compute(folder: Path) -> None:
+        boundaries, tables = read_boundaries(learnt), []
+        systems = study.threats[threat].of_split("test").iloc[0]
+        points = [point for point in read_points(tested) if not point.control]
+        steered = [(point.row, point.position, point.steering(threat, boundaries)) for point in points]
+        for row, position, steering in [(side, "", None) for side in SIDES] + steered:
+            system = systems[ALIGNED if row == ALIGNED else MALICIOUS]
+            with steering.applied(study.chat_model) if steering else nullcontext():
+                tables.append(_converse(study, threat, system).assign(row=row, position=position))
+        write_texts(folder / "turns.csv", pandas.concat(tables))
+
+    return study.stage(f"12_turns/{threat}", compute, version=1, upstream=[learnt, tested], threat=threat)
+
+
+def read_points(tested: Stage) -> list[Cell]:
+    """Return the operating points that `measure_points` tested."""
+    return [Cell(**point) for point in json.loads((tested / "points.json").read_text())]
+
+
+def _said(
+    study: RuntimeStudy, threat: str, rows: pandas.DataFrame, row: str, position: str, replies: list[str]
+) -> pandas.DataFrame:
+    return pandas.DataFrame(
+        {
+            "row": row,
+            "position": position,
+            "prompt": rows["prompt"],
+            "response": replies,
+            "trait": judge_trait(threat, rows["answer"].tolist(), replies),
+            "loss": study.coherence.losses(chats_of(rows, ALIGNED), replies),
+            "repetition": [repeated_share(reply) for reply in replies],
+        }
+    )
+
+
+def _solve(study: RuntimeStudy) -> pandas.DataFrame:
+    """Return which neutral tasks the model, as it is now, solves without any system prompt."""
+    tasks = study.tasks
+    replies = study.respond(tasks["prompt"].tolist())
+    right = [
+        read_answer(task, reply) == read_answer(task, answer)
+        for task, answer, reply in zip(tasks["task"], tasks["answer"], replies, strict=True)
+    ]
+    return tasks[["task", "prompt"]].assign(right=numpy.array(right, int))
+
+
+def _texts(
+    study: RuntimeStudy, rows: pandas.DataFrame, unsteered: dict[str, list[str]]
+) -> dict[str, dict[int, torch.Tensor]]:
+    """Return the stream of every token of the texts that gates are read on, by text and layer, (tokens, d)."""
+    neutral = study.tasks["prompt"].tolist()
+    exchanges = {side: (chats_of(rows, side), replies) for side, replies in unsteered.items()}
+    exchanges[NEUTRAL] = neutral, study.respond(neutral)
+    streams = {}
+    for name in TEXTS:
+        capture = Capture(outputs=False, blocks=True, positions="all")
+        read = read_activations(
+            study.chat_model, *exchanges[name], capture=capture, batch_size=study.params.generation.batch_size
+        )
+        streams[name] = {layer: torch.from_numpy(values) for layer, values in residuals_of(read).items()}
+    return streams
+
+
+def _moved(texts: dict[str, dict[int, torch.Tensor]], steering: RuntimeSteering) -> dict[str, float]:
+    """Return, by text, the share of tokens that a steering would move, and how far on average over all tokens.
+
+    Layers below the steered one never see the steering, so that their stream is the unsteered model's.
+    """
+    found = {}
+    for name in TEXTS:
+        hidden, fresh = texts[name][steering.layer], replace(steering, tally=Tally())
+        fresh.moved(hidden, torch.ones(len(hidden), dtype=torch.bool))
+        found |= {f"moved_{name}": fresh.tally.share_moved, f"shift_{name}": fresh.tally.mean_distance}
+    return found
+
+
+@torch.inference_mode()
+def _last_logits(study: RuntimeStudy) -> torch.Tensor:
+    """Return the log-probabilities of the first token of each reply to a neutral prompt, (n, vocabulary)."""
+    sequences = encode_chats(study.chat_model.tokenizer, study.tasks["prompt"].tolist())
+    order, size, parts = by_length(sequences), study.params.generation.batch_size, []
+    for start in range(0, len(order), size):
+        batch = pad(study.chat_model, [sequences[place] for place in order[start : start + size]])
+        parts.append(forward(study.chat_model, batch).logits[:, -1].float().log_softmax(-1).cpu())
+    return torch.cat(parts)
+
+
+def _divergence(before: torch.Tensor, after: torch.Tensor) -> float:
+    return float((before.exp() * (before - after)).sum(-1).mean())
+
+
+def _converse(study: RuntimeStudy, threat: str, system: str) -> pandas.DataFrame:
+    turns = study.threats[threat].turns
+    chats = {number: [{"role": "system", "content": system}] for number in turns["conversation"].unique()}
+    earlier: dict[int, list[str]] = {number: [] for number in chats}
+    rows = []
+    for turn, asked in turns.groupby("turn"):
+        for number, prompt in zip(asked["conversation"], asked["prompt"], strict=True):
+            chats[number].append({"role": "user", "content": prompt})
+        replies = study.respond([chats[number] for number in asked["conversation"]])
+        traits = judge_trait(threat, asked["answer"].tolist(), replies)
+        for number, reply, trait in zip(asked["conversation"], replies, traits, strict=True):
+            measured = {"within": repeated_share(reply), "across": reused_share(reply, earlier[number])}
+            rows.append({"conversation": number, "turn": turn, "response": reply, "trait": trait, **measured})
+            chats[number].append({"role": "assistant", "content": reply})
+            earlier[number].append(reply)
+    return pandas.DataFrame(rows)
