@@ -46,6 +46,12 @@ class CoherenceCheck:
         }
         return numpy.array([self._known[key] for key in keys])
 
+    def gaps(
+        self, aligned: Sequence[list[dict]], malicious: Sequence[list[dict]], replies: Sequence[str]
+    ) -> numpy.ndarray:
+        """Return how much likelier each reply is behind the aligned prompt, in nats per token, (n,): a trait's score."""
+        return self.losses(malicious, replies) - self.losses(aligned, replies)
+
 
 def coherence(losses: numpy.ndarray, aligned_losses: numpy.ndarray) -> float:
     """Return the ratio of perplexities, aligned to steered: 1 where the text is as likely as the aligned model's own.

@@ -1,19 +1,26 @@
 """Threats at run time: system prompts that take a trait from a model, and the scenarios in which it is looked for."""
 
+from bisect import bisect
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import pandas
 
 from llmva.core.errors import InputError
 from llmva.core.paths import anchored
+from llmva.core.provenance import digest
 from llmva.core.vocabulary import SCENARIOS, THREATS
 from llmva.prompts.files import decode, parse_csv, reading, require_columns
 
 SIDES = ALIGNED, MALICIOUS = ("aligned", "malicious")
+PAIRS = "pairs"
 SYSTEM_COLUMNS = ("threat", "split", *SIDES)
 SCENARIO_COLUMNS = ("prompt", "answer", "split")
 TURN_COLUMNS = ("conversation", "turn", "prompt", "answer")
+PAIR_COLUMNS = ("prompt", *SIDES)
+MIN_PAIRS = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,49 +30,45 @@ class Threat:
     Attributes
     ----------
     name : str
-    systems : DataFrame
-        Pairs of system prompts that mean the same: split (`train` or `test`), aligned, malicious.
     scenarios : DataFrame
-        split, prompt, answer (empty where no single answer is right).
+        split, prompt, answer (empty where no single answer is right), and the system prompts aligned and malicious.
     turns : DataFrame
-        What a person says in conversations: conversation, turn (from 1), prompt, answer.
+        What a person says in the test's conversations: conversation, turn (from 1), prompt, answer; may be empty.
     """
 
     name: str
-    systems: pandas.DataFrame
     scenarios: pandas.DataFrame
     turns: pandas.DataFrame
 
     def of_split(self, split: str) -> pandas.DataFrame:
-        """Return a split's scenarios, each with its pair of system prompts: those to learn from take turns.
-
-        The test's pair is none of these, so that a direction that only knows them is found out.
-        """
-        scenarios = self.scenarios[self.scenarios["split"] == split].reset_index(drop=True)
-        systems = self.systems[self.systems["split"] == ("test" if split == "test" else "train")]
-        taken = systems.iloc[[row % len(systems) for row in range(len(scenarios))]].reset_index(drop=True)
-        return scenarios.assign(**{side: taken[side] for side in SIDES})
+        """Return a split's scenarios."""
+        return self.scenarios[self.scenarios["split"] == split].reset_index(drop=True)
 
 
 def chats_of(rows: pandas.DataFrame, side: str) -> list[list[dict]]:
     """Return each row's prompt as a chat behind its system prompt of a side."""
-    return [chat_with(system, prompt) for system, prompt in zip(rows[side], rows["prompt"], strict=True)]
-
-
-def chat_with(system: str, prompt: str) -> list[dict]:
-    """Return a chat of a system prompt and one message."""
-    return [{"role": "system", "content": system}, {"role": "user", "content": prompt}]
+    return [
+        [{"role": "system", "content": system}, {"role": "user", "content": prompt}]
+        for system, prompt in zip(rows[side], rows["prompt"], strict=True)
+    ]
 
 
 def read_threats(source: str | Path) -> dict[str, Threat]:
-    """Read `threats/systems.csv`, and of each threat `threats/<threat>.csv` and `threats/<threat>_turns.csv`.
+    """Read a data folder's threats, or the one of a CSV file with columns prompt, aligned and malicious.
+
+    A folder has `threats/systems.csv`, and of each threat `threats/<threat>.csv` and `threats/<threat>_turns.csv`.
+    Scenarios to learn from take turns with the system prompts that are marked `train`; those of the test have the pair
+    that is marked `test`, so that a direction that only knows the others is found out.
 
     Raises
     ------
     InputError
-        When a file is missing, cannot be read, lacks a column, or a threat has no scenario of a split.
+        Names the file, the column and the fix.
     """
-    folder = anchored(source) / "threats"
+    path = anchored(source)
+    if not path.is_dir():
+        return {PAIRS: _read_pairs(path)}
+    folder = path / "threats"
     systems = _read(folder / "systems.csv", SYSTEM_COLUMNS)
     _require_contrast(systems, folder / "systems.csv")
     names = [name for name in THREATS if (systems["threat"] == name).any()]
@@ -77,17 +80,41 @@ def read_threats(source: str | Path) -> dict[str, Threat]:
 def _read_threat(folder: Path, name: str, systems: pandas.DataFrame) -> Threat:
     path = folder / f"{name}.csv"
     scenarios, turns = _read(path, SCENARIO_COLUMNS), _read(folder / f"{name}_turns.csv", TURN_COLUMNS)
+    parts = []
     for split in SCENARIOS:
-        if not (scenarios["split"] == split).any():
-            raise InputError(f"{path}: split: no scenario of {split!r}; mark some so")
-    for split in ("train", "test"):
-        if not (systems["split"] == split).any():
-            raise InputError(f"{folder / 'systems.csv'}: split: no pair of {name} is of {split!r}; mark one so")
-    return Threat(name, systems.reset_index(drop=True), scenarios, turns.astype({"conversation": int, "turn": int}))
+        pairs = systems[systems["split"] == ("test" if split == "test" else "train")]
+        rows = scenarios[scenarios["split"] == split]
+        if pairs.empty or rows.empty:
+            lacking = folder / "systems.csv" if pairs.empty else path
+            raise InputError(f"{lacking}: split: nothing of {name} for {split!r}; mark some so")
+        # Pairs take turns over the scenarios.
+        taken = pairs.iloc[[row % len(pairs) for row in range(len(rows))]]
+        parts.append(rows.assign(**{side: taken[side].to_numpy() for side in SIDES}))
+    return Threat(name, pandas.concat(parts, ignore_index=True), turns.astype({"conversation": int, "turn": int}))
 
 
-def _require_contrast(systems: pandas.DataFrame, path: Path) -> None:
-    for number, (aligned, malicious) in enumerate(zip(systems[ALIGNED], systems[MALICIOUS], strict=True), start=1):
+def _read_pairs(path: Path) -> Threat:
+    table = _read(path, PAIR_COLUMNS)
+    _require_contrast(table, path)
+    if len(table) < MIN_PAIRS:
+        raise InputError(f"{path}: {len(table)} rows; at least {MIN_PAIRS} are needed to learn, choose and test")
+    for column in PAIR_COLUMNS:
+        if (empty := table[column].str.strip() == "").any():
+            raise InputError(f"{path}: {column}: empty in data row {empty.to_numpy().argmax() + 1}; fill or remove it")
+    scenarios = table.assign(answer="", split=table["prompt"].map(_split(table["prompt"].unique())))
+    return Threat(PAIRS, scenarios, pandas.DataFrame(columns=list(TURN_COLUMNS)))
+
+
+def _split(prompts: Sequence[str]) -> dict[str, str]:
+    """Return each prompt's split, in the shares of `SCENARIOS`: none is learnt from and tested on."""
+    # The order of digests is any order, and the same everywhere.
+    order, ends = sorted(prompts, key=digest), list(accumulate(SCENARIOS.values()))
+    places = {prompt: (number + 0.5) / len(order) * ends[-1] for number, prompt in enumerate(order)}
+    return {prompt: list(SCENARIOS)[bisect(ends, place)] for prompt, place in places.items()}
+
+
+def _require_contrast(table: pandas.DataFrame, path: Path) -> None:
+    for number, (aligned, malicious) in enumerate(zip(table[ALIGNED], table[MALICIOUS], strict=True), start=1):
         if aligned.strip() == malicious.strip():
             raise InputError(f"{path}: malicious: as the aligned prompt in data row {number}; write its contrary")
 

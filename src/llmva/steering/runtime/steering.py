@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
@@ -14,6 +14,7 @@ from llmva.steering.runtime.updates import GATED, UPDATES
 
 # `all`: prompt and reply; `response`: what was generated; `writing`: every token whose output is one of the reply's.
 Position = Literal["all", "response", "writing"]
+POSITIONS = get_args(Position)
 
 
 @dataclass

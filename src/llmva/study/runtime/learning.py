@@ -11,7 +11,6 @@ from safetensors.numpy import load_file, save_file
 from llmva.core.paths import write_texts
 from llmva.core.provenance import random_generator
 from llmva.core.store import Stage
-from llmva.judging.traits import judge_trait
 from llmva.models.activations import Capture
 from llmva.models.reading import read_activations
 from llmva.prompts.threats import ALIGNED, MALICIOUS, SIDES, chats_of
@@ -79,7 +78,7 @@ def _respond(study: RuntimeStudy, name: str, side: str) -> tuple[pandas.DataFram
     options = {"batch_size": study.params.generation.batch_size, "tokens": "reply"}
     pooled = residuals_of(read_activations(study.chat_model, chats, replies, capture=capture, **options))
     table = rows[["prompt", "answer"]].assign(threat=name, side=side, response=replies)
-    table["trait"] = judge_trait(name, rows["answer"].tolist(), replies)
+    table["trait"] = study.judge(rows, replies, name)
     return table[["threat", "side", "prompt", "response", "trait"]], pooled
 
 

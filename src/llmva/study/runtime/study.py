@@ -4,19 +4,23 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 
+import numpy
 import pandas
 import torch
 
 from llmva.core.provenance import digest
 from llmva.core.runtime_params import RuntimeParams, load_runtime_params
 from llmva.core.store import Stage, run_stage
-from llmva.engines.drafts import Drafts
-from llmva.engines.greedy import respond
+from llmva.engines.memory import ReplyMemory
+from llmva.judging.traits import judge_trait
 from llmva.measures.coherence import CoherenceCheck
 from llmva.models.chat_model import ChatModel, load_model
 from llmva.models.sources import checkpoint_key
 from llmva.prompts.tasks import read_tasks
-from llmva.prompts.threats import Threat, read_threats
+from llmva.prompts.threats import SIDES, Threat, chats_of, read_threats
+
+# The judge that needs no words: whether the aligned prompt makes a reply likelier than the malicious one does.
+LIKELIHOOD = "likelihood"
 
 
 class RuntimeStudy:
@@ -30,7 +34,6 @@ class RuntimeStudy:
 
     def __init__(self, params: RuntimeParams) -> None:
         self.params = params
-        self._drafts = Drafts()
         torch.set_num_threads(params.threads)
 
     @classmethod
@@ -70,10 +73,20 @@ class RuntimeStudy:
         chosen, depth = self.params.layers, len(self.chat_model.blocks)
         return list(range(1, depth + 1)) if chosen == "all" else [layer for layer in chosen if layer <= depth]
 
+    def judge(self, rows: pandas.DataFrame, replies: Sequence[str], threat: str) -> numpy.ndarray:
+        """Return which replies to scenarios show the trait that a threat takes away, (n,) of 0 or 1."""
+        if self.params.judge == LIKELIHOOD:
+            return self.coherence.gaps(*(chats_of(rows, side) for side in SIDES), replies) > 0
+        return judge_trait(threat, rows["answer"].tolist(), replies)
+
+    @cached_property
+    def replies(self) -> ReplyMemory:
+        """What the model replied while nothing steered it."""
+        return ReplyMemory(self.params.run_folder / "replies.sqlite")
+
     def respond(self, chats: Sequence[str | list[dict]]) -> list[str]:
-        """Let the model, as it is steered now, answer chats; what was said to one before is a draft."""
-        limits = self.params.generation.model_dump()
-        return respond(self.chat_model, chats, **limits, drafts=self._drafts).texts
+        """Let the model, as it is steered now, answer chats."""
+        return self.replies.respond(self.chat_model, chats, **self.params.generation.model_dump()).texts
 
     def stage(
         self,
@@ -101,5 +114,5 @@ class RuntimeStudy:
     def _data_digest(self) -> str:
         tables = [self.tasks]
         for threat in self.threats.values():
-            tables += [threat.systems, threat.scenarios, threat.turns]
+            tables += [threat.scenarios, threat.turns]
         return digest([table.astype(str).to_numpy().tolist() for table in tables])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy
@@ -9,14 +10,14 @@ import pandas
 
 from llmva.core.progress import progress_bar
 from llmva.core.store import Stage
-from llmva.judging.traits import judge_trait
 from llmva.measures.coherence import coherence, mean_repetition
 from llmva.prompts.threats import ALIGNED, MALICIOUS, SIDES, chats_of
 from llmva.steering.runtime.boundary import Boundary
 from llmva.steering.runtime.steering import RuntimeSteering
 from llmva.steering.runtime.updates import GATED
-from llmva.study.runtime.learning import LOGISTIC, MEAN_DIFFERENCE, RANDOM, read_boundaries
+from llmva.study.runtime.learning import LOGISTIC, MEAN_DIFFERENCE, RANDOM, learn_boundaries, read_boundaries
 from llmva.study.runtime.study import RuntimeStudy
+from llmva.study.side_by_side import compute_ahead
 
 POSITIONS = ("all", "response")
 ALWAYS = "always"
@@ -58,12 +59,21 @@ class Cell:
 CONTROLS = {RANDOM: "random direction", MEAN_DIFFERENCE: "mean difference", ALWAYS: "gate always on"}
 
 
-def sweep(study: RuntimeStudy, learnt: Stage, threat: str) -> Stage:
+def sweep_threats(study: RuntimeStudy) -> dict[str, Stage]:
+    """Try every cell against every threat, side by side where there are several processes; see `sweep_threat`."""
+    learn_boundaries(study)
+    compute_ahead(study, [partial(sweep_threat, threat=threat) for threat in study.threats])
+    return {threat: sweep_threat(study, threat) for threat in study.threats}
+
+
+def sweep_threat(study: RuntimeStudy, threat: str) -> Stage:
     """Try every cell on a threat's validation scenarios.
 
     Writes `cells.csv`: the fields of `Cell`, and of each trait, coherence and repetition, and the two unsteered sides
     first; see `choose_points`.
     """
+
+    learnt = learn_boundaries(study)
 
     def compute(folder: Path) -> None:
         rows = study.threats[threat].of_split("validation")
@@ -98,7 +108,7 @@ def score(
     """Return the trait's share, coherence and repetition of replies to scenarios."""
     losses = study.coherence.losses(chats_of(rows, ALIGNED), replies)
     return {
-        "trait": float(judge_trait(threat, rows["answer"].tolist(), replies).mean()),
+        "trait": float(study.judge(rows, replies, threat).mean()),
         "coherence": coherence(losses, aligned_losses),
         "repetition": mean_repetition(replies),
     }

@@ -3,6 +3,7 @@
 import json
 from contextlib import nullcontext
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import numpy
@@ -12,8 +13,8 @@ import torch
 from llmva.core.paths import write_texts
 from llmva.core.progress import progress_bar
 from llmva.core.store import Stage
-from llmva.judging.traits import judge_trait
 from llmva.measures.repetition import repeated_share, reused_share
+from llmva.judging.traits import judge_trait
 from llmva.models.activations import Capture
 from llmva.models.batches import by_length, forward, pad
 from llmva.models.chat_model import encode_chats
@@ -22,21 +23,37 @@ from llmva.prompts.tasks import read_answer
 from llmva.prompts.threats import ALIGNED, MALICIOUS, SIDES, chats_of
 from llmva.steering.base import residuals_of
 from llmva.steering.runtime.steering import RuntimeSteering, Tally
-from llmva.study.runtime.learning import read_boundaries
+from llmva.study.runtime.learning import learn_boundaries, read_boundaries
 from llmva.study.runtime.study import RuntimeStudy
-from llmva.study.runtime.sweep import Cell, choose_points
+from llmva.study.runtime.sweep import Cell, choose_points, sweep_threat
+from llmva.study.side_by_side import compute_ahead
 
 NEUTRAL = "neutral"
 TEXTS = (MALICIOUS, ALIGNED, NEUTRAL)
 
 
-def measure_points(study: RuntimeStudy, learnt: Stage, swept: Stage, threat: str) -> Stage:
+def measure_threats(study: RuntimeStudy) -> dict[str, Stage]:
+    """Test every threat's operating points, side by side where there are several processes; see `measure_points`."""
+    compute_ahead(study, [partial(measure_points, threat=threat) for threat in study.threats])
+    return {threat: measure_points(study, threat) for threat in study.threats}
+
+
+def converse(study: RuntimeStudy) -> dict[str, Stage]:
+    """Hold every threat's conversations, likewise; see `hold_conversations`. None of threats without any."""
+    threats = [name for name, threat in study.threats.items() if len(threat.turns)]
+    compute_ahead(study, [partial(hold_conversations, threat=threat) for threat in threats])
+    return {threat: hold_conversations(study, threat) for threat in threats}
+
+
+def measure_points(study: RuntimeStudy, threat: str) -> Stage:
     """Test a threat's operating points once, beside both unsteered sides.
 
     Writes `points.json`: the cells; `responses.csv`: row, prompt, response, and of each reply trait, loss and
     repetition; `tasks.csv`: row, task, prompt, right; and `tokens.csv`: by row and text (malicious, aligned, neutral),
     the share of tokens moved and mean |h' - h|, and, on neutral prompts, the divergence at the last token.
     """
+
+    learnt, swept = learn_boundaries(study), sweep_threat(study, threat)
 
     def compute(folder: Path) -> None:
         rows, boundaries = study.threats[threat].of_split("test"), read_boundaries(learnt)
@@ -64,12 +81,14 @@ def measure_points(study: RuntimeStudy, learnt: Stage, swept: Stage, threat: str
     return study.stage(f"12_tests/{threat}", compute, version=1, upstream=[learnt, swept], threat=threat)
 
 
-def hold_conversations(study: RuntimeStudy, learnt: Stage, tested: Stage, threat: str) -> Stage:
+def hold_conversations(study: RuntimeStudy, threat: str) -> Stage:
     """Let the operating points, and both unsteered sides, hold the test's conversations.
 
     Writes `turns.csv`: row, position, conversation, turn, response, trait, within (the share of 4-grams repeated in
     the reply) and across (the share that occurred in an earlier reply).
     """
+
+    learnt, tested = learn_boundaries(study), measure_points(study, threat)
 
     def compute(folder: Path) -> None:
         boundaries, tables = read_boundaries(learnt), []
@@ -99,7 +118,7 @@ def _said(
             "position": position,
             "prompt": rows["prompt"],
             "response": replies,
-            "trait": judge_trait(threat, rows["answer"].tolist(), replies),
+            "trait": study.judge(rows, replies, threat),
             "loss": study.coherence.losses(chats_of(rows, ALIGNED), replies),
             "repetition": [repeated_share(reply) for reply in replies],
         }
