@@ -14,6 +14,8 @@ shown = $(if $(filter file,$(origin SEEDS)),3,$(SEEDS))
 DRAWS ?= $(foreach draw,1 2,$(addsuffix -draw$(draw),tiny-llama tiny-qwen2))
 # The organisms that took no part in the design of LLM-VA-R.
 FRESH ?= $(foreach seed,10 11,$(addsuffix -s$(seed),tiny-llama tiny-gemma2 tiny-mistral tiny-phi3 tiny-qwen2 tiny-qwen3))
+# The organisms that are steered at run time; MODELS, where it names some, says which.
+RUNTIME ?= $(or $(filter persona-%,$(MODELS)),$(foreach seed,0 1,$(patsubst %-s0,%,$(addsuffix -s$(seed),persona-llama persona-gemma2 persona-qwen3))))
 export TOKENIZERS_PARALLELISM ?= false
 # One thread a study (`threads: 1`), also for its linear algebra: results repeat, and -j2 uses two cores.
 export OMP_NUM_THREADS ?= 1
@@ -49,6 +51,7 @@ later := $(if $(filter-out 1,$(SEEDS)),$(shell seq 1 $$(($(SEEDS) - 1))))
 SEEDED := $(MODELS) $(foreach seed,$(later),$(patsubst %,%-s$(seed),$(filter tiny-%,$(MODELS))))
 FIFTHS := $(MODELS:%=%-fifth)
 ALL_RUNS = $(sort $(SEEDED) $(FRESH) $(STUDIES) $(FIFTHS))
+STEERED = $(sort $(RUNTIME))
 manifests = $(MODELS:%=$(1)@%)
 seeded = $(SEEDED:%=$(1)@%)
 STUDIES := $(sort $(shell echo $(DRAWS) | sed -E 's/-draw[0-9]+//g') $(DRAWS))
@@ -56,8 +59,8 @@ drawn = $(STUDIES:%=$(1)@%)
 
 .PHONY: help env organisms tables figures all seeds fresh data plan step align compare standard bench test test-units test-organism test-notebooks lint notebooks clean
 TABLES := table1 table2 table3 table4 headlines
-FIGURES := $(addprefix figure,1 2 3 4 5 6 7 8 9 10 11 12 13)
-.PHONY: $(TABLES) $(FIGURES) utility judges noise shortcuts draws budget ridge
+FIGURES := $(addprefix figure,1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16)
+.PHONY: $(TABLES) $(FIGURES) utility judges noise shortcuts draws budget ridge runtime
 
 # Several studies of organisms run side by side without being told to: one on each core takes less time than one after
 # the other on all of them.
@@ -118,12 +121,15 @@ $(eval $(call notebook,09_ablation_layers,04_alignment_loop))
 $(eval $(call notebook,10_transferability,05_main_results))
 $(eval $(call notebook,11_judges,04_alignment_loop))
 $(eval $(call notebook,13_ridge_edit,04_alignment_loop))
+$(eval $(call notebook,12_runtime_steering,,$(STUDY) | $(ENV)))
 
 # Parameter files; tiny-llama-s1 and tiny-llama-draw1 use tiny-llama's. Organisms need training first, real models do not.
 parameter_file = $(firstword $(wildcard papermill_params/$(1).yaml) papermill_params/$(shell echo $(1) | sed -E 's/-fifth$$//; s/-draw[0-9]+$$//; s/-s[0-9]+$$//').yaml)
 drawn_from = $(shell echo $(1) | sed -E 's/-fifth$$//; s/-draw[0-9]+$$//')
 $(foreach m,$(ALL_RUNS),$(eval runs/$(m)/00_start_here/manifest.json: $(call parameter_file,$(m))))
 $(foreach m,$(filter tiny-%,$(ALL_RUNS)),$(eval runs/$(m)/00_start_here/manifest.json: runs/$(call drawn_from,$(m))/organism/manifest.json runs/tiny-guard/organism/manifest.json))
+$(foreach m,$(STEERED),$(eval runs/$(m)/12_runtime_steering/manifest.json: papermill_params/runtime/$(shell echo $(m) | sed -E 's/-s[0-9]+$$//').yaml))
+$(foreach m,$(filter persona-%,$(STEERED)),$(eval runs/$(m)/12_runtime_steering/manifest.json: runs/$(m)/organism/manifest.json))
 # A slug without a parameter file gets the library's one clear line instead of Make's.
 papermill_params/%.yaml: | $(ENV)
 	@$(PYTHON) -m llmva.core.params $*
@@ -150,25 +156,31 @@ draws: $(call drawn,05_main_results) ## Table 2's spread over seeds of the study
 	@$(PYTHON) -m llmva.paper.tables $@ --models $(STUDIES)
 budget: $(foreach model,$(MODELS) $(FIFTHS),05_main_results@$(model)) ## Table 2 at a fifth of the trials, beside the full one (3 min per model, once Table 2 is there)
 	@$(PYTHON) -m llmva.paper.tables $@ --models $(MODELS) $(FIFTHS)
+runtime figure14 figure15 figure16: $(STEERED:%=12_runtime_steering@%) ## run-time steering: SwFC, StTP, StMP and controls on persona organisms (COST per model)
 figure13 ridge: fresh ## LLM-VA-R on fresh organisms, taken apart: 12 organisms (9 to 12 min per model)
 
 $(TABLES):
 	@$(PYTHON) -m llmva.paper.tables $@ --models $(MODELS) --seeds $(SEEDS)
-$(filter-out figure13,$(FIGURES)):
+$(filter-out figure13 figure14 figure15 figure16,$(FIGURES)):
 	@$(PYTHON) -m llmva.paper.figures $@ --models $(MODELS) --seeds $(SEEDS)
 figure13:
 	@$(PYTHON) -m llmva.paper.figures $@ --models $(FRESH)
+figure14 figure15 figure16:
+	@$(PYTHON) -m llmva.paper.figures $@ --models $(STEERED)
+runtime:
+	@$(PYTHON) -m llmva.paper.tables $@ --models $(STEERED)
 ridge:
 	@$(PYTHON) -m llmva.paper.tables $@ --models $(FRESH)
 fresh: $(FRESH:%=13_ridge_edit@%) ## notebook 13 on FRESH, seeds that no choice was made on (9 to 12 min per model)
 
 any_fresh = $(wildcard $(FRESH:%=results/%/ridge.csv))
 any_fifths = $(wildcard $(FIFTHS:%=results/%/table2.csv))
+any_steered = $(wildcard $(STEERED:%=results/%/runtime.csv))
 any_drawn = $(wildcard $(DRAWS:%=results/%/table2.csv))
 tables: $(ENV) ## all tables from the tracked results/ alone (10 s)
-	$(PYTHON) -m llmva.paper.tables all --models $(MODELS) --seeds $(shown) $(if $(any_drawn),--apart draws $(STUDIES)) $(if $(any_fifths),--apart budget $(MODELS) $(FIFTHS)) $(if $(any_fresh),--apart ridge $(FRESH))
+	$(PYTHON) -m llmva.paper.tables all --models $(MODELS) --seeds $(shown) $(if $(any_drawn),--apart draws $(STUDIES)) $(if $(any_fifths),--apart budget $(MODELS) $(FIFTHS)) $(if $(any_fresh),--apart ridge $(FRESH)) $(if $(any_steered),--apart runtime $(STEERED))
 figures: $(ENV) ## all figures from the tracked results/ alone (30 s)
-	$(ALONE) $(PYTHON) -m llmva.paper.figures all --models $(MODELS) --seeds $(shown) $(if $(any_fresh),--apart figure13 $(FRESH))
+	$(ALONE) $(PYTHON) -m llmva.paper.figures all --models $(MODELS) --seeds $(shown) $(if $(any_fresh),--apart figure13 $(FRESH)) $(if $(any_steered),$(foreach figure,14 15 16,--apart figure$(figure) $(STEERED)))
 
 STAGES := 02_svm_identification 06_utility 07_ablation_angle 08_ablation_iterations 09_ablation_layers 10_transferability 11_judges
 study@%: $(foreach stage,$(STAGES),runs/%/$(stage)/manifest.json)

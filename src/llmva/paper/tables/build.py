@@ -20,6 +20,7 @@ from llmva.paper.tables.items import (
     controls,
     headlines,
     llm_va_r,
+    runtime,
     study_seeds,
     table1,
     table3,
@@ -41,9 +42,11 @@ TABLES = Catalogue(
         "draws": study_seeds.TABLE,
         "budget": budget.TABLE,
         "ridge": llm_va_r.TABLE,
+        "runtime": runtime.TABLE,
     },
-    # Of other runs: further seeds of the study, short studies, and organisms that took no part in any choice.
-    apart=("draws", "budget", "ridge"),
+    # Of other runs: further seeds of the study, short studies, organisms that took no part in any choice, and those that
+    # are steered at run time.
+    apart=("draws", "budget", "ridge", "runtime"),
     first="table2",
 )
 

@@ -1,1 +1,5 @@
 """The study of run-time steering of one model: what notebook 12 calls."""
+
+from llmva.study.runtime.study import RuntimeStudy
+
+__all__ = ["RuntimeStudy"]

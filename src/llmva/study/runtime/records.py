@@ -6,6 +6,7 @@ import numpy
 import pandas
 from scipy.stats import bootstrap
 
+from llmva.core.paths import write_texts
 from llmva.core.provenance import random_generator
 from llmva.core.results import write_results
 from llmva.core.store import Stage
@@ -17,6 +18,26 @@ from llmva.study.runtime.sweep import CONTROLS, read_cells
 from llmva.study.runtime.testing import read_points
 
 CELL_KEYS = ["threat", "position", "layer", "alpha"]
+
+
+def record_all(
+    study: RuntimeStudy, swept: dict[str, Stage], tested: dict[str, Stage], conversed: dict[str, Stage]
+) -> pandas.DataFrame:
+    """Write all results of a study; return those of the tests, one row per cell."""
+    record_sweeps(study, swept)
+    record_turns(study, conversed)
+    return record_tests(study, tested)
+
+
+def finish_runtime(study: RuntimeStudy, tested: dict[str, Stage], conversed: dict[str, Stage]) -> Stage:
+    """Mark notebook 12 as finished: `responses.csv`, all test replies with what was made of them."""
+
+    def compute(folder: Path) -> None:
+        tables = [_read(stage / "responses.csv").assign(threat=threat) for threat, stage in tested.items()]
+        write_texts(folder / "responses.csv", pandas.concat(tables))
+
+    upstream = [*tested.values(), *conversed.values()]
+    return study.stage("12_runtime_steering", compute, version=1, upstream=upstream)
 
 
 def record_tests(study: RuntimeStudy, tested: dict[str, Stage]) -> pandas.DataFrame:
