@@ -48,7 +48,7 @@ def record_tests(study: RuntimeStudy, tested: dict[str, Stage]) -> pandas.DataFr
     tested : dict of str to Stage
         By threat, as `measure_points` returns them.
     """
-    tables = [_test_rows(study, threat, stage) for threat, stage in tested.items()]
+    tables = [describe_tests(study, threat, stage) for threat, stage in tested.items()]
     table = pandas.concat(tables, ignore_index=True)
     write(study, "runtime", table, "test")
     return table
@@ -91,7 +91,8 @@ def name_rows(cells: pandas.DataFrame) -> pandas.DataFrame:
     return cells.assign(method=cells["method"] + (" (" + controls + ")").fillna("")).drop(columns="control")
 
 
-def _test_rows(study: RuntimeStudy, threat: str, tested: Stage) -> pandas.DataFrame:
+def describe_tests(study: RuntimeStudy, threat: str, tested: Stage) -> pandas.DataFrame:
+    """Return the test rows of one threat with n and intervals, one row per cell."""
     said, solved = _read(tested / "responses.csv"), _read(tested / "tasks.csv")
     tokens = _read(tested / "tokens.csv").set_index(["row", "position"])
     points = {(point.row, point.position): point for point in read_points(tested)}
