@@ -32,8 +32,12 @@ GUARDED_LOOP = "LLM-VA (guarded)"
 RELEASED_LOOP, RELEASED_STRICT = "LLM-VA (released code)", "LLM-VA (released code, strict choice)"
 CONSTANTS = {"Answer everything": "answered", "Refuse everything": "refused"}
 BASELINES = ("Refusal ablation", "VectorSteer", "AlphaSteer", "AlphaSteer+", "SCANS", "CAST", "Fine-tuning")
+# Of the second paper, and what is ours of that kind: at run time, and on top of LLM-VA-R.
+RUNTIME_METHODS = ("SwFC", "StTP", "StMP")
+TWO_SIDED = "Two-sided StMP"
+BOTH = f"{OUR_LOOP} + two-sided StMP"
 LOOPS = (RELEASED_LOOP, RELEASED_STRICT, PAPER_LOOP, GUARDED_LOOP, OUR_LOOP)
-PRINTED_METHODS = (ORIGINAL, *CONSTANTS, *BASELINES, *LOOPS)
+PRINTED_METHODS = (ORIGINAL, *CONSTANTS, *BASELINES, *RUNTIME_METHODS, TWO_SIDED, *LOOPS, BOTH)
 
 # A loop stops where its selection metric falls below this and below half of the original's.
 LOWEST_F1 = 0.1
