@@ -108,7 +108,7 @@ def record_results(study: Study, evaluated: dict[str, Stage]) -> pandas.DataFram
     """Write table 2, every method's metrics on the test prompts with intervals and tests, and table 1's properties."""
     frame = with_intervals(read_outcomes(evaluated, "test"), seed=study.params.seed)
     record(study, "table2", frame)
-    kinds = {**METHODS, **dict.fromkeys(LOOPS, LlmVa)}
+    kinds = {**METHODS, **dict.fromkeys(LOOPS, LlmVa), BOTH: OnEditedModel}
     properties = {name: {"finetunes": kind.finetunes, "hooks": kind.hooks} for name, kind in kinds.items()}
     table = pandas.DataFrame.from_dict(properties, orient="index", dtype=float).drop(index=ORIGINAL)
     record(study, "table1", lengthen(table.rename_axis("method")), dataset="all", n=1)
