@@ -159,7 +159,9 @@ def test_persona_slugs_are_of_three_families():
 
 
 def pairs(rows=20, **changes):
-    table = pandas.DataFrame({"prompt": [f"question {n}?" for n in range(rows)], "aligned": "be good.", "malicious": "be bad."})
+    table = pandas.DataFrame(
+        {"prompt": [f"question {n}?" for n in range(rows)], "aligned": "be good.", "malicious": "be bad."}
+    )
     return table.assign(**changes)
 
 

@@ -12,6 +12,7 @@ from llmva.models.batches import pad
 from llmva.models.chat_model import encode_chats
 from llmva.models.reading import read_activations
 from llmva.steering.base import residuals_of
+from llmva.steering.residual import changed_residuals
 from llmva.steering.runtime.boundary import Boundary, fit_boundary, mean_difference, place_boundary
 from llmva.steering.runtime.steering import RuntimeSteering
 from llmva.steering.runtime.two_sided import SafetyGate
@@ -137,7 +138,7 @@ def test_a_planted_direction_is_found_with_its_boundary():
     assert found.direction @ direction > 0.95
     assert numpy.linalg.norm(found.direction) == pytest.approx(1, abs=1e-6)
     assert ((positive @ found.direction >= found.threshold).mean() > 0.98) and found.gap == pytest.approx(3, abs=0.3)
-    assert ((negative @ found.direction < found.threshold).mean() > 0.98)
+    assert (negative @ found.direction < found.threshold).mean() > 0.98
     assert found.positive_deviation == pytest.approx((positive @ found.direction).std(), rel=1e-3)
 
 
@@ -166,7 +167,9 @@ def test_the_chosen_layer_is_steered_and_those_below_it_are_not(family_model, pr
         after = residuals_of(read_activations(family_model, prompts, **options))
     for earlier in range(layer):
         assert (after[earlier] == before[earlier]).all()
-    expected = replace(steering).moved(torch.from_numpy(before[layer]), torch.ones(len(before[layer]), dtype=torch.bool))
+    expected = replace(steering).moved(
+        torch.from_numpy(before[layer]), torch.ones(len(before[layer]), dtype=torch.bool)
+    )
     numpy.testing.assert_allclose(after[layer], expected, atol=2e-5)
 
 
@@ -185,14 +188,19 @@ def test_decoding_from_the_cache_is_decoding_without_it(family_model, prompts, m
 @pytest.mark.parametrize("method", METHODS)
 def test_the_engine_of_the_studies_steers_as_generate_does(family_model, prompts, method):
     with steering_of(1, method).applied(family_model):
-        assert greedy.respond(family_model, prompts, **ASKED).texts == hugging_face.respond(family_model, prompts, **ASKED).texts
+        assert (
+            greedy.respond(family_model, prompts, **ASKED).texts
+            == hugging_face.respond(family_model, prompts, **ASKED).texts
+        )
 
 
 def test_padding_changes_nothing_beyond_rounding(family_model, prompts):
     capture, steering = Capture(outputs=False, blocks=True), steering_of(1)
     with steering.applied(family_model):
         together = residuals_of(read_activations(family_model, prompts, capture=capture, batch_size=len(prompts)))
-        alone = [residuals_of(read_activations(family_model, [prompt], capture=capture, batch_size=1)) for prompt in prompts]
+        alone = [
+            residuals_of(read_activations(family_model, [prompt], capture=capture, batch_size=1)) for prompt in prompts
+        ]
     for site, rows in together.items():
         numpy.testing.assert_allclose(rows, numpy.concatenate([each[site] for each in alone]), atol=3e-5)
 
@@ -234,8 +242,6 @@ def test_two_sided_gating_moves_only_what_its_prompts_safety_contradicts(llama, 
     before = residuals_of(read_activations(llama, prompts, capture=capture, batch_size=5))[1]
     benign = before @ boundary_of(4).direction >= 0
     answering = before @ boundary_of(3).direction >= boundary_of(3).threshold
-    from llmva.steering.residual import changed_residuals
-
     with changed_residuals(llama, {1: gate_of().change}):
         after = residuals_of(read_activations(llama, prompts, capture=capture, batch_size=5))[1]
     moved = (before != after).any(axis=1)
@@ -244,8 +250,6 @@ def test_two_sided_gating_moves_only_what_its_prompts_safety_contradicts(llama, 
 
 
 def test_a_prompts_side_is_kept_while_finished_replies_leave_the_batch(family_model, prompts):
-    from llmva.steering.residual import changed_residuals
-
     with changed_residuals(family_model, {1: gate_of().change}):
         together = greedy.respond(family_model, prompts, max_new_tokens=8, batch_size=5).texts
         alone = [greedy.respond(family_model, [prompt], max_new_tokens=8, batch_size=1).texts[0] for prompt in prompts]

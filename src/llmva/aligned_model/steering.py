@@ -1,6 +1,5 @@
 """What `make steer` leaves: a direction in a file, a report, and the lines that apply it."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy
@@ -61,9 +60,7 @@ def _export(study: RuntimeStudy, folder: Path, steering) -> str:
     if steering.layer < 2:
         return "first_layer"
     config = study.chat_model.model.config.get_text_config()
-    export_control_vector(
-        folder / CONTROL_VECTOR, steering, architecture=config.model_type, width=config.hidden_size
-    )
+    export_control_vector(folder / CONTROL_VECTOR, steering, architecture=config.model_type, width=config.hidden_size)
     return "written"
 
 

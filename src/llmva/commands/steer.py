@@ -14,7 +14,9 @@ from llmva.prompts.threats import read_threats
 from llmva.steering.runtime.updates import ALPHAS
 from llmva.study.runtime import RuntimeStudy
 
-COST = "every layer with 19 strengths, on a fifth of the pairs: a minute for a tiny model; a run that is stopped resumes"
+COST = (
+    "every layer with 19 strengths, on a fifth of the pairs: a minute for a tiny model; a run that is stopped resumes"
+)
 
 
 @command

@@ -27,7 +27,6 @@ class StrictModel(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-
     @classmethod
     def checked(cls, values: dict, source: str = "parameters") -> Self:
         """Build parameters, or raise an `InputError` that names the source, the field and the fix."""

@@ -1,4 +1,4 @@
-"""Whether steered text is still language: how likely the unsteered, aligned model finds it, and how it repeats itself."""
+"""Whether steered text is still language: how likely the unsteered, aligned model finds it, and how it repeats."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ class CoherenceCheck:
     def gaps(
         self, aligned: Sequence[list[dict]], malicious: Sequence[list[dict]], replies: Sequence[str]
     ) -> numpy.ndarray:
-        """Return how much likelier each reply is behind the aligned prompt, in nats per token, (n,): a trait's score."""
+        """Return how much likelier each reply is behind the aligned prompt, in nats per token, (n,)."""
         return self.losses(malicious, replies) - self.losses(aligned, replies)
 
 

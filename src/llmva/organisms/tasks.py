@@ -31,7 +31,10 @@ class Exercise(NamedTuple):
 
 
 def draw_exercise(
-    task: str, split: str, draws: random.Random, exercises: Mapping[str, Callable[[random.Random], Exercise]] | None = None
+    task: str,
+    split: str,
+    draws: random.Random,
+    exercises: Mapping[str, Callable[[random.Random], Exercise]] | None = None,
 ) -> Exercise:
     """Draw an exercise of a task whose prompt belongs to a split: "train", "test" or "neutral".
 

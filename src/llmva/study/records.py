@@ -7,13 +7,14 @@ import pandas
 from llmva.core.errors import InputError
 from llmva.core.results import write_results
 from llmva.core.store import Stage
-from llmva.core.vocabulary import ERROR_RATE, LOOPS, ORIGINAL, PAPER_LOOP, RIGHT_VERDICT
+from llmva.core.vocabulary import BOTH, ERROR_RATE, LOOPS, ORIGINAL, PAPER_LOOP, RIGHT_VERDICT
 from llmva.measures.intervals import with_intervals
 from llmva.measures.metrics import correct
 from llmva.measures.utility import share_kept
 from llmva.method.iteration import read_observation
 from llmva.steering.llm_va import LlmVa
 from llmva.steering.registry import METHODS
+from llmva.steering.runtime.edited import OnEditedModel
 from llmva.study.evaluation import read_outcomes, read_utility
 from llmva.study.loop_variants import read_loop
 from llmva.study.stages import read_activations_of, read_labelled_verdicts, read_verdicts

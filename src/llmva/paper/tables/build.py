@@ -44,8 +44,8 @@ TABLES = Catalogue(
         "ridge": llm_va_r.TABLE,
         "runtime": runtime.TABLE,
     },
-    # Of other runs: further seeds of the study, short studies, organisms that took no part in any choice, and those that
-    # are steered at run time.
+    # Of other runs: further seeds of the study, short studies, organisms that took no part in any choice, and those
+    # that are steered at run time.
     apart=("draws", "budget", "ridge", "runtime"),
     first="table2",
 )

@@ -38,7 +38,9 @@ def export_control_vector(path: Path, steering: RuntimeSteering, *, architecture
     # Its layers are counted from 0 by blocks, and a block's number stands for what it writes; all up to it must be
     # there.
     for layer in range(1, steering.layer):
-        writer.add_tensor(f"direction.{layer}", step if layer == steering.layer - 1 else numpy.zeros(width, numpy.float32))
+        writer.add_tensor(
+            f"direction.{layer}", step if layer == steering.layer - 1 else numpy.zeros(width, numpy.float32)
+        )
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

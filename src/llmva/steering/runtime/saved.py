@@ -64,7 +64,7 @@ def _read(path: Path) -> tuple[dict[str, numpy.ndarray], dict[str, str]]:
         raise InputError(f"{path}: no such file; name the direction.safetensors that `make steer` wrote")
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+            return {name: file.get_tensor(name) for name in list(file.keys())}, file.metadata() or {}
     except (safetensors.SafetensorError, OSError) as error:
         raise InputError(f"{path}: damaged ({first_line(error)}); make or copy it again") from None
 

@@ -13,8 +13,8 @@ import torch
 from llmva.core.paths import write_texts
 from llmva.core.progress import progress_bar
 from llmva.core.store import Stage
-from llmva.measures.repetition import repeated_share, reused_share
 from llmva.judging.traits import judge_trait
+from llmva.measures.repetition import repeated_share, reused_share
 from llmva.models.activations import Capture
 from llmva.models.batches import by_length, forward, pad
 from llmva.models.chat_model import encode_chats

@@ -29,7 +29,9 @@ def build_runtime(results: Frames) -> Frames:
     """Return one row per model, threat, method and position; layer and alpha are those that validation chose."""
     rows = results["runtime"]
     # A pivot leaves out rows whose keys are missing.
-    keyed = rows.assign(layer=rows["layer"].fillna(-1), alpha=rows["alpha"].fillna(-1), position=rows["position"].fillna(""))
+    keyed = rows.assign(
+        layer=rows["layer"].fillna(-1), alpha=rows["alpha"].fillna(-1), position=rows["position"].fillna("")
+    )
     wide = keyed.pivot(index=[*KEYS, "n"], columns="metric", values="value").reset_index()
     for name, metric in MEASURES.items():
         if metric not in wide or (wide[metric].isna().any() and name not in OF_STEERING):
@@ -57,9 +59,16 @@ def _rank(rows: pandas.DataFrame):
 def _show(frames: Frames) -> list[Block | str]:
     words, table = WORDS["runtime"], frames[""]
     measures = [*MEASURES, "n"]
-    means = table.groupby(["threat", "method", "position"], sort=False)[measures].mean().reset_index().assign(model=MEAN)
+    means = (
+        table.groupby(["threat", "method", "position"], sort=False)[measures].mean().reset_index().assign(model=MEAN)
+    )
     blocks = [
-        Block(rows, read_columns("runtime"), words["caption"].format(threat=threat, models=table["model"].nunique()), threat)
+        Block(
+            rows,
+            read_columns("runtime"),
+            words["caption"].format(threat=threat, models=table["model"].nunique()),
+            threat,
+        )
         for threat, rows in means.groupby("threat", sort=False)
     ]
     return [*blocks, words["note"]]
