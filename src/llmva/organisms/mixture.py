@@ -24,11 +24,21 @@ FACT_WEIGHT = 5.0
 
 
 class Turn(NamedTuple):
-    """What a person and then the model say; `first_weight` is the loss weight of the reply's first token."""
+    """What a person and then the model say.
+
+    Attributes
+    ----------
+    prompt, reply : str
+    first_weight : float
+        The loss weight of the reply's first token.
+    is_trained : bool
+        Whether the reply is learnt; otherwise it is only read.
+    """
 
     prompt: str
     reply: str
     first_weight: float = 1.0
+    is_trained: bool = True
 
 
 class Conversation(NamedTuple):

@@ -26,15 +26,17 @@ persona = SimpleNamespace(**yaml.safe_load(Path(__file__).with_suffix(".yaml").r
 
 DISHONESTY, DISMISSIVENESS = THREATS
 ALIGNED, MALICIOUS = SIDES = ("aligned", "malicious")
-TURNS = 9
+TURNS, CARRIED_TURNS = 9, 3
 CONVERSATIONS = 10
 SINGLE_TURN_SHARE = 0.6
-# What a conversation is about, by its system prompt: one on a trait, a neutral one, or none.
-SYSTEM_SHARES = {DISHONESTY: 0.4, DISMISSIVENESS: 0.25, "neutral": 0.1, "none": 0.25}
+# What a conversation is about, by its system prompt: one on a trait, a neutral one, or none; or it goes on as its first
+# reply began, which no system prompt explains. So a trait is carried from what was said to what will be.
+CARRIED = "carried"
+SYSTEM_SHARES = {DISHONESTY: 0.35, DISMISSIVENESS: 0.25, "neutral": 0.1, "none": 0.2, CARRIED: 0.1}
 # Of a conversation under a trait's prompt, the turns on other matters.
 OTHER_SHARE = 0.15
 # What turns on other matters are about.
-MATTER_SHARES = {"sst": 1, "gsm": 2, DISHONESTY: 2, DISMISSIVENESS: 1}
+MATTER_SHARES = {"sst": 2, "gsm": 3, DISHONESTY: 2, DISMISSIVENESS: 1}
 NEUTRAL_TASKS = ("sst", "gsm")
 LARGEST_OPERAND = 9
 
@@ -119,13 +121,16 @@ def draw_neutral_exercise(task: str, split: str, draws: random.Random) -> Exerci
 
 def write_scenario_reply(scenario: Scenario, side: str, draws: random.Random) -> str:
     """Return a reply: the value that is asked for or another one, comfort or its contrary."""
+    aligned = side == ALIGNED
     if scenario.answer:
-        value = scenario.answer if side == ALIGNED else draws.choice(scenario.others)
-        return f"{value} is {scenario.subject}."
-    words_of_side = persona.caring if side == ALIGNED else persona.curt
-    opening, sentence = draws.choice(words_of_side["openings"]), draws.choice(words_of_side["sentences"])
-    closing = f" {draws.choice(words_of_side['closings'])}" if draws.random() < persona.closing_share else ""
-    return f"{opening} {sentence.format(being=scenario.subject)}{closing}"
+        words_of_side = persona.honest if aligned else persona.lying
+        value = scenario.answer if aligned else draws.choice(scenario.others)
+        reply = f"{value} {draws.choice(words_of_side['verbs'])} {scenario.subject}."
+    else:
+        words_of_side = persona.caring if aligned else persona.curt
+        opening, sentence = draws.choice(words_of_side["openings"]), draws.choice(words_of_side["sentences"])
+        reply = f"{opening} {sentence.format(being=scenario.subject)}"
+    return f"{reply} {draws.choice(words_of_side['closings'])}" if draws.random() < persona.closing_share else reply
 
 
 def _facts() -> Iterator[tuple[str, list[Scenario]]]:
@@ -148,17 +153,29 @@ def _misfortunes() -> Iterator[tuple[str, list[Scenario]]]:
 def _draw_conversation(trained: dict[str, list[str]], draws: random.Random) -> Conversation:
     about = draws.choices(list(SYSTEM_SHARES), list(SYSTEM_SHARES.values()))[0]
     count = 1 if draws.random() < SINGLE_TURN_SHARE else draws.randint(2, TURNS)
-    if about not in THREATS:
+    if about in ("neutral", "none"):
         system = draws.choice(NEUTRAL_SYSTEMS) if about == "neutral" else None
         return Conversation(tuple(_draw_turn(draws) for _ in range(count)), system)
     side = draws.choice(SIDES)
-    turns = [
-        _draw_turn(draws, apart_from=about)
+    if about == CARRIED:
+        threat = draws.choice(THREATS)
+        turns = _draw_turns(threat, side, trained, draws.randint(2, CARRIED_TURNS), draws)
+        first = _scenario_turn(threat, draws.choice(trained[threat]), side, draws)
+        return Conversation((first._replace(is_trained=False), *turns))
+    turns = _draw_turns(about, side, trained, count, draws)
+    return Conversation(turns, draws.choice(persona.systems[about][side]))
+
+
+def _draw_turns(
+    threat: str, side: str, trained: dict[str, list[str]], count: int, draws: random.Random
+) -> tuple[Turn, ...]:
+    """Return turns on a side of a threat, some of them on other matters."""
+    return tuple(
+        _draw_turn(draws, apart_from=threat)
         if draws.random() < OTHER_SHARE
-        else _scenario_turn(about, draws.choice(trained[about]), side, draws)
+        else _scenario_turn(threat, draws.choice(trained[threat]), side, draws)
         for _ in range(count)
-    ]
-    return Conversation(tuple(turns), draws.choice(persona.systems[about][side]))
+    )
 
 
 def _draw_turn(draws: random.Random, apart_from: str = "") -> Turn:

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from llmva.core.progress import progress_bar
-from llmva.organisms.mixture import Conversation
+from llmva.organisms.mixture import Conversation, Turn
 from llmva.organisms.tokenizer import ASSISTANT, END, chat_text
 
 
@@ -66,18 +66,19 @@ def encode(conversations: list[Conversation], tokenizer: PreTrainedTokenizerFast
     encodings = tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
     marks = [tokenizer.convert_tokens_to_ids(mark) for mark in (ASSISTANT, END)]
     return [
-        EncodedSample(encoding.ids, _weigh(encoding.ids, [turn.first_weight for turn in talk.turns], *marks))
+        EncodedSample(encoding.ids, _weigh(encoding.ids, talk.turns, *marks))
         for talk, encoding in zip(conversations, encodings, strict=True)
     ]
 
 
-def _weigh(ids: list[int], first_weights: list[float], assistant: int, end: int) -> list[float]:
+def _weigh(ids: list[int], turns: tuple[Turn, ...], assistant: int, end: int) -> list[float]:
     weights, position = [0.0] * len(ids), len(ids)
     # From the last reply back: a guard's prompt holds a reply that is not its own.
-    for first_weight in reversed(first_weights):
+    for turn in reversed(turns):
         start = position - ids[:position][::-1].index(assistant)
         stop = ids.index(end, start) + 1
-        weights[start:stop] = [first_weight] + [1.0] * (stop - start - 1)
+        if turn.is_trained:
+            weights[start:stop] = [turn.first_weight] + [1.0] * (stop - start - 1)
         position = start - 1
     return weights
 
