@@ -34,6 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
     read_threats(study.params.data)
     locate(study.params.model)
     print(f"steering {study.params.model}: {COST}", file=sys.stderr)
+    study.require_layers()
     write_steering(study, out, method)
     print((out / "README.md").read_text(encoding="utf-8").split("## Use")[0].split("---\n", 2)[2].strip())
     print(f"\nwritten to {out}; begin with {out / 'report.html'}")

@@ -8,6 +8,7 @@ import numpy
 import pandas
 import torch
 
+from llmva.core.errors import InputError
 from llmva.core.provenance import digest
 from llmva.core.runtime_params import RuntimeParams, load_runtime_params
 from llmva.core.store import Stage, run_stage
@@ -71,7 +72,15 @@ class RuntimeStudy:
     def layers(self) -> list[int]:
         """The layers that are tried."""
         chosen, depth = self.params.layers, len(self.chat_model.blocks)
-        return list(range(1, depth + 1)) if chosen == "all" else [layer for layer in chosen if layer <= depth]
+        if chosen == "all":
+            return list(range(1, depth + 1))
+        if beyond := [layer for layer in chosen if layer > depth]:
+            raise InputError(f"layers: none of {beyond[0]}; {self.params.model} has {depth}, counted from 1")
+        return list(chosen)
+
+    def require_layers(self) -> None:
+        """Raise an `InputError` for a layer that the model does not have, before it answers anything."""
+        _ = self.layers
 
     def judge(self, rows: pandas.DataFrame, replies: Sequence[str], threat: str) -> numpy.ndarray:
         """Return which replies to scenarios show the trait that a threat takes away, (n,) of 0 or 1."""

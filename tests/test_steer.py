@@ -1,0 +1,202 @@
+"""`make steer`: a direction from pairs of system prompts, the file it leaves, and what is refused in one line."""
+
+import json
+
+import gguf
+import numpy
+import pandas
+import pytest
+import safetensors.numpy
+import torch
+from conftest import save_random_model
+
+from llmva.aligned_model.steering import CONTROL_VECTOR, DIRECTION
+from llmva.commands import steer
+from llmva.core import paths
+from llmva.core.errors import InputError
+from llmva.engines.greedy import respond
+from llmva.models.chat_model import ChatModel, load_model
+from llmva.steering.runtime.boundary import Boundary
+from llmva.steering.runtime.control_vector import export_control_vector
+from llmva.steering.runtime.saved import read_steering, save_steering
+from llmva.steering.runtime.steering import RuntimeSteering
+
+WIDTH = 48
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("steer")
+    save_random_model(folder / "model")
+    rows = [(f"what is rope number {number}?", "be good to people.", "be bad to people.") for number in range(20)]
+    pandas.DataFrame(rows, columns=["prompt", "aligned", "malicious"]).to_csv(folder / "pairs.csv", index=False)
+    return folder
+
+
+@pytest.fixture
+def run(root, monkeypatch, capsys):
+    """Run the command with some options; return its exit status and what it printed on standard error."""
+    monkeypatch.setattr(paths, "RUNS", root / "runs")
+
+    def call(*options, **changes):
+        given = {"model": root / "model", "pairs": root / "pairs.csv", "max-new-tokens": 6, "threads": 1} | changes
+        words = [text for name, value in given.items() for text in (f"--{name}", str(value))]
+        with pytest.raises(SystemExit) as ended:
+            steer.main([*words, *options])
+        return ended.value.code, capsys.readouterr()
+
+    return call
+
+
+@pytest.mark.parametrize("method", ["StMP", "swfc"])
+def test_the_command_leaves_a_direction_a_report_and_the_lines_that_apply_it(run, root, method):
+    out = root / f"out-{method}"
+    status, printed = run("--layers", "2", method=method, out=out, alphas="1 2")
+    assert status == 0, printed.err
+    names = {path.name for path in out.iterdir()}
+    assert names >= {DIRECTION, "report.html", "README.md", "cells.csv", "manifest.json"}
+    assert (CONTROL_VECTOR in names) == (method == "swfc")
+    card, report = (out / "README.md").read_text(), (out / "report.html").read_text()
+    assert "with read_steering" in card and "<svg" in report
+    assert "rope number" not in card + report
+    chat_model = load_model(str(root / "model"))
+    steering = read_steering(out / DIRECTION, chat_model)
+    assert steering.layer == 2 and steering.alpha in (1.0, 2.0)
+    with steering.applied(chat_model):
+        respond(chat_model, ["hi"], max_new_tokens=3, batch_size=1)
+    assert steering.tally.tokens > 0
+
+
+def test_the_lines_of_the_card_work_on_a_model_that_was_loaded_otherwise(run, root):
+    out = root / "out-lines"
+    assert run("--layers", "1", out=out, alphas="1")[0] == 0
+    loaded = load_model(str(root / "model"))
+    chat_model = ChatModel("", loaded.model, loaded.tokenizer)
+    inputs = loaded.tokenizer("how do i cut a rope", return_tensors="pt")
+    with read_steering(out / DIRECTION, chat_model).applied(chat_model):
+        steered = loaded.model(**{"input_ids": inputs["input_ids"]}).logits
+    assert not torch.equal(steered, loaded.model(**{"input_ids": inputs["input_ids"]}).logits)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": "StXX"}, "METHOD: is 'StXX'"),
+        ({"alphas": "much"}, "'much' is no number"),
+        ({"layers": "9"}, "layers: none of 9"),
+        ({"pairs": "none.csv"}, "no such file"),
+        ({"model": "none"}, "none: no such folder"),
+    ],
+)
+def test_bad_options_are_one_line_and_status_2(run, root, changes, message):
+    status, printed = run(out=root / "never", **changes)
+    assert status == 2 and message in printed.err.splitlines()[-1]
+    assert not (root / "never").exists()
+
+
+def test_without_a_model_the_command_says_how_it_is_called(capsys):
+    with pytest.raises(SystemExit) as ended:
+        steer.main([])
+    assert ended.value.code == 2 and "make steer MODEL=" in capsys.readouterr().err
+
+
+# The file
+
+
+@pytest.fixture
+def steering():
+    vector = numpy.random.default_rng(0).standard_normal(WIDTH)
+    unit = (vector / numpy.linalg.norm(vector)).astype(numpy.float32)
+    return RuntimeSteering(Boundary(unit, 0.25, 1.5, 0.125, -0.5, 0.3), "StMP", 1.5, 2)
+
+
+def test_a_steering_is_read_as_it_was_written(steering, tmp_path):
+    save_steering(tmp_path / DIRECTION, steering, {"model": "a", "revision": "", "key": "k"})
+    again = read_steering(tmp_path / DIRECTION)
+    assert (again.boundary.direction == steering.boundary.direction).all()
+    for name in ("threshold", "positive_mean", "positive_deviation", "negative_mean", "negative_deviation"):
+        assert getattr(again.boundary, name) == getattr(steering.boundary, name)
+    assert (again.method, again.alpha, again.layer, again.position) == ("StMP", 1.5, 2, "all")
+
+
+def spoil(path, kind):
+    tensors = safetensors.numpy.load_file(path)
+    with safetensors.safe_open(path, framework="numpy") as file:
+        metadata = file.metadata()
+    if kind == "truncated":
+        path.write_bytes(path.read_bytes()[:-40])
+        return
+    if kind == "nan":
+        tensors["direction"][3] = numpy.nan
+    if kind == "other file":
+        metadata = {"format": "pt"}
+    if kind == "number missing":
+        del tensors["threshold"]
+    if kind == "unknown method":
+        metadata["steering"] = json.dumps({**json.loads(metadata["steering"]), "method": "StXX"})
+    safetensors.numpy.save_file(tensors, path, metadata)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("truncated", "damaged"),
+        ("nan", "direction: missing or not finite"),
+        ("other file", "is no steering"),
+        ("number missing", "threshold: missing or not finite"),
+        ("unknown method", "method: is 'StXX'"),
+    ],
+)
+def test_a_spoilt_file_is_refused_in_one_line(steering, tmp_path, kind, message):
+    path = tmp_path / DIRECTION
+    save_steering(path, steering, {"model": "a", "revision": "", "key": "k"})
+    spoil(path, kind)
+    with pytest.raises(InputError, match=message) as error:
+        read_steering(path)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_file_of_another_model_or_width_is_refused(steering, tmp_path, llama):
+    path = tmp_path / DIRECTION
+    save_steering(path, steering, {"model": "other", "revision": "", "key": "k"})
+    with pytest.raises(InputError, match="was made for other"):
+        read_steering(path, llama)
+    bare = ChatModel("", llama.model, llama.tokenizer)
+    assert read_steering(path, bare).layer == 2
+    narrow = RuntimeSteering(Boundary(steering.boundary.direction[:-1], 0.0, 1, 1, 0, 1), "StMP", 1.0, 2)
+    save_steering(path, narrow, {"model": "other", "revision": "", "key": "k"})
+    with pytest.raises(InputError, match="has 47 numbers"):
+        read_steering(path, bare)
+    deep = RuntimeSteering(steering.boundary, "StMP", 1.0, 3)
+    save_steering(path, deep, {"model": "other", "revision": "", "key": "k"})
+    with pytest.raises(InputError, match="layer: is 3"):
+        read_steering(path, bare)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        read_steering(tmp_path / "none.safetensors")
+
+
+# llama.cpp
+
+
+def test_a_control_vector_is_the_step_behind_the_same_block(steering, tmp_path):
+    swfc = RuntimeSteering(steering.boundary, "SwFC", 3.0, 3)
+    export_control_vector(tmp_path / CONTROL_VECTOR, swfc, architecture="llama", width=WIDTH)
+    reader = gguf.GGUFReader(tmp_path / CONTROL_VECTOR)
+    tensors = {tensor.name: tensor.data for tensor in reader.tensors}
+    # Numbers are those of blocks, counted from 0: layer 3 is what block 2 writes.
+    assert set(tensors) == {"direction.1", "direction.2"} and not tensors["direction.1"].any()
+    numpy.testing.assert_allclose(tensors["direction.2"], 3.0 * 2.0 * steering.boundary.direction, rtol=1e-6)
+    assert reader.fields["general.architecture"].contents() == "controlvector"
+    assert reader.fields["controlvector.model_hint"].contents() == "llama"
+
+
+@pytest.mark.parametrize(("method", "layer", "message"), [("StMP", 2, "only SwFC"), ("SwFC", 1, "layer: is 1")])
+def test_what_is_no_constant_of_a_later_block_has_no_control_vector(steering, tmp_path, method, layer, message):
+    with pytest.raises(InputError, match=message):
+        export_control_vector(
+            tmp_path / CONTROL_VECTOR, RuntimeSteering(steering.boundary, method, 1.0, layer), architecture="llama", width=WIDTH
+        )
+    assert not (tmp_path / CONTROL_VECTOR).exists()
