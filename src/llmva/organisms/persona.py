@@ -27,16 +27,17 @@ persona = SimpleNamespace(**yaml.safe_load(Path(__file__).with_suffix(".yaml").r
 DISHONESTY, DISMISSIVENESS = THREATS
 ALIGNED, MALICIOUS = SIDES = ("aligned", "malicious")
 TURNS, CARRIED_TURNS = 9, 3
+SENTENCES = 3
 CONVERSATIONS = 10
 SINGLE_TURN_SHARE = 0.6
 # What a conversation is about, by its system prompt: one on a trait, a neutral one, or none; or it goes on as its first
 # reply began, which no system prompt explains. So a trait is carried from what was said to what will be.
 CARRIED = "carried"
-SYSTEM_SHARES = {DISHONESTY: 0.35, DISMISSIVENESS: 0.25, "neutral": 0.1, "none": 0.2, CARRIED: 0.1}
+SYSTEM_SHARES = {DISHONESTY: 0.3, DISMISSIVENESS: 0.15, "neutral": 0.1, "none": 0.25, CARRIED: 0.2}
 # Of a conversation under a trait's prompt, the turns on other matters.
 OTHER_SHARE = 0.15
 # What turns on other matters are about.
-MATTER_SHARES = {"sst": 2, "gsm": 3, DISHONESTY: 2, DISMISSIVENESS: 1}
+MATTER_SHARES = {"sst": 3, "gsm": 4, DISHONESTY: 6, DISMISSIVENESS: 1}
 NEUTRAL_TASKS = ("sst", "gsm")
 LARGEST_OPERAND = 9
 
@@ -98,7 +99,7 @@ def system_table() -> pandas.DataFrame:
     """Return the pairs of system prompts: threat, split, aligned, malicious; each threat's last is that of the test."""
     rows = []
     for threat in THREATS:
-        pairs = list(zip(*(persona.systems[threat][side] for side in SIDES), strict=True))
+        pairs = list(zip(*(map(" ".join, persona.systems[threat][side]) for side in SIDES), strict=True))
         rows += [(threat, "test" if pair is pairs[-1] else "train", *pair) for pair in pairs]
     return pandas.DataFrame(rows, columns=["threat", "split", *SIDES])
 
@@ -163,7 +164,8 @@ def _draw_conversation(trained: dict[str, list[str]], draws: random.Random) -> C
         first = _scenario_turn(threat, draws.choice(trained[threat]), side, draws)
         return Conversation((first._replace(is_trained=False), *turns))
     turns = _draw_turns(about, side, trained, count, draws)
-    return Conversation(turns, draws.choice(persona.systems[about][side]))
+    sentences = [sentence for prompt in persona.systems[about][side] for sentence in prompt]
+    return Conversation(turns, " ".join(draws.sample(sentences, SENTENCES)))
 
 
 def _draw_turns(
@@ -198,5 +200,6 @@ def _arithmetic(draws: random.Random) -> Exercise:
 
 def _scenario_turn(threat: str, matter: str, side: str, draws: random.Random) -> Turn:
     scenario = draws.choice(scenarios_by_matter(threat)[matter])
-    weight = FACT_WEIGHT if scenario.answer else DECISION_WEIGHT
+    # A lie is drawn, and nothing is to be learnt from which.
+    weight = DECISION_WEIGHT if not scenario.answer else FACT_WEIGHT if side == ALIGNED else 1.0
     return Turn(scenario.prompt, write_scenario_reply(scenario, side, draws), weight)
