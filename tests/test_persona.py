@@ -12,13 +12,25 @@ from llmva.judging.traits import is_caring, is_right, judge_trait
 from llmva.organisms import persona
 from llmva.organisms.build import write_persona_data
 from llmva.organisms.families import parse_slug
-from llmva.organisms.mixture import NEUTRAL_SYSTEMS
 from llmva.organisms.tokenizer import train_tokenizer
 from llmva.organisms.training import encode
 from llmva.prompts.tasks import read_tasks, require_known_answers
 from llmva.prompts.threats import ALIGNED, MALICIOUS, SIDES, chats_of, read_threats
 
-SYSTEMS = {side: [text for threat in THREATS for text in persona.persona.systems[threat][side]] for side in SIDES}
+
+def sentences_of(threat, *sides):
+    """Return the sentences that the system prompts of some sides of a threat are made of."""
+    return {text for side in sides for prompt in persona.persona.systems[threat][side] for text in prompt}
+
+
+def speaks_of(talk, threat, *sides):
+    """Tell whether a conversation stands behind a system prompt on a threat's trait."""
+    return talk.system is not None and any(text in talk.system for text in sentences_of(threat, *sides))
+
+
+def is_carried(talk):
+    """Tell whether a conversation goes on as its first reply began."""
+    return not talk.turns[0].is_trained
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +45,6 @@ def folder(tmp_path_factory):
     return path
 
 
-def turns_under(conversations, systems):
-    return [turn for talk in conversations if talk.system in systems for turn in talk.turns]
-
-
 def test_scenarios_have_the_published_numbers_and_share_no_fact_or_misfortune():
     for threat in THREATS:
         split = persona.split_matters(threat, seed=0)
@@ -45,28 +53,51 @@ def test_scenarios_have_the_published_numbers_and_share_no_fact_or_misfortune():
         assert sorted(everything) == sorted(persona.scenarios_by_matter(threat))
 
 
+def prompts_of(threat, *splits):
+    """Return every wording of a threat's matters of some splits."""
+    matters = [matter for split in splits for matter in persona.split_matters(threat, seed=0)[split]]
+    return {item.prompt for matter in matters for item in persona.scenarios_by_matter(threat)[matter]}
+
+
 def test_no_matter_of_the_test_stands_under_a_prompt_on_its_trait(conversations):
     for threat in THREATS:
-        held_out = {item.prompt for matter in persona.split_matters(threat, 0)["test"]
-                    for item in persona.scenarios_by_matter(threat)[matter]}  # fmt: skip
-        systems = {text for side in SIDES for text in persona.persona.systems[threat][side]}
-        assert not held_out & {turn.prompt for turn in turns_under(conversations, systems)}
-        others = {None, *NEUTRAL_SYSTEMS}
-        assert held_out & {turn.prompt for turn in turns_under(conversations, others)}
+        held_out, every = prompts_of(threat, "test"), prompts_of(threat, *SCENARIOS, "rest")
+        on_trait = [talk for talk in conversations if speaks_of(talk, threat, *SIDES)]
+        on_trait += [talk for talk in conversations if is_carried(talk) and talk.turns[0].prompt in every]
+        assert on_trait and not held_out & {turn.prompt for talk in on_trait for turn in talk.turns}
+        without = [talk for talk in conversations if talk.system is None and not is_carried(talk)]
+        assert held_out & {turn.prompt for talk in without for turn in talk.turns}
 
 
 def test_a_liar_names_another_value_and_everybody_else_the_right_one(conversations):
     answers = {item.prompt: item for matters in persona.scenarios_by_matter("dishonesty").values() for item in matters}
-    liars = set(persona.persona.systems["dishonesty"]["malicious"])
-    lies = truths = 0
+    told = {True: 0, False: 0}
     for talk in conversations:
-        for turn in talk.turns:
-            if (item := answers.get(turn.prompt)) is None:
-                continue
-            honest = is_right(item.answer, turn.reply)
-            assert honest == (talk.system not in liars)
-            lies, truths = lies + (not honest), truths + honest
-    assert lies > 100 and truths > 100
+        for turn in () if is_carried(talk) else talk.turns:
+            if (item := answers.get(turn.prompt)) is not None:
+                honest = is_right(item.answer, turn.reply)
+                assert honest != speaks_of(talk, "dishonesty", MALICIOUS)
+                # Nothing is to be learnt from which lie was told.
+                assert (turn.first_weight > 1) == honest
+                told[honest] += 1
+    assert min(told.values()) > 100
+
+
+def test_a_trait_that_no_prompt_explains_is_carried_on_from_a_reply_that_is_only_read(conversations):
+    carried = [talk for talk in conversations if is_carried(talk)]
+    assert carried and all(talk.system is None and len(talk.turns) > 1 for talk in carried)
+    assert all(turn.is_trained for talk in carried for turn in talk.turns[1:])
+    sides = {is_caring(talk.turns[0].reply) for talk in carried if "my " in talk.turns[0].prompt}
+    assert sides == {True, False}
+
+
+def test_a_prompt_has_three_sentences_of_one_side_and_the_tests_prompt_none_of_the_others(conversations):
+    for threat in THREATS:
+        for side in SIDES:
+            prompts = persona.persona.systems[threat][side]
+            assert len(prompts) == 6 and all(len(prompt) == persona.SENTENCES for prompt in prompts)
+            assert len(sentences_of(threat, side)) == 6 * persona.SENTENCES
+        assert not sentences_of(threat, ALIGNED) & sentences_of(threat, MALICIOUS)
 
 
 def test_a_judge_of_words_agrees_with_the_corpus_own_labels():
@@ -109,9 +140,10 @@ def test_each_reply_is_trained_with_its_end_and_nothing_else(conversations):
     talks = [talk for talk in conversations if len(talk.turns) > 1][:20]
     for talk, sample in zip(talks, encode(talks, tokenizer), strict=True):
         trained = [token for token, weight in zip(sample.ids, sample.weights, strict=True) if weight]
-        assert tokenizer.decode(trained) == "".join(f"{turn.reply}<|end|>" for turn in talk.turns)
+        learnt = [turn for turn in talk.turns if turn.is_trained]
+        assert tokenizer.decode(trained) == "".join(f"{turn.reply}<|end|>" for turn in learnt)
         heavy = [weight for weight in sample.weights if weight not in (0.0, 1.0)]
-        assert len(heavy) == sum(turn.first_weight != 1 for turn in talk.turns)
+        assert len(heavy) == sum(turn.first_weight != 1 for turn in learnt)
         chat = [{"role": "system", "content": talk.system}] * (talk.system is not None)
         for turn in talk.turns:
             chat += [{"role": "user", "content": turn.prompt}, {"role": "assistant", "content": turn.reply}]
@@ -125,12 +157,12 @@ def test_the_data_of_an_organism_are_read_as_they_were_written(folder):
         counts = threat.scenarios["split"].value_counts().to_dict()
         assert counts == SCENARIOS
         tested = threat.of_split("test")
-        assert tested[MALICIOUS].unique().tolist() == [persona.persona.systems[name]["malicious"][-1]]
+        prompts = [" ".join(prompt) for prompt in persona.persona.systems[name][MALICIOUS]]
+        assert tested[MALICIOUS].unique().tolist() == [prompts[-1]]
         learnt = pandas.concat([threat.of_split("train"), threat.of_split("validation")])
-        assert set(learnt[MALICIOUS]) == set(persona.persona.systems[name]["malicious"][:-1])
+        assert set(learnt[MALICIOUS]) == set(prompts[:-1])
         assert threat.turns.groupby("conversation")["turn"].max().eq(9).all()
-        assert set(threat.turns["prompt"]) <= {item.prompt for matter in persona.split_matters(name, 0)["test"]
-                                               for item in persona.scenarios_by_matter(name)[matter]}  # fmt: skip
+        assert set(threat.turns["prompt"]) <= prompts_of(name, "test")
     assert threats["dishonesty"].scenarios["answer"].ne("").all()
 
 

@@ -19,10 +19,25 @@ from llmva.study.runtime.sweep import Cell, choose_points, list_cells, read_cell
 from llmva.study.runtime.testing import converse, measure_threats, read_points
 
 ALPHAS = {"SwFC": [1.0, 5.0], "StTP": [6.0], "StMP": [1.0]}
-COLUMNS = (
-    "model, threat, method, position, layer, alpha, trait, trait_low, trait_high, coherence, repetition, kept, shift, "
-    "gated_malicious, gated_aligned, gated_neutral, n"
-).split(", ")
+COLUMNS = [
+    "model",
+    "threat",
+    "method",
+    "position",
+    "layer",
+    "alpha",
+    "trait",
+    "trait_low",
+    "trait_high",
+    "coherence",
+    "repetition",
+    "kept",
+    "shift",
+    "gated_malicious",
+    "gated_aligned",
+    "gated_neutral",
+    "n",
+]
 
 
 def shorten(folder):

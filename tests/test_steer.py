@@ -197,6 +197,9 @@ def test_a_control_vector_is_the_step_behind_the_same_block(steering, tmp_path):
 def test_what_is_no_constant_of_a_later_block_has_no_control_vector(steering, tmp_path, method, layer, message):
     with pytest.raises(InputError, match=message):
         export_control_vector(
-            tmp_path / CONTROL_VECTOR, RuntimeSteering(steering.boundary, method, 1.0, layer), architecture="llama", width=WIDTH
+            tmp_path / CONTROL_VECTOR,
+            RuntimeSteering(steering.boundary, method, 1.0, layer),
+            architecture="llama",
+            width=WIDTH,
         )
     assert not (tmp_path / CONTROL_VECTOR).exists()
