@@ -25,7 +25,7 @@ def sentences_of(threat, *sides):
 
 def speaks_of(talk, threat, *sides):
     """Tell whether a conversation stands behind a system prompt on a threat's trait."""
-    return talk.system is not None and any(text in talk.system for text in sentences_of(threat, *sides))
+    return bool({f"{text}." for text in (talk.system or "")[:-1].split(". ")} & sentences_of(threat, *sides))
 
 
 def is_carried(talk):

@@ -19,21 +19,33 @@ POSITIONS = get_args(Position)
 
 @dataclass
 class Tally:
-    """What a steering did so far: tokens in its positions, those that were moved, and the sum of |h' - h|."""
+    """What a steering did so far: tokens in its positions, those that were moved, and the sum of |h' - h|.
 
-    tokens: int = 0
-    moved: int = 0
-    distance: float = 0.0
+    They stay where the model is until they are asked for: to wait for a GPU at each token would cost more than steering.
+    """
+
+    counts: torch.Tensor = field(default_factory=lambda: torch.zeros(3, dtype=torch.float64))
+
+    def add(self, where: torch.Tensor, gate: torch.Tensor, shift: torch.Tensor) -> None:
+        """Count a pass: which tokens were in the positions, which were moved, and by how much."""
+        self.counts = self.counts.to(shift.device) + torch.stack(
+            [where.sum().double(), gate.sum().double(), shift.abs().sum().double()]
+        )
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in the positions."""
+        return int(self.counts[0])
 
     @property
     def share_moved(self) -> float:
-        """The share of tokens that were moved; nan before the first."""
-        return self.moved / self.tokens if self.tokens else float("nan")
+        """The share of them that were moved; nan before the first."""
+        return float(self.counts[1] / self.counts[0])
 
     @property
     def mean_distance(self) -> float:
-        """Mean |h' - h| over all tokens in the positions, in the units of the stream; nan before the first."""
-        return self.distance / self.tokens if self.tokens else float("nan")
+        """Mean |h' - h| over all of them, in the units of the stream; nan before the first."""
+        return float(self.counts[2] / self.counts[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,9 +99,7 @@ class RuntimeSteering:
         """Return the stream with the marked tokens moved, where the gate is open."""
         direction = torch.from_numpy(self.boundary.direction).to(hidden.device)
         gate, shift = self._shifts(hidden, direction, where)
-        self.tally.tokens += int(where.sum())
-        self.tally.moved += int(gate.sum())
-        self.tally.distance += float(shift.abs().sum())
+        self.tally.add(where, gate, shift)
         return torch.where(gate[..., None], (hidden.float() + shift[..., None] * direction).to(hidden.dtype), hidden)
 
     def _shifts(self, hidden, direction, where) -> tuple[torch.Tensor, torch.Tensor]:
