@@ -128,10 +128,11 @@ def cells_of(*rows):
         ([(0.9, 0.8, 0, 1), (0.7, 0.95, 0, 2)], 2),
         ([(0.7, 0.91, 0, 1), (0.7, 0.95, 0, 2)], 2),
         ([(0.9, 0.95, 0.2, 1), (0.7, 0.95, 0.1, 2)], 2),
-        ([(0.9, 0.2, 0, 1), (0.1, 0.5, 0, 2)], 2),
+        ([(0.9, 0.2, 0, 1), (0.1, 0.5, 0, 2)], 1),
+        ([(0.9, 0.8, 0, 1), (0.0, 0.95, 0, 2)], 2),
         ([(0.9, 0.9, 0.15, 1), (0.8, 1.0, 0, 2)], 1),
     ],
-    ids=["coherence", "tie", "repetition", "none keeps it", "at the limits"],
+    ids=["coherence", "tie", "repetition", "none keeps it", "a sound one first", "at the limits"],
 )
 def test_the_operating_point_has_the_best_trait_that_stays_coherent(study, tmp_path, rows, layer):
     cells_of(*rows).to_csv(tmp_path / "cells.csv", index=False)
@@ -147,7 +148,8 @@ def test_results_have_every_row_with_n_and_intervals_and_make_the_table(study, f
     assert (table["coherence_low"] <= table["coherence_high"]).all()
     assert len(read_points(tested["dishonesty"])) == rows - 2
     steered = table.dropna(subset="layer")
-    assert steered[["kept", "shift_malicious", "moved_neutral", "divergence"]].notna().all(axis=None)
+    # A random model solves no task, so that there is nothing to keep.
+    assert steered[["shift_malicious", "moved_neutral", "divergence"]].notna().all(axis=None)
     assert steered.loc[steered["method"].eq("SwFC"), "moved_neutral"].eq(1).all()
     built = build_table("runtime", ["persona-check"])
     assert list(built) == COLUMNS and len(built) == len(table)

@@ -69,7 +69,7 @@ def test_the_command_leaves_a_direction_a_report_and_the_lines_that_apply_it(run
 
 def test_the_lines_of_the_card_work_on_a_model_that_was_loaded_otherwise(run, root):
     out = root / "out-lines"
-    assert run("--layers", "1", out=out, alphas="1")[0] == 0
+    assert run("--layers", "1", out=out, alphas="1", method="SwFC")[0] == 0
     loaded = load_model(str(root / "model"))
     chat_model = ChatModel("", loaded.model, loaded.tokenizer)
     inputs = loaded.tokenizer("how do i cut a rope", return_tensors="pt")

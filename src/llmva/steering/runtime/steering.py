@@ -12,8 +12,9 @@ from llmva.steering.residual import Pass, changed_residuals
 from llmva.steering.runtime.boundary import Boundary
 from llmva.steering.runtime.updates import GATED, UPDATES
 
-# `all`: prompt and reply; `response`: what was generated; `writing`: every token whose output is one of the reply's.
-Position = Literal["all", "response", "writing"]
+# `all`: prompt and reply; `response`: what was generated; `last`: the prompt's last token, which begins the reply;
+# `writing`: that and what was generated, so every token whose output is one of the reply's.
+Position = Literal["all", "response", "last", "writing"]
 POSITIONS = get_args(Position)
 
 
@@ -90,7 +91,7 @@ class RuntimeSteering:
             return now.generated
         if self.position == "all":
             return now.prompt | now.generated
-        where = now.generated.clone()
+        where = now.generated.clone() if self.position == "writing" else torch.zeros_like(now.generated)
         if now.last is not None:
             where[:, now.last] = True
         return where

@@ -7,21 +7,27 @@ here v_b decides per prompt, and v_a is corrected only in tokens that are on the
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
+import numpy
 import torch
 
 from llmva.models.chat_model import ChatModel
 from llmva.steering.base import TrainingData, one_class
 from llmva.steering.residual import Pass, ResidualMethod, changed_residuals
 from llmva.steering.runtime.answer_axis import separate
-from llmva.steering.runtime.boundary import Boundary
+from llmva.steering.runtime.boundary import Boundary, mean_difference, place_boundary
 from llmva.steering.runtime.steering import RuntimeSteering
+from llmva.steering.search import in_turn
+
+POSITIONS = ("last", "writing")
 
 
 class TwoSided(ResidualMethod):
     """Steer answering towards what a prompt's safety asks for: t = sign(v_b.h - m_b) where t (v_a.h - m_a) < 0.
 
-    t is read from the last prompt token and holds for the whole reply. Both boundaries are logistic regressions on
-    training prompts' residuals at the last token, benign against toxic and answered against refused.
+    t is read from the last prompt token and holds for the whole reply. v_b and m_b are a logistic regression on training
+    prompts' residuals at that token, benign against toxic. v_a is the difference of the means of answered and refused
+    ones and m_a lies half-way: a regression's direction separates them as well, and moves the decision less. Steered is
+    the last prompt token alone, or every token that writes.
 
     Attributes
     ----------
@@ -44,16 +50,22 @@ class TwoSided(ResidualMethod):
     def _fit(self, training: TrainingData) -> None:
         sites = {layer: rows for layer, rows in training.residuals.items() if layer}
         self.safety = {layer: separate(rows, training.benign) for layer, rows in sites.items()}
-        self.answering = {layer: separate(rows, training.answered) for layer, rows in sites.items()}
+        self.answering = {layer: halve(rows, training.answered) for layer, rows in sites.items()}
 
     def _cells(self, variant: str) -> list[dict]:
-        return [{"layer": layer} for layer in self.safety]
+        return in_turn([{"layer": layer} for layer in self.safety], [{"position": name} for name in POSITIONS])
 
     def _steered(self, chat_model: ChatModel, setting: dict) -> AbstractContextManager:
         layer, alpha = setting["layer"], setting["strength"]
         sides = [self.answering[layer], self.answering[layer].reversed()]
-        towards = [RuntimeSteering(boundary, self.update, alpha, layer, "writing") for boundary in sides]
+        towards = [RuntimeSteering(boundary, self.update, alpha, layer, setting["position"]) for boundary in sides]
         return changed_residuals(chat_model, {layer: SafetyGate(self.safety[layer], *towards).change})
+
+
+def halve(features: numpy.ndarray, labels: numpy.ndarray) -> Boundary:
+    """Return the boundary half-way between the means of rows labelled +1 and -1; rows labelled 0 are left out."""
+    positive, negative = features[labels == 1], features[labels == -1]
+    return place_boundary(mean_difference(positive, negative), positive, negative)
 
 
 @dataclass(eq=False)

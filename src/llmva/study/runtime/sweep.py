@@ -116,21 +116,24 @@ def score(
 
 def read_cells(swept: Stage) -> pandas.DataFrame:
     """Return what `sweep` wrote."""
-    return pandas.read_csv(swept / "cells.csv").fillna({"control": "", "position": ""})
+    return pandas.read_csv(swept / "cells.csv", dtype={"control": str, "position": str}).fillna(
+        {"control": "", "position": ""}
+    )
 
 
 def choose_points(study: RuntimeStudy, swept: Stage) -> list[Cell]:
     """Return each method's operating point at each position, and each control's.
 
     It has the highest trait of all cells that keep the coherence and stay below the repetition of the parameters; of
-    equal ones the most coherent. Where none keeps them the most coherent cell stands in.
+    equal ones the most coherent. Where none does, the highest product of trait and coherence stands in.
     """
     table = read_cells(swept)
     aligned = table[table["method"] == ALIGNED].iloc[0]
     cells = table[table["position"] != ""]
     limit = aligned["repetition"] + study.params.most_repetition
     sound = (cells["coherence"] >= study.params.least_coherence) & (cells["repetition"] <= limit)
-    cells = cells.assign(rank=cells["trait"].where(sound, -1.0))
+    # Below every sound cell, whatever its trait.
+    cells = cells.assign(rank=cells["trait"].where(sound, cells["trait"] * cells["coherence"] - 2))
     points = []
     for _, group in cells.groupby(["method", "control", "position"], sort=False):
         best = group.sort_values(["rank", "coherence"], ascending=False, kind="stable").iloc[0]

@@ -29,7 +29,6 @@ from llmva.study.runtime.sweep import Cell, choose_points, sweep_threat
 from llmva.study.side_by_side import compute_ahead
 
 NEUTRAL = "neutral"
-TEXTS = (MALICIOUS, ALIGNED, NEUTRAL)
 
 
 def measure_threats(study: RuntimeStudy) -> dict[str, Stage]:
@@ -142,9 +141,10 @@ def _texts(
     """Return the stream of every token of the texts that gates are read on, by text and layer, (tokens, d)."""
     neutral = study.tasks["prompt"].tolist()
     exchanges = {side: (chats_of(rows, side), replies) for side, replies in unsteered.items()}
-    exchanges[NEUTRAL] = neutral, study.respond(neutral)
+    if neutral:
+        exchanges[NEUTRAL] = neutral, study.respond(neutral)
     streams = {}
-    for name in TEXTS:
+    for name in exchanges:
         capture = Capture(outputs=False, blocks=True, positions="all")
         read = read_activations(
             study.chat_model, *exchanges[name], capture=capture, batch_size=study.params.generation.batch_size
@@ -159,7 +159,7 @@ def _moved(texts: dict[str, dict[int, torch.Tensor]], steering: RuntimeSteering)
     Layers below the steered one never see the steering, so that their stream is the unsteered model's.
     """
     found = {}
-    for name in TEXTS:
+    for name in texts:
         hidden, fresh = texts[name][steering.layer], replace(steering, tally=Tally())
         fresh.moved(hidden, torch.ones(len(hidden), dtype=torch.bool))
         found |= {f"moved_{name}": fresh.tally.share_moved, f"shift_{name}": fresh.tally.mean_distance}
@@ -174,7 +174,8 @@ def _last_logits(study: RuntimeStudy) -> torch.Tensor:
     for start in range(0, len(order), size):
         batch = pad(study.chat_model, [sequences[place] for place in order[start : start + size]])
         parts.append(forward(study.chat_model, batch).logits[:, -1].float().log_softmax(-1).cpu())
-    return torch.cat(parts)
+    # Data without tasks have no neutral prompts.
+    return torch.cat(parts) if parts else torch.zeros(0, 1)
 
 
 def _divergence(before: torch.Tensor, after: torch.Tensor) -> float:
