@@ -36,7 +36,7 @@ CHAT_PLAN = Plan(draw_conversations, 1500, CHAT_TEMPLATE, Recipe(steps=1700), "5
 GUARD_RECIPE = Recipe(steps=800, tokens_per_batch=2048, samples=42_000)
 GUARD_PLAN = Plan(draw_lessons, 1200, GUARD_TEMPLATE, GUARD_RECIPE, "3 minutes on one core")
 
-PERSONA_RECIPE = Recipe(steps=1300, samples=50_000)
+PERSONA_RECIPE = Recipe(steps=1200, samples=50_000)
 PERSONA_PLAN = Plan(draw_persona_conversations, 1200, CHAT_TEMPLATE, PERSONA_RECIPE, "3 minutes on one core")
 
 

@@ -29,9 +29,6 @@ class Recipe:
         AdamW's peak rate; steps of linear warm-up; the last share of the steps, in which it falls to zero.
     threads : int
         Torch's threads while training; another number gives other weights.
-    step_share : float
-        In mean lengths of the stream, the longest step along a random direction that is added to every token of a
-        sequence behind a random block: a model trained so bears steps, as large ones do.
     """
 
     steps: int
@@ -41,7 +38,6 @@ class Recipe:
     warm_up: int = 40
     decay_share: float = 0.6
     threads: int = 1
-    step_share: float = 0.0
 
 
 class EncodedSample(NamedTuple):
@@ -100,8 +96,7 @@ def train(
     model.train()
     with progress_bar(progress, total=recipe.steps, unit="step", leave=True) as bar:
         for step in range(recipe.steps):
-            with random_steps(model, recipe.step_share):
-                loss = reply_loss(model, batches[step % len(batches)])
+            loss = reply_loss(model, batches[step % len(batches)])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -118,25 +113,6 @@ def train(
         "final_loss": round(sum(recent) / len(recent), 4),
         "training_seconds": round(time.perf_counter() - start, 1),
     }
-
-
-@contextlib.contextmanager
-def random_steps(model: PreTrainedModel, share: float) -> Iterator[None]:
-    """Add a random step to every token of each sequence behind one random block inside the block; see `Recipe`."""
-    if not share:
-        yield
-        return
-    blocks = model.base_model.layers
-
-    def add(_, inputs, output):
-        stream = output[0] if isinstance(output, tuple) else output
-        directions = torch.randn(len(stream), 1, stream.shape[-1])
-        lengths = share * torch.rand(len(stream), 1, 1) * stream.detach().norm(dim=-1).mean()
-        moved = stream + lengths * directions / directions.norm(dim=-1, keepdim=True)
-        return (moved, *output[1:]) if isinstance(output, tuple) else moved
-
-    with blocks[int(torch.randint(len(blocks), ()))].register_forward_hook(add):
-        yield
 
 
 def make_batches(samples: list[EncodedSample], recipe: Recipe, draws: random.Random) -> list[list[EncodedSample]]:

@@ -22,7 +22,7 @@ POSITIONS = get_args(Position)
 class Tally:
     """What a steering did so far: tokens in its positions, those that were moved, and the sum of |h' - h|.
 
-    They stay where the model is until they are asked for: to wait for a GPU at each token would cost more than steering.
+    They stay where the model is until they are asked for: to wait for a GPU at each token would cost time.
     """
 
     counts: torch.Tensor = field(default_factory=lambda: torch.zeros(3, dtype=torch.float64))
