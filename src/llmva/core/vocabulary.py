@@ -17,6 +17,9 @@ TRANSFER_SETS = {
 THREATS = ("dishonesty", "dismissiveness")
 SCENARIOS = {"train": 50, "validation": 16, "test": 40}
 
+# Attacks in wrappers that no method has seen, and harmless prompts in the same ones; of organisms alone.
+ATTACK_SETS = {"doubled": "toxic", "trailing": "toxic", "reworded": "toxic", "wrapped_harmless": "benign"}
+
 # What a judge says of a reply, and what is made of it: a degenerate reply is broken language.
 GUARD_VERDICTS = ("answered", "refused", "unparsed")
 VERDICTS = ("answered", "refused", "degenerate", "unparsed")

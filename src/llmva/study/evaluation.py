@@ -62,10 +62,14 @@ def evaluate_all(study: Study, loops: dict[str, Stage]) -> dict[str, Stage]:
 
 def evaluate_both(study: Study, loop: Stage) -> Stage:
     """Tune and evaluate two-sided gating on top of LLM-VA-R's chosen iteration; see `evaluate_method`."""
+    return evaluate_method(study, both_on(study, loop), upstream=(loop,))
+
+
+def both_on(study: Study, loop: Stage) -> SteeringMethod:
+    """Return two-sided gating on top of a finished loop's chosen iteration, not fitted yet."""
     finished = read_loop(loop)
     log = finished.log.at_iteration(finished.choice.best_iteration)
-    method = OnEditedModel(BOTH, TwoSided(), log, lambda rows: study.examiner.examine(rows).rows)
-    return evaluate_method(study, method, upstream=(loop,))
+    return OnEditedModel(BOTH, TwoSided(), log, lambda rows: study.examiner.examine(rows).rows)
 
 
 def evaluate_baseline(study: Study, name: str) -> Stage:

@@ -25,8 +25,8 @@ class TwoSided(ResidualMethod):
     """Steer answering towards what a prompt's safety asks for: t = sign(v_b.h - m_b) where t (v_a.h - m_a) < 0.
 
     t is read from the last prompt token and holds for the whole reply. v_b and m_b are a logistic regression on the
-    training prompts' residuals at that token, benign against toxic. v_a is the difference of the means of answered and refused
-    ones and m_a lies half-way: a regression's direction separates them as well, and moves the decision less. Steered is
+    training prompts' residuals at that token, benign against toxic. v_a is the difference of the means of answered and
+    refused ones and m_a lies half-way: a regression's direction separates them as well, and moves the decision less. Steered is
     the last prompt token alone, or every token that writes.
 
     Attributes
