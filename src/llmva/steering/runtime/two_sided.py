@@ -26,8 +26,8 @@ class TwoSided(ResidualMethod):
 
     t is read from the last prompt token and holds for the whole reply. v_b and m_b are a logistic regression on the
     training prompts' residuals at that token, benign against toxic. v_a is the difference of the means of answered and
-    refused ones and m_a lies half-way: a regression's direction separates them as well, and moves the decision less. Steered is
-    the last prompt token alone, or every token that writes.
+    refused ones, and m_a lies half-way: a regression's direction separates them as well, and moves the decision less.
+    Steered is the last prompt token alone, or every token that writes.
 
     Attributes
     ----------
