@@ -36,7 +36,7 @@ BASE_PYTHON ?= $(shell command -v python3.11 || command -v python3)
 
 # What a study imports, by package; touching tables or figures never runs a model again.
 modules = $(foreach package,$(1),$(wildcard src/llmva/$(package)/*.py src/llmva/$(package)/*.yaml src/llmva/$(package)/*/*.py))
-STUDY := $(call modules,core prompts models engines edits judging measures method steering study)
+STUDY := $(call modules,core prompts models organisms engines edits judging measures method steering study)
 ORGANISM := $(call modules,core organisms)
 
 # Make lists a study's notebooks that are out of date, in order; then one process, with one kernel, runs them.
@@ -57,7 +57,7 @@ seeded = $(SEEDED:%=$(1)@%)
 STUDIES := $(sort $(shell echo $(DRAWS) | sed -E 's/-draw[0-9]+//g') $(DRAWS))
 drawn = $(STUDIES:%=$(1)@%)
 
-.PHONY: help env organisms tables figures all seeds fresh data plan step align compare standard bench test test-units test-organism test-notebooks lint notebooks clean
+.PHONY: help env organisms tables figures all seeds fresh data plan step align steer compare standard bench test test-units test-organism test-notebooks lint notebooks clean
 TABLES := table1 table2 table3 table4 headlines
 FIGURES := $(addprefix figure,1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16)
 .PHONY: $(TABLES) $(FIGURES) utility judges noise shortcuts draws budget ridge runtime
@@ -65,9 +65,9 @@ FIGURES := $(addprefix figure,1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16)
 # Several studies of organisms run side by side without being told to: one on each core takes less time than one after
 # the other on all of them.
 asked = $(filter $(1),$(MAKECMDGOALS))
-several := $(or $(call asked,draws budget ridge figure13 fresh),$(if $(word 2,$(SEEDED)),$(call asked,$(TABLES) $(FIGURES) utility judges noise shortcuts seeds all)))
+several := $(or $(call asked,draws budget ridge figure13 fresh),$(if $(word 2,$(RUNTIME)),$(call asked,runtime figure14 figure15 figure16)),$(if $(word 2,$(SEEDED)),$(call asked,$(TABLES) $(FIGURES) utility judges noise shortcuts seeds all)))
 ifneq ($(several),)
-ifeq ($(parallel)$(filter-out tiny-%,$(MODELS)),)
+ifeq ($(parallel)$(filter-out tiny-% persona-%,$(MODELS)),)
 MAKEFLAGS += -j$(CORES)
 endif
 endif
@@ -204,6 +204,10 @@ data: $(ENV) ## OUT=data/paper [RELEASED=folder] [SETS='nq xstest']: a study's d
 align: $(ENV) ## MODEL=<folder> [DATA=<csv>] [JUDGE=<folder> [MAPPING=refusal]] [METHOD=LLM-VA] [CHECKPOINT=1] [OUT=<folder>]: align a model of your own (3 min per tiny model)
 	@$(PYTHON) -m llmva.commands.align $(if $(MODEL),--model '$(MODEL)') $(if $(DATA),--data '$(DATA)') $(if $(OUT),--out '$(OUT)') \
 	  $(if $(JUDGE),--judge '$(JUDGE)') $(if $(MAPPING),--mapping '$(MAPPING)') $(if $(METHOD),--method '$(METHOD)') $(if $(CHECKPOINT),--checkpoint) $(ALIGN_OPTIONS)
+
+steer: $(ENV) ## MODEL=<folder> PAIRS=<csv> [METHOD=StMP] [OUT=<folder>]: a direction that brings a trait back at run time (a minute per tiny model)
+	@$(PYTHON) -m llmva.commands.steer $(if $(MODEL),--model '$(MODEL)') $(if $(PAIRS),--pairs '$(PAIRS)') $(if $(METHOD),--method '$(METHOD)') \
+	  $(if $(OUT),--out '$(OUT)') $(STEER_OPTIONS)
 
 compare: $(ENV) ## OUT=<folder that align made>: a notebook to talk to the original and the aligned model side by side (loads the model once)
 	@$(PYTHON) -m llmva.commands.compare $(if $(OUT),'$(OUT)')
