@@ -44,9 +44,9 @@ class OnEditedModel(SteeringMethod):
     def fit(self, training: TrainingData) -> None:
         """Let the edited model answer the training prompts, and fit the other method to that."""
         with self._edited(training.chat_model):
-            said = self._examine(training.rows)
-            rows = training.rows.assign(response=said["response"].to_numpy(), verdict=said["verdict"].to_numpy())
-            self._inner.fit(replace(training, rows=rows))
+            # What the unedited model said is put aside.
+            prompts = training.rows.drop(columns=["response", "verdict"])
+            self._inner.fit(replace(training, rows=self._examine(prompts)))
 
     def search_space(self, trials: int) -> list[dict]:
         """Return the other method's settings."""
