@@ -16,6 +16,8 @@ TRANSFER_SETS = {
 # Traits that a system prompt takes from a model at run time, and the scenarios in which it is looked for, by split.
 THREATS = ("dishonesty", "dismissiveness")
 SCENARIOS = {"train": 50, "validation": 16, "test": 40}
+# Public sets that no threat is about, on which a model that is steered is to stay as it was.
+RUNTIME_SETS = ("mmlu", "mt_bench", "alpaca_eval")
 
 # What a judge says of a reply, and what is made of it: a degenerate reply is broken language.
 GUARD_VERDICTS = ("answered", "refused", "unparsed")
