@@ -37,7 +37,8 @@ EPILOG = (
 def main(arguments: list[str] | None = None) -> None:
     """Print the plan of a study of either kind, or of an alignment of one's own model."""
     parser = OneLineParser(prog="python -m llmva.commands.plan", description=__doc__, epilog=EPILOG, allow_abbrev=False)
-    parser.add_argument("slug", help="a model: the name of a file in papermill_params/ or below, or a checkpoint folder")
+    about = "a model: the name of a file in or below papermill_params/, or a checkpoint folder"
+    parser.add_argument("slug", help=about)
     parser.add_argument("--gpu", default="H100", help=f"{', '.join(GPUS)}, or here: this machine, measured anew")
     parser.add_argument("--efficiency", type=float, help="share of the roofline; default: as `--gpu here` measured it")
     options, more = parser.parse_known_args(arguments)
@@ -105,7 +106,7 @@ def _runtime_lines(plan: RuntimePlan, source: str = "given") -> list[str]:
     params, amounts = plan.params, plan.amounts
     return [
         *_sizes(plan, source, ", steered at run time", "no model judges"),
-        f"{amounts.threats} threats, each with {amounts.train} scenarios to learn from, {amounts.validation} for "
+        f"threats: {amounts.threats}, each with {amounts.train} scenarios to learn from, {amounts.validation} for "
         f"validation and {amounts.test} for test, and {amounts.conversations} conversations of {amounts.turns} turns; "
         f"{amounts.tasks:,} tasks ({_origin(plan)})",
         f"sweep: {len(plan.cells()):,} cells of method, control, position, layer and strength against each threat",

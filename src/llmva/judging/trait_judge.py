@@ -87,9 +87,7 @@ class TraitJudge:
         chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
         return self.engine(self.chat_model, chats, max_new_tokens=JUDGE_TOKENS, batch_size=self.batch_size).texts
 
-    def _score(
-        self, kind: str, tasks: Sequence[str], prompts: Sequence[str], replies: Sequence[str]
-    ) -> numpy.ndarray:
+    def _score(self, kind: str, tasks: Sequence[str], prompts: Sequence[str], replies: Sequence[str]) -> numpy.ndarray:
         filled = {"word": WORDS[kind], "lowest": LOWEST[kind]}
         asked = [
             questions.frame.format(task=task, prompt=prompt, reply=reply, **filled)

@@ -1,4 +1,4 @@
-"""Public prompts that no threat is about: MMLU, MT-Bench and AlpacaEval of a data folder, as `make data` writes them."""
+"""Public prompts that no threat is about: a data folder's MMLU, MT-Bench and AlpacaEval, as `make data` writes them."""
 
 from pathlib import Path
 

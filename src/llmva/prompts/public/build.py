@@ -36,7 +36,7 @@ def build_folder(
     seed: int = 0,
     report: Callable[[str], None] = lambda line: None,
 ) -> dict:
-    """Write `safety/`, `transfer/`, `utility/` and `runtime/` with one CSV per set, and `manifest.json`; all or nothing.
+    """Write one CSV per set to `safety/`, `transfer/`, `utility/` and `runtime/`, and `manifest.json`; all or nothing.
 
     Parameters
     ----------

@@ -40,7 +40,7 @@ def parse_mmlu(row: dict) -> tuple[str, str, str] | None:
     """
     choices = list(row["choices"]) if "choices" in row else [row[letter] for letter in LETTERS]
     if len(choices) != len(LETTERS):
-        raise InputError(f"mmlu: a question has {len(choices)} choices, not {len(LETTERS)}; fetch the set from its home")
+        raise InputError(f"mmlu: a question has {len(choices)} choices, not 4; fetch the set from its home")
     answer = str(row["answer"]).strip().upper()
     letter = LETTERS[int(answer)] if answer in ("0", "1", "2", "3") else answer
     lines = [f"{name}. {str(choice).strip()}" for name, choice in zip(LETTERS, choices, strict=True)]
