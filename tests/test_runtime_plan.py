@@ -75,9 +75,9 @@ def test_a_linear_attentions_stand_in_has_its_parameters_and_cache():
 
 
 def test_an_unknown_size_is_a_mistake_and_a_shape_is_none(tmp_path, monkeypatch):
+    values = {**toy_params().model_dump(), "slug": "toy", "shape": TOY.model_dump()}
     monkeypatch.setattr(runtime_params, "PARAMS", tmp_path)
     (tmp_path / "runtime").mkdir()
-    values = {**toy_params().model_dump(), "slug": "toy", "shape": TOY.model_dump()}
     path = tmp_path / "runtime" / "toy.yaml"
     path.write_text(yaml.safe_dump(values))
     assert load_runtime_params("toy").slug == "toy" and load_runtime_shapes("toy") == {"shape": TOY.model_dump()}

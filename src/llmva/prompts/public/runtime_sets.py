@@ -28,7 +28,8 @@ def read_subject(path: Path, columns: Sequence[str] | None = None) -> list[dict]
         return read_rows(path, columns)
     with reading(path, "cannot be read", "correct that line, or fetch the file again"):
         table = parse_csv(decode(path.read_bytes()), header=None, names=list(SUBJECT_COLUMNS))
-        if (short := table.isna().any(axis=1)).any():
+        # What a row lacks is empty.
+        if (short := table["answer"] == "").any():
             raise ValueError(f"row {short.to_numpy().argmax() + 1}: fewer than {len(SUBJECT_COLUMNS)} columns")
     return table.assign(subject=path.name.rpartition("_")[0]).to_dict("records")
 
