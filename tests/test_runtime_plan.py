@@ -151,7 +151,8 @@ def test_stages_are_those_counted_by_hand():
 def test_twice_as_much_costs_twice_as_much():
     base = toy_plan().stages()["hours"]
     assert toy_plan(layers=[1]).stages().loc["sweep", "looks"] == 2 * (13 + 2)
-    assert toy_plan(layers=[1, 9]).cells() == toy_plan(layers=[1]).cells()
+    with pytest.raises(InputError, match="layers: none of 9; .* has 2, counted from 1"):
+        toy_plan(layers=[1, 9]).cells()
     more = toy_plan(amounts=replace(AMOUNTS, threats=4)).stages()["hours"]
     assert more["sweep"] == pytest.approx(2 * base["sweep"]) and more["turns"] == pytest.approx(2 * base["turns"])
     judged = toy_plan(judge=TOY).stages()["hours"]

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import pandas
 
+from llmva.core.errors import InputError
 from llmva.core.paths import anchored
 from llmva.core.runtime_params import RuntimeParams, load_runtime_shapes
 from llmva.core.vocabulary import RUNTIME_SETS, SCENARIOS, THREATS
@@ -20,7 +21,6 @@ from llmva.prompts.threats import SIDES, read_threats
 from llmva.study.runtime.learning import DIRECTIONS
 from llmva.study.runtime.study import LIKELIHOOD, WORDS
 from llmva.study.runtime.sweep import Cell, list_cells
-from llmva.study.runtime.testing import TEXTS
 
 # Tokens: of a judge's question without prompt and reply, and of its line.
 QUESTION, LINE = 200, 7
@@ -69,8 +69,10 @@ class RuntimePlan:
     def cells(self) -> list[Cell]:
         """Return what the sweep tries against one threat."""
         chosen, depth = self.params.layers, self.model.blocks
-        layers = range(1, depth + 1) if chosen == "all" else [layer for layer in chosen if layer <= depth]
-        return list(list_cells(SimpleNamespace(params=self.params, layers=list(layers))))
+        layers = list(range(1, depth + 1)) if chosen == "all" else chosen
+        if max(layers) > depth:
+            raise InputError(f"layers: none of {max(layers)}; {self.params.model} has {depth}, counted from 1")
+        return list(list_cells(SimpleNamespace(params=self.params, layers=layers)))
 
     def stages(self) -> pandas.DataFrame:
         """Return what each stage asks of the machine: indexed by stage, looks, replies, tokens and hours."""
@@ -96,7 +98,7 @@ class RuntimePlan:
         amounts, length = self.amounts, self._length(PROMPT)
         # As if no two points shared a layer; and the stream behind the last block.
         layers = min(len(self._points), self.model.blocks) + 1
-        tokens = ((len(TEXTS) - 1) * amounts.test + amounts.neutral) * length
+        tokens = (len(SIDES) * amounts.test + amounts.neutral) * length
         logits = 2 * amounts.neutral * self.model.vocabulary
         return 4 * (tokens * layers * self.model.width + logits)
 
