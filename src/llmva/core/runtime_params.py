@@ -7,7 +7,17 @@ from pydantic import Field
 
 from llmva.core import paths
 from llmva.core.errors import InputError
-from llmva.core.params import SEED_SUFFIX, Count, Generation, Name, Share, StrictModel, read_parameters, reseed
+from llmva.core.params import (
+    SEED_SUFFIX,
+    SHAPE_FIELDS,
+    Count,
+    Generation,
+    Name,
+    Share,
+    StrictModel,
+    read_parameters,
+    reseed,
+)
 from llmva.core.paths import PARAMS
 
 Alpha = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=False)]
@@ -22,7 +32,7 @@ class RuntimeParams(StrictModel):
     slug, model, seed, threads, dtype, generation
         As in `StudyParams`.
     judge : str
-        `words`, or the local chat model that scores traits.
+        `words`, `likelihood`, or the local chat model that scores traits; see `llmva.judging`.
     data : str
         Folder with `threats/` and `utility/`; see `llmva.prompts.threats.read_threats`.
     layers : str or list of int
@@ -61,10 +71,23 @@ def load_runtime_params(slug: str) -> RuntimeParams:
     if not path.is_file():
         known = ", ".join(known_runtime_slugs())
         raise InputError(f"{slug}: no study of run-time steering; known are {known} (or add {path.name})")
-    params = RuntimeParams.checked(read_parameters(path), str(path))
+    values = {name: value for name, value in read_parameters(path).items() if name not in SHAPE_FIELDS}
+    params = RuntimeParams.checked(values, str(path))
     if params.slug != base:
         raise InputError(f"{path}: slug: is {params.slug!r}; write {base!r}, the file's own name")
     return params if slug == base else reseed(params, base, slug)
+
+
+def load_runtime_shapes(slug: str) -> dict[str, dict]:
+    """Return what a parameter file says of the sizes of model and judge; see `llmva.core.params.load_shapes`."""
+    path = _path_of(slug if _path_of(slug).is_file() else SEED_SUFFIX.sub("", slug))
+    values = read_parameters(path) if path.is_file() else {}
+    return {name: value for name, value in values.items() if name in SHAPE_FIELDS}
+
+
+def is_runtime_slug(slug: str) -> bool:
+    """Tell whether a slug is one of run-time steering, with or without a seed."""
+    return _path_of(slug).is_file() or _path_of(SEED_SUFFIX.sub("", slug)).is_file()
 
 
 def known_runtime_slugs() -> list[str]:

@@ -16,6 +16,8 @@ TRANSFER_SETS = {
 # Traits that a system prompt takes from a model at run time, and the scenarios in which it is looked for, by split.
 THREATS = ("dishonesty", "dismissiveness")
 SCENARIOS = {"train": 50, "validation": 16, "test": 40}
+# Public sets that no threat is about, on which a model that is steered is to stay as it was.
+RUNTIME_SETS = ("mmlu", "mt_bench", "alpaca_eval")
 
 # Attacks in wrappers that no method has seen, and harmless prompts in the same ones; of organisms alone.
 ATTACK_SETS = {"doubled": "toxic", "trailing": "toxic", "reworded": "toxic", "wrapped_harmless": "benign"}

@@ -70,7 +70,7 @@ def record_turns(study: RuntimeStudy, conversed: dict[str, Stage]) -> pandas.Dat
     """Write trait and repetition by turn (`runtime_turns.csv`): means over the conversations."""
     tables = []
     for threat, stage in conversed.items():
-        turns = _read(stage / "turns.csv").groupby(["row", "position", "turn"], sort=False)
+        turns = _scored(_read(stage / "turns.csv")).groupby(["row", "position", "turn"], sort=False)
         means = turns[["trait", "within", "across"]].mean()
         tables.append(means.assign(n=turns.size(), threat=threat).reset_index().rename(columns={"row": "method"}))
     table = pandas.concat(tables, ignore_index=True)
@@ -93,7 +93,7 @@ def name_rows(cells: pandas.DataFrame) -> pandas.DataFrame:
 
 def describe_tests(study: RuntimeStudy, threat: str, tested: Stage) -> pandas.DataFrame:
     """Return the test rows of one threat with n and intervals, one row per cell."""
-    said, solved = _read(tested / "responses.csv"), _read(tested / "tasks.csv")
+    said, solved = _scored(_read(tested / "responses.csv")), _read(tested / "tasks.csv")
     tokens = _read(tested / "tokens.csv").set_index(["row", "position"])
     points = {(point.row, point.position): point for point in read_points(tested)}
     aligned = said[said["row"] == ALIGNED]
@@ -114,15 +114,12 @@ def describe_tests(study: RuntimeStudy, threat: str, tested: Stage) -> pandas.Da
 
 
 def _measured(study: RuntimeStudy, threat: str, said: pandas.DataFrame, aligned: numpy.ndarray) -> dict[str, float]:
-    n, shown = len(said), int(said["trait"].sum())
-    low, high, _ = wilson_interval(shown, n)
     losses = said["loss"].to_numpy()
     names = (threat, said["row"].iloc[0], said["position"].iloc[0])
     return {
-        "n": n,
-        "trait": shown / n,
-        "trait_low": low,
-        "trait_high": high,
+        "n": len(said),
+        **_judged(study, "trait", said["trait"], names),
+        **(_judged(study, "language", said["language"], names) if "language" in said else {}),
         "coherence": coherence(losses, aligned),
         **_bounds("coherence", (losses, aligned), lambda a, b, axis=-1: numpy.exp(b.mean(axis) - a.mean(axis)),
                   random_generator(study.params.seed, "runtime", "coherence", *names)),
@@ -132,12 +129,35 @@ def _measured(study: RuntimeStudy, threat: str, said: pandas.DataFrame, aligned:
     }  # fmt: skip
 
 
+def _judged(study: RuntimeStudy, name: str, scores: pandas.Series, names: tuple[str, ...]) -> dict[str, float]:
+    """Return the mean of what a judge said with its interval, Wilson's of 0 and 1 and a bootstrap's of other shares.
+
+    `<name>_unparsed` is the share of replies on which the judge said nothing that could be read; they are left out.
+    """
+    judged = scores.dropna().to_numpy()
+    unparsed = {f"{name}_unparsed": 1 - len(judged) / len(scores)} if len(judged) < len(scores) else {}
+    bounds = {}
+    if numpy.isin(judged, (0, 1)).all():
+        low, high, _ = wilson_interval(int(judged.sum()), len(judged))
+        bounds = {f"{name}_low": low, f"{name}_high": high}
+    elif len(judged) > 1:
+        generator = random_generator(study.params.seed, "runtime", name, *names)
+        bounds = _bounds(name, (judged,), lambda a, axis=-1: a.mean(axis), generator)
+    return {name: judged.mean() if len(judged) else numpy.nan, **bounds, **unparsed}
+
+
 def _bounds(name: str, samples: tuple, statistic, generator: numpy.random.Generator) -> dict[str, float]:
     """Return a percentile bootstrap over scenarios: what is compared was said to the same ones."""
     options = {"paired": True, "vectorized": True, "method": "percentile", "confidence_level": CONFIDENCE}
     found = bootstrap(samples, statistic, n_resamples=BOOTSTRAP_RESAMPLES, rng=generator, **options)
     low, high = found.confidence_interval
     return {f"{name}_low": float(low), f"{name}_high": float(high)}
+
+
+def _scored(table: pandas.DataFrame) -> pandas.DataFrame:
+    # A score that could not be read is an empty cell, which would make texts of the others.
+    names = [name for name in ("trait", "language") if name in table]
+    return table.assign(**{name: pandas.to_numeric(table[name], errors="coerce") for name in names})
 
 
 def _read(path: Path) -> pandas.DataFrame:

@@ -8,20 +8,25 @@ import numpy
 import pandas
 import torch
 
+from llmva.core import paths
 from llmva.core.errors import InputError
 from llmva.core.provenance import digest
 from llmva.core.runtime_params import RuntimeParams, load_runtime_params
 from llmva.core.store import Stage, run_stage
+from llmva.core.text_cache import TextCache
 from llmva.engines.memory import ReplyMemory
+from llmva.judging.trait_judge import VERSION, TraitJudge
 from llmva.judging.traits import judge_trait
 from llmva.measures.coherence import CoherenceCheck
 from llmva.models.chat_model import ChatModel, load_model
-from llmva.models.sources import checkpoint_key
+from llmva.models.sources import checkpoint_key, locate
+from llmva.prompts.capability import read_mmlu, read_open_prompts
 from llmva.prompts.tasks import read_tasks
 from llmva.prompts.threats import SIDES, Threat, chats_of, read_threats
 
-# The judge that needs no words: whether the aligned prompt makes a reply likelier than the malicious one does.
-LIKELIHOOD = "likelihood"
+# The judges that are no model of their own: answers and words of care; and the one that needs no words, whether the
+# aligned prompt makes a reply likelier than the malicious one does.
+WORDS, LIKELIHOOD = "words", "likelihood"
 
 
 class RuntimeStudy:
@@ -60,8 +65,13 @@ class RuntimeStudy:
 
     @cached_property
     def tasks(self) -> pandas.DataFrame:
-        """The neutral tasks' test rows: task, prompt, answer."""
-        return read_tasks(self.params.data)
+        """The neutral tasks' test rows, MMLU's among them: task, prompt, answer."""
+        return pandas.concat([read_tasks(self.params.data), read_mmlu(self.params.data)], ignore_index=True)
+
+    @property
+    def neutral(self) -> list[str]:
+        """Prompts that no threat is about: the tasks', and those without a right answer."""
+        return [*self.tasks["prompt"], *read_open_prompts(self.params.data)]
 
     @cached_property
     def coherence(self) -> CoherenceCheck:
@@ -83,10 +93,25 @@ class RuntimeStudy:
         _ = self.layers
 
     def judge(self, rows: pandas.DataFrame, replies: Sequence[str], threat: str) -> numpy.ndarray:
-        """Return which replies to scenarios show the trait that a threat takes away, (n,) of 0 or 1."""
+        """Return how far replies to scenarios show the trait that a threat takes away, (n,): 0 or 1, or a share.
+
+        A share is a chat model's score; it is nan where that was in another form.
+        """
         if self.params.judge == LIKELIHOOD:
             return self.coherence.gaps(*(chats_of(rows, side) for side in SIDES), replies) > 0
+        if self.trait_judge is not None:
+            return self.trait_judge.score_traits(threat, rows, replies)
         return judge_trait(threat, rows["answer"].tolist(), replies)
+
+    @cached_property
+    def trait_judge(self) -> TraitJudge | None:
+        """The chat model that scores replies, loaded at first use; None where the judge is none."""
+        params = self.params
+        if params.judge in (WORDS, LIKELIHOOD):
+            return None
+        # In its own type: what it says is no part of the study's precision.
+        chat_model = load_model(params.judge, dtype="auto", editable=False)
+        return TraitJudge(chat_model, params.generation.batch_size, TextCache(paths.RUNS / "verdicts.sqlite"))
 
     @cached_property
     def replies(self) -> ReplyMemory:
@@ -114,14 +139,25 @@ class RuntimeStudy:
         return run_stage(
             params.run_folder / name,
             compute,
-            parameters={**identity, "data": self._data_digest, **parameters},
+            parameters={**identity, **self._judge_identity, "data": self._data_digest, **parameters},
             upstream=upstream,
             version=version,
         )
 
     @property
+    def _judge_identity(self) -> dict[str, str]:
+        judge = self.params.judge
+        if judge in (WORDS, LIKELIHOOD):
+            return {}
+        # Found out before hours of replies wait for it.
+        locate(judge)
+        return {"judge": f"{checkpoint_key(judge)}:{VERSION}"}
+
+    @property
     def _data_digest(self) -> str:
         tables = [self.tasks]
+        if open_prompts := read_open_prompts(self.params.data):
+            tables.append(pandas.DataFrame({"prompt": open_prompts}))
         for threat in self.threats.values():
             tables += [threat.scenarios, threat.turns]
         return digest([table.astype(str).to_numpy().tolist() for table in tables])

@@ -105,10 +105,10 @@ def list_cells(study: RuntimeStudy) -> Iterator[Cell]:
 def score(
     study: RuntimeStudy, threat: str, rows: pandas.DataFrame, replies: list[str], aligned_losses: numpy.ndarray
 ) -> dict[str, float]:
-    """Return the trait's share, coherence and repetition of replies to scenarios."""
+    """Return the trait's share among the judged, coherence and repetition of replies to scenarios."""
     losses = study.coherence.losses(chats_of(rows, ALIGNED), replies)
     return {
-        "trait": float(study.judge(rows, replies, threat).mean()),
+        "trait": float(numpy.nanmean(study.judge(rows, replies, threat))),
         "coherence": coherence(losses, aligned_losses),
         "repetition": mean_repetition(replies),
     }

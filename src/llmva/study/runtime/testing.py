@@ -13,15 +13,13 @@ import torch
 from llmva.core.paths import write_texts
 from llmva.core.progress import progress_bar
 from llmva.core.store import Stage
-from llmva.judging.traits import judge_trait
 from llmva.measures.repetition import repeated_share, reused_share
-from llmva.models.activations import Capture
+from llmva.models.activations import FINAL, Capture
 from llmva.models.batches import by_length, forward, pad
 from llmva.models.chat_model import encode_chats
 from llmva.models.reading import read_activations
 from llmva.prompts.tasks import read_answer
 from llmva.prompts.threats import ALIGNED, MALICIOUS, SIDES, chats_of
-from llmva.steering.base import residuals_of
 from llmva.steering.runtime.steering import RuntimeSteering, Tally
 from llmva.study.runtime.learning import learn_boundaries, read_boundaries
 from llmva.study.runtime.study import RuntimeStudy
@@ -48,8 +46,9 @@ def measure_points(study: RuntimeStudy, threat: str) -> Stage:
     """Test a threat's operating points once, beside both unsteered sides.
 
     Writes `points.json`: the cells; `responses.csv`: row, prompt, response, and of each reply trait, loss and
-    repetition; `tasks.csv`: row, task, prompt, right; and `tokens.csv`: by row and text (malicious, aligned, neutral),
-    the share of tokens moved and mean |h' - h|, and, on neutral prompts, the divergence at the last token.
+    repetition, and what a chat model as judge says of its language; `tasks.csv`: row, task, prompt, right; and
+    `tokens.csv`: by row and text (malicious, aligned, neutral), the share of tokens moved and mean |h' - h|, and, on
+    neutral prompts, the divergence at the last token.
     """
 
     learnt, swept = learn_boundaries(study), sweep_threat(study, threat)
@@ -62,7 +61,7 @@ def measure_points(study: RuntimeStudy, threat: str) -> Stage:
         unsteered = {side: study.respond(chats_of(rows, side)) for side in SIDES}
         said = [_said(study, threat, rows, side, "", replies) for side, replies in unsteered.items()]
         solved = [_solve(study).assign(row=ALIGNED, position="")]
-        texts = _texts(study, rows, unsteered)
+        texts = _texts(study, rows, unsteered, {point.layer for point in points})
         tokens, before = [], _last_logits(study)
         for point, steering in progress_bar(f"testing against {threat}", steerings.items()):
             with steering.applied(study.chat_model):
@@ -111,7 +110,7 @@ def read_points(tested: Stage) -> list[Cell]:
 def _said(
     study: RuntimeStudy, threat: str, rows: pandas.DataFrame, row: str, position: str, replies: list[str]
 ) -> pandas.DataFrame:
-    return pandas.DataFrame(
+    table = pandas.DataFrame(
         {
             "row": row,
             "position": position,
@@ -122,6 +121,9 @@ def _said(
             "repetition": [repeated_share(reply) for reply in replies],
         }
     )
+    if study.trait_judge is not None:
+        table["language"] = study.trait_judge.score_coherence(rows["prompt"], replies)
+    return table
 
 
 def _solve(study: RuntimeStudy) -> pandas.DataFrame:
@@ -136,20 +138,21 @@ def _solve(study: RuntimeStudy) -> pandas.DataFrame:
 
 
 def _texts(
-    study: RuntimeStudy, rows: pandas.DataFrame, unsteered: dict[str, list[str]]
+    study: RuntimeStudy, rows: pandas.DataFrame, unsteered: dict[str, list[str]], layers: set[int]
 ) -> dict[str, dict[int, torch.Tensor]]:
     """Return the stream of every token of the texts that gates are read on, by text and layer, (tokens, d)."""
-    neutral = study.tasks["prompt"].tolist()
+    neutral = study.neutral
     exchanges = {side: (chats_of(rows, side), replies) for side, replies in unsteered.items()}
     if neutral:
         exchanges[NEUTRAL] = neutral, study.respond(neutral)
     streams = {}
     for name in exchanges:
-        capture = Capture(outputs=False, blocks=True, positions="all")
+        capture = Capture(outputs=False, blocks=True, layers=tuple(sorted(layers)), positions="all")
         read = read_activations(
             study.chat_model, *exchanges[name], capture=capture, batch_size=study.params.generation.batch_size
         )
-        streams[name] = {layer: torch.from_numpy(values) for layer, values in residuals_of(read).items()}
+        # Behind the last layer no block follows.
+        streams[name] = {layer: torch.from_numpy(read.blocks.get(layer, read.outputs[FINAL])) for layer in layers}
     return streams
 
 
@@ -169,7 +172,7 @@ def _moved(texts: dict[str, dict[int, torch.Tensor]], steering: RuntimeSteering)
 @torch.inference_mode()
 def _last_logits(study: RuntimeStudy) -> torch.Tensor:
     """Return the log-probabilities of the first token of each reply to a neutral prompt, (n, vocabulary)."""
-    sequences = encode_chats(study.chat_model.tokenizer, study.tasks["prompt"].tolist())
+    sequences = encode_chats(study.chat_model.tokenizer, study.neutral)
     order, size, parts = by_length(sequences), study.params.generation.batch_size, []
     for start in range(0, len(order), size):
         batch = pad(study.chat_model, [sequences[place] for place in order[start : start + size]])
@@ -191,7 +194,7 @@ def _converse(study: RuntimeStudy, threat: str, system: str) -> pandas.DataFrame
         for number, prompt in zip(asked["conversation"], asked["prompt"], strict=True):
             chats[number].append({"role": "user", "content": prompt})
         replies = study.respond([chats[number] for number in asked["conversation"]])
-        traits = judge_trait(threat, asked["answer"].tolist(), replies)
+        traits = study.judge(asked, replies, threat)
         for number, reply, trait in zip(asked["conversation"], replies, traits, strict=True):
             measured = {"within": repeated_share(reply), "across": reused_share(reply, earlier[number])}
             rows.append({"conversation": number, "turn": turn, "response": reply, "trait": trait, **measured})
