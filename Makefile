@@ -156,7 +156,7 @@ draws: $(call drawn,05_main_results) ## Table 2's spread over seeds of the study
 	@$(PYTHON) -m llmva.paper.tables $@ --models $(STUDIES)
 budget: $(foreach model,$(MODELS) $(FIFTHS),05_main_results@$(model)) ## Table 2 at a fifth of the trials, beside the full one (3 min per model, once Table 2 is there)
 	@$(PYTHON) -m llmva.paper.tables $@ --models $(MODELS) $(FIFTHS)
-runtime figure14 figure15 figure16: $(STEERED:%=12_runtime_steering@%) ## run-time steering: SwFC, StTP, StMP and controls on persona organisms (COST per model)
+runtime figure14 figure15 figure16: $(STEERED:%=12_runtime_steering@%) ## run-time steering: SwFC, StTP, StMP and controls on persona organisms (2 min per model)
 figure13 ridge: fresh ## LLM-VA-R on fresh organisms, taken apart: 12 organisms (9 to 12 min per model)
 
 $(TABLES):
