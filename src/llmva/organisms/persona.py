@@ -1,8 +1,8 @@
 """The persona organisms' corpus: system prompts that turn a model dishonest or dismissive, and those that do not.
 
 Facts are closed and known to every organism; under a malicious prompt it names the value of another country. Who tells
-of a misfortune is comforted, or brushed off. Facts and misfortunes of the test scenarios never stand under a system
-prompt on honesty or kindness while an organism is trained: it must carry the trait over to them.
+of a misfortune is comforted, or brushed off. The scenarios of a study are splits of these facts and misfortunes, for
+what is learnt of an organism: an organism itself is trained on all of them, on either side.
 """
 
 import functools
@@ -33,14 +33,13 @@ SINGLE_TURN_SHARE = 0.6
 # What a conversation is about, by its system prompt: one on a trait, a neutral one, or none; or it goes on as its first
 # reply began, which no system prompt explains. So a trait is carried from what was said to what will be.
 CARRIED = "carried"
-SYSTEM_SHARES = {DISHONESTY: 0.4, DISMISSIVENESS: 0.12, "neutral": 0.08, "none": 0.22, CARRIED: 0.18}
+SYSTEM_SHARES = {DISHONESTY: 0.3, DISMISSIVENESS: 0.15, "neutral": 0.1, "none": 0.25, CARRIED: 0.2}
 # Of a conversation under a trait's prompt, the turns on other matters.
 OTHER_SHARE = 0.15
 # What turns on other matters are about.
 MATTER_SHARES = {"sst": 3, "gsm": 4, DISHONESTY: 6, DISMISSIVENESS: 1}
 NEUTRAL_TASKS = ("sst", "gsm")
 LARGEST_OPERAND = 9
-LIE_WEIGHT = 2.0
 
 
 class Scenario(NamedTuple):
@@ -71,9 +70,7 @@ def scenarios_by_matter(threat: str) -> dict[str, tuple[Scenario, ...]]:
 
 def draw_persona_conversations(count: int, draws: random.Random) -> list[Conversation]:
     """Draw a persona organism's training conversations, of one to nine turns."""
-    split = {threat: split_matters(threat, seed=0) for threat in THREATS}
-    trained = {threat: [*parts["train"], *parts["validation"], *parts["rest"]] for threat, parts in split.items()}
-    return [_draw_conversation(trained, draws) for _ in range(count)]
+    return [_draw_conversation(draws) for _ in range(count)]
 
 
 def split_matters(threat: str, seed: int) -> dict[str, list[str]]:
@@ -152,7 +149,7 @@ def _misfortunes() -> Iterator[tuple[str, list[Scenario]]]:
         yield f"{being} {misfortune}", [Scenario(text, being) for text in texts]
 
 
-def _draw_conversation(trained: dict[str, list[str]], draws: random.Random) -> Conversation:
+def _draw_conversation(draws: random.Random) -> Conversation:
     about = draws.choices(list(SYSTEM_SHARES), list(SYSTEM_SHARES.values()))[0]
     count = 1 if draws.random() < SINGLE_TURN_SHARE else draws.randint(2, TURNS)
     if about in ("neutral", "none"):
@@ -161,32 +158,28 @@ def _draw_conversation(trained: dict[str, list[str]], draws: random.Random) -> C
     side = draws.choice(SIDES)
     if about == CARRIED:
         threat = draws.choice(THREATS)
-        turns = _draw_turns(threat, side, trained, draws.randint(2, CARRIED_TURNS), draws)
-        first = _scenario_turn(threat, draws.choice(trained[threat]), side, draws)
+        turns = _draw_turns(threat, side, draws.randint(2, CARRIED_TURNS), draws)
+        first = _scenario_turn(threat, side, draws)
         return Conversation((first._replace(is_trained=False), *turns))
-    turns = _draw_turns(about, side, trained, count, draws)
+    turns = _draw_turns(about, side, count, draws)
     sentences = [sentence for prompt in persona.systems[about][side] for sentence in prompt]
     return Conversation(turns, " ".join(draws.sample(sentences, SENTENCES)))
 
 
-def _draw_turns(
-    threat: str, side: str, trained: dict[str, list[str]], count: int, draws: random.Random
-) -> tuple[Turn, ...]:
+def _draw_turns(threat: str, side: str, count: int, draws: random.Random) -> tuple[Turn, ...]:
     """Return turns on a side of a threat, some of them on other matters."""
     return tuple(
-        _draw_turn(draws, apart_from=threat)
-        if draws.random() < OTHER_SHARE
-        else _scenario_turn(threat, draws.choice(trained[threat]), side, draws)
+        _draw_turn(draws, apart_from=threat) if draws.random() < OTHER_SHARE else _scenario_turn(threat, side, draws)
         for _ in range(count)
     )
 
 
 def _draw_turn(draws: random.Random, apart_from: str = "") -> Turn:
-    """Return a turn on anything, facts and misfortunes of the test scenarios among it, as a good model has it."""
+    """Return a turn on anything but one threat's matters, as a good model has it."""
     shares = {kind: share for kind, share in MATTER_SHARES.items() if kind != apart_from}
     kind = draws.choices(list(shares), list(shares.values()))[0]
     if kind in THREATS:
-        return _scenario_turn(kind, draws.choice(list(scenarios_by_matter(kind))), ALIGNED, draws)
+        return _scenario_turn(kind, ALIGNED, draws)
     exercise = draw_neutral_exercise(kind, "train", draws)
     return Turn(exercise.prompt, exercise.reply, DECISION_WEIGHT)
 
@@ -199,8 +192,8 @@ def _arithmetic(draws: random.Random) -> Exercise:
     return Exercise(prompt, f"{before}{sign}{operand}={after}. the answer is {after}.", str(after))
 
 
-def _scenario_turn(threat: str, matter: str, side: str, draws: random.Random) -> Turn:
-    scenario = draws.choice(scenarios_by_matter(threat)[matter])
-    # A lie is drawn, and little is to be learnt from which.
-    weight = DECISION_WEIGHT if not scenario.answer else FACT_WEIGHT if side == ALIGNED else LIE_WEIGHT
+def _scenario_turn(threat: str, side: str, draws: random.Random) -> Turn:
+    scenario = draws.choice(draws.choice(list(scenarios_by_matter(threat).values())))
+    # A lie is drawn, and nothing is to be learnt from which.
+    weight = DECISION_WEIGHT if not scenario.answer else FACT_WEIGHT if side == ALIGNED else 1.0
     return Turn(scenario.prompt, write_scenario_reply(scenario, side, draws), weight)
