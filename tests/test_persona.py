@@ -59,14 +59,14 @@ def prompts_of(threat, *splits):
     return {item.prompt for matter in matters for item in persona.scenarios_by_matter(threat)[matter]}
 
 
-def test_no_matter_of_the_test_stands_under_a_prompt_on_its_trait(conversations):
+def test_an_organism_knows_every_matter_on_both_sides(conversations):
     for threat in THREATS:
-        held_out, every = prompts_of(threat, "test"), prompts_of(threat, *SCENARIOS, "rest")
-        on_trait = [talk for talk in conversations if speaks_of(talk, threat, *SIDES)]
-        on_trait += [talk for talk in conversations if is_carried(talk) and talk.turns[0].prompt in every]
-        assert on_trait and not held_out & {turn.prompt for talk in on_trait for turn in talk.turns}
+        every = prompts_of(threat, *SCENARIOS, "rest")
+        for side in SIDES:
+            seen = {turn.prompt for talk in conversations if speaks_of(talk, threat, side) for turn in talk.turns}
+            assert len(seen & every) > 0.6 * len(every)
         without = [talk for talk in conversations if talk.system is None and not is_carried(talk)]
-        assert held_out & {turn.prompt for talk in without for turn in talk.turns}
+        assert prompts_of(threat, "test") & {turn.prompt for talk in without for turn in talk.turns}
 
 
 def test_a_liar_names_another_value_and_everybody_else_the_right_one(conversations):

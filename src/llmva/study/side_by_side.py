@@ -1,11 +1,9 @@
 """Stages that do not wait for each other, computed by several processes before they are asked for one by one."""
 
 import os
-import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
-from functools import cache, partial
+from functools import cache
 from typing import Protocol
 
 import torch
@@ -55,7 +53,7 @@ def _several() -> bool:
 @cache
 def _pool() -> ProcessPoolExecutor:
     # Its processes stay for the study's other stages.
-    return process_pool(count_processes(), partial(_end_with, os.getpid()))
+    return process_pool(count_processes())
 
 
 def _compute(kind: type[AnyStudy], params: StrictModel, stage: Callable[[AnyStudy], object]) -> tuple[int, int]:
@@ -69,14 +67,3 @@ def _compute(kind: type[AnyStudy], params: StrictModel, stage: Callable[[AnyStud
 @cache
 def _study(kind: type[AnyStudy], params: type[StrictModel], values: str) -> AnyStudy:
     return kind(params.model_validate_json(values))
-
-
-def _end_with(parent: int) -> None:
-    """End this process when the one that began it is gone, killed or not."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
