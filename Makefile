@@ -236,14 +236,14 @@ test-organism: $(ENV)
 
 # Nothing here writes to results/, tables/ or figures/: LLMVA_OUT points into build/.
 test-notebooks: $(ENV)
-	$(PYTHON) -m llmva.organisms tiny-guard tiny-llama
+	$(PYTHON) -m llmva.organisms tiny-guard tiny-llama persona-llama
 	HF_HUB_OFFLINE=1 $(PYTHON) -m pytest -m organism tests
 	rm -rf build/nbval && mkdir -p build/nbval && cp -R results build/nbval/results
 	$(PYTHON) -m llmva.commands.notebooks --copies tests/reduced.yaml build/nbval/notebooks
 	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 LLMVA_OUT=$(CURDIR)/build/nbval \
 	  $(PYTHON) -m pytest -p tests.local_kernels --nbval-lax --nbval-current-env --nbval-cell-timeout 900 build/nbval/notebooks
 
-notebooks: $(ENV) runs/tiny-llama/organism/manifest.json runs/tiny-guard/organism/manifest.json ## run the tracked notebooks in place, on tiny-llama
+notebooks: $(ENV) $(foreach slug,tiny-llama tiny-guard persona-llama,runs/$(slug)/organism/manifest.json) ## run the tracked notebooks in place, on tiny-llama
 	TQDM_DISABLE=1 $(PYTHON) -m llmva.commands.notebooks --in-place $(sort $(notdir $(wildcard notebooks/*.ipynb)))
 
 clean: ## remove build/ and caches; never runs/ or results/

@@ -120,14 +120,15 @@ def refresh_notebook(path: Path, kernel: AsyncLocalKernel | None = None) -> None
 
 
 def prepare_copies(parameters: Path, folder: Path) -> list[Path]:
-    """Write copies of all notebooks into a folder, with the parameters that a YAML file changes, for a quick check."""
+    """Write copies of all notebooks into a folder, with the parameters that a YAML file changes, for a quick check.
+
+    A notebook whose name is a key of the file's `notebooks` has parameters of its own, or none.
+    """
     changes = yaml.safe_load(parameters.read_text(encoding="utf-8"))
-    copies = []
+    others, copies = changes.pop("notebooks"), []
     for source in sorted(paths.NOTEBOOKS.glob("*.ipynb")):
         target = folder / source.name
-        # The last notebook reads results of all models and has none of these parameters.
-        chosen = {} if source.stem.startswith("2") else changes
-        _use_papermill(source, target, chosen, prepare_only=True)
+        _use_papermill(source, target, others.get(source.stem, changes), prepare_only=True)
         copies.append(target)
     return copies
 
