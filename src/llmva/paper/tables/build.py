@@ -36,6 +36,7 @@ TABLES = Catalogue(
         "table2": tables2_4.make_table("table2"),
         "table3": table3.TABLE,
         "table4": tables2_4.make_table("table4"),
+        "attacks": tables2_4.make_table("attacks"),
         "utility": utility.TABLE,
         "headlines": headlines.TABLE,
         **{item: controls.make_table(item) for item in ("judges", "noise", "shortcuts")},
