@@ -1,11 +1,11 @@
 """Attacks in wrappers that no method has seen: what each method makes of them, with the setting that it was given."""
 
 import json
+import sys
 from pathlib import Path
 
 import pandas
 
-from llmva.core.errors import InputError
 from llmva.core.paths import write_texts
 from llmva.core.provenance import digest
 from llmva.core.store import Stage
@@ -32,12 +32,15 @@ def attack_methods(study: Study, evaluated: dict[str, Stage], loops: dict[str, S
         As `evaluate_all` and `run_loops` return them.
     """
     if study.attacks.empty:
-        raise InputError(f"{study.params.data}: no attacks/, so nothing to try the methods on; add prompts in wrappers")
+        print(f"{study.params.data}: without attacks/: not measured, and there is no table of attacks", file=sys.stderr)
+        return {}
     return {name: _attack(study, name, evaluated[name], loops) for name in ATTACKED}
 
 
 def record_attacks(study: Study, attacked: dict[str, Stage]) -> pandas.DataFrame:
-    """Write every method's rates on the attacks with intervals and tests (`attacks.csv`)."""
+    """Write every method's rates on the attacks with intervals and tests (`attacks.csv`); no rows without attacks."""
+    if not attacked:
+        return pandas.DataFrame(columns=["method", "dataset", "metric", "value"])
     outcomes = {
         name: pandas.read_csv(stage / "outcomes.csv", keep_default_na=False) for name, stage in attacked.items()
     }
