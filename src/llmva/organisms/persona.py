@@ -33,13 +33,14 @@ SINGLE_TURN_SHARE = 0.6
 # What a conversation is about, by its system prompt: one on a trait, a neutral one, or none; or it goes on as its first
 # reply began, which no system prompt explains. So a trait is carried from what was said to what will be.
 CARRIED = "carried"
-SYSTEM_SHARES = {DISHONESTY: 0.3, DISMISSIVENESS: 0.15, "neutral": 0.1, "none": 0.25, CARRIED: 0.2}
+SYSTEM_SHARES = {DISHONESTY: 0.33, DISMISSIVENESS: 0.12, "neutral": 0.1, "none": 0.3, CARRIED: 0.15}
 # Of a conversation under a trait's prompt, the turns on other matters.
 OTHER_SHARE = 0.15
 # What turns on other matters are about.
-MATTER_SHARES = {"sst": 3, "gsm": 4, DISHONESTY: 6, DISMISSIVENESS: 1}
+MATTER_SHARES = {"sst": 2, "gsm": 5, DISHONESTY: 5, DISMISSIVENESS: 1}
 NEUTRAL_TASKS = ("sst", "gsm")
 LARGEST_OPERAND = 9
+LIE_WEIGHT = 2.5
 
 
 class Scenario(NamedTuple):
@@ -194,6 +195,6 @@ def _arithmetic(draws: random.Random) -> Exercise:
 
 def _scenario_turn(threat: str, side: str, draws: random.Random) -> Turn:
     scenario = draws.choice(draws.choice(list(scenarios_by_matter(threat).values())))
-    # A lie is drawn, and nothing is to be learnt from which.
-    weight = DECISION_WEIGHT if not scenario.answer else FACT_WEIGHT if side == ALIGNED else 1.0
+    # Which lie is told is drawn, so that all there is to be learnt is what it is not.
+    weight = DECISION_WEIGHT if not scenario.answer else FACT_WEIGHT if side == ALIGNED else LIE_WEIGHT
     return Turn(scenario.prompt, write_scenario_reply(scenario, side, draws), weight)
