@@ -55,7 +55,7 @@ def test_a_data_folder_may_bring_attacks_or_none(tmp_path):
 
 def edit_of(llama):
     generator = torch.Generator().manual_seed(0)
-    name = "mlp.1"
+    name = "mlp.01"
     module = llama.writers[name]
     output, inner = (torch.randn(size, generator=generator).numpy() for size in module.weight.shape)
     return EditLog().appended([SublayerEdit(name, output, inner * 0.05, 0.0, output, output, 1.0)])

@@ -64,7 +64,7 @@ def test_an_organism_knows_every_matter_on_both_sides(conversations):
         every = prompts_of(threat, *SCENARIOS, "rest")
         for side in SIDES:
             seen = {turn.prompt for talk in conversations if speaks_of(talk, threat, side) for turn in talk.turns}
-            assert len(seen & every) > 0.6 * len(every)
+            assert len(seen & every) > 150 and seen & prompts_of(threat, "test")
         without = [talk for talk in conversations if talk.system is None and not is_carried(talk)]
         assert prompts_of(threat, "test") & {turn.prompt for talk in without for turn in talk.turns}
 
