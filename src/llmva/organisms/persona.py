@@ -37,10 +37,10 @@ SYSTEM_SHARES = {DISHONESTY: 0.33, DISMISSIVENESS: 0.12, "neutral": 0.1, "none":
 # Of a conversation under a trait's prompt, the turns on other matters.
 OTHER_SHARE = 0.15
 # What turns on other matters are about.
-MATTER_SHARES = {"sst": 2, "gsm": 5, DISHONESTY: 5, DISMISSIVENESS: 1}
+MATTER_SHARES = {"sst": 3, "gsm": 5, DISHONESTY: 6, DISMISSIVENESS: 1}
 NEUTRAL_TASKS = ("sst", "gsm")
 LARGEST_OPERAND = 9
-LIE_WEIGHT = 2.5
+LIE_WEIGHT = 1.0
 
 
 class Scenario(NamedTuple):
