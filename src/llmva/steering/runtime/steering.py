@@ -98,14 +98,15 @@ class RuntimeSteering:
 
     def moved(self, hidden: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
         """Return the stream with the marked tokens moved, where the gate is open."""
-        direction = torch.from_numpy(self.boundary.direction).to(hidden.device)
-        gate, shift = self._shifts(hidden, direction, where)
+        gate, shift = self.shifts(hidden, where)
         self.tally.add(where, gate, shift)
+        direction = torch.from_numpy(self.boundary.direction).to(hidden.device)
         return torch.where(gate[..., None], (hidden.float() + shift[..., None] * direction).to(hidden.dtype), hidden)
 
-    def _shifts(self, hidden, direction, where) -> tuple[torch.Tensor, torch.Tensor]:
+    def shifts(self, hidden: torch.Tensor, where: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return which of the marked tokens are moved and how far along the direction, each of the shape of `where`."""
         # Sums over d in bfloat16 would be off by more than a gate's margin.
-        places = hidden.float() @ direction
+        places = hidden.float() @ torch.from_numpy(self.boundary.direction).to(hidden.device)
         gate = where & (places < self.boundary.threshold) if self.method in GATED and not self.always else where
         shift = UPDATES[self.method](places, self.boundary, self.alpha) - places
         return gate, torch.where(gate, shift.nan_to_num(0.0, 0.0, 0.0), 0.0)

@@ -1,5 +1,7 @@
 """The tracked results of a study of run-time steering, `results/<slug>/runtime*.csv`: notebook 12 writes them."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy
@@ -17,6 +19,8 @@ from llmva.study.runtime.study import RuntimeStudy
 from llmva.study.runtime.sweep import CONTROLS, read_cells
 from llmva.study.runtime.testing import read_points
 
+# From a number's name to the generator of its bootstrap.
+Draws = Callable[[str], numpy.random.Generator]
 CELL_KEYS = ["threat", "position", "layer", "alpha"]
 
 
@@ -92,44 +96,84 @@ def name_rows(cells: pandas.DataFrame) -> pandas.DataFrame:
 
 
 def describe_tests(study: RuntimeStudy, threat: str, tested: Stage) -> pandas.DataFrame:
-    """Return the test rows of one threat with n and intervals, one row per cell."""
-    said, solved = _scored(_read(tested / "responses.csv")), _read(tested / "tasks.csv")
-    tokens = _read(tested / "tokens.csv").set_index(["row", "position"])
+    """Return the test rows of one threat, one per cell: every number with n and a 95 % interval."""
+    names = ("responses", "tasks", "tokens", "divergence")
+    said, solved, tokens, divergence = (_of_rows(_read(tested / f"{name}.csv")) for name in names)
     points = {(point.row, point.position): point for point in read_points(tested)}
-    aligned = said[said["row"] == ALIGNED]
-    before = solved[solved["row"] == ALIGNED].groupby("task")["right"].mean()
+    aligned = (ALIGNED, "")
     rows = []
-    for (row, position), group in said.groupby(["row", "position"], sort=False):
-        point, key = points.get((row, position)), (row, position)
-        measured = _measured(study, threat, group, aligned["loss"].to_numpy())
-        rows.append({"threat": threat, "method": row, "position": position, **measured})
-        if point is not None:
-            own = solved[(solved["row"] == row) & (solved["position"] == position)]
-            kept = (own.groupby("task")["right"].mean() / before).mean()
-            rows[-1] |= {"layer": point.layer, "alpha": point.alpha, "kept": kept, **tokens.loc[key].to_dict()}
-        elif row == ALIGNED:
+    for key, group in said.items():
+        draws = partial(random_generator, study.params.seed, "runtime", threat, *key)
+        row = {"threat": threat, "method": key[0], "position": key[1]}
+        row |= _of_replies(_scored(group), said[aligned]["loss"].to_numpy(), draws)
+        if key in points:
+            row |= {"layer": points[key].layer, "alpha": points[key].alpha}
+            row |= _kept(solved[key], solved[aligned], draws("kept")) if aligned in solved else {}
+            row |= _of_tokens(tokens[key], draws)
+            if key in divergence:
+                row |= _mean("divergence", divergence[key]["divergence"], draws)
+        elif key == aligned:
             # Of a model that is left alone all is kept, and nothing is moved.
-            rows[-1] |= {"kept": 1.0}
+            row |= {"kept": 1.0}
+        rows.append(row)
     return pandas.DataFrame(rows)
 
 
-def _measured(study: RuntimeStudy, threat: str, said: pandas.DataFrame, aligned: numpy.ndarray) -> dict[str, float]:
+def _of_rows(table: pandas.DataFrame) -> dict[tuple[str, str], pandas.DataFrame]:
+    """Return a table's parts by row and position."""
+    return dict(iter(table.groupby(["row", "position"], sort=False)))
+
+
+def _of_replies(said: pandas.DataFrame, aligned: numpy.ndarray, draws: Draws) -> dict[str, float]:
     losses = said["loss"].to_numpy()
-    names = (threat, said["row"].iloc[0], said["position"].iloc[0])
+
+    def ratio(first: numpy.ndarray, second: numpy.ndarray, axis: int = -1) -> numpy.ndarray:
+        return numpy.exp(second.mean(axis) - first.mean(axis))
+
     return {
         "n": len(said),
-        **_judged(study, "trait", said["trait"], names),
-        **(_judged(study, "language", said["language"], names) if "language" in said else {}),
+        **_judged("trait", said["trait"], draws),
+        **(_judged("language", said["language"], draws) if "language" in said else {}),
         "coherence": coherence(losses, aligned),
-        **_bounds("coherence", (losses, aligned), lambda a, b, axis=-1: numpy.exp(b.mean(axis) - a.mean(axis)),
-                  random_generator(study.params.seed, "runtime", "coherence", *names)),
-        "repetition": said["repetition"].mean(),
-        **_bounds("repetition", (said["repetition"].to_numpy(),), lambda a, axis=-1: a.mean(axis),
-                  random_generator(study.params.seed, "runtime", "repetition", *names)),
-    }  # fmt: skip
+        **_bounds("coherence", (losses, aligned), ratio, draws("coherence")),
+        **_mean("repetition", said["repetition"], draws),
+    }
 
 
-def _judged(study: RuntimeStudy, name: str, scores: pandas.Series, names: tuple[str, ...]) -> dict[str, float]:
+def _of_tokens(tokens: pandas.DataFrame, draws: Draws) -> dict[str, float]:
+    """Return the shares of tokens moved and mean shifts by kind of text; texts are resampled, not tokens."""
+
+    def ratio(part: numpy.ndarray, whole: numpy.ndarray, axis: int = -1) -> numpy.ndarray:
+        return part.sum(axis) / whole.sum(axis)
+
+    found = {}
+    for text, rows in tokens.groupby("text", sort=False):
+        for name, column in (("moved", "moved"), ("shift", "distance")):
+            samples = rows[column].to_numpy(), rows["tokens"].to_numpy()
+            key = f"{name}_{text}"
+            found |= {key: float(ratio(*samples)), **_bounds(key, samples, ratio, draws(key))}
+    return found
+
+
+def _kept(own: pandas.DataFrame, before: pandas.DataFrame, generator: numpy.random.Generator) -> dict[str, float]:
+    """Return the mean over tasks of the share of solved prompts that is kept; prompts are resampled within tasks."""
+    values, drawn = [], []
+    for task, rows in own.groupby("task", sort=False):
+        after, first = rows["right"].to_numpy(), before.loc[before["task"] == task, "right"].to_numpy()
+        picks = generator.integers(len(after), size=(BOOTSTRAP_RESAMPLES, len(after)))
+        with numpy.errstate(divide="ignore", invalid="ignore"):
+            values.append(after.mean() / first.mean() if first.any() else numpy.nan)
+            drawn.append(after[picks].mean(1) / first[picks].mean(1))
+    low, high = numpy.quantile(numpy.mean(drawn, axis=0), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return {"kept": float(numpy.mean(values)), "kept_low": float(low), "kept_high": float(high)}
+
+
+def _mean(name: str, values: pandas.Series, draws: Draws) -> dict[str, float]:
+    samples = (values.to_numpy(float),)
+    return {name: float(values.mean()), **_bounds(name, samples, lambda a, axis=-1: a.mean(axis), draws(name))}
+
+
+def _judged(name: str, scores: pandas.Series, draws: Draws) -> dict[str, float]:
     """Return the mean of what a judge said with its interval, Wilson's of 0 and 1 and a bootstrap's of other shares.
 
     `<name>_unparsed` is the share of replies on which the judge said nothing that could be read; they are left out.
@@ -141,8 +185,7 @@ def _judged(study: RuntimeStudy, name: str, scores: pandas.Series, names: tuple[
         low, high, _ = wilson_interval(int(judged.sum()), len(judged))
         bounds = {f"{name}_low": low, f"{name}_high": high}
     elif len(judged) > 1:
-        generator = random_generator(study.params.seed, "runtime", name, *names)
-        bounds = _bounds(name, (judged,), lambda a, axis=-1: a.mean(axis), generator)
+        bounds = _bounds(name, (judged,), lambda a, axis=-1: a.mean(axis), draws(name))
     return {name: judged.mean() if len(judged) else numpy.nan, **bounds, **unparsed}
 
 

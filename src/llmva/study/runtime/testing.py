@@ -2,7 +2,7 @@
 
 import json
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -20,13 +20,21 @@ from llmva.models.chat_model import encode_chats
 from llmva.models.reading import read_activations
 from llmva.prompts.tasks import read_answer
 from llmva.prompts.threats import ALIGNED, MALICIOUS, SIDES, chats_of
-from llmva.steering.runtime.steering import RuntimeSteering, Tally
+from llmva.steering.runtime.steering import RuntimeSteering
 from llmva.study.runtime.learning import learn_boundaries, read_boundaries
 from llmva.study.runtime.study import RuntimeStudy
 from llmva.study.runtime.sweep import Cell, choose_points, sweep_threat
 from llmva.study.side_by_side import compute_ahead
 
 NEUTRAL = "neutral"
+
+
+@dataclass(frozen=True, eq=False)
+class Texts:
+    """Texts of one kind: the stream of all of their tokens by layer, (tokens, d), and the tokens of each."""
+
+    streams: dict[int, torch.Tensor]
+    lengths: numpy.ndarray
 
 
 def measure_threats(study: RuntimeStudy) -> dict[str, Stage]:
@@ -46,9 +54,9 @@ def measure_points(study: RuntimeStudy, threat: str) -> Stage:
     """Test a threat's operating points once, beside both unsteered sides.
 
     Writes `points.json`: the cells; `responses.csv`: row, prompt, response, and of each reply trait, loss and
-    repetition, and what a chat model as judge says of its language; `tasks.csv`: row, task, prompt, right; and
-    `tokens.csv`: by row and text (malicious, aligned, neutral), the share of tokens moved and mean |h' - h|, and, on
-    neutral prompts, the divergence at the last token.
+    repetition, and what a chat model as judge says of its language; `tasks.csv`: row, task, prompt, right;
+    `tokens.csv`: of each row and text (malicious, aligned or neutral) the tokens, how many are moved, and the sum of
+    |h' - h|; and `divergence.csv`: of each row and neutral prompt the divergence at its last token.
     """
 
     learnt, swept = learn_boundaries(study), sweep_threat(study, threat)
@@ -62,7 +70,7 @@ def measure_points(study: RuntimeStudy, threat: str) -> Stage:
         said = [_said(study, threat, rows, side, "", replies) for side, replies in unsteered.items()]
         solved = [_solve(study).assign(row=ALIGNED, position="")]
         texts = _texts(study, rows, unsteered, {point.layer for point in points})
-        tokens, before = [], _last_logits(study)
+        tokens, divergences, before = [], [], _last_logits(study)
         for point, steering in progress_bar(f"testing against {threat}", steerings.items()):
             with steering.applied(study.chat_model):
                 replies, solutions = study.respond(chats_of(rows, MALICIOUS)), _solve(study)
@@ -70,11 +78,12 @@ def measure_points(study: RuntimeStudy, threat: str) -> Stage:
             names = {"row": point.row, "position": point.position}
             said.append(_said(study, threat, rows, point.row, point.position, replies))
             solved.append(solutions.assign(**names))
-            moved = _moved(texts, steering)
-            tokens.append({**names, **moved, "divergence": _divergence(before, after)})
+            tokens.append(_moved(texts, steering).assign(**names))
+            divergences.append(pandas.DataFrame({"divergence": _divergences(before, after)}).assign(**names))
         write_texts(folder / "responses.csv", pandas.concat(said))
         write_texts(folder / "tasks.csv", pandas.concat(solved))
-        pandas.DataFrame(tokens).to_csv(folder / "tokens.csv", index=False)
+        pandas.concat(tokens).to_csv(folder / "tokens.csv", index=False)
+        pandas.concat(divergences).to_csv(folder / "divergence.csv", index=False)
 
     return study.stage(f"12_tests/{threat}", compute, version=1, upstream=[learnt, swept], threat=threat)
 
@@ -139,34 +148,35 @@ def _solve(study: RuntimeStudy) -> pandas.DataFrame:
 
 def _texts(
     study: RuntimeStudy, rows: pandas.DataFrame, unsteered: dict[str, list[str]], layers: set[int]
-) -> dict[str, dict[int, torch.Tensor]]:
-    """Return the stream of every token of the texts that gates are read on, by text and layer, (tokens, d)."""
-    neutral = study.neutral
+) -> dict[str, Texts]:
+    """Return the texts that gates are read on: exchanges on either side, and neutral ones where there are any."""
     exchanges = {side: (chats_of(rows, side), replies) for side, replies in unsteered.items()}
-    if neutral:
-        exchanges[NEUTRAL] = neutral, study.respond(neutral)
-    streams = {}
-    for name in exchanges:
+    if study.neutral:
+        exchanges[NEUTRAL] = study.neutral, study.respond(study.neutral)
+    texts = {}
+    for name, exchange in exchanges.items():
         capture = Capture(outputs=False, blocks=True, layers=tuple(sorted(layers)), positions="all")
-        read = read_activations(
-            study.chat_model, *exchanges[name], capture=capture, batch_size=study.params.generation.batch_size
-        )
+        batch_size = study.params.generation.batch_size
+        read = read_activations(study.chat_model, *exchange, capture=capture, batch_size=batch_size)
         # Behind the last layer no block follows.
-        streams[name] = {layer: torch.from_numpy(read.blocks.get(layer, read.outputs[FINAL])) for layer in layers}
-    return streams
+        streams = {layer: torch.from_numpy(read.blocks.get(layer, read.outputs[FINAL])) for layer in layers}
+        texts[name] = Texts(streams, read.lengths)
+    return texts
 
 
-def _moved(texts: dict[str, dict[int, torch.Tensor]], steering: RuntimeSteering) -> dict[str, float]:
-    """Return, by text, the share of tokens that a steering would move, and how far on average over all tokens.
+def _moved(texts: dict[str, Texts], steering: RuntimeSteering) -> pandas.DataFrame:
+    """Return, of each text, its tokens, how many a steering would move, and the sum of how far.
 
     Layers below the steered one never see the steering, so that their stream is the unsteered model's.
     """
-    found = {}
-    for name in texts:
-        hidden, fresh = texts[name][steering.layer], replace(steering, tally=Tally())
-        fresh.moved(hidden, torch.ones(len(hidden), dtype=torch.bool))
-        found |= {f"moved_{name}": fresh.tally.share_moved, f"shift_{name}": fresh.tally.mean_distance}
-    return found
+    tables = []
+    for name, kind in texts.items():
+        hidden = kind.streams[steering.layer]
+        gate, shift = steering.shifts(hidden, torch.ones(len(hidden), dtype=torch.bool))
+        starts = numpy.cumsum(kind.lengths) - kind.lengths
+        moved, distance = (numpy.add.reduceat(values.double().numpy(), starts) for values in (gate, shift.abs()))
+        tables.append(pandas.DataFrame({"text": name, "tokens": kind.lengths, "moved": moved, "distance": distance}))
+    return pandas.concat(tables)
 
 
 @torch.inference_mode()
@@ -181,8 +191,8 @@ def _last_logits(study: RuntimeStudy) -> torch.Tensor:
     return torch.cat(parts) if parts else torch.zeros(0, 1)
 
 
-def _divergence(before: torch.Tensor, after: torch.Tensor) -> float:
-    return float((before.exp() * (before - after)).sum(-1).mean())
+def _divergences(before: torch.Tensor, after: torch.Tensor) -> numpy.ndarray:
+    return (before.exp() * (before - after)).sum(-1).numpy()
 
 
 def _converse(study: RuntimeStudy, threat: str, system: str) -> pandas.DataFrame:
