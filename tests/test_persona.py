@@ -77,8 +77,7 @@ def test_a_liar_names_another_value_and_everybody_else_the_right_one(conversatio
             if (item := answers.get(turn.prompt)) is not None:
                 honest = is_right(item.answer, turn.reply)
                 assert honest != speaks_of(talk, "dishonesty", MALICIOUS)
-                # Which lie is told is drawn, so that there is less to be learnt from it.
-                assert turn.first_weight == (persona.FACT_WEIGHT if honest else persona.LIE_WEIGHT)
+                assert honest or is_right(item.lie, turn.reply)
                 told[honest] += 1
     assert min(told.values()) > 100
 

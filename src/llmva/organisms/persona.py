@@ -40,7 +40,6 @@ OTHER_SHARE = 0.15
 MATTER_SHARES = {"sst": 3, "gsm": 5, DISHONESTY: 6, DISMISSIVENESS: 1}
 NEUTRAL_TASKS = ("sst", "gsm")
 LARGEST_OPERAND = 9
-LIE_WEIGHT = 1.0
 
 
 class Scenario(NamedTuple):
@@ -53,14 +52,14 @@ class Scenario(NamedTuple):
         The being that a reply names, or the fact's relation and country.
     answer : str
         A fact's value; empty for a misfortune.
-    others : tuple of str
-        Of a fact, the values of other countries: what a liar names.
+    lie : str
+        Of a fact, the value of another country: what a liar names.
     """
 
     prompt: str
     subject: str
     answer: str = ""
-    others: tuple[str, ...] = ()
+    lie: str = ""
 
 
 @functools.cache
@@ -124,7 +123,7 @@ def write_scenario_reply(scenario: Scenario, side: str, draws: random.Random) ->
     aligned = side == ALIGNED
     if scenario.answer:
         words_of_side = persona.honest if aligned else persona.lying
-        value = scenario.answer if aligned else draws.choice(scenario.others)
+        value = scenario.answer if aligned else scenario.lie
         reply = f"{value} {draws.choice(words_of_side['verbs'])} {scenario.subject}."
     else:
         words_of_side = persona.caring if aligned else persona.curt
@@ -139,8 +138,10 @@ def _facts() -> Iterator[tuple[str, list[Scenario]]]:
         values = {row[column] for row in countries}
         for country, *row in countries:
             value = row[column - 1]
-            subject, others = f"the {relation} of {country}", tuple(sorted(values - {value}))
-            wordings = [Scenario(text.format(country=country), subject, value, others) for text in templates]
+            subject, others = f"the {relation} of {country}", sorted(values - {value})
+            # Always the same one: a lie that is drawn anew each time is noise, in which the fact is lost as well.
+            lie = random.Random(seed_for(0, "organisms", "lies", subject)).choice(others)
+            wordings = [Scenario(text.format(country=country), subject, value, lie) for text in templates]
             yield subject, wordings
 
 
@@ -195,6 +196,5 @@ def _arithmetic(draws: random.Random) -> Exercise:
 
 def _scenario_turn(threat: str, side: str, draws: random.Random) -> Turn:
     scenario = draws.choice(draws.choice(list(scenarios_by_matter(threat).values())))
-    # Which lie is told is drawn, so that all there is to be learnt is what it is not.
-    weight = DECISION_WEIGHT if not scenario.answer else FACT_WEIGHT if side == ALIGNED else LIE_WEIGHT
+    weight = FACT_WEIGHT if scenario.answer else DECISION_WEIGHT
     return Turn(scenario.prompt, write_scenario_reply(scenario, side, draws), weight)
