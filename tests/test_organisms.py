@@ -34,7 +34,7 @@ def conversations():
 
 @pytest.fixture(scope="module")
 def tokenizer(conversations):
-    return train_tokenizer([text for talk in conversations for text in talk[:2]], 700)
+    return train_tokenizer([text for talk in conversations for turn in talk.turns for text in turn[:2]], 700)
 
 
 @pytest.mark.parametrize("dataset", ALL_SETS)

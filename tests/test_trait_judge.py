@@ -1,6 +1,7 @@
 """A chat model as judge of traits: strict lines, a cache that is asked first, and studies that take its scores."""
 
 import csv
+from functools import partial
 
 import numpy
 import pandas
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from llmva.core import paths
 from llmva.core.errors import InputError
+from llmva.core.provenance import random_generator
 from llmva.core.runtime_params import RuntimeParams
 from llmva.core.text_cache import TextCache
 from llmva.engines.base import Responses
@@ -229,7 +231,8 @@ def test_a_judge_that_is_nowhere_is_found_out_before_a_model_is_asked(study):
 
 
 def judged(study, *scores):
-    return records._judged(study, "trait", pandas.Series(scores), ("dishonesty", "StMP", "all"))
+    draws = partial(random_generator, study.params.seed, "runtime", "dishonesty", "StMP", "all")
+    return records._judged("trait", pandas.Series(scores), draws)
 
 
 def test_zeros_and_ones_have_wilsons_interval_and_scores_a_bootstraps(study):
