@@ -184,13 +184,15 @@ def _judged(name: str, scores: pandas.Series, draws: Draws) -> dict[str, float]:
     if numpy.isin(judged, (0, 1)).all():
         low, high, _ = wilson_interval(int(judged.sum()), len(judged))
         bounds = {f"{name}_low": low, f"{name}_high": high}
-    elif len(judged) > 1:
+    else:
         bounds = _bounds(name, (judged,), lambda a, axis=-1: a.mean(axis), draws(name))
     return {name: judged.mean() if len(judged) else numpy.nan, **bounds, **unparsed}
 
 
 def _bounds(name: str, samples: tuple, statistic, generator: numpy.random.Generator) -> dict[str, float]:
-    """Return a percentile bootstrap over scenarios: what is compared was said to the same ones."""
+    """Return a percentile bootstrap over scenarios: what is compared was said to the same ones; none of a single one."""
+    if len(samples[0]) < 2:
+        return {}
     options = {"paired": True, "vectorized": True, "method": "percentile", "confidence_level": CONFIDENCE}
     found = bootstrap(samples, statistic, n_resamples=BOOTSTRAP_RESAMPLES, rng=generator, **options)
     low, high = found.confidence_interval
