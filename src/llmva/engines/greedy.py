@@ -70,18 +70,19 @@ def write_replies(
 ) -> tuple[list[list[int]], Activations | None]:
     """Return the token ids that a model writes after given ones, with the end token, and what was captured."""
     replies: list[list[int]] = [[]] * len(sequences)
-    drafts = Drafts() if drafts is None else drafts
+    guesses = Drafts() if drafts is None else drafts
     ends = torch.tensor(hugging_face.end_tokens(chat_model), device=chat_model.device)
     shared = 0 if capture else count_shared(chat_model, sequences, max_new_tokens)
 
     def write(batch: dict, indices: list[int]) -> None:
         writer = _Writer(chat_model, batch, max_new_tokens, ends, shared)
-        for index, reply in zip(indices, writer.write([sequences[index] for index in indices], drafts), strict=True):
+        for index, reply in zip(indices, writer.write([sequences[index] for index in indices], guesses), strict=True):
             replies[index] = reply
 
     activations = run_batches(chat_model, sequences, write, batch_size, capture, progress)
-    for sequence, reply in zip(sequences, replies, strict=True):
-        drafts.add(sequence, reply)
+    if drafts is not None:
+        for sequence, reply in zip(sequences, replies, strict=True):
+            drafts.add(sequence, reply)
     return replies, activations
 
 
