@@ -190,7 +190,7 @@ def _judged(name: str, scores: pandas.Series, draws: Draws) -> dict[str, float]:
 
 
 def _bounds(name: str, samples: tuple, statistic, generator: numpy.random.Generator) -> dict[str, float]:
-    """Return a percentile bootstrap over scenarios: what is compared was said to the same ones; none of a single one."""
+    """Return a percentile bootstrap over scenarios, to which what is compared replied; none of a single scenario."""
     if len(samples[0]) < 2:
         return {}
     options = {"paired": True, "vectorized": True, "method": "percentile", "confidence_level": CONFIDENCE}
