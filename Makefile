@@ -41,7 +41,9 @@ ORGANISM := $(call modules,core organisms)
 
 # Make lists a study's notebooks that are out of date, in order; then one process, with one kernel, runs them.
 DUE := $(shell rm -rf build/due/$$PPID; echo build/due/$$PPID)
-due = @mkdir -p $(DUE) && echo $(1) >> $(DUE)/$(2)
+# A listed manifest gets today's date at once, so that Make lists those behind it too; runs/<slug>/due/ says that it is
+# due until its notebook has run, also after a kill.
+due = @mkdir -p $(DUE) runs/$(2)/due && echo $(1) >> $(DUE)/$(2) && touch runs/$(2)/due/$(1) && touch -c $@
 run_due = @test ! -e $(DUE)/$(1) -a ! -e $(DUE)/$(1).taken || $(ALONE) $(PYTHON) -m llmva.commands.notebooks --due $(DUE)/$(1) --model $(1)
 # Without -j a study has all cores for stages that do not wait for each other, and so have figures.
 CORES := $(shell getconf _NPROCESSORS_ONLN)
@@ -122,6 +124,10 @@ $(eval $(call notebook,10_transferability,05_main_results))
 $(eval $(call notebook,11_judges,04_alignment_loop))
 $(eval $(call notebook,13_ridge_edit,04_alignment_loop))
 $(eval $(call notebook,12_runtime_steering,,$(STUDY) | $(ENV)))
+
+# What was listed before, and did not run.
+$(foreach listed,$(wildcard runs/*/due/*),$(eval $(subst /due/,/,$(listed))/manifest.json: listed-before))
+.PHONY: listed-before
 
 # Parameter files; tiny-llama-s1 and tiny-llama-draw1 use tiny-llama's. Organisms need training first, real models do not.
 parameter_file = $(firstword $(wildcard papermill_params/$(1).yaml) papermill_params/$(shell echo $(1) | sed -E 's/-fifth$$//; s/-draw[0-9]+$$//; s/-s[0-9]+$$//').yaml)

@@ -41,6 +41,7 @@ def execute_notebooks(names: Sequence[str], slug: str) -> list[Path]:
             if manifest.is_file():
                 # A cache hit leaves the manifest alone, but Make goes by times.
                 os.utime(manifest)
+            (params.run_folder / "due" / source.stem).unlink(missing_ok=True)
     return targets
 
 
