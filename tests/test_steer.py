@@ -82,8 +82,10 @@ def test_the_lines_of_the_card_work_on_a_model_that_was_loaded_otherwise(run, ro
     ("changes", "message"),
     [
         ({"method": "StXX"}, "METHOD: is 'StXX'"),
-        ({"alphas": "much"}, "'much' is no number"),
+        ({"alphas": "much"}, "'much' are no numbers"),
+        ({"alphas": "nan"}, "alphas"),
         ({"layers": "9"}, "layers: none of 9"),
+        ({"layers": "1.5"}, "'1.5' are no numbers"),
         ({"pairs": "none.csv"}, "no such file"),
         ({"model": "none"}, "none: no such folder"),
     ],
@@ -132,8 +134,14 @@ def spoil(path, kind):
         metadata = {"format": "pt"}
     if kind == "number missing":
         del tensors["threshold"]
-    if kind == "unknown method":
-        metadata["steering"] = json.dumps({**json.loads(metadata["steering"]), "method": "StXX"})
+    if kind == "other version":
+        metadata["format_version"] = "2"
+    if kind == "two thresholds":
+        tensors["threshold"] = numpy.zeros(2)
+    if kind == "no words":
+        metadata["steering"] = "StMP"
+    if isinstance(kind, dict):
+        metadata["steering"] = json.dumps({**json.loads(metadata["steering"]), **kind})
     safetensors.numpy.save_file(tensors, path, metadata)
 
 
@@ -144,7 +152,14 @@ def spoil(path, kind):
         ("nan", "direction: missing or not finite"),
         ("other file", "is no steering"),
         ("number missing", "threshold: missing or not finite"),
-        ("unknown method", "method: is 'StXX'"),
+        ("other version", "is no steering"),
+        ("two thresholds", "threshold: has the shape"),
+        ("no words", "steering: cannot be read"),
+        ({"method": "StXX"}, "method: is 'StXX'"),
+        ({"alpha": "much"}, "alpha: is 'much'"),
+        ({"alpha": numpy.nan}, "alpha: is nan"),
+        ({"layer": 1.5}, "layer: is 1.5"),
+        ({"position": "first"}, "position: is 'first'"),
     ],
 )
 def test_a_spoilt_file_is_refused_in_one_line(steering, tmp_path, kind, message):

@@ -46,7 +46,7 @@ def build_params(options) -> RuntimeParams:
     pairs = str(Path(options.pairs).absolute())
     alphas = {name: list(values) for name, values in ALPHAS.items()}
     if options.alphas:
-        alphas[require_method(options.method)] = [_read_number(text) for text in options.alphas.split()]
+        alphas[require_method(options.method)] = _read_numbers("alphas", options.alphas, float)
     name = re.sub("[^A-Za-z0-9]+", "-", Path(split_source(model)[0]).name)[:40]
     values = {
         "slug": f"steer-{name}-{digest([model, pairs, options.seed, options.dtype, options.layers, alphas])[:8]}",
@@ -57,7 +57,7 @@ def build_params(options) -> RuntimeParams:
         "threads": options.threads,
         "dtype": options.dtype,
         "generation": {"batch_size": options.batch_size, "max_new_tokens": options.max_new_tokens},
-        "layers": [int(_read_number(text)) for text in options.layers.split()] if options.layers else "all",
+        "layers": _read_numbers("layers", options.layers, int) if options.layers else "all",
         "alphas": alphas,
         "least_coherence": 0.9,
         "most_repetition": 0.05,
@@ -80,11 +80,11 @@ def make_parser() -> OneLineParser:
     return parser
 
 
-def _read_number(text: str) -> float:
+def _read_numbers(name: str, text: str, kind: type) -> list[float]:
     try:
-        return float(text)
+        return [kind(word) for word in text.split()]
     except ValueError:
-        raise InputError(f"alpha or layer: {text!r} is no number; write such as '1 2 4'") from None
+        raise InputError(f"{name}: {text!r} are no numbers; write such as '1 2 4'") from None
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """A steering in a file: `direction.safetensors` holds numbers and words, and nothing that runs."""
 
 import json
+import math
 from dataclasses import fields
 from pathlib import Path
 
@@ -45,18 +46,16 @@ def read_steering(path: str | Path, chat_model: ChatModel | None = None) -> Runt
     """
     path = Path(path)
     tensors, metadata = _read(path)
-    if metadata.items() < DIRECTION_FORMAT.items() or "steering" not in metadata:
-        raise InputError(f"{path}: is no steering that `make steer` wrote; name its direction.safetensors")
-    words = json.loads(metadata["steering"])
+    words = _read_words(path, metadata)
     for name in ("direction", *NUMBERS):
         if name not in tensors or not numpy.isfinite(tensors[name]).all():
             raise InputError(f"{path}: {name}: missing or not finite; make the file again")
-    if words["method"] not in UPDATES or words["position"] not in POSITIONS:
-        raise InputError(f"{path}: method: is {words['method']!r} at {words['position']!r}; make the file again")
+        if tensors[name].ndim != (name == "direction"):
+            raise InputError(f"{path}: {name}: has the shape {tensors[name].shape}; make the file again")
     boundary = Boundary(tensors["direction"], **{name: float(tensors[name]) for name in NUMBERS})
     if chat_model is not None:
         _require_fit(path, boundary, words["layer"], metadata, chat_model)
-    return RuntimeSteering(boundary, words["method"], float(words["alpha"]), int(words["layer"]), words["position"])
+    return RuntimeSteering(boundary, **words)
 
 
 def _read(path: Path) -> tuple[dict[str, numpy.ndarray], dict[str, str]]:
@@ -67,6 +66,26 @@ def _read(path: Path) -> tuple[dict[str, numpy.ndarray], dict[str, str]]:
             return {name: file.get_tensor(name) for name in list(file.keys())}, file.metadata() or {}
     except (safetensors.SafetensorError, OSError) as error:
         raise InputError(f"{path}: damaged ({first_line(error)}); make or copy it again") from None
+
+
+def _read_words(path: Path, metadata: dict[str, str]) -> dict:
+    """Return method, alpha, layer and position, each of which may be anything in a file that someone has written."""
+    if not DIRECTION_FORMAT.items() <= metadata.items():
+        raise InputError(f"{path}: is no steering that `make steer` wrote; name its direction.safetensors")
+    try:
+        words = json.loads(metadata.get("steering", ""))
+        read = {name: words[name] for name in ("method", "alpha", "layer", "position")}
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{path}: steering: cannot be read; make the file again") from None
+    sound = {
+        "method": read["method"] in tuple(UPDATES),
+        "alpha": type(read["alpha"]) in (int, float) and math.isfinite(read["alpha"]),
+        "layer": type(read["layer"]) is int,
+        "position": read["position"] in POSITIONS,
+    }
+    if wrong := [name for name, is_sound in sound.items() if not is_sound]:
+        raise InputError(f"{path}: {wrong[0]}: is {read[wrong[0]]!r}; make the file again")
+    return read
 
 
 def _require_fit(path: Path, boundary: Boundary, layer: int, metadata: dict[str, str], chat_model: ChatModel) -> None:

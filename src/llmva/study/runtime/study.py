@@ -139,19 +139,19 @@ class RuntimeStudy:
         return run_stage(
             params.run_folder / name,
             compute,
-            parameters={**identity, **self._judge_identity, "data": self._data_digest, **parameters},
+            parameters={**identity, "judge": self._judge_identity, "data": self._data_digest, **parameters},
             upstream=upstream,
             version=version,
         )
 
     @property
-    def _judge_identity(self) -> dict[str, str]:
+    def _judge_identity(self) -> str:
         judge = self.params.judge
         if judge in (WORDS, LIKELIHOOD):
-            return {}
+            return judge
         # Found out before hours of replies wait for it.
         locate(judge)
-        return {"judge": f"{checkpoint_key(judge)}:{VERSION}"}
+        return f"{checkpoint_key(judge)}:{VERSION}"
 
     @property
     def _data_digest(self) -> str:

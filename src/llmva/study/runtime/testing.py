@@ -85,7 +85,9 @@ def measure_points(study: RuntimeStudy, threat: str) -> Stage:
         pandas.concat(tokens).to_csv(folder / "tokens.csv", index=False)
         pandas.concat(divergences).to_csv(folder / "divergence.csv", index=False)
 
-    return study.stage(f"12_tests/{threat}", compute, version=1, upstream=[learnt, swept], threat=threat)
+    # They decide which cell is the operating point.
+    fields = ("least_coherence", "most_repetition")
+    return study.stage(f"12_tests/{threat}", compute, version=1, fields=fields, upstream=[learnt, swept], threat=threat)
 
 
 def hold_conversations(study: RuntimeStudy, threat: str) -> Stage:
@@ -103,9 +105,9 @@ def hold_conversations(study: RuntimeStudy, threat: str) -> Stage:
         points = [point for point in read_points(tested) if not point.control]
         steered = [(point.row, point.position, point.steering(threat, boundaries)) for point in points]
         for row, position, steering in [(side, "", None) for side in SIDES] + steered:
-            system = systems[ALIGNED if row == ALIGNED else MALICIOUS]
+            side = ALIGNED if row == ALIGNED else MALICIOUS
             with steering.applied(study.chat_model) if steering else nullcontext():
-                tables.append(_converse(study, threat, system).assign(row=row, position=position))
+                tables.append(_converse(study, threat, systems, side).assign(row=row, position=position))
         write_texts(folder / "turns.csv", pandas.concat(tables))
 
     return study.stage(f"12_turns/{threat}", compute, version=1, upstream=[learnt, tested], threat=threat)
@@ -195,9 +197,9 @@ def _divergences(before: torch.Tensor, after: torch.Tensor) -> numpy.ndarray:
     return (before.exp() * (before - after)).sum(-1).numpy()
 
 
-def _converse(study: RuntimeStudy, threat: str, system: str) -> pandas.DataFrame:
-    turns = study.threats[threat].turns
-    chats = {number: [{"role": "system", "content": system}] for number in turns["conversation"].unique()}
+def _converse(study: RuntimeStudy, threat: str, systems: pandas.Series, side: str) -> pandas.DataFrame:
+    turns = study.threats[threat].turns.assign(**{name: systems[name] for name in SIDES})
+    chats = {number: [{"role": "system", "content": systems[side]}] for number in turns["conversation"].unique()}
     earlier: dict[int, list[str]] = {number: [] for number in chats}
     rows = []
     for turn, asked in turns.groupby("turn"):
