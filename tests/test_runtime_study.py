@@ -16,7 +16,7 @@ from llmva.study.runtime import RuntimeStudy
 from llmva.study.runtime.learning import learn_boundaries, read_boundaries
 from llmva.study.runtime.records import finish_runtime, record_all
 from llmva.study.runtime.sweep import Cell, choose_points, list_cells, read_cells, sweep_threat, sweep_threats
-from llmva.study.runtime.testing import converse, measure_threats, read_points
+from llmva.study.runtime.testing import converse, hold_conversations, measure_points, measure_threats, read_points
 
 ALPHAS = {"SwFC": [1.0, 5.0], "StTP": [6.0], "StMP": [1.0]}
 COLUMNS = [
@@ -95,6 +95,15 @@ def test_other_alphas_leave_the_boundaries_and_sweep_anew(study, finished):
     swept = sweep_threat(changed, "dishonesty")
     assert not swept.hit and set(read_cells(swept)["method"]) == {"aligned", "malicious", "StMP"}
     assert not sweep_threat(study, "dishonesty").hit
+
+
+def test_other_limits_test_anew_and_another_judge_judges_anew(study, finished):
+    limited = RuntimeStudy(study.params.model_copy(update={"least_coherence": 0.5}))
+    assert sweep_threat(limited, "dismissiveness").hit and not measure_points(limited, "dismissiveness").hit
+    judged = RuntimeStudy(study.params.model_copy(update={"judge": "likelihood"}))
+    assert not sweep_threat(judged, "dismissiveness").hit
+    turns = pandas.read_csv(hold_conversations(judged, "dismissiveness") / "turns.csv")
+    assert turns["trait"].isin([0, 1]).all()
 
 
 def test_a_boundary_is_saved_at_every_layer_and_for_each_kind_of_direction(study):
