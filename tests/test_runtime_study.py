@@ -65,7 +65,7 @@ def params(root):
     shorten(root / "data")
     values = {"slug": "persona-check", "model": str(model), "judge": "words", "data": str(root / "data"), "seed": 0}
     values |= {"threads": 1, "dtype": "float32", "generation": {"batch_size": 8, "max_new_tokens": 6}, "layers": [1, 2]}
-    return RuntimeParams.checked(values | {"alphas": ALPHAS, "least_coherence": 0.9, "most_repetition": 0.05})
+    return RuntimeParams.checked(values | {"alphas": ALPHAS, "min_coherence": 0.9, "max_repetition": 0.05})
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_other_alphas_leave_the_boundaries_and_sweep_anew(study, finished):
 
 
 def test_other_limits_test_anew_and_another_judge_judges_anew(study, finished):
-    limited = RuntimeStudy(study.params.model_copy(update={"least_coherence": 0.5}))
+    limited = RuntimeStudy(study.params.model_copy(update={"min_coherence": 0.5}))
     assert sweep_threat(limited, "dismissiveness").hit and not measure_points(limited, "dismissiveness").hit
     judged = RuntimeStudy(study.params.model_copy(update={"judge": "likelihood"}))
     assert not sweep_threat(judged, "dismissiveness").hit
@@ -185,7 +185,7 @@ def test_each_persona_has_parameters_and_seeds_have_folders_of_their_own():
         ({"alphas": {"StMP": [float("nan")]}}, r"alphas.StMP.0: is nan"),
         ({"alphas": {"StXX": [1.0]}}, r"alphas.StXX"),
         ({"layers": [0]}, r"layers"),
-        ({"least_coherence": 1.5}, r"least_coherence: is 1.5"),
+        ({"min_coherence": 1.5}, r"min_coherence: is 1.5"),
     ],
 )
 def test_a_wrong_parameter_is_named_in_one_line(params, changes, message):

@@ -174,7 +174,7 @@ def study(tmp_path, monkeypatch, family_folders):
     params = RuntimeParams.checked({
         "slug": "toy", "model": str(family_folders["llama"]), "judge": str(family_folders["qwen3"]), "data": str(data),
         "seed": 0, "threads": 1, "dtype": "float32", "generation": {"batch_size": 8, "max_new_tokens": 4},
-        "layers": [1, 2], "alphas": {"StMP": [1]}, "least_coherence": 0.0, "most_repetition": 1.0,
+        "layers": [1, 2], "alphas": {"StMP": [1]}, "min_coherence": 0.0, "max_repetition": 1.0,
     })  # fmt: skip
     return RuntimeStudy(params)
 

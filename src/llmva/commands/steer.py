@@ -59,8 +59,8 @@ def build_params(options) -> RuntimeParams:
         "generation": {"batch_size": options.batch_size, "max_new_tokens": options.max_new_tokens},
         "layers": _read_numbers("layers", options.layers, int) if options.layers else "all",
         "alphas": alphas,
-        "least_coherence": 0.9,
-        "most_repetition": 0.05,
+        "min_coherence": 0.9,
+        "max_repetition": 0.05,
     }
     return RuntimeParams.checked(values, "steer")
 

@@ -39,9 +39,9 @@ class RuntimeParams(StrictModel):
         Which layers are tried, 1 to L, or `all`.
     alphas : dict of str to list of float
         What is tried of each method.
-    least_coherence : float
+    min_coherence : float
         Of the aligned model's, what an operating point must keep; see `llmva.measures.coherence`.
-    most_repetition : float
+    max_repetition : float
         By how much the share of repeated 4-grams may exceed the aligned model's.
     """
 
@@ -55,8 +55,8 @@ class RuntimeParams(StrictModel):
     generation: Generation
     layers: Literal["all"] | list[Count]
     alphas: dict[RuntimeMethod, list[Alpha]] = Field(min_length=1)
-    least_coherence: Share
-    most_repetition: Share
+    min_coherence: Share
+    max_repetition: Share
 
     @property
     def run_folder(self) -> Path:

@@ -130,8 +130,8 @@ def choose_points(study: RuntimeStudy, swept: Stage) -> list[Cell]:
     table = read_cells(swept)
     aligned = table[table["method"] == ALIGNED].iloc[0]
     cells = table[table["position"] != ""]
-    limit = aligned["repetition"] + study.params.most_repetition
-    sound = (cells["coherence"] >= study.params.least_coherence) & (cells["repetition"] <= limit)
+    limit = aligned["repetition"] + study.params.max_repetition
+    sound = (cells["coherence"] >= study.params.min_coherence) & (cells["repetition"] <= limit)
     # Below every sound cell, whatever its trait.
     cells = cells.assign(rank=cells["trait"].where(sound, cells["trait"] * cells["coherence"] - 2))
     points = []

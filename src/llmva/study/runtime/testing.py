@@ -86,7 +86,7 @@ def measure_points(study: RuntimeStudy, threat: str) -> Stage:
         pandas.concat(divergences).to_csv(folder / "divergence.csv", index=False)
 
     # They decide which cell is the operating point.
-    fields = ("least_coherence", "most_repetition")
+    fields = ("min_coherence", "max_repetition")
     return study.stage(f"12_tests/{threat}", compute, version=1, fields=fields, upstream=[learnt, swept], threat=threat)
 
 
