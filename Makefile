@@ -60,7 +60,7 @@ STUDIES := $(sort $(shell echo $(DRAWS) | sed -E 's/-draw[0-9]+//g') $(DRAWS))
 drawn = $(STUDIES:%=$(1)@%)
 
 .PHONY: help env organisms tables figures all seeds fresh data plan step align steer compare standard bench test test-units test-organism test-notebooks lint notebooks clean
-TABLES := table1 table2 table3 table4 attacks two_sided headlines
+TABLES := table1 table2 table3 table4 attacks gating headlines
 FIGURES := $(addprefix figure,1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16)
 .PHONY: $(TABLES) $(FIGURES) utility judges noise shortcuts draws budget ridge runtime
 
@@ -143,7 +143,7 @@ papermill_params/%.yaml: | $(ENV)
 table1 table2: $(call seeded,05_main_results) ## Tables 1, 2: every method, both failures, intervals (5 min per model; from nothing 7 min)
 table3: $(call seeded,03_layer_selection) ## Table 3: L_select (20 s per model)
 table4 attacks: $(call seeded,10_transferability) ## Table 4: five unseen sets; attacks in unseen wrappers (with Table 2)
-two_sided: $(call seeded,06_utility) $(call seeded,10_transferability) ## two-sided gating beside the weight edit, with tests (with Table 2)
+gating: $(call seeded,06_utility) $(call seeded,10_transferability) ## two-sided gating beside the weight edit, with tests (with Table 2)
 headlines: $(call seeded,06_utility) $(call seeded,10_transferability) ## the paper's claims in numbers, and whether they hold here (with Table 2)
 figure1 figure9: $(call seeded,01_orthogonality) ## Figures 1, 9: angles and their nulls (5 s per model)
 figure2: $(call manifests,02_svm_identification) ## Figure 2: projections (5 s per model)

@@ -18,6 +18,7 @@ from llmva.paper.names import add_seeds
 from llmva.paper.tables.items import (
     budget,
     controls,
+    gating,
     headlines,
     llm_va_r,
     runtime,
@@ -25,7 +26,6 @@ from llmva.paper.tables.items import (
     table1,
     table3,
     tables2_4,
-    two_sided,
     utility,
 )
 from llmva.paper.tables.layout import LATEX_HEAD, WORDS, Block, Frames, print_latex, print_markdown
@@ -38,7 +38,7 @@ TABLES = Catalogue(
         "table3": table3.TABLE,
         "table4": tables2_4.make_table("table4"),
         "attacks": tables2_4.make_table("attacks"),
-        "two_sided": two_sided.TABLE,
+        "gating": gating.TABLE,
         "utility": utility.TABLE,
         "headlines": headlines.TABLE,
         **{item: controls.make_table(item) for item in ("judges", "noise", "shortcuts")},

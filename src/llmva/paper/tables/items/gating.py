@@ -18,7 +18,7 @@ COMPARED_METHODS = (ORIGINAL, "Fine-tuning", PAPER_LOOP, TWO_SIDED, OUR_LOOP, BO
 STRICT_F1 = {"test": "table2", "unseen": "table4", "attacks": "attacks"}
 
 
-def build_two_sided(results: Frames) -> Frames:
+def build_gating(results: Frames) -> Frames:
     """Return one row per measure and method: mean, interval, SD, worst, and p of LLM-VA-R against it.
 
     Means, intervals and tests are those of `build_ridge`, paired by run; `above` is the number of runs in which the
@@ -27,7 +27,7 @@ def build_two_sided(results: Frames) -> Frames:
     wide = {name: _by_method(read_runs(results[item], item)["strict_f1"]) for name, item in STRICT_F1.items()}
     wide["kept"] = _by_method(read_tasks(results["utility"])["kept"].mean(axis=1))
     runs = wide["test"].index
-    draws = resampling.draw_runs(runs.map(name_models(runs)), "two_sided")
+    draws = resampling.draw_runs(runs.map(name_models(runs)), "gating")
     table = []
     for measure, values in wide.items():
         for method in COMPARED_METHODS:
@@ -49,12 +49,12 @@ def _by_method(values: pandas.Series) -> pandas.DataFrame:
 
 
 def _show(frames: Frames) -> list[Block | str]:
-    table, words = frames[""], WORDS["two_sided"]
+    table, words = frames[""], WORDS["gating"]
     blocks = [
-        Block(rows, read_columns("two_sided"), f"{words['measures'][measure]} {words['caption']}", measure)
+        Block(rows, read_columns("gating"), f"{words['measures'][measure]} {words['caption']}", measure)
         for measure, rows in table.groupby("measure", sort=False)
     ]
     return [*blocks, words["note"].format(runs=table["runs"].iloc[0])]
 
 
-TABLE = Table(("table2", "table4", "attacks", "utility"), "Two-sided gating", build_two_sided, _show)
+TABLE = Table(("table2", "table4", "attacks", "utility"), "Two-sided gating", build_gating, _show)
