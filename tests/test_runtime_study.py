@@ -164,7 +164,12 @@ def test_results_have_every_row_with_n_and_intervals_and_make_the_table(study, f
     assert list(built) == COLUMNS and len(built) == len(table)
     assert built["method"].tolist()[:2] == ["aligned", "malicious"]
     assert built[built["method"].isin(["aligned", "malicious"])][["layer", "alpha", "shift"]].isna().all(axis=None)
-    assert read_results("runtime_turns", ["persona-check"])["turn"].max() == 3
+    told = read_results("runtime_turns", ["persona-check"]).fillna({"position": ""})
+    wide = told.pivot(index=["threat", "method", "position", "turn", "n"], columns="metric", values="value")
+    assert len(wide) == 2 * (2 + 3 * 2) * 3
+    for name in ("trait", "within", "across"):
+        # A bound may differ from a constant's mean by rounding.
+        assert wide[name].between(wide[f"{name}_low"] - 1e-12, wide[f"{name}_high"] + 1e-12).all()
     for figure in ("figure14", "figure15", "figure16"):
         assert draw_figure(figure, ["persona-check"]).axes
     assert finish_runtime(study, tested, turns).folder.name == "12_runtime_steering"

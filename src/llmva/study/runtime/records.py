@@ -1,6 +1,6 @@
 """The tracked results of a study of run-time steering, `results/<slug>/runtime*.csv`: notebook 12 writes them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -71,13 +71,8 @@ def record_sweeps(study: RuntimeStudy, swept: dict[str, Stage]) -> pandas.DataFr
 
 
 def record_turns(study: RuntimeStudy, conversed: dict[str, Stage]) -> pandas.DataFrame:
-    """Write trait and repetition by turn (`runtime_turns.csv`): means over the conversations."""
-    tables = []
-    for threat, stage in conversed.items():
-        turns = _scored(_read(stage / "turns.csv")).groupby(["row", "position", "turn"], sort=False)
-        means = turns[["trait", "within", "across"]].mean()
-        tables.append(means.assign(n=turns.size(), threat=threat).reset_index().rename(columns={"row": "method"}))
-    table = pandas.concat(tables, ignore_index=True)
+    """Write trait and repetition by turn (`runtime_turns.csv`): means over the conversations, with intervals."""
+    table = pandas.DataFrame([row for threat, stage in conversed.items() for row in _of_turns(study, threat, stage)])
     write(study, "runtime_turns", table, "test")
     return table
 
@@ -117,6 +112,15 @@ def describe_tests(study: RuntimeStudy, threat: str, tested: Stage) -> pandas.Da
             row |= {"kept": 1.0}
         rows.append(row)
     return pandas.DataFrame(rows)
+
+
+def _of_turns(study: RuntimeStudy, threat: str, conversed: Stage) -> Iterator[dict]:
+    turns = _scored(_read(conversed / "turns.csv"))
+    for (method, position, turn), rows in turns.groupby(["row", "position", "turn"], sort=False):
+        draws = partial(random_generator, study.params.seed, "runtime turns", threat, method, position, str(turn))
+        keys = {"threat": threat, "method": method, "position": position, "turn": turn, "n": len(rows)}
+        repeated = [_mean(name, rows[name], draws) for name in ("within", "across")]
+        yield {**keys, **_judged("trait", rows["trait"], draws), **repeated[0], **repeated[1]}
 
 
 def _of_rows(table: pandas.DataFrame) -> dict[tuple[str, str], pandas.DataFrame]:
