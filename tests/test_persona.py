@@ -217,7 +217,7 @@ def test_pairs_are_split_by_prompt(tmp_path):
         (pairs().drop(columns="malicious"), "no column 'malicious'"),
         (pairs(malicious="be good."), "malicious: as the aligned prompt in data row 1"),
         (pairs(malicious="be good. "), "malicious: as the aligned prompt in data row 1"),
-        (pairs(4), "4 rows"),
+        (pairs(4), "4 different ones"),
         (pairs(aligned=[""] + ["be good."] * 19), "aligned: empty in data row 1"),
     ],
 )

@@ -101,9 +101,15 @@ def test_other_limits_test_anew_and_another_judge_judges_anew(study, finished):
     limited = RuntimeStudy(study.params.model_copy(update={"min_coherence": 0.5}))
     assert sweep_threat(limited, "dismissiveness").hit and not measure_points(limited, "dismissiveness").hit
     judged = RuntimeStudy(study.params.model_copy(update={"judge": "likelihood"}))
-    assert not sweep_threat(judged, "dismissiveness").hit
-    turns = pandas.read_csv(hold_conversations(judged, "dismissiveness") / "turns.csv")
-    assert turns["trait"].isin([0, 1]).all()
+    assert not sweep_threat(judged, "dishonesty").hit
+    turns = pandas.read_csv(hold_conversations(judged, "dishonesty") / "turns.csv")
+    # Whatever steered the replies, they are judged by the model as it is without that.
+    systems = judged.threats["dishonesty"].of_split("test").iloc[0]
+    asked = turns.merge(judged.threats["dishonesty"].turns, on=["conversation", "turn"], validate="many_to_one")
+    asked = asked.assign(aligned=systems["aligned"], malicious=systems["malicious"])
+    alone = RuntimeStudy(judged.params)
+    assert (turns["trait"] == alone.judge(asked, asked["response"].fillna("").tolist(), "dishonesty")).all()
+    assert len(set(turns["trait"])) == 2
 
 
 def test_a_boundary_is_saved_at_every_layer_and_for_each_kind_of_direction(study):
@@ -158,7 +164,9 @@ def test_results_have_every_row_with_n_and_intervals_and_make_the_table(study, f
     assert len(read_points(tested["dishonesty"])) == rows - 2
     steered = table.dropna(subset="layer")
     # A random model solves no task, so that there is nothing to keep.
-    assert steered[["shift_malicious", "moved_neutral", "divergence"]].notna().all(axis=None)
+    assert steered[["moved_neutral", "shift_neutral", "divergence"]].notna().all(axis=None)
+    # A random model may reply with nothing, and then no token of a reply is there to be steered.
+    assert steered.loc[steered["position"] == "all", "shift_malicious"].notna().all()
     assert steered.loc[steered["method"].eq("SwFC"), "moved_neutral"].eq(1).all()
     built = build_table("runtime", ["persona-check"])
     assert list(built) == COLUMNS and len(built) == len(table)

@@ -1,5 +1,6 @@
 """`make steer`: a direction from pairs of system prompts, the file it leaves, and what is refused in one line."""
 
+import copy
 import json
 
 import gguf
@@ -112,8 +113,12 @@ def steering():
     return RuntimeSteering(Boundary(unit, 0.25, 1.5, 0.125, -0.5, 0.3), "StMP", 1.5, 2)
 
 
-def test_a_steering_is_read_as_it_was_written(steering, tmp_path):
-    save_steering(tmp_path / DIRECTION, steering, {"model": "a", "revision": "", "key": "k"})
+def save(path, steering, chat_model):
+    save_steering(path, steering, {"model": "other", "revision": "", "key": "k"}, chat_model)
+
+
+def test_a_steering_is_read_as_it_was_written(steering, tmp_path, llama):
+    save(tmp_path / DIRECTION, steering, llama)
     again = read_steering(tmp_path / DIRECTION)
     assert (again.boundary.direction == steering.boundary.direction).all()
     for name in ("threshold", "positive_mean", "positive_deviation", "negative_mean", "negative_deviation"):
@@ -138,6 +143,10 @@ def spoil(path, kind):
         metadata["format_version"] = "2"
     if kind == "two thresholds":
         tensors["threshold"] = numpy.zeros(2)
+    if kind == "float16":
+        tensors["direction"] = tensors["direction"].astype(numpy.float16)
+    if kind == "longer":
+        tensors["direction"] *= 2
     if kind == "no words":
         metadata["steering"] = "StMP"
     if isinstance(kind, dict):
@@ -155,6 +164,8 @@ def spoil(path, kind):
         ("other version", "is no steering"),
         ("two thresholds", "threshold: has the shape"),
         ("no words", "steering: cannot be read"),
+        ("float16", "direction: is no float32"),
+        ("longer", "direction: is no float32"),
         ({"method": "StXX"}, "method: is 'StXX'"),
         ({"alpha": "much"}, "alpha: is 'much'"),
         ({"alpha": numpy.nan}, "alpha: is nan"),
@@ -162,9 +173,9 @@ def spoil(path, kind):
         ({"position": "first"}, "position: is 'first'"),
     ],
 )
-def test_a_spoilt_file_is_refused_in_one_line(steering, tmp_path, kind, message):
+def test_a_spoilt_file_is_refused_in_one_line(steering, tmp_path, llama, kind, message):
     path = tmp_path / DIRECTION
-    save_steering(path, steering, {"model": "a", "revision": "", "key": "k"})
+    save(path, steering, llama)
     spoil(path, kind)
     with pytest.raises(InputError, match=message) as error:
         read_steering(path)
@@ -173,19 +184,23 @@ def test_a_spoilt_file_is_refused_in_one_line(steering, tmp_path, kind, message)
 
 def test_a_file_of_another_model_or_width_is_refused(steering, tmp_path, llama):
     path = tmp_path / DIRECTION
-    save_steering(path, steering, {"model": "other", "revision": "", "key": "k"})
-    with pytest.raises(InputError, match="was made for other"):
-        read_steering(path, llama)
-    bare = ChatModel("", llama.model, llama.tokenizer)
-    assert read_steering(path, bare).layer == 2
-    narrow = RuntimeSteering(Boundary(steering.boundary.direction[:-1], 0.0, 1, 1, 0, 1), "StMP", 1.0, 2)
-    save_steering(path, narrow, {"model": "other", "revision": "", "key": "k"})
+    save(path, steering, llama)
+    # However the model was loaded, in whatever type.
+    half = ChatModel("", copy.deepcopy(llama.model).to(torch.bfloat16), llama.tokenizer)
+    assert read_steering(path, half).layer == 2
+    other = ChatModel("", copy.deepcopy(llama.model), llama.tokenizer)
+    with torch.no_grad():
+        other.model.model.layers[1].mlp.down_proj.weight.mul_(1.1)
+    with pytest.raises(InputError, match="was made for other, whose weights"):
+        read_steering(path, other)
+    # As long a direction as the narrow one has, and still of unit length.
+    shorter = steering.boundary.direction[:-1] / numpy.linalg.norm(steering.boundary.direction[:-1])
+    save(path, RuntimeSteering(Boundary(shorter, 0.0, 1, 1, 0, 1), "StMP", 1.0, 2), llama)
     with pytest.raises(InputError, match="has 47 numbers"):
-        read_steering(path, bare)
-    deep = RuntimeSteering(steering.boundary, "StMP", 1.0, 3)
-    save_steering(path, deep, {"model": "other", "revision": "", "key": "k"})
+        read_steering(path, llama)
+    save(path, RuntimeSteering(steering.boundary, "StMP", 1.0, 3), llama)
     with pytest.raises(InputError, match="layer: is 3"):
-        read_steering(path, bare)
+        read_steering(path, llama)
 
 
 def test_a_missing_file_is_named(tmp_path):

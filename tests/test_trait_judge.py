@@ -208,7 +208,7 @@ def test_a_study_takes_scores_and_reports_what_could_not_be_read(study):
     held = hold_conversations(study, "dishonesty")
     assert record_turns(study, {"dishonesty": held})["trait"].notna().any()
     recorded = pandas.read_csv(paths.RESULTS / "toy" / "runtime_turns.csv")
-    assert {"trait", "within", "across"} == set(recorded["metric"])
+    assert {"trait", "within", "across"} <= set(recorded["metric"])
 
 
 def test_the_judge_is_loaded_from_its_folder_and_a_stage_knows_which_it_was(study, tmp_path):
@@ -248,4 +248,4 @@ def test_zeros_and_ones_have_wilsons_interval_and_scores_a_bootstraps(study):
 def test_where_nothing_could_be_read_there_is_no_number(study):
     found = judged(study, None, None)
     assert numpy.isnan(found["trait"]) and numpy.isnan(found["trait_low"]) and found["trait_unparsed"] == 1
-    assert set(judged(study, 0.5)) == {"trait"}
+    assert set(judged(study, 0.5)) == {"trait", "n_trait"}

@@ -42,13 +42,13 @@ def write_steering(study: RuntimeStudy, out: Path, method: str) -> Stage:
     def compute(folder: Path) -> dict:
         name, revision = split_source(study.params.model)
         base = {"model": name, "revision": revision, "key": checkpoint_key(study.params.model)}
-        save_steering(folder / DIRECTION, steering, base)
+        save_steering(folder / DIRECTION, steering, base, study.chat_model)
         if exported := _export(study, folder, steering):
             exported = WORDS["exported"][exported]
         cells = read_cells(swept)
         cells.to_csv(folder / "cells.csv", index=False)
         _write_report(folder, study, point, describe_tests(study, PAIRS, tested), cells, exported)
-        return {"point": vars(point)}
+        return {"study": study.params.model_dump(), "point": vars(point)}
 
     parameters = {"method": method, "model": study.params.model}
     return run_stage(out, compute, parameters=parameters, upstream=(tested, swept), version=FOLDER_VERSION)

@@ -4,19 +4,16 @@ import re
 import sys
 from pathlib import Path
 
-from llmva.aligned_model.steering import require_method, write_steering
+from llmva.aligned_model.folder import require_free
+from llmva.aligned_model.steering import DIRECTION, require_method, write_steering
 from llmva.core.errors import InputError, OneLineParser, command
 from llmva.core.provenance import digest
 from llmva.core.runtime_params import RuntimeParams
-from llmva.core.store import require_writable
 from llmva.models.sources import locate, split_source
-from llmva.prompts.threats import read_threats
+from llmva.prompts.threats import PAIR_COLUMNS, Threat, read_threats
 from llmva.steering.runtime.updates import ALPHAS
 from llmva.study.runtime import RuntimeStudy
-
-COST = (
-    "every layer with 19 strengths, on a fifth of the pairs: a minute for a tiny model; a run that is stopped resumes"
-)
+from llmva.study.runtime.sweep import list_cells
 
 
 @command
@@ -29,12 +26,15 @@ def main(arguments: list[str] | None = None) -> None:
     method = require_method(options.method)
     study = RuntimeStudy(build_params(options))
     out = Path(options.out or study.params.run_folder / f"steering-{method.lower()}").absolute()
-    require_writable(out)
+    require_free(out, study.params.model, DIRECTION)
     # Found out now, and not after the model has loaded.
-    read_threats(study.params.data)
+    if Path(study.params.data).is_dir():
+        raise InputError(f"{study.params.data}: is a folder; name a CSV with columns {', '.join(PAIR_COLUMNS)}")
+    (threat,) = read_threats(study.params.data).values()
     locate(study.params.model)
-    print(f"steering {study.params.model}: {COST}", file=sys.stderr)
-    study.require_layers()
+    study.require_fit()
+    print(f"steering {study.params.model}: {count_steerings(study, threat)}; a run that is stopped resumes",
+          file=sys.stderr)  # fmt: skip
     write_steering(study, out, method)
     print((out / "README.md").read_text(encoding="utf-8").split("## Use")[0].split("---\n", 2)[2].strip())
     print(f"\nwritten to {out}; begin with {out / 'report.html'}")
@@ -44,9 +44,8 @@ def build_params(options) -> RuntimeParams:
     """Return the parameters of a study of pairs of system prompts."""
     model = str(Path(options.model).absolute()) if Path(options.model).is_dir() else options.model
     pairs = str(Path(options.pairs).absolute())
-    alphas = {name: list(values) for name, values in ALPHAS.items()}
-    if options.alphas:
-        alphas[require_method(options.method)] = _read_numbers("alphas", options.alphas, float)
+    method = require_method(options.method)
+    alphas = {method: _read_numbers("alphas", options.alphas, float) if options.alphas else list(ALPHAS[method])}
     name = re.sub("[^A-Za-z0-9]+", "-", Path(split_source(model)[0]).name)[:40]
     values = {
         "slug": f"steer-{name}-{digest([model, pairs, options.seed, options.dtype, options.layers, alphas])[:8]}",
@@ -63,6 +62,12 @@ def build_params(options) -> RuntimeParams:
         "max_repetition": 0.05,
     }
     return RuntimeParams.checked(values, "steer")
+
+
+def count_steerings(study: RuntimeStudy, threat: Threat) -> str:
+    """Return what the search will cost, in words: steerings, each of which answers the validation prompts."""
+    cells, prompts = len(list(list_cells(study))), len(threat.of_split("validation"))
+    return f"{cells} steerings, controls included, answer {prompts} validation prompts each"
 
 
 def make_parser() -> OneLineParser:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from llmva.core import paths
 from llmva.core.errors import InputError
@@ -20,7 +20,16 @@ from llmva.core.params import (
 )
 from llmva.core.paths import PARAMS
 
+
+def _require_distinct(values: list) -> list:
+    if len(set(values)) < len(values):
+        raise ValueError("names one value twice")
+    return values
+
+
 Alpha = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=False)]
+Alphas = Annotated[list[Alpha], Field(min_length=1), AfterValidator(_require_distinct)]
+Layers = Annotated[list[Count], Field(min_length=1), AfterValidator(_require_distinct)]
 RuntimeMethod = Literal["SwFC", "StTP", "StMP"]
 
 
@@ -53,8 +62,8 @@ class RuntimeParams(StrictModel):
     threads: Count
     dtype: Literal["float32", "bfloat16", "float16"]
     generation: Generation
-    layers: Literal["all"] | list[Count]
-    alphas: dict[RuntimeMethod, list[Alpha]] = Field(min_length=1)
+    layers: Literal["all"] | Layers
+    alphas: dict[RuntimeMethod, Alphas] = Field(min_length=1)
     min_coherence: Share
     max_repetition: Share
 

@@ -10,6 +10,8 @@ import yaml
 
 from llmva.core.errors import InputError
 
+# Counts changes of the rules below; the words have a digest of their own.
+WORDS_VERSION = 1
 markers = SimpleNamespace(**yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")))
 
 

@@ -96,8 +96,9 @@ def _read_threat(folder: Path, name: str, systems: pandas.DataFrame) -> Threat:
 def _read_pairs(path: Path) -> Threat:
     table = _read(path, PAIR_COLUMNS)
     _require_contrast(table, path)
-    if len(table) < MIN_PAIRS:
-        raise InputError(f"{path}: {len(table)} rows; at least {MIN_PAIRS} are needed to learn, choose and test")
+    if (count := table["prompt"].nunique()) < MIN_PAIRS:
+        raise InputError(f"{path}: prompt: {count} different ones; at least {MIN_PAIRS} are needed to learn, "
+                         "choose and test on others")  # fmt: skip
     for column in PAIR_COLUMNS:
         if (empty := table[column].str.strip() == "").any():
             raise InputError(f"{path}: {column}: empty in data row {empty.to_numpy().argmax() + 1}; fill or remove it")

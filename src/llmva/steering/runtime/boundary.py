@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 import numpy
 from sklearn.linear_model import LogisticRegression
 
+from llmva.core.errors import InputError
+
 PENALTY, MAX_ITERATIONS = 1.0, 10_000
 
 
@@ -55,12 +57,19 @@ def fit_boundary(positive: numpy.ndarray, negative: numpy.ndarray) -> Boundary:
     ----------
     positive, negative : ndarray, shape (n, d)
         Activations of responses with the trait and without it, each a mean over the response's tokens.
+
+    Raises
+    ------
+    InputError
+        When both are alike, as where a model gives the same replies on both sides.
     """
     rows = numpy.concatenate([positive, negative]).astype(numpy.float64)
     labels = numpy.repeat([1, -1], [len(positive), len(negative)])
     fitted = LogisticRegression(C=PENALTY, max_iter=MAX_ITERATIONS).fit(rows, labels)
     weights, bias = fitted.coef_[0], float(fitted.intercept_[0])
     length = float(numpy.linalg.norm(weights))
+    if not length:
+        raise InputError("boundary: both sides have the same activations; write pairs whose replies differ")
     return replace(place_boundary(weights, positive, negative), threshold=-bias / length)
 
 

@@ -12,25 +12,29 @@ import safetensors.numpy
 from llmva.core.errors import InputError, first_line
 from llmva.core.paths import write_atomically
 from llmva.models.chat_model import ChatModel
-from llmva.models.sources import checkpoint_key
+from llmva.models.offloading import all_stored_parameters
 from llmva.steering.runtime.boundary import Boundary
 from llmva.steering.runtime.steering import POSITIONS, RuntimeSteering
 from llmva.steering.runtime.updates import UPDATES
 
 DIRECTION_FORMAT = {"format": "llmva runtime steering", "format_version": "1"}
+WEIGHTS = "weights"
 NUMBERS = tuple(field.name for field in fields(Boundary) if field.name != "direction")
 
 
-def save_steering(path: Path, steering: RuntimeSteering, base: dict[str, str]) -> None:
+def save_steering(path: Path, steering: RuntimeSteering, base: dict[str, str], chat_model: ChatModel) -> None:
     """Write a steering with what it was made for.
 
     Parameters
     ----------
     base : dict of str to str
         `model`, `revision` and `key` (see `checkpoint_key`) of the model.
+    chat_model : ChatModel
+        The model, of whose weights some go into the file, so that others are told from it.
     """
     boundary = steering.boundary
     tensors = {name: numpy.array(getattr(boundary, name), dtype=numpy.float64) for name in NUMBERS}
+    tensors[WEIGHTS] = sample_weights(chat_model)
     words = {"method": steering.method, "alpha": steering.alpha, "layer": steering.layer, "position": steering.position}
     metadata = {**DIRECTION_FORMAT, **base, "steering": json.dumps(words)}
     write_atomically(path, safetensors.numpy.save({"direction": boundary.direction, **tensors}, metadata))
@@ -52,9 +56,13 @@ def read_steering(path: str | Path, chat_model: ChatModel | None = None) -> Runt
             raise InputError(f"{path}: {name}: missing or not finite; make the file again")
         if tensors[name].ndim != (name == "direction"):
             raise InputError(f"{path}: {name}: has the shape {tensors[name].shape}; make the file again")
+    direction = tensors["direction"]
+    if direction.dtype != numpy.float32 or abs(numpy.linalg.norm(direction) - 1) > 1e-3:
+        raise InputError(f"{path}: direction: is no float32 vector of length 1; make the file again")
     boundary = Boundary(tensors["direction"], **{name: float(tensors[name]) for name in NUMBERS})
     if chat_model is not None:
         _require_fit(path, boundary, words["layer"], metadata, chat_model)
+        _require_same_weights(path, tensors.get(WEIGHTS), metadata, chat_model)
     return RuntimeSteering(boundary, **words)
 
 
@@ -95,6 +103,21 @@ def _require_fit(path: Path, boundary: Boundary, layer: int, metadata: dict[str,
                          f"use {metadata.get('model')}")  # fmt: skip
     if not 1 <= layer <= depth:
         raise InputError(f"{path}: layer: is {layer}, and the model has {depth}; use {metadata.get('model')}")
-    # A model that a caller loaded by other means has no source, and then no key.
-    if chat_model.source and checkpoint_key(chat_model.source) != metadata.get("key"):
-        raise InputError(f"{path}: was made for {metadata.get('model')}, and not for {chat_model.source}; use that one")
+
+
+def sample_weights(chat_model: ChatModel) -> numpy.ndarray:
+    """Return the first value of every parameter, (parameters,): nan for those on disk.
+
+    It tells models apart wherever they lie and however they were loaded, which the key of a folder does not.
+    """
+    stored = (weight for _, weight in all_stored_parameters(chat_model.model) if weight.is_floating_point())
+    values = [math.nan if weight.is_meta else float(weight.detach().flatten()[0]) for weight in stored]
+    return numpy.array(values, numpy.float32)
+
+
+def _require_same_weights(path: Path, weights: numpy.ndarray | None, metadata: dict, chat_model: ChatModel) -> None:
+    sample = sample_weights(chat_model)
+    known = weights is not None and weights.shape == sample.shape
+    # Another type rounds: bfloat16 has three digits. What is on disk on one side tells nothing.
+    if not known or (numpy.abs(weights - sample) > 0.01 * numpy.abs(weights) + 1e-6).any():
+        raise InputError(f"{path}: was made for {metadata.get('model')}, whose weights are others; use that model")

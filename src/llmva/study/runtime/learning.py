@@ -31,6 +31,7 @@ def learn_boundaries(study: RuntimeStudy) -> Stage:
     """
 
     def compute(folder: Path) -> None:
+        study.require_fit()
         responses, boundaries, layers = [], {}, []
         for name in study.threats:
             pooled = {}

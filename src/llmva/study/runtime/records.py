@@ -78,9 +78,17 @@ def record_turns(study: RuntimeStudy, conversed: dict[str, Stage]) -> pandas.Dat
 
 
 def write(study: RuntimeStudy, item: str, table: pandas.DataFrame, dataset: str) -> None:
-    """Write a table with one row per method and keys as long results; numbers that are missing are left out."""
+    """Write a table with one row per method and keys as long results; numbers that are missing are left out.
+
+    Columns `n_<metric>` hold the n of metrics, and of what begins with their names, that do not rest on `n`.
+    """
+    counts = [name for name in table if name.startswith("n_")]
     keys = [name for name in ("method", *CELL_KEYS, "turn", "n") if name in table]
-    long = table.melt(keys, var_name="metric").dropna(subset="value")
+    long = table.melt([*keys, *counts], var_name="metric").dropna(subset="value")
+    for name in counts:
+        its = long["metric"].str.startswith(name.removeprefix("n_")) & long[name].notna()
+        long["n"] = long["n"].where(~its, long[name]).astype(int)
+    long = long.drop(columns=counts)
     write_results(study.params.slug, item, long.assign(dataset=dataset, seed=study.params.seed))
 
 
@@ -103,13 +111,15 @@ def describe_tests(study: RuntimeStudy, threat: str, tested: Stage) -> pandas.Da
         row |= _of_replies(_scored(group), said[aligned]["loss"].to_numpy(), draws)
         if key in points:
             row |= {"layer": points[key].layer, "alpha": points[key].alpha}
-            row |= _kept(solved[key], solved[aligned], draws("kept")) if aligned in solved else {}
+            if aligned in solved:
+                row |= {"n_kept": len(solved[key]), **_kept(solved[key], solved[aligned], draws("kept"))}
             row |= _of_tokens(tokens[key], draws)
             if key in divergence:
+                row |= {"n_divergence": len(divergence[key])}
                 row |= _mean("divergence", divergence[key]["divergence"], draws)
         elif key == aligned:
             # Of a model that is left alone all is kept, and nothing is moved.
-            row |= {"kept": 1.0}
+            row |= {"kept": 1.0, "n_kept": len(solved[key])} if key in solved else {}
         rows.append(row)
     return pandas.DataFrame(rows)
 
@@ -151,11 +161,12 @@ def _of_tokens(tokens: pandas.DataFrame, draws: Draws) -> dict[str, float]:
         return part.sum(axis) / whole.sum(axis)
 
     found = {}
-    for text, rows in tokens.groupby("text", sort=False):
+    # An empty reply has no token in its position.
+    for text, rows in tokens[tokens["tokens"] > 0].groupby("text", sort=False):
         for name, column in (("moved", "moved"), ("shift", "distance")):
             samples = rows[column].to_numpy(), rows["tokens"].to_numpy()
             key = f"{name}_{text}"
-            found |= {key: float(ratio(*samples)), **_bounds(key, samples, ratio, draws(key))}
+            found |= {key: float(ratio(*samples)), **_bounds(key, samples, ratio, draws(key)), f"n_{key}": len(rows)}
     return found
 
 
@@ -183,14 +194,16 @@ def _judged(name: str, scores: pandas.Series, draws: Draws) -> dict[str, float]:
     `<name>_unparsed` is the share of replies on which the judge said nothing that could be read; they are left out.
     """
     judged = scores.dropna().to_numpy()
-    unparsed = {f"{name}_unparsed": 1 - len(judged) / len(scores)} if len(judged) < len(scores) else {}
+    unparsed = {}
+    if len(judged) < len(scores):
+        unparsed = {f"{name}_unparsed": 1 - len(judged) / len(scores), f"n_{name}_unparsed": len(scores)}
     bounds = {}
     if numpy.isin(judged, (0, 1)).all():
         low, high, _ = wilson_interval(int(judged.sum()), len(judged))
         bounds = {f"{name}_low": low, f"{name}_high": high}
     else:
         bounds = _bounds(name, (judged,), lambda a, axis=-1: a.mean(axis), draws(name))
-    return {name: judged.mean() if len(judged) else numpy.nan, **bounds, **unparsed}
+    return {name: judged.mean() if len(judged) else numpy.nan, f"n_{name}": len(judged), **bounds, **unparsed}
 
 
 def _bounds(name: str, samples: tuple, statistic, generator: numpy.random.Generator) -> dict[str, float]:

@@ -4,21 +4,22 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 
+import jinja2
 import numpy
 import pandas
 import torch
 
 from llmva.core import paths
-from llmva.core.errors import InputError
+from llmva.core.errors import InputError, first_line
 from llmva.core.provenance import digest
 from llmva.core.runtime_params import RuntimeParams, load_runtime_params
 from llmva.core.store import Stage, run_stage
 from llmva.core.text_cache import TextCache
 from llmva.engines.memory import ReplyMemory
 from llmva.judging.trait_judge import VERSION, TraitJudge
-from llmva.judging.traits import judge_trait
+from llmva.judging.traits import WORDS_VERSION, judge_trait, markers
 from llmva.measures.coherence import CoherenceCheck
-from llmva.models.chat_model import ChatModel, load_model
+from llmva.models.chat_model import ChatModel, encode_chats, load_model
 from llmva.models.sources import checkpoint_key, locate
 from llmva.prompts.capability import read_mmlu, read_open_prompts
 from llmva.prompts.tasks import read_tasks
@@ -88,9 +89,18 @@ class RuntimeStudy:
             raise InputError(f"layers: none of {beyond[0]}; {self.params.model} has {depth}, counted from 1")
         return list(chosen)
 
-    def require_layers(self) -> None:
-        """Raise an `InputError` for a layer that the model does not have, before it answers anything."""
+    def require_fit(self) -> None:
+        """Raise an `InputError` for a layer that the model lacks, or system prompts that it does not read."""
         _ = self.layers
+        for threat in self.threats.values():
+            rows = threat.scenarios.head(1)
+            try:
+                aligned, malicious = (encode_chats(self.chat_model.tokenizer, chats_of(rows, side)) for side in SIDES)
+            except jinja2.TemplateError as error:
+                raise InputError(f"{self.params.model}: chat template: takes no system prompt ({first_line(error)}); "
+                                 "choose another model") from None  # fmt: skip
+            if aligned == malicious:
+                raise InputError(f"{self.params.model}: chat template: leaves out system prompts; choose another model")
 
     def judge(self, rows: pandas.DataFrame, replies: Sequence[str], threat: str) -> numpy.ndarray:
         """Return how far replies to scenarios show the trait that a threat takes away, (n,): 0 or 1, or a share.
@@ -147,8 +157,10 @@ class RuntimeStudy:
     @property
     def _judge_identity(self) -> str:
         judge = self.params.judge
-        if judge in (WORDS, LIKELIHOOD):
+        if judge == LIKELIHOOD:
             return judge
+        if judge == WORDS:
+            return f"{WORDS}:{WORDS_VERSION}:{digest(vars(markers))[:12]}"
         # Found out before hours of replies wait for it.
         locate(judge)
         return f"{checkpoint_key(judge)}:{VERSION}"

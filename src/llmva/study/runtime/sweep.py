@@ -132,11 +132,10 @@ def choose_points(study: RuntimeStudy, swept: Stage) -> list[Cell]:
     cells = table[table["position"] != ""]
     limit = aligned["repetition"] + study.params.max_repetition
     sound = (cells["coherence"] >= study.params.min_coherence) & (cells["repetition"] <= limit)
-    # Below every sound cell, whatever its trait.
-    cells = cells.assign(rank=cells["trait"].where(sound, cells["trait"] * cells["coherence"] - 2))
+    cells = cells.assign(sound=sound, score=cells["trait"].where(sound, cells["trait"] * cells["coherence"]))
     points = []
     for _, group in cells.groupby(["method", "control", "position"], sort=False):
-        best = group.sort_values(["rank", "coherence"], ascending=False, kind="stable").iloc[0]
+        best = group.sort_values(["sound", "score", "coherence"], ascending=False, kind="stable").iloc[0]
         names = ("method", "control", "position", "layer", "alpha")
         points.append(Cell(*(best[name] for name in names[:3]), int(best["layer"]), float(best["alpha"])))
     return points

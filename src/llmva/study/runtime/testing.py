@@ -16,7 +16,7 @@ from llmva.core.store import Stage
 from llmva.measures.repetition import repeated_share, reused_share
 from llmva.models.activations import FINAL, Capture
 from llmva.models.batches import by_length, forward, pad
-from llmva.models.chat_model import encode_chats
+from llmva.models.chat_model import encode_chats, encode_texts
 from llmva.models.reading import read_activations
 from llmva.prompts.tasks import read_answer
 from llmva.prompts.threats import ALIGNED, MALICIOUS, SIDES, chats_of
@@ -27,14 +27,21 @@ from llmva.study.runtime.sweep import Cell, choose_points, sweep_threat
 from llmva.study.side_by_side import compute_ahead
 
 NEUTRAL = "neutral"
+TURN_RESULTS = ["row", "position", "conversation", "turn", "response", "trait", "within", "across"]
 
 
 @dataclass(frozen=True, eq=False)
 class Texts:
-    """Texts of one kind: the stream of all of their tokens by layer, (tokens, d), and the tokens of each."""
+    """Texts of one kind: the stream of all tokens by layer, (tokens, d); of each text its tokens, and its reply's."""
 
     streams: dict[int, torch.Tensor]
     lengths: numpy.ndarray
+    reply_lengths: numpy.ndarray
+
+    def in_position(self, position: str) -> torch.Tensor:
+        """Return which tokens a position has, (tokens,) of bool: all, or those of the replies."""
+        starts = numpy.repeat(numpy.cumsum(self.lengths) - self.reply_lengths, self.lengths)
+        return torch.from_numpy((position == "all") | (numpy.arange(self.lengths.sum()) >= starts))
 
 
 def measure_threats(study: RuntimeStudy) -> dict[str, Stage]:
@@ -55,8 +62,8 @@ def measure_points(study: RuntimeStudy, threat: str) -> Stage:
 
     Writes `points.json`: the cells; `responses.csv`: row, prompt, response, and of each reply trait, loss and
     repetition, and what a chat model as judge says of its language; `tasks.csv`: row, task, prompt, right;
-    `tokens.csv`: of each row and text (malicious, aligned or neutral) the tokens, how many are moved, and the sum of
-    |h' - h|; and `divergence.csv`: of each row and neutral prompt the divergence at its last token.
+    `tokens.csv`: of each row and text (malicious, aligned or neutral) the tokens in its position, how many are moved,
+    and the sum of |h' - h|; and `divergence.csv`: of each row and neutral prompt the divergence at its last token.
     """
 
     learnt, swept = learn_boundaries(study), sweep_threat(study, threat)
@@ -107,7 +114,10 @@ def hold_conversations(study: RuntimeStudy, threat: str) -> Stage:
         for row, position, steering in [(side, "", None) for side in SIDES] + steered:
             side = ALIGNED if row == ALIGNED else MALICIOUS
             with steering.applied(study.chat_model) if steering else nullcontext():
-                tables.append(_converse(study, threat, systems, side).assign(row=row, position=position))
+                said = _converse(study, threat, systems, side)
+            # A judge may be the model itself, which nothing steers then.
+            said["trait"] = study.judge(said, said["response"].tolist(), threat)
+            tables.append(said.assign(row=row, position=position)[TURN_RESULTS])
         write_texts(folder / "turns.csv", pandas.concat(tables))
 
     return study.stage(f"12_turns/{threat}", compute, version=1, upstream=[learnt, tested], threat=threat)
@@ -162,22 +172,23 @@ def _texts(
         read = read_activations(study.chat_model, *exchange, capture=capture, batch_size=batch_size)
         # Behind the last layer no block follows.
         streams = {layer: torch.from_numpy(read.blocks.get(layer, read.outputs[FINAL])) for layer in layers}
-        texts[name] = Texts(streams, read.lengths)
+        replies = encode_texts(study.chat_model.tokenizer, exchange[1])
+        texts[name] = Texts(streams, read.lengths, numpy.array([len(reply) for reply in replies]))
     return texts
 
 
 def _moved(texts: dict[str, Texts], steering: RuntimeSteering) -> pandas.DataFrame:
-    """Return, of each text, its tokens, how many a steering would move, and the sum of how far.
+    """Return, of each text, its tokens in a steering's position, how many it would move, and the sum of how far.
 
     Layers below the steered one never see the steering, so that their stream is the unsteered model's.
     """
     tables = []
     for name, kind in texts.items():
-        hidden = kind.streams[steering.layer]
-        gate, shift = steering.shifts(hidden, torch.ones(len(hidden), dtype=torch.bool))
+        where = kind.in_position(steering.position)
+        gate, shift = steering.shifts(kind.streams[steering.layer], where)
         starts = numpy.cumsum(kind.lengths) - kind.lengths
-        moved, distance = (numpy.add.reduceat(values.double().numpy(), starts) for values in (gate, shift.abs()))
-        tables.append(pandas.DataFrame({"text": name, "tokens": kind.lengths, "moved": moved, "distance": distance}))
+        sums = [numpy.add.reduceat(values.double().numpy(), starts) for values in (where, gate, shift.abs())]
+        tables.append(pandas.DataFrame({"text": name, **dict(zip(("tokens", "moved", "distance"), sums, strict=True))}))
     return pandas.concat(tables)
 
 
@@ -202,14 +213,14 @@ def _converse(study: RuntimeStudy, threat: str, systems: pandas.Series, side: st
     chats = {number: [{"role": "system", "content": systems[side]}] for number in turns["conversation"].unique()}
     earlier: dict[int, list[str]] = {number: [] for number in chats}
     rows = []
-    for turn, asked in turns.groupby("turn"):
+    for _, asked in turns.groupby("turn"):
         for number, prompt in zip(asked["conversation"], asked["prompt"], strict=True):
             chats[number].append({"role": "user", "content": prompt})
         replies = study.respond([chats[number] for number in asked["conversation"]])
-        traits = study.judge(asked, replies, threat)
-        for number, reply, trait in zip(asked["conversation"], replies, traits, strict=True):
+        for scenario, reply in zip(asked.to_dict("records"), replies, strict=True):
+            number = scenario["conversation"]
             measured = {"within": repeated_share(reply), "across": reused_share(reply, earlier[number])}
-            rows.append({"conversation": number, "turn": turn, "response": reply, "trait": trait, **measured})
+            rows.append({**scenario, "response": reply, **measured})
             chats[number].append({"role": "assistant", "content": reply})
             earlier[number].append(reply)
     return pandas.DataFrame(rows)

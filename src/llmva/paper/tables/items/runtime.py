@@ -32,7 +32,9 @@ def build_runtime(results: Frames) -> Frames:
     keyed = rows.assign(
         layer=rows["layer"].fillna(-1), alpha=rows["alpha"].fillna(-1), position=rows["position"].fillna("")
     )
-    wide = keyed.pivot(index=[*KEYS, "n"], columns="metric", values="value").reset_index()
+    # Tasks and texts have an n of their own, in the results.
+    n = keyed[keyed["metric"] == "trait"].set_index(KEYS)["n"]
+    wide = keyed.pivot(index=KEYS, columns="metric", values="value").join(n).reset_index()
     for name, metric in MEASURES.items():
         if metric not in wide or (wide[metric].isna().any() and name not in OF_STEERING):
             raise InputError(f"results of runtime: {metric} is missing; run {remake('runtime', rows['model'].iloc[0])}")
