@@ -249,8 +249,28 @@ def test_two_sided_gating_moves_only_what_its_prompts_safety_contradicts(llama, 
     numpy.testing.assert_allclose(after[moved] @ boundary_of(3).direction, boundary_of(3).threshold, atol=2e-5)
 
 
-def test_a_prompts_side_is_kept_while_finished_replies_leave_the_batch(family_model, prompts):
-    with changed_residuals(family_model, {1: gate_of().change}):
-        together = greedy.respond(family_model, prompts, max_new_tokens=8, batch_size=5).texts
-        alone = [greedy.respond(family_model, [prompt], max_new_tokens=8, batch_size=1).texts[0] for prompt in prompts]
-    assert together == alone
+def test_a_prompts_side_is_kept_while_finished_replies_leave_the_batch(llama, prompts, monkeypatch):
+    capture = Capture(outputs=False, blocks=True)
+    before = residuals_of(read_activations(llama, prompts, capture=capture, batch_size=5))[1]
+    # Prompts lie on either side, and none at the boundary.
+    gate, left = gate_of(float(numpy.sort(before @ boundary_of(4).direction)[2:4].mean())), []
+
+    def watched(hidden, now):
+        after = gate.change(hidden, now)
+        if isinstance(now.rows, torch.Tensor):
+            left.append(gate._benign[now.rows.cpu()].float().mean())
+        return after
+
+    vocabulary = llama.model.config.vocab_size
+    for remainder in range(4):
+        # A fourth of all tokens end a reply, so that some of them end early.
+        ends = list(range(remainder, vocabulary, 4))
+        monkeypatch.setattr(llama.model.generation_config, "eos_token_id", ends)
+        with changed_residuals(llama, {1: watched}):
+            together = greedy.respond(llama, prompts, max_new_tokens=8, batch_size=5).texts
+        with changed_residuals(llama, {1: gate.change}):
+            alone = [greedy.respond(llama, [prompt], max_new_tokens=8, batch_size=1).texts[0]
+                     for prompt in prompts]  # fmt: skip
+        assert together == alone
+    # It happened: of those that were left, some were steered to either side.
+    assert any(0 < share < 1 for share in left)

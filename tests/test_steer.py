@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 
 import gguf
 import numpy
@@ -87,6 +88,11 @@ def test_the_lines_of_the_card_work_on_a_model_that_was_loaded_otherwise(run, ro
         ({"alphas": "nan"}, "alphas"),
         ({"layers": "9"}, "layers: none of 9"),
         ({"layers": "1.5"}, "'1.5' are no numbers"),
+        ({"layers": "2 2"}, "layers"),
+        ({"layers": " "}, "layers"),
+        ({"alphas": "1 1"}, "alphas.StMP: names one value twice"),
+        ({"alphas": " "}, "alphas.StMP"),
+        ({"pairs": "."}, "is a folder; name a CSV"),
         ({"pairs": "none.csv"}, "no such file"),
         ({"model": "none"}, "none: no such folder"),
     ],
@@ -95,6 +101,38 @@ def test_bad_options_are_one_line_and_status_2(run, root, changes, message):
     status, printed = run(out=root / "never", **changes)
     assert status == 2 and message in printed.err.splitlines()[-1]
     assert not (root / "never").exists()
+
+
+def test_a_folder_that_holds_something_else_is_left_as_it_is(run, root):
+    out = root / "thesis"
+    out.mkdir()
+    (out / "thesis.txt").write_text("years of work")
+    status, printed = run("--layers", "2", out=out, alphas="1")
+    assert status == 2 and "holds other files (thesis.txt)" in printed.err.splitlines()[-1]
+    assert [path.name for path in out.iterdir()] == ["thesis.txt"]
+    # What make align left for the same model is something else too.
+    aligned = root / "aligned"
+    (aligned / "adapter").mkdir(parents=True)
+    (aligned / "edit_log.safetensors").write_bytes(b"log")
+    manifest = {"files": {"edit_log.safetensors": ""}, "facts": {"study": {"model": str(root / "model")}}}
+    (aligned / "manifest.json").write_text(json.dumps(manifest))
+    assert run("--layers", "2", out=aligned, alphas="1")[0] == 2 and (aligned / "edit_log.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{{ raise_exception('System role not supported') }}", "takes no system prompt (System role not supported)"),
+        ("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}", "leaves out system prompts"),
+    ],
+)
+def test_a_model_that_reads_no_system_prompt_is_refused_before_it_answers(run, root, template, message):
+    folder = root / f"model-{len(template)}"
+    if not folder.exists():
+        shutil.copytree(root / "model", folder)
+    (folder / "chat_template.jinja").write_text(template)
+    status, printed = run("--layers", "2", model=folder, out=root / "never", alphas="1")
+    assert status == 2 and message in printed.err.splitlines()[-1] and not (root / "never").exists()
 
 
 def test_without_a_model_the_command_says_how_it_is_called(capsys):

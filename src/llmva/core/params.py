@@ -254,7 +254,8 @@ def _first_mistake(error: ValidationError, kind: type[StrictModel]) -> str:
         case "missing":
             return f"{field}: missing; add it (see papermill_params/tiny-llama.yaml)"
         case "value_error":
-            return str(mistake["ctx"]["error"])
+            # One of the whole file names its field itself.
+            return f"{field}: {mistake['ctx']['error']}" if field else str(mistake["ctx"]["error"])
     return f"{field}: is {mistake['input']!r}; {mistake['msg'][0].lower()}{mistake['msg'][1:]}"
 
 

@@ -23,7 +23,7 @@ from llmva.core.paths import PARAMS
 
 def _require_distinct(values: list) -> list:
     if len(set(values)) < len(values):
-        raise ValueError("names one value twice")
+        raise ValueError("names one value twice; name it once")
     return values
 
 
