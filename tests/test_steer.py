@@ -9,6 +9,7 @@ import numpy
 import pandas
 import pytest
 import safetensors.numpy
+import safetensors.torch
 import torch
 from conftest import save_random_model
 
@@ -84,14 +85,19 @@ def test_the_lines_of_the_card_work_on_a_model_that_was_loaded_otherwise(run, ro
     ("changes", "message"),
     [
         ({"method": "StXX"}, "METHOD: is 'StXX'"),
-        ({"alphas": "much"}, "'much' are no numbers"),
+        ({"alphas": "much"}, "alphas: is 'much'"),
         ({"alphas": "nan"}, "alphas"),
-        ({"layers": "9"}, "layers: none of 9"),
-        ({"layers": "1.5"}, "'1.5' are no numbers"),
-        ({"layers": "2 2"}, "layers"),
-        ({"layers": " "}, "layers"),
-        ({"alphas": "1 1"}, "alphas.StMP: names one value twice"),
-        ({"alphas": " "}, "alphas.StMP"),
+        ({"layers": "9"}, "layers: 9 is not there"),
+        ({"layers": "1.5"}, "layers: is '1.5'; write different whole numbers"),
+        ({"layers": "2 2"}, "layers: is '2 2'"),
+        ({"layers": ""}, "layers: is ''"),
+        ({"layers": "0"}, "layers"),
+        ({"alphas": "1 1.0"}, "alphas: is '1 1.0'"),
+        ({"alphas": " "}, "alphas: is ' '"),
+        ({"alphas": "1e300"}, "alphas: is '1e300'"),
+        ({"pairs": "no\nsuch.csv"}, "no?such.csv: no such file"),
+        ({"pairs": "x" * 300}, "File name too long"),
+        ({"threads": 100000}, "threads: is 100000"),
         ({"pairs": "."}, "is a folder; name a CSV"),
         ({"pairs": "none.csv"}, "no such file"),
         ({"model": "none"}, "none: no such folder"),
@@ -110,6 +116,9 @@ def test_a_folder_that_holds_something_else_is_left_as_it_is(run, root):
     status, printed = run("--layers", "2", out=out, alphas="1")
     assert status == 2 and "holds other files (thesis.txt)" in printed.err.splitlines()[-1]
     assert [path.name for path in out.iterdir()] == ["thesis.txt"]
+    link = root / "link"
+    link.symlink_to(root / "elsewhere")
+    assert "is a link or a device" in run("--layers", "2", out=link, alphas="1")[1].err
     # What make align left for the same model is something else too.
     aligned = root / "aligned"
     (aligned / "adapter").mkdir(parents=True)
@@ -183,6 +192,14 @@ def spoil(path, kind):
         tensors["threshold"] = numpy.zeros(2)
     if kind == "float16":
         tensors["direction"] = tensors["direction"].astype(numpy.float16)
+    if kind == "negative deviation":
+        tensors["positive_deviation"] = numpy.array(-5.0)
+    if kind == "nested words":
+        metadata["steering"] = "[" * 100_000
+    if kind == "bfloat16":
+        bare = {name: torch.from_numpy(numpy.ascontiguousarray(value)) for name, value in tensors.items()}
+        safetensors.torch.save_file({**bare, "direction": bare["direction"].bfloat16()}, path, metadata)
+        return
     if kind == "longer":
         tensors["direction"] *= 2
     if kind == "no words":
@@ -204,6 +221,11 @@ def spoil(path, kind):
         ("no words", "steering: cannot be read"),
         ("float16", "direction: is no float32"),
         ("longer", "direction: is no float32"),
+        ("bfloat16", "damaged"),
+        ("negative deviation", "positive_deviation: is negative"),
+        ("nested words", "steering: cannot be read"),
+        ({"alpha": -3.0}, "alpha: is -3.0"),
+        ({"alpha": 10**400}, "alpha: is 1000"),
         ({"method": "StXX"}, "method: is 'StXX'"),
         ({"alpha": "much"}, "alpha: is 'much'"),
         ({"alpha": numpy.nan}, "alpha: is nan"),

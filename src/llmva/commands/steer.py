@@ -45,7 +45,9 @@ def build_params(options) -> RuntimeParams:
     model = str(Path(options.model).absolute()) if Path(options.model).is_dir() else options.model
     pairs = str(Path(options.pairs).absolute())
     method = require_method(options.method)
-    alphas = {method: _read_numbers("alphas", options.alphas, float) if options.alphas else list(ALPHAS[method])}
+    alphas = {
+        method: _read_numbers("alphas", options.alphas, float) if options.alphas is not None else list(ALPHAS[method])
+    }
     name = re.sub("[^A-Za-z0-9]+", "-", Path(split_source(model)[0]).name)[:40]
     values = {
         "slug": f"steer-{name}-{digest([model, pairs, options.seed, options.dtype, options.layers, alphas])[:8]}",
@@ -56,7 +58,7 @@ def build_params(options) -> RuntimeParams:
         "threads": options.threads,
         "dtype": options.dtype,
         "generation": {"batch_size": options.batch_size, "max_new_tokens": options.max_new_tokens},
-        "layers": _read_numbers("layers", options.layers, int) if options.layers else "all",
+        "layers": _read_numbers("layers", options.layers, int) if options.layers is not None else "all",
         "alphas": alphas,
         "min_coherence": 0.9,
         "max_repetition": 0.05,
@@ -87,9 +89,13 @@ def make_parser() -> OneLineParser:
 
 def _read_numbers(name: str, text: str, kind: type) -> list[float]:
     try:
-        return [kind(word) for word in text.split()]
+        numbers = [kind(word) for word in text.split()]
     except ValueError:
-        raise InputError(f"{name}: {text!r} are no numbers; write such as '1 2 4'") from None
+        numbers = []
+    if not numbers or len(set(numbers)) < len(numbers) or not all(0 <= number < 1000 for number in numbers):
+        whole = "whole " * (kind is int)
+        raise InputError(f"{name}: is {text!r}; write different {whole}numbers below 1000, such as '1 2 4'")
+    return numbers
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from llmva.core import paths
 from llmva.core.errors import InputError, command, first_line
 
 Count = Annotated[int, Field(gt=0)]
+# Torch aborts the process for want of memory with many more.
+Threads = Annotated[int, Field(gt=0, le=1024)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
@@ -129,7 +131,7 @@ class StudyParams(StrictModel):
     judge: Name | Guard
     data: Name
     seed: Annotated[int, Field(ge=0)]
-    threads: Count
+    threads: Threads
     dtype: Literal["float32", "bfloat16", "float16"]
     generation: Generation
     candidates: Count

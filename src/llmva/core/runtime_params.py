@@ -15,6 +15,7 @@ from llmva.core.params import (
     Name,
     Share,
     StrictModel,
+    Threads,
     read_parameters,
     reseed,
 )
@@ -27,9 +28,8 @@ def _require_distinct(values: list) -> list:
     return values
 
 
-Alpha = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=False)]
+Alpha = Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False, strict=False)]
 Alphas = Annotated[list[Alpha], Field(min_length=1), AfterValidator(_require_distinct)]
-Layers = Annotated[list[Count], Field(min_length=1), AfterValidator(_require_distinct)]
 RuntimeMethod = Literal["SwFC", "StTP", "StMP"]
 
 
@@ -59,10 +59,10 @@ class RuntimeParams(StrictModel):
     judge: Name
     data: Name
     seed: Annotated[int, Field(ge=0)]
-    threads: Count
+    threads: Threads
     dtype: Literal["float32", "bfloat16", "float16"]
     generation: Generation
-    layers: Literal["all"] | Layers
+    layers: Literal["all"] | list[Count]
     alphas: dict[RuntimeMethod, Alphas] = Field(min_length=1)
     min_coherence: Share
     max_repetition: Share

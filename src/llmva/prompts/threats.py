@@ -95,13 +95,13 @@ def _read_threat(folder: Path, name: str, systems: pandas.DataFrame) -> Threat:
 
 def _read_pairs(path: Path) -> Threat:
     table = _read(path, PAIR_COLUMNS)
+    for column in PAIR_COLUMNS:
+        if (empty := table[column].str.strip() == "").any():
+            raise InputError(f"{path}: {column}: empty in data row {empty.to_numpy().argmax() + 1}; fill or remove it")
     _require_contrast(table, path)
     if (count := table["prompt"].nunique()) < MIN_PAIRS:
         raise InputError(f"{path}: prompt: {count} different ones; at least {MIN_PAIRS} are needed to learn, "
                          "choose and test on others")  # fmt: skip
-    for column in PAIR_COLUMNS:
-        if (empty := table[column].str.strip() == "").any():
-            raise InputError(f"{path}: {column}: empty in data row {empty.to_numpy().argmax() + 1}; fill or remove it")
     scenarios = table.assign(answer="", split=table["prompt"].map(_split(table["prompt"].unique())))
     return Threat(PAIRS, scenarios, pandas.DataFrame(columns=list(TURN_COLUMNS)))
 

@@ -56,6 +56,8 @@ def read_steering(path: str | Path, chat_model: ChatModel | None = None) -> Runt
             raise InputError(f"{path}: {name}: missing or not finite; make the file again")
         if tensors[name].ndim != (name == "direction"):
             raise InputError(f"{path}: {name}: has the shape {tensors[name].shape}; make the file again")
+        if name.endswith("deviation") and tensors[name] < 0:
+            raise InputError(f"{path}: {name}: is negative; make the file again")
     direction = tensors["direction"]
     if direction.dtype != numpy.float32 or abs(numpy.linalg.norm(direction) - 1) > 1e-3:
         raise InputError(f"{path}: direction: is no float32 vector of length 1; make the file again")
@@ -72,7 +74,8 @@ def _read(path: Path) -> tuple[dict[str, numpy.ndarray], dict[str, str]]:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             return {name: file.get_tensor(name) for name in list(file.keys())}, file.metadata() or {}
-    except (safetensors.SafetensorError, OSError) as error:
+    # numpy does not have all types that such a file can hold.
+    except (safetensors.SafetensorError, OSError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: damaged ({first_line(error)}); make or copy it again") from None
 
 
@@ -83,11 +86,11 @@ def _read_words(path: Path, metadata: dict[str, str]) -> dict:
     try:
         words = json.loads(metadata.get("steering", ""))
         read = {name: words[name] for name in ("method", "alpha", "layer", "position")}
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"{path}: steering: cannot be read; make the file again") from None
     sound = {
         "method": read["method"] in tuple(UPDATES),
-        "alpha": type(read["alpha"]) in (int, float) and math.isfinite(read["alpha"]),
+        "alpha": type(read["alpha"]) in (int, float) and 0 <= read["alpha"] <= 1000,
         "layer": type(read["layer"]) is int,
         "position": read["position"] in POSITIONS,
     }

@@ -86,7 +86,9 @@ class RuntimeStudy:
         if chosen == "all":
             return list(range(1, depth + 1))
         if beyond := [layer for layer in chosen if layer > depth]:
-            raise InputError(f"layers: none of {beyond[0]}; {self.params.model} has {depth}, counted from 1")
+            raise InputError(f"layers: {beyond[0]} is not there; {self.params.model} has 1 to {depth}")
+        if not chosen or len(set(chosen)) < len(chosen):
+            raise InputError(f"layers: is {chosen}; name each once, or write all")
         return list(chosen)
 
     def require_fit(self) -> None:
