@@ -249,11 +249,12 @@ def test_two_sided_gating_moves_only_what_its_prompts_safety_contradicts(llama, 
     numpy.testing.assert_allclose(after[moved] @ boundary_of(3).direction, boundary_of(3).threshold, atol=2e-5)
 
 
-def test_a_prompts_side_is_kept_while_finished_replies_leave_the_batch(llama, prompts, monkeypatch):
+def test_a_prompts_side_is_kept_while_finished_replies_leave_the_batch(llama, monkeypatch):
+    prompts = [f"{'please ' * (number % 4)}tell me about rope number {number}" for number in range(12)]
     capture = Capture(outputs=False, blocks=True)
     before = residuals_of(read_activations(llama, prompts, capture=capture, batch_size=5))[1]
     # Prompts lie on either side, and none at the boundary.
-    gate, left = gate_of(float(numpy.sort(before @ boundary_of(4).direction)[2:4].mean())), []
+    gate, left = gate_of(float(numpy.sort(before @ boundary_of(4).direction)[5:7].mean())), []
 
     def watched(hidden, now):
         after = gate.change(hidden, now)
@@ -267,7 +268,7 @@ def test_a_prompts_side_is_kept_while_finished_replies_leave_the_batch(llama, pr
         ends = list(range(remainder, vocabulary, 4))
         monkeypatch.setattr(llama.model.generation_config, "eos_token_id", ends)
         with changed_residuals(llama, {1: watched}):
-            together = greedy.respond(llama, prompts, max_new_tokens=8, batch_size=5).texts
+            together = greedy.respond(llama, prompts, max_new_tokens=8, batch_size=12).texts
         with changed_residuals(llama, {1: gate.change}):
             alone = [greedy.respond(llama, [prompt], max_new_tokens=8, batch_size=1).texts[0]
                      for prompt in prompts]  # fmt: skip
