@@ -18,7 +18,7 @@ from llmva.steering.runtime.saved import save_steering
 from llmva.study.runtime import RuntimeStudy
 from llmva.study.runtime.learning import learn_boundaries, read_boundaries
 from llmva.study.runtime.records import describe_tests
-from llmva.study.runtime.sweep import Cell, read_cells, sweep_threat
+from llmva.study.runtime.sweep import Cell, find_sound, read_cells, sweep_threat
 from llmva.study.runtime.testing import measure_points, read_points
 
 FOLDER_VERSION = 1
@@ -79,6 +79,8 @@ def _write_report(
         "version": __version__,
         "params": study.params,
         "point": point,
+        "chosen": _say_how_chosen(study, point, cells),
+        "replies": study.params.run_folder / "12_tests" / PAIRS / "responses.csv",
         "verdict": _verdict(before, after, aligned, recovered),
         "rates": _rates(table),
         "map_plot": _draw_map(cells, point),
@@ -88,6 +90,12 @@ def _write_report(
     }
     for name, template in {"report.html": "steering.html", "README.md": "steering.md"}.items():
         write_atomically(folder / name, TEMPLATES.get_template(template).render(parts) + "\n")
+
+
+def _say_how_chosen(study: RuntimeStudy, point: Cell, cells: pandas.DataFrame) -> str:
+    own = (cells[list(vars(point))] == pandas.Series(vars(point))).all(axis=1)
+    kind = "sound" if find_sound(study, cells)[own].all() else "stand_in"
+    return WORDS["chosen"][kind].format(coherence=study.params.min_coherence, repetition=study.params.max_repetition)
 
 
 def _verdict(before: pandas.Series, after: pandas.Series, aligned: pandas.Series, recovered: float) -> str:

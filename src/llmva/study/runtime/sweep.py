@@ -121,18 +121,22 @@ def read_cells(swept: Stage) -> pandas.DataFrame:
     )
 
 
+def find_sound(study: RuntimeStudy, cells: pandas.DataFrame) -> pandas.Series:
+    """Return which cells keep the coherence, and stay below the repetition, of the parameters, (cells,) of bool."""
+    aligned = cells[cells["method"] == ALIGNED].iloc[0]
+    limit = aligned["repetition"] + study.params.max_repetition
+    return (cells["coherence"] >= study.params.min_coherence) & (cells["repetition"] <= limit)
+
+
 def choose_points(study: RuntimeStudy, swept: Stage) -> list[Cell]:
     """Return each method's operating point at each position, and each control's.
 
     It has the highest trait of all cells that keep the coherence and stay below the repetition of the parameters; of
     equal ones the most coherent. Where none does, the highest product of trait and coherence stands in.
     """
-    table = read_cells(swept)
-    aligned = table[table["method"] == ALIGNED].iloc[0]
-    cells = table[table["position"] != ""]
-    limit = aligned["repetition"] + study.params.max_repetition
-    sound = (cells["coherence"] >= study.params.min_coherence) & (cells["repetition"] <= limit)
-    cells = cells.assign(sound=sound, score=cells["trait"].where(sound, cells["trait"] * cells["coherence"]))
+    cells = read_cells(swept)
+    cells = cells.assign(sound=find_sound(study, cells))[cells["position"] != ""]
+    cells["score"] = cells["trait"].where(cells["sound"], cells["trait"] * cells["coherence"])
     points = []
     for _, group in cells.groupby(["method", "control", "position"], sort=False):
         best = group.sort_values(["sound", "score", "coherence"], ascending=False, kind="stable").iloc[0]
