@@ -200,21 +200,26 @@ def gating(files: Committed) -> list[str]:
         f"SwFC, StTP and StMP end at {one_axis['SwFC']:.3f}, {one_axis['StTP']:.3f} and {one_axis['StMP']:.3f} in "
         f"Table 2, single runs at {single.min():.3f} to {single.max():.3f}.",
         *(f"{words} {mean[name, ours]:.3f} (worst {worst[name, ours]:.3f}) against {mean[name, edit]:.3f} (worst "
-          f"{worst[name, edit]:.3f}; p = {p_value[name, ours]:.3f})"
+          f"{worst[name, edit]:.3f}; {say_p(p_value[name, ours])})"
           for name, words in zip((*measures, "kept"), ("on test prompts", "on unseen sets", "under attacks",
                                                        "in utility"), strict=True)),
-        f"with both, {', '.join(f'{mean[name, both]:.3f}' for name in measures)} and {mean['kept', both]:.3f} (p = "
-        f"{', '.join(f'{p_value[name, both]:.3f}' for name in measures)} and {p_value['kept', both]:.3f})",
-        f"Fine-tuning is at {mean['attacks', tuned]:.3f} under attacks (p = {p_value['attacks', tuned]:.3f}), the "
+        f"With both they are {', '.join(f'{mean[name, both]:.3f}' for name in measures)} and {mean['kept', both]:.3f} "
+        f"(p = {', '.join(f'{p_value[name, both]:.3f}' for name in measures)} and {p_value['kept', both]:.3f})",
+        f"Fine-tuning is at {mean['attacks', tuned]:.3f} under attacks ({say_p(p_value['attacks', tuned])}), the "
         f"paper's loop at {mean['attacks', 'LLM-VA']:.3f} and the original at {mean['attacks', 'Original']:.3f}.",
     ]  # fmt: skip
+
+
+def say_p(value: float) -> str:
+    """Return a p-value as prose has it."""
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
 def steering(files: Committed) -> list[str]:
     """The table of run-time steering, shifts on neutral text and repetition over turns."""
     rows = files.table("runtime").fillna({"position": ""})
     means = rows.groupby(["threat", "method", "position"])[["trait", "coherence", "kept"]].mean()
-    single = rows.set_index(["threat", "method", "position", "model"])["trait"]
+    single = rows.set_index(["threat", "method", "position", "model"])["trait"].sort_index()
     assert rows["model"].nunique() == 6 and (rows["n"] == 40).all()
     threats, gated = ("dishonesty", "dismissiveness"), ("StTP", "StMP")
     found = []
@@ -234,10 +239,16 @@ def steering(files: Committed) -> list[str]:
     shifts = shifts.groupby("method")["value"].mean()
     assert shifts[list(gated)].max() < shifts["SwFC"]
     kept = means["kept"][:, :, "all"].groupby("method").mean()
+    trait = means["trait"][:, :, "all"]
+    for threat in threats:
+        assert abs(trait[threat, "StMP"] - trait[threat, "StMP (mean difference)"]) < 0.05
+        assert trait[threat, "StMP (gate always on)"] < trait[threat, "StMP"] - 0.05
+    methods = [count_in_words(len(short.xs(method, level="method"))) for method in ("SwFC", "StTP")]
     return [
+        f"{rows['n'].unique().item()} test scenarios each",
         *found,
         f"In {count_in_words(len(short))} of {recovered.size} single cases less than half of the gap comes back, the "
-        f"least {short.min():.2f}",
+        f"least {short.min():.2f}: {methods[0]} of SwFC, {methods[1]} of StTP.",
         f"Steering the reply's tokens alone brings back {min(response):.2f} to {max(response):.2f}.",
         f"A random direction brings back {controls.max():.2f} at most.",
         f"SwFC moves each of its tokens by {shifts['SwFC']:.0f}, StTP and StMP by {shifts['StTP']:.1f} and "
