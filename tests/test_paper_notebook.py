@@ -378,13 +378,17 @@ CHECKS = {
     "Table 1: what each method needs, and what it does": marks,
     "Table 2: main results": main_results,
     "Figure 5: utility": utility,
-    "Figures 6 to 8 and 12: ablations": ablations,
-    "Table 3 and Figure 10: which sublayers, and how many": sublayers,
+    "Figures 6 to 8, 10 and 12, Table 3: ablations, and which sublayers": lambda files: [
+        *ablations(files),
+        *sublayers(files),
+    ],
     "Table 4: unseen sets, and the claims in numbers": unseen_sets,
     "Attacks in unseen wrappers, and steering by both decisions": gating,
     "Run-time steering: the second paper": steering,
-    "Figure 11: two judges against one": judges,
-    "What could break the claims": controls,
+    "Figure 11: two judges against one, and what could break the claims": lambda files: [
+        *judges(files),
+        *controls(files),
+    ],
     "Ours: LLM-VA-R on organisms of its own": fresh_organisms,
     "Reading": reading,
 }

@@ -95,7 +95,7 @@ def test_the_lines_of_the_card_work_on_a_model_that_was_loaded_otherwise(run, ro
         ({"alphas": "1 1.0"}, "alphas: is '1 1.0'"),
         ({"alphas": " "}, "alphas: is ' '"),
         ({"alphas": "1e300"}, "alphas: is '1e300'"),
-        ({"pairs": "no\nsuch.csv"}, "no?such.csv: no such file"),
+        ({"pairs": "no\rsuch.csv"}, "no?such.csv: no such file"),
         ({"pairs": "x" * 300}, "File name too long"),
         ({"threads": 100000}, "threads: is 100000"),
         ({"pairs": "."}, "is a folder; name a CSV"),

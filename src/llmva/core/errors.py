@@ -38,7 +38,7 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
             if error.errno not in DISK_ERRORS:
                 raise
             line = _describe(error)
-        print(f"error: {_on_one_line(line)}", file=sys.stderr)
+        print(f"error: {_without_controls(line)}", file=sys.stderr)
         sys.exit(2)
 
     return wrapped
@@ -49,9 +49,9 @@ def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _on_one_line(text: str) -> str:
+def _without_controls(text: str) -> str:
     # Names of files and columns may hold anything, also what a terminal would take for a command.
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
 
 
 def _describe(error: OSError) -> str:
