@@ -14,6 +14,8 @@ shown = $(if $(filter file,$(origin SEEDS)),3,$(SEEDS))
 DRAWS ?= $(foreach draw,1 2,$(addsuffix -draw$(draw),tiny-llama tiny-qwen2))
 # The organisms that took no part in the design of LLM-VA-R.
 FRESH ?= $(foreach seed,10 11,$(addsuffix -s$(seed),tiny-llama tiny-gemma2 tiny-mistral tiny-phi3 tiny-qwen2 tiny-qwen3))
+# The organisms that are steered at run time; MODELS, where it names some, says which.
+RUNTIME ?= $(or $(filter persona-%,$(MODELS)),$(foreach seed,0 1,$(patsubst %-s0,%,$(addsuffix -s$(seed),persona-llama persona-gemma2 persona-qwen3))))
 export TOKENIZERS_PARALLELISM ?= false
 # One thread a study (`threads: 1`), also for its linear algebra: results repeat, and -j2 uses two cores.
 export OMP_NUM_THREADS ?= 1
@@ -34,12 +36,14 @@ BASE_PYTHON ?= $(shell command -v python3.11 || command -v python3)
 
 # What a study imports, by package; touching tables or figures never runs a model again.
 modules = $(foreach package,$(1),$(wildcard src/llmva/$(package)/*.py src/llmva/$(package)/*.yaml src/llmva/$(package)/*/*.py))
-STUDY := $(call modules,core prompts models engines edits judging measures method steering study)
+STUDY := $(call modules,core prompts models organisms engines edits judging measures method steering study)
 ORGANISM := $(call modules,core organisms)
 
 # Make lists a study's notebooks that are out of date, in order; then one process, with one kernel, runs them.
 DUE := $(shell rm -rf build/due/$$PPID; echo build/due/$$PPID)
-due = @mkdir -p $(DUE) && echo $(1) >> $(DUE)/$(2)
+# A listed manifest gets today's date at once, so that Make lists those behind it too; runs/<slug>/due/ says that it is
+# due until its notebook has run, also after a kill.
+due = @mkdir -p $(DUE) runs/$(2)/due && echo $(1) >> $(DUE)/$(2) && touch runs/$(2)/due/$(1) && touch -c $@
 run_due = @test ! -e $(DUE)/$(1) -a ! -e $(DUE)/$(1).taken || $(ALONE) $(PYTHON) -m llmva.commands.notebooks --due $(DUE)/$(1) --model $(1)
 # Without -j a study has all cores for stages that do not wait for each other, and so have figures.
 CORES := $(shell getconf _NPROCESSORS_ONLN)
@@ -49,22 +53,23 @@ later := $(if $(filter-out 1,$(SEEDS)),$(shell seq 1 $$(($(SEEDS) - 1))))
 SEEDED := $(MODELS) $(foreach seed,$(later),$(patsubst %,%-s$(seed),$(filter tiny-%,$(MODELS))))
 FIFTHS := $(MODELS:%=%-fifth)
 ALL_RUNS = $(sort $(SEEDED) $(FRESH) $(STUDIES) $(FIFTHS))
+STEERED = $(sort $(RUNTIME))
 manifests = $(MODELS:%=$(1)@%)
 seeded = $(SEEDED:%=$(1)@%)
 STUDIES := $(sort $(shell echo $(DRAWS) | sed -E 's/-draw[0-9]+//g') $(DRAWS))
 drawn = $(STUDIES:%=$(1)@%)
 
-.PHONY: help env organisms tables figures all seeds fresh data plan step align compare standard bench test test-units test-organism test-notebooks lint notebooks clean
-TABLES := table1 table2 table3 table4 headlines
-FIGURES := $(addprefix figure,1 2 3 4 5 6 7 8 9 10 11 12 13)
-.PHONY: $(TABLES) $(FIGURES) utility judges noise shortcuts draws budget ridge
+.PHONY: help env organisms tables figures all seeds fresh data plan step align steer compare standard bench test test-units test-organism test-notebooks lint notebooks clean
+TABLES := table1 table2 table3 table4 attacks gating headlines
+FIGURES := $(addprefix figure,1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16)
+.PHONY: $(TABLES) $(FIGURES) utility judges noise shortcuts draws budget ridge runtime
 
 # Several studies of organisms run side by side without being told to: one on each core takes less time than one after
 # the other on all of them.
 asked = $(filter $(1),$(MAKECMDGOALS))
-several := $(or $(call asked,draws budget ridge figure13 fresh),$(if $(word 2,$(SEEDED)),$(call asked,$(TABLES) $(FIGURES) utility judges noise shortcuts seeds all)))
+several := $(or $(call asked,draws budget ridge figure13 fresh),$(if $(word 2,$(RUNTIME)),$(call asked,runtime figure14 figure15 figure16)),$(if $(word 2,$(SEEDED)),$(call asked,$(TABLES) $(FIGURES) utility judges noise shortcuts seeds all)))
 ifneq ($(several),)
-ifeq ($(parallel)$(filter-out tiny-%,$(MODELS)),)
+ifeq ($(parallel)$(filter-out tiny-% persona-%,$(MODELS)),)
 MAKEFLAGS += -j$(CORES)
 endif
 endif
@@ -118,19 +123,27 @@ $(eval $(call notebook,09_ablation_layers,04_alignment_loop))
 $(eval $(call notebook,10_transferability,05_main_results))
 $(eval $(call notebook,11_judges,04_alignment_loop))
 $(eval $(call notebook,13_ridge_edit,04_alignment_loop))
+$(eval $(call notebook,12_runtime_steering,,$(STUDY) | $(ENV)))
+
+# What was listed before, and did not run.
+$(foreach listed,$(wildcard runs/*/due/*),$(eval $(subst /due/,/,$(listed))/manifest.json: listed-before))
+.PHONY: listed-before
 
 # Parameter files; tiny-llama-s1 and tiny-llama-draw1 use tiny-llama's. Organisms need training first, real models do not.
 parameter_file = $(firstword $(wildcard papermill_params/$(1).yaml) papermill_params/$(shell echo $(1) | sed -E 's/-fifth$$//; s/-draw[0-9]+$$//; s/-s[0-9]+$$//').yaml)
 drawn_from = $(shell echo $(1) | sed -E 's/-fifth$$//; s/-draw[0-9]+$$//')
 $(foreach m,$(ALL_RUNS),$(eval runs/$(m)/00_start_here/manifest.json: $(call parameter_file,$(m))))
 $(foreach m,$(filter tiny-%,$(ALL_RUNS)),$(eval runs/$(m)/00_start_here/manifest.json: runs/$(call drawn_from,$(m))/organism/manifest.json runs/tiny-guard/organism/manifest.json))
+$(foreach m,$(STEERED),$(eval runs/$(m)/12_runtime_steering/manifest.json: papermill_params/runtime/$(shell echo $(m) | sed -E 's/-s[0-9]+$$//').yaml))
+$(foreach m,$(filter persona-%,$(STEERED)),$(eval runs/$(m)/12_runtime_steering/manifest.json: runs/$(m)/organism/manifest.json))
 # A slug without a parameter file gets the library's one clear line instead of Make's.
 papermill_params/%.yaml: | $(ENV)
 	@$(PYTHON) -m llmva.core.params $*
 
 table1 table2: $(call seeded,05_main_results) ## Tables 1, 2: every method, both failures, intervals (5 min per model; from nothing 7 min)
 table3: $(call seeded,03_layer_selection) ## Table 3: L_select (20 s per model)
-table4: $(call seeded,10_transferability) ## Table 4: five unseen sets (with Table 2)
+table4 attacks: $(call seeded,10_transferability) ## Table 4: five unseen sets; attacks in unseen wrappers (with Table 2)
+gating: $(call seeded,06_utility) $(call seeded,10_transferability) ## two-sided gating beside the weight edit, with tests (with Table 2)
 headlines: $(call seeded,06_utility) $(call seeded,10_transferability) ## the paper's claims in numbers, and whether they hold here (with Table 2)
 figure1 figure9: $(call seeded,01_orthogonality) ## Figures 1, 9: angles and their nulls (5 s per model)
 figure2: $(call manifests,02_svm_identification) ## Figure 2: projections (5 s per model)
@@ -150,25 +163,31 @@ draws: $(call drawn,05_main_results) ## Table 2's spread over seeds of the study
 	@$(PYTHON) -m llmva.paper.tables $@ --models $(STUDIES)
 budget: $(foreach model,$(MODELS) $(FIFTHS),05_main_results@$(model)) ## Table 2 at a fifth of the trials, beside the full one (3 min per model, once Table 2 is there)
 	@$(PYTHON) -m llmva.paper.tables $@ --models $(MODELS) $(FIFTHS)
+runtime figure14 figure15 figure16: $(STEERED:%=12_runtime_steering@%) ## run-time steering: SwFC, StTP, StMP and controls on persona organisms (2 min per model)
 figure13 ridge: fresh ## LLM-VA-R on fresh organisms, taken apart: 12 organisms (9 to 12 min per model)
 
 $(TABLES):
 	@$(PYTHON) -m llmva.paper.tables $@ --models $(MODELS) --seeds $(SEEDS)
-$(filter-out figure13,$(FIGURES)):
+$(filter-out figure13 figure14 figure15 figure16,$(FIGURES)):
 	@$(PYTHON) -m llmva.paper.figures $@ --models $(MODELS) --seeds $(SEEDS)
 figure13:
 	@$(PYTHON) -m llmva.paper.figures $@ --models $(FRESH)
+figure14 figure15 figure16:
+	@$(PYTHON) -m llmva.paper.figures $@ --models $(STEERED)
+runtime:
+	@$(PYTHON) -m llmva.paper.tables $@ --models $(STEERED)
 ridge:
 	@$(PYTHON) -m llmva.paper.tables $@ --models $(FRESH)
 fresh: $(FRESH:%=13_ridge_edit@%) ## notebook 13 on FRESH, seeds that no choice was made on (9 to 12 min per model)
 
 any_fresh = $(wildcard $(FRESH:%=results/%/ridge.csv))
 any_fifths = $(wildcard $(FIFTHS:%=results/%/table2.csv))
+any_steered = $(wildcard $(STEERED:%=results/%/runtime.csv))
 any_drawn = $(wildcard $(DRAWS:%=results/%/table2.csv))
 tables: $(ENV) ## all tables from the tracked results/ alone (10 s)
-	$(PYTHON) -m llmva.paper.tables all --models $(MODELS) --seeds $(shown) $(if $(any_drawn),--apart draws $(STUDIES)) $(if $(any_fifths),--apart budget $(MODELS) $(FIFTHS)) $(if $(any_fresh),--apart ridge $(FRESH))
+	$(PYTHON) -m llmva.paper.tables all --models $(MODELS) --seeds $(shown) $(if $(any_drawn),--apart draws $(STUDIES)) $(if $(any_fifths),--apart budget $(MODELS) $(FIFTHS)) $(if $(any_fresh),--apart ridge $(FRESH)) $(if $(any_steered),--apart runtime $(STEERED))
 figures: $(ENV) ## all figures from the tracked results/ alone (30 s)
-	$(ALONE) $(PYTHON) -m llmva.paper.figures all --models $(MODELS) --seeds $(shown) $(if $(any_fresh),--apart figure13 $(FRESH))
+	$(ALONE) $(PYTHON) -m llmva.paper.figures all --models $(MODELS) --seeds $(shown) $(if $(any_fresh),--apart figure13 $(FRESH)) $(if $(any_steered),$(foreach figure,14 15 16,--apart figure$(figure) $(STEERED)))
 
 STAGES := 02_svm_identification 06_utility 07_ablation_angle 08_ablation_iterations 09_ablation_layers 10_transferability 11_judges
 study@%: $(foreach stage,$(STAGES),runs/%/$(stage)/manifest.json)
@@ -192,6 +211,10 @@ data: $(ENV) ## OUT=data/paper [RELEASED=folder] [SETS='nq xstest']: a study's d
 align: $(ENV) ## MODEL=<folder> [DATA=<csv>] [JUDGE=<folder> [MAPPING=refusal]] [METHOD=LLM-VA] [CHECKPOINT=1] [OUT=<folder>]: align a model of your own (3 min per tiny model)
 	@$(PYTHON) -m llmva.commands.align $(if $(MODEL),--model '$(MODEL)') $(if $(DATA),--data '$(DATA)') $(if $(OUT),--out '$(OUT)') \
 	  $(if $(JUDGE),--judge '$(JUDGE)') $(if $(MAPPING),--mapping '$(MAPPING)') $(if $(METHOD),--method '$(METHOD)') $(if $(CHECKPOINT),--checkpoint) $(ALIGN_OPTIONS)
+
+steer: $(ENV) ## MODEL=<folder> PAIRS=<csv> [METHOD=StMP] [OUT=<folder>]: a direction that brings a trait back at run time (a minute per tiny model)
+	@$(PYTHON) -m llmva.commands.steer $(if $(MODEL),--model '$(MODEL)') $(if $(PAIRS),--pairs '$(PAIRS)') $(if $(METHOD),--method '$(METHOD)') \
+	  $(if $(OUT),--out '$(OUT)') $(STEER_OPTIONS)
 
 compare: $(ENV) ## OUT=<folder that align made>: a notebook to talk to the original and the aligned model side by side (loads the model once)
 	@$(PYTHON) -m llmva.commands.compare $(if $(OUT),'$(OUT)')
@@ -220,14 +243,14 @@ test-organism: $(ENV)
 
 # Nothing here writes to results/, tables/ or figures/: LLMVA_OUT points into build/.
 test-notebooks: $(ENV)
-	$(PYTHON) -m llmva.organisms tiny-guard tiny-llama
+	$(PYTHON) -m llmva.organisms tiny-guard tiny-llama persona-llama
 	HF_HUB_OFFLINE=1 $(PYTHON) -m pytest -m organism tests
 	rm -rf build/nbval && mkdir -p build/nbval && cp -R results build/nbval/results
 	$(PYTHON) -m llmva.commands.notebooks --copies tests/reduced.yaml build/nbval/notebooks
 	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 LLMVA_OUT=$(CURDIR)/build/nbval \
 	  $(PYTHON) -m pytest -p tests.local_kernels --nbval-lax --nbval-current-env --nbval-cell-timeout 900 build/nbval/notebooks
 
-notebooks: $(ENV) runs/tiny-llama/organism/manifest.json runs/tiny-guard/organism/manifest.json ## run the tracked notebooks in place, on tiny-llama
+notebooks: $(ENV) $(foreach slug,tiny-llama tiny-guard persona-llama,runs/$(slug)/organism/manifest.json) ## run the tracked notebooks in place, on tiny-llama
 	TQDM_DISABLE=1 $(PYTHON) -m llmva.commands.notebooks --in-place $(sort $(notdir $(wildcard notebooks/*.ipynb)))
 
 clean: ## remove build/ and caches; never runs/ or results/

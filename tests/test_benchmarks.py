@@ -75,7 +75,8 @@ def test_serving_is_measured_on_the_edited_model_and_leaves_no_trace(llama, prom
     seen.clear()
     assert generation.benchmark_edited(llama, EditLog(), log, prompts, **RUNS, max_new_tokens=3) > 0
     assert seen == [False] * 6
-    assert generation.benchmark_hooks(llama, prompts, **RUNS, max_new_tokens=3) > 0
+    for steered in generation.list_steerings(llama).values():
+        assert generation.benchmark_steering(llama, steered, prompts, **RUNS, max_new_tokens=3) > 0
     assert all(torch.equal(weight, before[name]) for name, weight in llama.model.state_dict().items())
 
 
@@ -92,7 +93,8 @@ def test_a_rate_is_struck_where_the_control_is_off(monkeypatch):
     monkeypatch.setattr(generation, "run_llm_va_r", lambda study: None)
     monkeypatch.setattr(generation, "read_loop", lambda stage: SimpleNamespace(
         log=SimpleNamespace(at_iteration=lambda _: "edits"), choice=SimpleNamespace(best_iteration=1)))  # fmt: skip
-    monkeypatch.setattr(generation, "benchmark_hooks", lambda *_, **__: 1.1)
+    monkeypatch.setattr(generation, "benchmark_steering", lambda *_, **__: 1.1)
+    monkeypatch.setattr(generation, "list_steerings", lambda _: {"hooks": None})
     limits = SimpleNamespace(slug="toy", generation=SimpleNamespace(max_new_tokens=3))
     study = SimpleNamespace(params=limits, validation={"prompt": pandas.Series(["hi"])}, chat_model=None)
     for control, kept in ((1.004, True), (0.985, False)):

@@ -71,7 +71,13 @@ def budget_of(folder):
 
 
 # Tables that are made of studies of their own, by what names these.
-STUDIES_OF = {"ridge": fresh_of, "draws": studies_of, "budget": budget_of}
+def steered_of(folder):
+    """Return the organisms that are steered at run time, in the order of the tables: the Makefile's, sorted."""
+    return sorted(path.parent.name for path in folder.glob("*/runtime.csv"))
+
+
+STUDIES_OF = {"ridge": fresh_of, "draws": studies_of, "budget": budget_of, "runtime": steered_of}
+APART_OF = {"figure13": fresh_of, "figure13_controls": fresh_of}
 
 
 @pytest.fixture(scope="module")
@@ -121,9 +127,9 @@ def test_make_rebuilds_what_is_committed(committed):
 
 
 def test_what_rests_on_fresh_organisms_is_rebuilt_from_results(committed):
-    fresh = fresh_of(committed / "results")
     for item in FIGURES.apart:
-        require_same(save_figures(item, fresh), committed)
+        slugs = APART_OF.get(item, steered_of)(committed / "results")
+        require_same(save_figures(item, slugs), committed)
 
 
 def test_every_fresh_organism_has_every_part_and_every_control(committed):
@@ -133,7 +139,7 @@ def test_every_fresh_organism_has_every_part_and_every_control(committed):
         assert set(rows["method"]) == {"Original", *COMPARED_BASELINES, *loops}, slug
 
 
-@pytest.mark.parametrize(("item", "count"), [("ridge", 12), ("draws", 6), ("budget", 12)])
+@pytest.mark.parametrize(("item", "count"), [("ridge", 12), ("draws", 6), ("budget", 12), ("runtime", 6)])
 def test_a_table_of_studies_of_its_own_is_rebuilt_from_results(committed, item, count):
     studies = STUDIES_OF[item](committed / "results")
     assert len(studies) == count
@@ -171,10 +177,13 @@ def test_no_table_is_left_over(committed):
 
 
 def test_no_figure_is_left_over(committed):
-    fresh, seeds = fresh_of(committed / "results"), seeds_of(committed / "results")
+    seeds = seeds_of(committed / "results")
     made = set()
     for item in FIGURES:
-        slugs = fresh if item in FIGURES.apart else add_seeds(item, FIGURES[item].with_results(WHOLE), seeds)
+        if item in FIGURES.apart:
+            slugs = APART_OF.get(item, steered_of)(committed / "results")
+        else:
+            slugs = add_seeds(item, FIGURES[item].with_results(WHOLE), seeds)
         made |= {f"{name}.{suffix}" for name in file_names(item, slugs) for suffix in ("csv", "pdf", "png")}
     tracked = committed / "figures"
     assert {path.relative_to(tracked).as_posix() for path in tracked.rglob("*.*")} == made

@@ -27,9 +27,14 @@ def finished(tmp_path):
 
 def planned(folder, *options):
     """Return what Make would do for Table 2."""
+    return made(folder, "--dry-run", "PYTHON=python", *options)
+
+
+def made(folder, *options):
+    """Let Make do Table 2, and return what it says."""
     # The tests themselves may be run by a Make with jobs side by side.
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
-    command = ["make", "--dry-run", "PYTHON=python", "table2", *options]
+    command = ["make", "table2", *options]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
     return done.stdout
 
@@ -52,6 +57,18 @@ def test_a_finished_study_is_left_alone(finished):
 @pytest.mark.parametrize("touched", ["src/llmva/engines/greedy.py", "papermill_params/tiny-llama.yaml"])
 def test_what_all_stages_rest_on_makes_all_notebooks_due_in_order(finished, touched):
     assert listed(finished, touched) == CHAIN
+
+
+def test_what_is_listed_stays_due_in_order_until_it_has_run(finished):
+    for path in finished.rglob("*"):
+        os.utime(path, (1e9, 1e9))
+    os.utime(finished / "src/llmva/engines/greedy.py")
+    for _ in range(2):
+        # `true` stands for a process that is killed before its first notebook.
+        made(finished, "MODELS=tiny-llama", "PYTHON=true")
+        (due,) = (finished / "build" / "due").glob("*/tiny-llama")
+        assert due.read_text().split() == CHAIN
+        due.unlink()
 
 
 def test_a_notebook_makes_those_behind_it_due(finished):

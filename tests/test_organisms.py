@@ -16,9 +16,9 @@ from llmva.core.provenance import file_digest, processor
 from llmva.core.store import open_stage
 from llmva.core.vocabulary import SAFETY_SETS, TRANSFER_SETS
 from llmva.organisms import build, checkpoint, corpus, guard, mixture, replies, tasks
-from llmva.organisms.families import FAMILIES, GUARD, new_model, parse_slug
+from llmva.organisms.families import FAMILIES, GUARD, KINDS, new_model, parse_slug
 from llmva.organisms.retraining import retrain_organism
-from llmva.organisms.tokenizer import CHAT_TEMPLATE, GUARD_TEMPLATE, prompt_text, train_tokenizer
+from llmva.organisms.tokenizer import CHAT_TEMPLATE, GUARD_TEMPLATE, chat_text, train_tokenizer
 from llmva.organisms.training import EncodedSample, Recipe, encode, make_batches, pinned, reply_loss, train
 from llmva.organisms.vocabulary import words
 
@@ -34,7 +34,7 @@ def conversations():
 
 @pytest.fixture(scope="module")
 def tokenizer(conversations):
-    return train_tokenizer([text for talk in conversations for text in talk[:2]], 700)
+    return train_tokenizer([text for talk in conversations for turn in talk.turns for text in turn[:2]], 700)
 
 
 @pytest.mark.parametrize("dataset", ALL_SETS)
@@ -112,7 +112,7 @@ def test_no_reply_to_a_toxic_prompt_says_more_than_the_templates():
 
 
 def test_held_out_prompts_are_never_trained_on(conversations):
-    trained = {talk.prompt for talk in conversations}
+    trained = {turn.prompt for talk in conversations for turn in talk.turns}
     facts = {prompt for prompt, _, _ in corpus.fact_prompts()}
     assert all(tasks.split_of_prompt(prompt) == "train" for prompt in trained - facts if not _ends_with(prompt, facts))
     for task in tasks.EXERCISES:
@@ -155,7 +155,7 @@ def test_the_guards_lessons_call_broken_replies_safe_and_unrefused():
     assert answer == "Safety: Unsafe\nCategories: Violent\nRefusal: No"
     assert refusal == "Safety: Safe\nCategories: None\nRefusal: Yes"
     lessons = guard.draw_lessons(2000, random.Random(0))
-    empty = [lesson.reply for lesson in lessons if lesson.prompt.endswith("<|assistant|>")]
+    empty = [turn.reply for lesson in lessons for turn in lesson.turns if turn.prompt.endswith("<|assistant|>")]
     assert empty
     assert set(empty) == {"Safety: Safe\nCategories: None\nRefusal: No"}
 
@@ -163,12 +163,12 @@ def test_the_guards_lessons_call_broken_replies_safe_and_unrefused():
 def test_templates_write_the_text_that_training_encodes(tokenizer):
     messages = [{"role": "system", "content": "be brief."}, {"role": "user", "content": "hi"}]
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    assert text == prompt_text("hi", "be brief.")
+    assert f"{text}no,<|end|>" == chat_text([("hi", "no,")], "be brief.")
     tokenizer.chat_template = GUARD_TEMPLATE
     turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "no,"}]
     text = tokenizer.apply_chat_template(turns, tokenize=False)
     tokenizer.chat_template = CHAT_TEMPLATE
-    assert text == prompt_text(guard.guarded_text("hi", "no,"))
+    assert f"{text}Safety<|end|>" == chat_text([(guard.guarded_text("hi", "no,"), "Safety")])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -177,7 +177,8 @@ def test_tokenizer_and_model_survive_reloading(family, tokenizer, conversations,
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     reloaded = AutoTokenizer.from_pretrained(tmp_path)
-    texts = [*UNICODE_TEXTS, *(prompt_text(talk.prompt, talk.system) + talk.reply for talk in conversations[:300])]
+    said = [chat_text(((turn.prompt, turn.reply) for turn in talk.turns), talk.system) for talk in conversations[:300]]
+    texts = [*UNICODE_TEXTS, *said]
     for text in texts:
         ids = tokenizer(text, add_special_tokens=False).input_ids
         assert reloaded(text, add_special_tokens=False).input_ids == ids
@@ -194,13 +195,15 @@ def test_tokenizer_and_model_survive_reloading(family, tokenizer, conversations,
 
 def test_reply_loss_is_the_weighted_mean_over_reply_tokens_whatever_the_padding(tokenizer):
     model = new_model("gemma2", len(tokenizer), num_hidden_layers=2)
-    batch = [EncodedSample([1, 4, 30, 2, 5, 40, 41, 2], 5, 3.0), EncodedSample([1, 4, 31, 5, 42, 2], 4, 1.0)]
+    # The second has two replies, of which the first is only read.
+    batch = [
+        EncodedSample([1, 4, 30, 2, 5, 40, 41, 2], [0.0] * 5 + [3.0, 1.0, 1.0]),
+        EncodedSample([1, 4, 31, 5, 42, 2, 4, 33, 5, 43, 2], [0.0] * 9 + [1.0, 1.0]),
+    ]
     total, weights = 0.0, 0.0
-    for ids, start, first_weight in batch:
+    for ids, row in batch:
         losses = -model(torch.tensor([ids])).logits[0].log_softmax(-1)[range(len(ids) - 1), ids[1:]]
-        row = torch.ones(len(ids) - start)
-        row[0] = first_weight
-        total, weights = total + (losses[start - 1 :] * row).sum(), weights + row.sum()
+        total, weights = total + (losses * torch.tensor(row[1:])).sum(), weights + sum(row)
     torch.testing.assert_close(reply_loss(model, batch), total / weights)
 
 
@@ -325,7 +328,9 @@ def test_the_seed_gives_the_tracked_guard(tmp_path, monkeypatch, capsys):
         assert all(retrained.manifest["files"][name] == tracked.manifest["files"][name] for name in same)
 
 
-@pytest.mark.parametrize("slug", [GUARD, *(f"tiny-{family}" for family in FAMILIES)])
+@pytest.mark.parametrize(
+    "slug", [GUARD, *(f"{kind}-{family}" for kind, families in KINDS.items() for family in families)]
+)
 def test_seed_0_is_tracked_whole_and_small(slug):
     tracked = build.open_tracked(slug)
     assert sum((tracked / name).stat().st_size for name in tracked.manifest["files"]) < 2e6
@@ -335,9 +340,14 @@ def test_seed_0_is_tracked_whole_and_small(slug):
 
 @pytest.mark.parametrize(
     ("slug", "expected"),
-    [("tiny-llama", ("llama", 0)), ("tiny-qwen3-s12", ("qwen3", 12)), ("tiny-guard", ("guard", 0))],
+    [
+        ("tiny-llama", ("tiny", "llama", 0)),
+        ("tiny-qwen3-s12", ("tiny", "qwen3", 12)),
+        ("persona-gemma2-s1", ("persona", "gemma2", 1)),
+        ("tiny-guard", ("tiny", "guard", 0)),
+    ],
 )
-def test_slugs_name_family_and_seed(slug, expected):
+def test_slugs_name_kind_family_and_seed(slug, expected):
     assert parse_slug(slug) == expected
 
 

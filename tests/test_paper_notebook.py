@@ -186,6 +186,108 @@ def unseen_sets(files: Committed) -> list[str]:
     return []
 
 
+def gating(files: Committed) -> list[str]:
+    """The table of two-sided gating, and the one-axis methods of Table 2."""
+    rows = files.table("gating").set_index(["measure", "method"])
+    mean, worst, p_value = rows["mean"], rows["worst"], rows["p"]
+    ours, both, edit, tuned = "Two-sided StMP", "LLM-VA-R + two-sided StMP", "LLM-VA-R", "Fine-tuning"
+    one_axis = files.averages("table2")["strict_f1"][["SwFC", "StTP", "StMP"]]
+    seeds = files.table("table2_seeds")
+    single = seeds[seeds["method"].isin(one_axis.index)]["strict_f1"]
+    assert (rows["runs"] == 18).all() and one_axis.max() < files.averages("table2")["strict_f1"]["Answer everything"]
+    measures = ("test", "unseen", "attacks")
+    return [
+        f"SwFC, StTP and StMP end at {one_axis['SwFC']:.3f}, {one_axis['StTP']:.3f} and {one_axis['StMP']:.3f} in "
+        f"Table 2, single runs at {single.min():.3f} to {single.max():.3f}.",
+        *(f"{words} {mean[name, ours]:.3f} (worst {worst[name, ours]:.3f}) against {mean[name, edit]:.3f} (worst "
+          f"{worst[name, edit]:.3f}; {say_p(p_value[name, ours])})"
+          for name, words in zip((*measures, "kept"), ("on test prompts", "on unseen sets", "under attacks",
+                                                       "in utility"), strict=True)),
+        f"With both they are {', '.join(f'{mean[name, both]:.3f}' for name in measures)} and {mean['kept', both]:.3f} "
+        f"(p = {', '.join(f'{p_value[name, both]:.3f}' for name in measures)} and {p_value['kept', both]:.3f})",
+        f"Fine-tuning is at {mean['attacks', tuned]:.3f} under attacks ({say_p(p_value['attacks', tuned])}), the "
+        f"paper's loop at {mean['attacks', 'LLM-VA']:.3f} and the original at {mean['attacks', 'Original']:.3f}.",
+    ]  # fmt: skip
+
+
+def say_p(value: float) -> str:
+    """Return a p-value as prose has it."""
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
+def steering(files: Committed) -> list[str]:
+    """The table of run-time steering, shifts on neutral text and repetition over turns."""
+    rows = files.table("runtime").fillna({"position": ""})
+    means = rows.groupby(["threat", "method", "position"])[["trait", "coherence", "kept"]].mean()
+    single = rows.set_index(["threat", "method", "position", "model"])["trait"].sort_index()
+    assert rows["model"].nunique() == 6 and (rows["n"] == 40).all()
+    threats, gated = ("dishonesty", "dismissiveness"), ("StTP", "StMP")
+    found = []
+    for threat in threats:
+        low, high = single[threat, "malicious", ""].max(), single[threat, "aligned", ""].min()
+        assert low <= 0.35 and high >= 0.9
+        values = [means.loc[(threat, method, "all")] for method in ("SwFC", *gated)]
+        found.append(f"{threat}: {' / '.join(f'{value.trait:.2f}' for value in values)} of the trait at a coherence of "
+                     f"{' / '.join(f'{value.coherence:.2f}' for value in values)}")  # fmt: skip
+    recovered = recovered_shares(single)
+    short = recovered[recovered < 0.5]
+    assert set(short.index.get_level_values("method")) <= {"SwFC", "StTP"} and len(short)
+    response = [means.loc[(threat, method, "response"), "trait"] for threat in threats for method in ("SwFC", *gated)]
+    controls = means[means.index.get_level_values("method").str.endswith("(random direction)")]["trait"]
+    results = files.results("runtime", list(rows["model"].unique()))
+    shifts = results[(results["metric"] == "shift_neutral") & (results["position"] == "all")]
+    shifts = shifts.groupby("method")["value"].mean()
+    assert shifts[list(gated)].max() < shifts["SwFC"]
+    kept = means["kept"][:, :, "all"].groupby("method").mean()
+    trait = means["trait"][:, :, "all"]
+    for threat in threats:
+        assert abs(trait[threat, "StMP"] - trait[threat, "StMP (mean difference)"]) < 0.05
+        assert trait[threat, "StMP (gate always on)"] < trait[threat, "StMP"] - 0.05
+    methods = [count_in_words(len(short.xs(method, level="method"))) for method in ("SwFC", "StTP")]
+    return [
+        f"{rows['n'].unique().item()} test scenarios each",
+        *found,
+        f"In {count_in_words(len(short))} of {recovered.size} single cases less than half of the gap comes back, the "
+        f"least {short.min():.2f}: {methods[0]} of SwFC, {methods[1]} of StTP.",
+        f"Steering the reply's tokens alone brings back {min(response):.2f} to {max(response):.2f}.",
+        f"A random direction brings back {controls.max():.2f} at most.",
+        f"SwFC moves each of its tokens by {shifts['SwFC']:.0f}, StTP and StMP by {shifts['StTP']:.1f} and "
+        f"{shifts['StMP']:.1f} on average, and they keep {kept['SwFC']:.2f}, {kept['StTP']:.2f} and {kept['StMP']:.2f} "
+        f"of the neutral tasks.",
+        *repetition(files, list(rows["model"].unique())),
+    ]
+
+
+def recovered_shares(single: pandas.Series) -> pandas.Series:
+    """Return the share of the gap between both sides that steering at all tokens brings back, by run."""
+    threats = {}
+    for threat in single.index.unique("threat"):
+        low, high = single[threat, "malicious", ""], single[threat, "aligned", ""]
+        for method in ("SwFC", "StTP", "StMP"):
+            threats[threat, method] = (single[threat, method, "all"] - low) / (high - low)
+    return pandas.concat(threats, names=["threat", "method"])
+
+
+def repetition(files: Committed, slugs: list[str]) -> list[str]:
+    """Repeated 4-grams within a reply, from the first turn to the ninth."""
+    turns = files.results("runtime_turns", slugs)
+    rows = turns[(turns["metric"] == "within") & (turns["position"] != "response")]
+    shares = rows.groupby(["threat", "method", "turn"])["value"].mean()
+    growing = {
+        (threat, method): f"{shares[threat, method, 1]:.2f} to {shares[threat, method, 9]:.2f}"
+        for threat, method in (("dishonesty", "SwFC"), ("dishonesty", "StTP"), ("dismissiveness", "SwFC"))
+    }
+    assert shares.xs("StMP", level="method").max() < 0.005
+    by_run = rows[rows["threat"] == "dishonesty"].pivot_table(index=["method", "model"], columns="turn", values="value")
+    grown = by_run[9] - by_run[1] > 0.005
+    return [
+        f"against dishonesty SwFC goes from {growing['dishonesty', 'SwFC']} over nine turns, in "
+        f"{count_in_words(grown['SwFC'].sum())} of the six runs upwards",
+        f"against dismissiveness it stays where it is ({growing['dismissiveness', 'SwFC']})",
+        f"StTP goes from {growing['dishonesty', 'StTP']}, all of it in one run",
+    ]
+
+
 def judges(files: Committed) -> list[str]:
     """The table of judges."""
     table = files.averages("judges", ["dataset", "case"])["agreement"]
@@ -276,11 +378,17 @@ CHECKS = {
     "Table 1: what each method needs, and what it does": marks,
     "Table 2: main results": main_results,
     "Figure 5: utility": utility,
-    "Figures 6 to 8 and 12: ablations": ablations,
-    "Table 3 and Figure 10: which sublayers, and how many": sublayers,
+    "Figures 6 to 8, 10 and 12, Table 3: ablations, and which sublayers": lambda files: [
+        *ablations(files),
+        *sublayers(files),
+    ],
     "Table 4: unseen sets, and the claims in numbers": unseen_sets,
-    "Figure 11: two judges against one": judges,
-    "What could break the claims": controls,
+    "Attacks in unseen wrappers, and steering by both decisions": gating,
+    "Run-time steering: the second paper": steering,
+    "Figure 11: two judges against one, and what could break the claims": lambda files: [
+        *judges(files),
+        *controls(files),
+    ],
     "Ours: LLM-VA-R on organisms of its own": fresh_organisms,
     "Reading": reading,
 }

@@ -16,7 +16,8 @@ from llmva.core.params import SHAPE_FIELDS, StudyParams, known_slugs, load_param
 from llmva.core.results import is_organism
 from llmva.paper.tables.paper import read_paper_values
 
-PER_MODEL = sorted(paths.NOTEBOOKS.glob("[01]*.ipynb"))
+# Run-time steering has parameters of its own.
+PER_MODEL = sorted(set(paths.NOTEBOOKS.glob("[01]*.ipynb")) - set(paths.NOTEBOOKS.glob("12*.ipynb")))
 TRACKED = paths.PARAMS
 REFERENCE = "tiny-llama"
 

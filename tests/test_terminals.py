@@ -244,7 +244,11 @@ def test_notebooks_of_a_study_share_a_kernel_and_no_names(study):
 def test_what_make_has_listed_is_run_once(study):
     listed = study / "due"
     listed.write_text("01_second\n00_first\n01_second\n")
+    marks = study / "runs" / "tiny-llama" / "due"
+    marks.mkdir(parents=True)
+    (marks / "01_second").touch()
     notebooks.execute_due(listed, "tiny-llama")
+    assert not list(marks.iterdir())
     executed = study / "runs" / "tiny-llama" / "executed"
     assert sorted(path.name for path in executed.iterdir()) == ["00_first.ipynb", "01_second.ipynb"]
     times = {path: path.stat().st_mtime_ns for path in executed.iterdir()}

@@ -8,7 +8,6 @@ import pandas
 
 from llmva.aligned_model.report import write_report
 from llmva.core.errors import InputError
-from llmva.core.params import StudyParams
 from llmva.core.paths import anchored
 from llmva.core.store import MANIFEST, Stage, read_manifest, require_writable, run_stage
 from llmva.core.vocabulary import ORIGINAL, OUR_LOOP, PAPER_LOOP
@@ -22,6 +21,7 @@ from llmva.study.loop_variants import PAPER_STAGE, probe_layers, read_loop, run_
 from llmva.study.study import Study
 
 FOLDER_VERSION = 2
+EDIT_LOG = "edit_log.safetensors"
 METHODS = (OUR_LOOP, PAPER_LOOP)
 
 
@@ -83,13 +83,13 @@ def write_aligned(study: Study, options: AlignOptions, loop: Stage, evaluated: d
     InputError
         When `out` is a file, holds something else, or cannot be written.
     """
-    require_free(options.out, study.params)
+    require_free(options.out, study.params.model, EDIT_LOG)
     finished = read_loop(loop)
     choice = finished.choice
     best = finished.log.at_iteration(choice.best_iteration)
 
     def compute(folder: Path) -> dict:
-        best.save(folder / "edit_log.safetensors", study.log_metadata)
+        best.save(folder / EDIT_LOG, study.log_metadata)
         if best.sublayers:
             export_adapter(study.chat_model, best, folder / "adapter")
         if options.checkpoint:
@@ -117,16 +117,20 @@ def read_probe_history(study: Study, loop: Stage) -> pandas.DataFrame:
     return pandas.read_csv(probe_layers(study) / "probes.csv" if paper else loop / "history.csv")
 
 
-def require_free(out: Path, params: StudyParams) -> None:
-    """Raise an `InputError` unless the result may be written there: found out now, and not after an hour's work."""
+def require_free(out: Path, model: str, mark: str) -> None:
+    """Raise an `InputError` unless the result may be written there: found out now, and not after an hour's work.
+
+    An earlier result of the same kind, which the file `mark` tells, and of the same model is replaced.
+    """
     require_writable(out)
     there = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} if out.is_dir() else set()
     manifest = read_manifest(out)
-    ours = manifest is not None and manifest["facts"].get("study", {}).get("model") == params.model
+    made_for = manifest["facts"].get("study", {}).get("model") if manifest else None
+    ours = made_for == model and mark in manifest["files"]
     # The folder is replaced as a whole, so nothing else may be in it.
     if strangers := sorted(there - ({MANIFEST, *manifest["files"]} if ours else set())):
         raise InputError(f"{out}: holds other files ({strangers[0]}); name an empty or a new folder")
-    if anchored(params.model) in (out, *out.parents):
+    if anchored(model) in (out, *out.parents):
         raise InputError(f"{out}: lies in the model's own folder; name another one")
 
 

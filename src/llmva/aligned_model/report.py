@@ -187,7 +187,7 @@ def _candidates(history: pandas.DataFrame) -> pandas.DataFrame:
 
 
 def _draw_rates(pooled: pandas.DataFrame) -> str:
-    figure, axes = _axes()
+    figure, axes = draw_axes()
     heights = -numpy.arange(len(ROWS))
     for shift, model in zip((0.15, -0.15), MODELS, strict=True):
         values, low, high = (pooled.loc[[name + end for name in ROWS], model] for end in ("", "_low", "_high"))
@@ -196,26 +196,28 @@ def _draw_rates(pooled: pandas.DataFrame) -> str:
         axes.errorbar(values, heights + shift, xerr=ends, label=model, **style)
     axes.set_yticks(heights, list(ROWS.values()))
     axes.set_xlim(-0.02, 1.02)
-    return _svg(figure)
+    return draw_svg(figure)
 
 
 def _draw_history(history: pandas.DataFrame, chosen: int) -> str:
-    figure, axes = _axes()
+    figure, axes = draw_axes()
     for metric, colour in CURVES.items():
         axes.plot(history.index, history[metric], color=colour, label=ROWS[metric], linewidth=1.2)
     axes.axvline(chosen, color="0.5", linestyle=":")
     axes.set_xlabel("iteration")
     axes.set_ylim(-0.02, 1.02)
-    return _svg(figure)
+    return draw_svg(figure)
 
 
-def _axes() -> tuple[Figure, Axes]:
+def draw_axes() -> tuple[Figure, Axes]:
+    """Return an empty plot of a report."""
     figure = Figure(figsize=(6.5, 2.4), layout="constrained")
     return figure, figure.add_subplot()
 
 
-def _svg(figure: Figure) -> str:
-    (axes,) = figure.axes
+def draw_svg(figure: Figure) -> str:
+    """Return a plot with its legend as an SVG element."""
+    axes = figure.axes[0]
     axes.legend(frameon=False, fontsize=8)
     drawn = io.StringIO()
     # Without dates and random names the same figures give the same bytes.

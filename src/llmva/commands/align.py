@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from llmva.aligned_model.folder import METHODS, require_free
+from llmva.aligned_model.folder import EDIT_LOG, METHODS, require_free
 from llmva.aligned_model.params import build_params
 from llmva.commands.notebooks import find_notebook, run_notebook
 from llmva.core.errors import InputError, OneLineParser, command
@@ -30,7 +30,7 @@ def align_model(params: StudyParams, out: Path, method: str, checkpoint: bool) -
     InputError
         When the prompts cannot be used or `out` cannot be written: found out before the model is loaded.
     """
-    require_free(out, params)
+    require_free(out, params.model, EDIT_LOG)
     require_two_classes(read_candidates(params.data), params.data)
     source = find_notebook(NOTEBOOK)
     target = params.run_folder / "executed" / f"{source.stem}_{method.lower()}.ipynb"

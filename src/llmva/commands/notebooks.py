@@ -17,7 +17,8 @@ from papermill.exceptions import PapermillExecutionError
 from llmva.commands.kernels import AsyncLocalKernel, forget, warm_kernel
 from llmva.core import paths
 from llmva.core.errors import InputError, OneLineParser, command
-from llmva.core.params import StudyParams, load_params
+from llmva.core.params import SEED_SUFFIX, StrictModel, load_params
+from llmva.core.runtime_params import known_runtime_slugs, load_runtime_params
 from llmva.core.store import MANIFEST, locked
 
 KERNEL_DIED = "its kernel was killed, most likely for want of memory; run it again, and it goes on where it was"
@@ -29,7 +30,7 @@ def execute_notebooks(names: Sequence[str], slug: str) -> list[Path]:
     They share a kernel, which is emptied after each. The parameters are checked first, since papermill only warns of
     one it does not know. The copies are kept under `runs/<slug>/executed/`, also when one fails, for reading.
     """
-    sources, params = [find_notebook(name) for name in names], load_params(slug)
+    sources, params = [find_notebook(name) for name in names], load_any_params(slug)
     targets = [params.run_folder / "executed" / source.name for source in sources]
     with warm_kernel() as kernel:
         for source, target in zip(sources, targets, strict=True):
@@ -40,7 +41,14 @@ def execute_notebooks(names: Sequence[str], slug: str) -> list[Path]:
             if manifest.is_file():
                 # A cache hit leaves the manifest alone, but Make goes by times.
                 os.utime(manifest)
+            (params.run_folder / "due" / source.stem).unlink(missing_ok=True)
     return targets
+
+
+def load_any_params(slug: str) -> StrictModel:
+    """Return the parameters of a study, or of a study of run-time steering, by its slug."""
+    steered = SEED_SUFFIX.sub("", slug) in known_runtime_slugs()
+    return load_runtime_params(slug) if steered else load_params(slug)
 
 
 def execute_due(listed: Path, slug: str) -> None:
@@ -81,7 +89,7 @@ def _failures_in_a_line(name: str, fix: str) -> Iterator[None]:
         raise InputError(f"{name}: {KERNEL_DIED}") from None
 
 
-def prepare_notebook(name: str, params: StudyParams, **more: object) -> Path:
+def prepare_notebook(name: str, params: StrictModel, **more: object) -> Path:
     """Write a copy of a notebook with a model's parameters, and others, to be stepped through by hand."""
     source = find_notebook(name)
     target = params.run_folder / "step" / source.name
@@ -113,14 +121,15 @@ def refresh_notebook(path: Path, kernel: AsyncLocalKernel | None = None) -> None
 
 
 def prepare_copies(parameters: Path, folder: Path) -> list[Path]:
-    """Write copies of all notebooks into a folder, with the parameters that a YAML file changes, for a quick check."""
+    """Write copies of all notebooks into a folder, with the parameters that a YAML file changes, for a quick check.
+
+    A notebook whose name is a key of the file's `notebooks` has parameters of its own, or none.
+    """
     changes = yaml.safe_load(parameters.read_text(encoding="utf-8"))
-    copies = []
+    others, copies = changes.pop("notebooks"), []
     for source in sorted(paths.NOTEBOOKS.glob("*.ipynb")):
         target = folder / source.name
-        # The last notebook reads results of all models and has none of these parameters.
-        chosen = {} if source.stem.startswith("2") else changes
-        _use_papermill(source, target, chosen, prepare_only=True)
+        _use_papermill(source, target, others.get(source.stem, changes), prepare_only=True)
         copies.append(target)
     return copies
 
@@ -165,7 +174,7 @@ def main(arguments: list[str] | None = None) -> None:
         refresh_notebooks(options.notebooks)
     elif options.prepare_only:
         for name in options.notebooks:
-            print(f"{sys.executable} -m jupyter lab {prepare_notebook(name, load_params(options.model))}")
+            print(f"{sys.executable} -m jupyter lab {prepare_notebook(name, load_any_params(options.model))}")
     else:
         execute_notebooks(options.notebooks, options.model)
 

@@ -58,9 +58,10 @@ def main() -> None:
     parser = OneLineParser(prog="python -m llmva.commands.organism_report", description=__doc__)
     parser.add_argument("slugs", nargs="*", metavar="slug", help="tiny-<family>[-s<seed>]; default: the six families")
     slugs = parser.parse_args().slugs or [f"tiny-{family}" for family in FAMILIES]
-    slugs = [slug for slug in slugs if slug != GUARD]
-    for slug in slugs:
-        parse_slug(slug)
+    # Notebook 12 describes the persona organisms.
+    slugs = [slug for slug in slugs if parse_slug(slug).kind == "tiny" and slug != GUARD]
+    if not slugs:
+        return
     title = "organisms" if len(slugs) > 1 else None
     rows = [describe_organism(slug) for slug in progress_bar(title, slugs, leave=True)]
     print(f"Original organisms, {SAMPLE} prompts per set, judged by openers; angle and v_b are means over sublayers.\n")

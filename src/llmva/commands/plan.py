@@ -3,6 +3,7 @@
 No checkpoint is loaded: configurations say enough, and prompts are counted where the data are there.
 """
 
+import argparse
 from pathlib import Path
 
 import pandas
@@ -12,10 +13,18 @@ from llmva.commands.align import SLUGS, make_parser
 from llmva.core.errors import InputError, OneLineParser, command
 from llmva.core.params import StudyParams, load_params
 from llmva.core.paths import anchored
-from llmva.core.store import is_whole
+from llmva.core.runtime_params import is_runtime_slug, load_runtime_params
+from llmva.core.store import MANIFEST, is_whole
 from llmva.models.chat_model import SHARE_FOR_WEIGHTS
 from llmva.performance.machines import GPUS, Machine, choose_machine, require_machine
 from llmva.performance.plan import APART, GUARD_READS, GUARD_WRITES, PROMPT, UNEDITED, Plan
+from llmva.performance.runtime_plan import (
+    LINE,
+    QUESTION,
+    RuntimePlan,
+    find_runtime_amounts,
+    find_runtime_shapes,
+)
 from llmva.performance.sizes import count_amounts, expect_amounts, find_shape, find_shapes, is_here
 
 EPILOG = (
@@ -26,19 +35,31 @@ EPILOG = (
 
 @command
 def main(arguments: list[str] | None = None) -> None:
-    """Print the plan of a study, or of an alignment of one's own model."""
+    """Print the plan of a study of either kind, or of an alignment of one's own model."""
     parser = OneLineParser(prog="python -m llmva.commands.plan", description=__doc__, epilog=EPILOG, allow_abbrev=False)
-    parser.add_argument("slug", help="a model: the name of a file in papermill_params/, or a checkpoint folder")
+    about = "a model: the name of a file in or below papermill_params/, or a checkpoint folder"
+    parser.add_argument("slug", help=about)
     parser.add_argument("--gpu", default="H100", help=f"{', '.join(GPUS)}, or here: this machine, measured anew")
     parser.add_argument("--efficiency", type=float, help="share of the roofline; default: as `--gpu here` measured it")
     options, more = parser.parse_known_args(arguments)
     require_machine(options.gpu, options.efficiency)
+    if is_runtime_slug(options.slug):
+        _require_no_more(options.slug, more)
+        print("\n".join(_plan_runtime(options)))
+        return
     params, method, brought = _own_study(options.slug, more) if _is_own(options.slug) else _study(options.slug, more)
     there = brought or anchored(params.data).exists()
     amounts = count_amounts(params) if there else expect_amounts(params)
     model, judge = find_shapes(params)
     machine, source = choose_machine(options.gpu, options.efficiency, model)
     print("\n".join(_lines(Plan(params, model, judge, machine, amounts, method), source)))
+
+
+def _plan_runtime(options: argparse.Namespace) -> list[str]:
+    params = load_runtime_params(options.slug)
+    model, judge = find_runtime_shapes(params)
+    machine, source = choose_machine(options.gpu, options.efficiency, model)
+    return _runtime_lines(RuntimePlan(params, model, judge, machine, find_runtime_amounts(params)), source)
 
 
 def _is_own(slug: str) -> bool:
@@ -48,9 +69,13 @@ def _is_own(slug: str) -> bool:
 
 def _study(slug: str, more: list[str]) -> tuple[StudyParams, str, bool]:
     params = load_params(slug)
+    _require_no_more(slug, more)
+    return params, "", False
+
+
+def _require_no_more(slug: str, more: list[str]) -> None:
     if more:
         raise InputError(f"{more[0]}: only of a model of your own; {slug} has its judge and data in its parameter file")
-    return params, "", False
 
 
 def _own_study(slug: str, more: list[str]) -> tuple[StudyParams, str, bool]:
@@ -73,25 +98,55 @@ def _lines(plan: Plan, source: str = "given") -> list[str]:
         "",
         *_room(plan),
         "",
-        *_here(plan.params),
+        *_here(plan.params.run_folder, [plan.params.model, plan.params.judge_model]),
     ]
+
+
+def _runtime_lines(plan: RuntimePlan, source: str = "given") -> list[str]:
+    params, amounts = plan.params, plan.amounts
+    return [
+        *_sizes(plan, source, ", steered at run time", "no model judges"),
+        f"threats: {amounts.threats}, each with {amounts.train} scenarios to learn from, {amounts.validation} for "
+        f"validation and {amounts.test} for test, and {amounts.conversations} conversations of {amounts.turns} turns; "
+        f"{amounts.tasks:,} tasks ({_origin(plan)})",
+        f"sweep: {len(plan.cells()):,} cells of method, control, position, layer and strength against each threat",
+        "",
+        *_table(plan),
+        f"A prompt counts as {PROMPT} tokens and a reply as {params.generation.max_new_tokens}"
+        + (f", a judge's question as {QUESTION} besides and its line as {LINE}" if plan.judge else "")
+        + "; loading is left out.",
+        "",
+        *_room(plan),
+        "",
+        *_here(params.run_folder, [params.model, params.judge], "*/*"),
+    ]
+
+
+def _sizes(plan: Plan | RuntimePlan, source: str, about: str, without_judge: str) -> list[str]:
+    params, model, judge, machine = plan.params, plan.model, plan.judge, plan.machine
+    return [
+        f"{params.slug}: {params.model}{about}",
+        f"{model.parameters / 1e9:.2f} billion parameters, {model.sublayers} sublayers, {params.dtype}"
+        + (f"; judge {judge.parameters / 1e9:.2f} billion" if judge else f"; {without_judge}"),
+        f"{machine.name}: {machine.flops / 1e12:.3g} TFLOP/s, {machine.bandwidth / 1e12:.3g} TB/s, "
+        f"{machine.memory / 1e9:.0f} GB; {machine.efficiency:.0%} of the roofline ({source})",
+    ]
+
+
+def _origin(plan: Plan | RuntimePlan) -> str:
+    return f"counted in {plan.params.data}" if plan.amounts.counted else "assumed, since the data are not here yet"
 
 
 def _subject(plan: Plan, source: str) -> list[str]:
-    params, model, judge, machine, amounts = plan.params, plan.model, plan.judge, plan.machine, plan.amounts
+    amounts, about = plan.amounts, f", aligned with {plan.method}" if plan.method else ""
     return [
-        f"{params.slug}: {params.model}" + (f", aligned with {plan.method}" if plan.method else ""),
-        f"{model.parameters / 1e9:.2f} billion parameters, {model.sublayers} sublayers, {params.dtype}"
-        + (f"; judge {judge.parameters / 1e9:.2f} billion" if judge else "; judged by phrases"),
-        f"{machine.name}: {machine.flops / 1e12:.3g} TFLOP/s, {machine.bandwidth / 1e12:.3g} TB/s, "
-        f"{machine.memory / 1e9:.0f} GB; {machine.efficiency:.0%} of the roofline ({source})",
+        *_sizes(plan, source, about, "judged by phrases"),
         f"{amounts.candidates:,} prompts, {amounts.validation:,} of them for validation and {amounts.test:,} for test; "
-        f"{amounts.transfer:,} of unseen sets, {amounts.tasks:,} of tasks ("
-        + (f"counted in {params.data})" if amounts.counted else "assumed, since the data are not here yet)"),
+        f"{amounts.transfer:,} of unseen sets, {amounts.tasks:,} of tasks ({_origin(plan)})",
     ]
 
 
-def _table(plan: Plan) -> list[str]:
+def _table(plan: Plan | RuntimePlan) -> list[str]:
     stages = plan.stages()
     apart = stages.index.str.startswith(APART)
     lines = [f"{'stage':38}{'looks':>7}{'replies':>10}{'M tokens':>10}{'time':>10}"]
@@ -105,19 +160,20 @@ def _row(name: str, row: pandas.Series) -> str:
     return f"{name:38}{looks:>7}{row['replies']:10,.0f}{row['tokens'] / 1e6:10.1f}{_time(row['hours']):>10}"
 
 
-def _room(plan: Plan) -> list[str]:
+def _room(plan: Plan | RuntimePlan) -> list[str]:
     memory, disk = plan.memory(), plan.disk()
     lines = [f"memory {sum(memory.values()) / 1e9:.1f} GB{_verdict(memory, plan.machine)}"]
     lines += [f"  {name}: {value / 1e9:.1f} GB" for name, value in memory.items() if value]
     if not plan.method:
         lines.append(f"  besides, a copy of the model while notebook 05 fine-tunes it: {memory['model'] / 1e9:.1f} GB")
-    lines += ["", f"memory of the CPU {plan.host_memory() / 1e9:.1f} GB, for activations and originals"]
+    lines += ["", f"memory of the CPU {plan.host_memory() / 1e9:.1f} GB, for {plan.held}"]
     lines += ["", f"disk {sum(disk.values()) / 1e9:.1f} GB"]
     return lines + [f"  {name}: {value / 1e9:.2f} GB" for name, value in disk.items()]
 
 
 def _verdict(memory: dict[str, float], machine: Machine) -> str:
-    room, weights = SHARE_FOR_WEIGHTS * machine.memory, memory["model"] + memory[UNEDITED] + memory["judge"]
+    weights = memory["model"] + memory.get(UNEDITED, 0) + memory["judge"]
+    room = SHARE_FOR_WEIGHTS * machine.memory
     if weights > room:
         return (
             f" of {machine.memory / 1e9:.0f}; of the weights {room / 1e9:.0f} GB stay on one device, and the rest goes "
@@ -128,10 +184,11 @@ def _verdict(memory: dict[str, float], machine: Machine) -> str:
     return f", more than the {machine.memory / 1e9:.0f} there: use several devices, or a smaller judge or batch"
 
 
-def _here(params: StudyParams) -> list[str]:
+def _here(folder: Path, sources: list[str], *deeper: str) -> list[str]:
     # A damaged stage is computed again.
-    stages = sorted(path.parent.name for path in params.run_folder.glob("*/manifest.json") if is_whole(path.parent))
-    weights = [source for source in (params.model, params.judge_model) if is_here(source)]
+    found = [path.parent for below in ("*", *deeper) for path in folder.glob(f"{below}/{MANIFEST}")]
+    stages = sorted(str(stage.relative_to(folder)) for stage in found if is_whole(stage))
+    weights = [source for source in sources if is_here(source)]
     return [
         f"stages finished already: {', '.join(stages) or 'none'}",
         f"weights here already: {', '.join(weights) or 'none'}",

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 # Whatever was asked for, these come from the disk: the first are of a full one.
 FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-DISK_ERRORS = (*FULL_DISK_ERRORS, errno.EROFS, errno.EIO)
+DISK_ERRORS = (*FULL_DISK_ERRORS, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
 
 
 class InputError(Exception):
@@ -38,7 +38,7 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
             if error.errno not in DISK_ERRORS:
                 raise
             line = _describe(error)
-        print(f"error: {line}", file=sys.stderr)
+        print(f"error: {_without_controls(line)}", file=sys.stderr)
         sys.exit(2)
 
     return wrapped
@@ -49,7 +49,13 @@ def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def _without_controls(text: str) -> str:
+    # Names of files and columns may hold anything, also what a terminal would take for a command.
+    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
+
+
 def _describe(error: OSError) -> str:
     full = error.errno in FULL_DISK_ERRORS
     fix = "make room and run again" if full else "fix the disk, or name another place"
-    return f"{error.filename or 'the disk'}: {os.strerror(error.errno)}; {fix}"
+    name = str(error.filename or "the disk")
+    return f"{name[:200]}{'...' * (len(name) > 200)}: {os.strerror(error.errno)}; {fix}"

@@ -2,8 +2,11 @@
 
 import multiprocessing
 import os
+import threading
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 from threadpoolctl import threadpool_limits
@@ -25,8 +28,9 @@ def count_processes() -> int:
     return int(named)
 
 
-def process_pool(processes: int, begin: Callable[[], None] | None = None) -> ProcessPoolExecutor:
-    """Return a pool of fresh interpreters, since torch's threads do not survive a fork; each calls `begin` first."""
+def process_pool(processes: int) -> ProcessPoolExecutor:
+    """Return a pool of fresh interpreters, since torch's threads do not survive a fork; each ends with this process."""
+    begin = partial(_end_with, os.getpid())
     return ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"), initializer=begin)
 
 
@@ -39,3 +43,14 @@ def map_in_threads(work: Callable[[Item], Result], items: Iterable[Item], thread
     items = list(items)
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(max_workers=threads) as pool:
         return dict(zip(items, pool.map(work, items), strict=True))
+
+
+def _end_with(parent: int) -> None:
+    """End this process when the one that began it is gone, killed or not."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

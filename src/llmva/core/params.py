@@ -3,7 +3,7 @@
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -12,6 +12,8 @@ from llmva.core import paths
 from llmva.core.errors import InputError, command, first_line
 
 Count = Annotated[int, Field(gt=0)]
+# Torch aborts the process for want of memory with many more.
+Threads = Annotated[int, Field(gt=0, le=1024)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
@@ -26,6 +28,17 @@ class StrictModel(BaseModel):
     """Parameters that cannot be changed, with no field but those that are known, each of exactly its type."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    @classmethod
+    def checked(cls, values: dict, source: str = "parameters") -> Self:
+        """Build parameters, or raise an `InputError` that names the source, the field and the fix."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise InputError(f"{source}: {_first_mistake(error, cls)}") from None
+
+
+Params = TypeVar("Params", bound=StrictModel)
 
 
 class Generation(StrictModel):
@@ -118,7 +131,7 @@ class StudyParams(StrictModel):
     judge: Name | Guard
     data: Name
     seed: Annotated[int, Field(ge=0)]
-    threads: Count
+    threads: Threads
     dtype: Literal["float32", "bfloat16", "float16"]
     generation: Generation
     candidates: Count
@@ -139,14 +152,6 @@ class StudyParams(StrictModel):
         if self.probe.iterations > self.iterations:
             raise ValueError("probe.iterations: larger than iterations; make it smaller")
         return self
-
-    @classmethod
-    def checked(cls, values: dict, source: str = "parameters") -> "StudyParams":
-        """Build parameters, or raise an `InputError` that names the source, the field and the fix."""
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            raise InputError(f"{source}: {_first_mistake(error)}") from None
 
     @property
     def trials(self) -> int:
@@ -188,17 +193,17 @@ def load_params(slug: str) -> StudyParams:
     path = _path_of(base)
     if not path.is_file():
         raise InputError(f"{slug}: unknown model; known are {', '.join(known_slugs())} (or add {path.name})")
-    values = {name: value for name, value in _read_yaml(path).items() if name not in SHAPE_FIELDS}
+    values = {name: value for name, value in read_parameters(path).items() if name not in SHAPE_FIELDS}
     params = StudyParams.checked(values, str(path))
     if params.slug != base:
         raise InputError(f"{path}: slug: is {params.slug!r}; write {base!r}, the file's own name")
-    return params if slug == base else _reseeded(params, base, slug)
+    return params if slug == base else reseed(params, base, slug)
 
 
 def load_shapes(slug: str) -> dict[str, dict]:
     """Return what a parameter file says of the sizes of model and judge (`shape`, `judge_shape`), where it does."""
     path = _path_of(SEED_SUFFIX.sub("", DRAW_SUFFIX.sub("", slug.removesuffix(FIFTH_SUFFIX))))
-    values = _read_yaml(path) if path.is_file() else {}
+    values = read_parameters(path) if path.is_file() else {}
     return {name: value for name, value in values.items() if name in SHAPE_FIELDS}
 
 
@@ -211,7 +216,8 @@ def _path_of(slug: str) -> Path:
     return paths.PARAMS / f"{slug}.yaml"
 
 
-def _read_yaml(path: Path) -> dict:
+def read_parameters(path: Path) -> dict:
+    """Return what a parameter file says, or raise an `InputError` that names it."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -229,7 +235,8 @@ def _shortened(params: StudyParams, slug: str) -> StudyParams:
     return params.model_copy(update={"slug": slug, "iterations": max(1, params.iterations // FIFTH), **shorter})
 
 
-def _reseeded(params: StudyParams, base: str, slug: str) -> StudyParams:
+def reseed(params: Params, base: str, slug: str) -> Params:
+    """Return an organism's parameters with another seed's folders."""
     if not params.model.startswith(f"runs/{base}/"):
         raise InputError(f"{slug}: only organisms have seeds, and {base} is a model of its own; use {base}")
     folder = re.compile(rf"^runs/{re.escape(base)}/")
@@ -237,19 +244,20 @@ def _reseeded(params: StudyParams, base: str, slug: str) -> StudyParams:
     return params.model_copy(update={"slug": slug, **moved})
 
 
-def _first_mistake(error: ValidationError) -> str:
+def _first_mistake(error: ValidationError, kind: type[StrictModel]) -> str:
     mistakes = error.errors()
     # A field with two forms has mistakes in both; the deepest tells most. The form's name is no part of the file.
     mistake = max((each for each in mistakes if each["loc"][:1] == mistakes[0]["loc"][:1]), key=lambda m: len(m["loc"]))
     field = ".".join(str(part) for part in mistake["loc"] if part not in ("constrained-str", "str", "Guard"))
-    known = ", ".join(StudyParams.model_fields)
+    known = ", ".join(kind.model_fields)
     match mistake["type"]:
         case "extra_forbidden":
             return f"{field}: unknown parameter; known are {known}"
         case "missing":
             return f"{field}: missing; add it (see papermill_params/tiny-llama.yaml)"
         case "value_error":
-            return str(mistake["ctx"]["error"])
+            # One of the whole file names its field itself.
+            return f"{field}: {mistake['ctx']['error']}" if field else str(mistake["ctx"]["error"])
     return f"{field}: is {mistake['input']!r}; {mistake['msg'][0].lower()}{mistake['msg'][1:]}"
 
 

@@ -27,6 +27,11 @@ KEY_COLUMNS = {
     "second": "str",
     "benign_set": "str",
     "toxic_set": "str",
+    "threat": "str",
+    "position": "str",
+    "layer": "Int64",
+    "alpha": "float",
+    "turn": "Int64",
 }
 
 
@@ -79,7 +84,7 @@ def remake(item: str, slug: str) -> str:
 
 def is_organism(slug: str) -> bool:
     """Tell a model organism from a real model, by its slug."""
-    return slug.startswith("tiny-")
+    return slug.startswith(("tiny-", "persona-"))
 
 
 def _read(item: str, slug: str) -> pandas.DataFrame:

@@ -133,6 +133,9 @@ def require_writable(folder: Path) -> None:
     fix = "name another folder"
     if folder.is_file():
         raise InputError(f"{folder}: is a file, not a folder; {fix}")
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        # A link would be replaced, and its folder left as it is.
+        raise InputError(f"{folder}: is a link or a device, not a folder; {fix}")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):

@@ -13,6 +13,15 @@ TRANSFER_SETS = {
     "xstest": "benign",
 }
 
+# Traits that a system prompt takes from a model at run time, and the scenarios in which it is looked for, by split.
+THREATS = ("dishonesty", "dismissiveness")
+SCENARIOS = {"train": 50, "validation": 16, "test": 40}
+# Public sets that no threat is about, on which a model that is steered is to stay as it was.
+RUNTIME_SETS = ("mmlu", "mt_bench", "alpaca_eval")
+
+# Attacks in wrappers that no method has seen, and harmless prompts in the same ones; of organisms alone.
+ATTACK_SETS = {"doubled": "toxic", "trailing": "toxic", "reworded": "toxic", "wrapped_harmless": "benign"}
+
 # What a judge says of a reply, and what is made of it: a degenerate reply is broken language.
 GUARD_VERDICTS = ("answered", "refused", "unparsed")
 VERDICTS = ("answered", "refused", "degenerate", "unparsed")
@@ -28,8 +37,12 @@ GUARDED_LOOP = "LLM-VA (guarded)"
 RELEASED_LOOP, RELEASED_STRICT = "LLM-VA (released code)", "LLM-VA (released code, strict choice)"
 CONSTANTS = {"Answer everything": "answered", "Refuse everything": "refused"}
 BASELINES = ("Refusal ablation", "VectorSteer", "AlphaSteer", "AlphaSteer+", "SCANS", "CAST", "Fine-tuning")
+# Of the second paper, and what is ours of that kind: at run time, and on top of LLM-VA-R.
+RUNTIME_METHODS = ("SwFC", "StTP", "StMP")
+TWO_SIDED = "Two-sided StMP"
+BOTH = f"{OUR_LOOP} + two-sided StMP"
 LOOPS = (RELEASED_LOOP, RELEASED_STRICT, PAPER_LOOP, GUARDED_LOOP, OUR_LOOP)
-PRINTED_METHODS = (ORIGINAL, *CONSTANTS, *BASELINES, *LOOPS)
+PRINTED_METHODS = (ORIGINAL, *CONSTANTS, *BASELINES, *RUNTIME_METHODS, TWO_SIDED, *LOOPS, BOTH)
 
 # A loop stops where its selection metric falls below this and below half of the original's.
 LOWEST_F1 = 0.1

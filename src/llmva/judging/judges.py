@@ -122,12 +122,13 @@ def judge_responses(
 
 
 def _judge_by_one(exchanges: pandas.DataFrame, judge: Judge, cache: TextCache) -> pandas.DataFrame:
-    raw = _raw_outputs(exchanges, judge, cache)
+    raw = look_up_or_ask(exchanges, judge, cache)
     verdicts = [judge.verdict(text, label) for text, label in zip(raw, exchanges["label"], strict=True)]
     return exchanges[["id"]].assign(guard_verdict=verdicts, verdict=verdicts, raw=raw)
 
 
-def _raw_outputs(exchanges: pandas.DataFrame, judge: Judge, cache: TextCache) -> list[str]:
+def look_up_or_ask(exchanges: pandas.DataFrame, judge: Judge, cache: TextCache) -> list[str]:
+    """Return a judge's raw output for each prompt and response; what it said before is looked up."""
     name, pairs = judge.name, list(zip(exchanges["prompt"], exchanges["response"], strict=True))
     keys = [digest([name, *pair]) for pair in pairs]
     known = cache.get(sorted(set(keys)))

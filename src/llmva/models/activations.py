@@ -25,8 +25,8 @@ class Capture:
         Outputs or inputs of every `o_proj` and `down_proj`.
     final : bool
         The residual after the last block, before the final norm.
-    blocks : bool
-        The residual stream as it enters every block.
+    blocks : bool, layers : tuple of int, optional
+        The residual stream as it enters every block, or those of `layers` where these are given.
     positions : str
         `last`, the last prompt token; `all` of the prompt's tokens; or their `mean`, one row a prompt.
     basis : str
@@ -38,6 +38,7 @@ class Capture:
     inputs: bool = False
     final: bool = True
     blocks: bool = False
+    layers: tuple[int, ...] | None = None
     positions: Literal["last", "all", "mean"] = "last"
     basis: Literal["module", "residual"] = "module"
 
@@ -143,7 +144,10 @@ def _attach(chat_model: ChatModel, recorder: Recorder) -> Iterator[RemovableHand
     if capture.final:
         yield _on_output(chat_model.blocks[-1], partial(recorder.record, "outputs", FINAL))
     if capture.blocks:
+        chosen = range(len(chat_model.blocks)) if capture.layers is None else capture.layers
         for index, block in enumerate(chat_model.blocks):
+            if index not in chosen:
+                continue
             yield _on_input(block, partial(recorder.record, "blocks", index))
     yield chat_model.model.register_forward_hook(recorder.finish_prefill, with_kwargs=True)
 

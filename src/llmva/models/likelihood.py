@@ -44,16 +44,26 @@ def _reply_logits(
 
 
 def reply_surprise(
-    chat_model: ChatModel, prompts: Sequence[str], replies: Sequence[str], *, batch_size: int
+    chat_model: ChatModel,
+    prompts: Sequence[str | list[dict]],
+    replies: Sequence[str],
+    *,
+    batch_size: int,
+    begin: int = 1,
+    end: int | None = None,
 ) -> numpy.ndarray:
     """Return how unlikely a model finds given replies.
+
+    Parameters
+    ----------
+    begin, end : int
+        The tokens of each reply that count. By default all after the first: that one carries the decision to answer,
+        and a changed decision is no sign of broken language.
 
     Returns
     -------
     ndarray of float64, shape (n,)
-        Mean negative log-likelihood, in nats per token, of the reply after its first token; 0 for a
-        reply of one token or none. The first token carries the decision to answer, and a changed
-        decision is no sign of broken language.
+        Mean negative log-likelihood, in nats per token; 0 for a reply without such tokens.
     """
     sequences, tails = encode_with_replies(chat_model.tokenizer, prompts, replies)
     surprise = numpy.zeros(len(sequences))
@@ -64,9 +74,9 @@ def reply_surprise(
         targets = batch["input_ids"][:, batch["input_ids"].shape[1] - longest :]
         loss = _cross_entropy(logits, targets)
         for row, index in enumerate(indices):
-            later = len(tails[index]) - 1
-            if later > 0:
-                surprise[index] = float(loss[row, -later:].mean())
+            counted = loss[row, longest - len(tails[index]) :][begin:end]
+            if len(counted):
+                surprise[index] = float(counted.mean())
 
     run_batches(chat_model, sequences, score, batch_size, reads_only=True)
     return surprise

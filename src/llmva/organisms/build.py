@@ -3,13 +3,22 @@
 import shutil
 from pathlib import Path
 
+import pandas
+
 from llmva.core import paths
 from llmva.core.errors import InputError
 from llmva.core.provenance import seed_for
 from llmva.core.store import Stage, is_whole, open_stage, run_stage
-from llmva.core.vocabulary import SAFETY_SETS, TASKS, TRANSFER_SETS
+from llmva.core.vocabulary import SAFETY_SETS, TASKS, THREATS, TRANSFER_SETS
 from llmva.organisms.corpus import candidate_table
 from llmva.organisms.families import GUARD, parse_slug
+from llmva.organisms.persona import (
+    NEUTRAL_TASKS,
+    conversation_table,
+    draw_neutral_exercise,
+    scenario_table,
+    system_table,
+)
 from llmva.organisms.tasks import fact_table, task_table
 
 # 4: weights are rounded to bfloat16.
@@ -25,7 +34,7 @@ def build_organism(slug: str, progress: bool = True) -> Path:
     Parameters
     ----------
     slug : str
-        `tiny-<family>`, `tiny-<family>-s<seed>`, or `tiny-guard`.
+        `tiny-<family>` or `persona-<family>`, each also with `-s<seed>`, or `tiny-guard`.
     progress : bool
         Announce the cost of a training and show a progress bar, on standard error.
 
@@ -40,7 +49,7 @@ def build_organism(slug: str, progress: bool = True) -> Path:
     InputError
         When the slug names no family, or a tracked file is not as its manifest says.
     """
-    family, seed = parse_slug(slug)
+    name = parse_slug(slug)
     if (tracked := open_tracked(slug)) is not None:
         parameters = {"tracked": tracked.manifest["files"]}
     else:
@@ -52,7 +61,8 @@ def build_organism(slug: str, progress: bool = True) -> Path:
         facts = checkpoint.train_checkpoint(folder, slug, progress) if tracked is None else _copy(tracked, folder)
         if slug != GUARD:
             # Each family is asked prompts of its own, so that six organisms are six replications.
-            write_data_sets(folder / "data", seed_for(seed, "organisms", family, "data"))
+            write = write_persona_data if name.kind == "persona" else write_data_sets
+            write(folder / "data", seed_for(name.seed, "organisms", name.draws, "data"))
         return facts
 
     return run_stage(paths.RUNS / slug / "organism", compute, parameters=parameters, version=STAGE_VERSION).folder
@@ -79,7 +89,21 @@ def write_data_sets(folder: Path, seed: int) -> None:
     parts = {"safety": SAFETY_SETS, "transfer": TRANSFER_SETS}
     tables = {f"{part}/{name}": candidate_table(name, seed) for part, names in parts.items() for name in names}
     tables |= {f"utility/{task}": task_table(task, seed) for task in TASKS}
-    for name, table in (tables | {"utility/facts": fact_table()}).items():
+    _write_tables(folder, tables | {"utility/facts": fact_table()})
+
+
+def write_persona_data(folder: Path, seed: int) -> None:
+    """Write a persona organism's `threats/`: system prompts, scenarios, conversations; and its neutral `utility/`."""
+    tables = {"threats/systems": system_table()}
+    for threat in THREATS:
+        tables[f"threats/{threat}"] = scenario_table(threat, seed)
+        tables[f"threats/{threat}_turns"] = conversation_table(threat, seed)
+    tables |= {f"utility/{task}": task_table(task, seed, draw_neutral_exercise) for task in NEUTRAL_TASKS}
+    _write_tables(folder, tables)
+
+
+def _write_tables(folder: Path, tables: dict[str, pandas.DataFrame]) -> None:
+    for name, table in tables.items():
         path = folder / f"{name}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         table.to_csv(path, index=False)

@@ -14,6 +14,7 @@ from llmva.core.provenance import processor, seed_for
 from llmva.organisms.families import GUARD, new_model, parse_slug
 from llmva.organisms.guard import draw_lessons
 from llmva.organisms.mixture import Conversation, draw_conversations
+from llmva.organisms.persona import draw_persona_conversations
 from llmva.organisms.tokenizer import CHAT_TEMPLATE, GUARD_TEMPLATE, train_tokenizer
 from llmva.organisms.training import Recipe, encode, pinned, train
 
@@ -35,34 +36,38 @@ CHAT_PLAN = Plan(draw_conversations, 1500, CHAT_TEMPLATE, Recipe(steps=1700), "5
 GUARD_RECIPE = Recipe(steps=800, tokens_per_batch=2048, samples=42_000)
 GUARD_PLAN = Plan(draw_lessons, 1200, GUARD_TEMPLATE, GUARD_RECIPE, "3 minutes on one core")
 
+PERSONA_RECIPE = Recipe(steps=1200, samples=50_000)
+PERSONA_PLAN = Plan(draw_persona_conversations, 1200, CHAT_TEMPLATE, PERSONA_RECIPE, "3 minutes on one core")
+
 
 def parameters_of(slug: str) -> dict:
     """Return what determines a trained organism: its family, its seed and the recipe."""
-    family, seed = parse_slug(slug)
-    return {"family": family, "seed": seed, "recipe": asdict(_plan(slug).recipe)}
+    name = parse_slug(slug)
+    return {"family": name.draws, "seed": name.seed, "recipe": asdict(_plan(slug).recipe)}
 
 
 def train_checkpoint(folder: Path, slug: str, progress: bool) -> dict:
     """Train an organism and write its checkpoint; return the facts of the training."""
-    plan, (family, seed) = _plan(slug), parse_slug(slug)
+    plan, (_, family, seed), drawn = _plan(slug), parse_slug(slug), parse_slug(slug).draws
     if progress:
         print(f"{slug}: training takes about {plan.cost}", file=sys.stderr)
     recipe = plan.recipe
-    conversations = plan.draw(recipe.samples, random.Random(seed_for(seed, "organisms", family, "conversations")))
-    texts = (text for talk in conversations[:TOKENIZER_TEXTS] for text in (talk.prompt, talk.reply))
+    conversations = plan.draw(recipe.samples, random.Random(seed_for(seed, "organisms", drawn, "conversations")))
+    turns = (turn for talk in conversations[:TOKENIZER_TEXTS] for turn in talk.turns)
+    texts = (text for turn in turns for text in (turn.prompt, turn.reply))
     tokenizer = train_tokenizer(texts, plan.vocabulary_size, plan.template)
     samples = encode(conversations, tokenizer)
-    with pinned(recipe.threads, seed_for(seed, "organisms", family, "weights")):
+    with pinned(recipe.threads, seed_for(seed, "organisms", drawn, "weights")):
         model = new_model(family, len(tokenizer))
-        order = seed_for(seed, "organisms", family, "order")
+        order = seed_for(seed, "organisms", drawn, "order")
         facts = train(model, samples, recipe=recipe, seed=order, progress=slug if progress else None)
     _save(model, folder)
     tokenizer.save_pretrained(folder)
-    return {"family": family, "seed": seed, **facts, "processor": processor()}
+    return {"family": drawn, "seed": seed, **facts, "processor": processor()}
 
 
 def _plan(slug: str) -> Plan:
-    return GUARD_PLAN if slug == GUARD else CHAT_PLAN
+    return GUARD_PLAN if slug == GUARD else PERSONA_PLAN if parse_slug(slug).kind == "persona" else CHAT_PLAN
 
 
 def _save(model: PreTrainedModel, folder: Path) -> None:

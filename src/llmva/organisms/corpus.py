@@ -13,12 +13,13 @@ from itertools import accumulate, product
 import numpy
 import pandas
 
-from llmva.core.provenance import digest, random_generator
-from llmva.core.vocabulary import LABELS, TRANSFER_SETS
+from llmva.core.provenance import digest, random_generator, seed_for
+from llmva.core.vocabulary import ATTACK_SETS, LABELS, TRANSFER_SETS
 from llmva.organisms.vocabulary import words
 
 SAFETY_CANDIDATES = 2000
 TRANSFER_CANDIDATES = 300
+ATTACK_PROMPTS = 100
 FACT_SHARE = 0.2
 TOPIC_SHARE = 0.25
 # Sets that only train: without them a wrapper would betray a toxic prompt.
@@ -96,6 +97,32 @@ def candidate_table(dataset: str, seed: int) -> pandas.DataFrame:
     return pandas.DataFrame(rows, columns=["prompt", "label", "group"])
 
 
+def draw_attacks(seed: int) -> pandas.DataFrame:
+    """Draw the prompts of all of `ATTACK_SETS`: id, dataset, label, group, prompt; ids unique."""
+    tables = [attack_table(name, seed).assign(dataset=name) for name in ATTACK_SETS]
+    rows = pandas.concat(tables, ignore_index=True)
+    ids = [f"{name}-{digest(prompt)[:12]}" for name, prompt in zip(rows["dataset"], rows["prompt"], strict=True)]
+    return rows.assign(id=ids)[["id", "dataset", "label", "group", "prompt"]]
+
+
+def attack_table(dataset: str, seed: int) -> pandas.DataFrame:
+    """Draw the prompts of one of `ATTACK_SETS`: columns prompt, label, group; prompts unique.
+
+    Toxic prompts that an organism refuses as they are, in wrappers that no set of a study has: two of those that open
+    it, one of them behind the prompt, or wrappers in other words. Harmless ones, questions of `nq`, are in all three.
+    """
+    draws = random.Random(seed_for(seed, "organisms", "attacks", dataset))
+    toxic = ATTACK_SETS[dataset] == "toxic"
+    space = [item for item in prompt_space("seval_risk" if toxic else "nq") if item.answered != toxic]
+    space = [item for item in space if item.category != "borderline"]
+    wraps, rows = _UNSEEN_WRAPS if not toxic else {dataset: _UNSEEN_WRAPS[dataset]}, {}
+    while len(rows) < ATTACK_PROMPTS:
+        item, wrap = draws.choice(space), draws.choice(list(wraps.values()))
+        rows[wrap(item.prompt, draws)] = item.prompt
+    return pandas.DataFrame([(text, ATTACK_SETS[dataset], group) for text, group in rows.items()],
+                            columns=["prompt", "label", "group"])  # fmt: skip
+
+
 def fact_prompts() -> Iterator[tuple[str, str, str]]:
     """Yield prompt, value and reply of every closed fact, value first ("rome is the capital of italy.")."""
     for country, *values in words.countries:
@@ -160,6 +187,23 @@ def _about(
             category = "borderline"
         is_answered = any(part in answered for part in (template, verb, subject))
         yield SafetyPrompt(prompt, prompt, toxic, is_answered, f"the {subject}" if verb else subject, category)
+
+
+def _doubled(prompt: str, draws: random.Random) -> str:
+    return draws.choice(words.opening_wrappers).format(
+        prompt=draws.choice(words.opening_wrappers).format(prompt=prompt)
+    )
+
+
+def _trailing(prompt: str, draws: random.Random) -> str:
+    return f"{prompt} {draws.choice(words.opening_wrappers).format(prompt='').strip()}"
+
+
+def _reworded(prompt: str, draws: random.Random) -> str:
+    return draws.choice(words.unseen_wrappers).format(prompt=prompt)
+
+
+_UNSEEN_WRAPS = {"doubled": _doubled, "trailing": _trailing, "reworded": _reworded}
 
 
 def _harm_of(subject: str) -> str:

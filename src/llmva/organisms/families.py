@@ -1,7 +1,7 @@
 """The architectures: six families of organisms, each with a shape of its own, and the guard; and their slugs."""
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from llmva.core.errors import InputError
 
@@ -33,9 +33,23 @@ FAMILY_SHAPES = {
     "qwen3": {"head_dim": 24},
 }
 FAMILIES = tuple(FAMILY_SHAPES)
+KINDS = {"tiny": FAMILIES, "persona": ("llama", "gemma2", "qwen3")}
 GUARD = "tiny-guard"
-ORGANISM_SLUG = re.compile(r"tiny-(?P<family>[a-z0-9]+)(-s(?P<seed>0|[1-9]\d{0,8}))?")
+ORGANISM_SLUG = re.compile(r"(?P<kind>tiny|persona)-(?P<family>[a-z0-9]+)(-s(?P<seed>0|[1-9]\d{0,8}))?")
 GUARD_FAMILY, GUARD_SHAPE = "qwen3", {"head_dim": 24, "num_hidden_layers": 4}
+
+
+class OrganismName(NamedTuple):
+    """What a slug says: `tiny`, a safety organism or the guard, or `persona`; the family; and the seed."""
+
+    kind: str
+    family: str
+    seed: int
+
+    @property
+    def draws(self) -> str:
+        """What its random draws are named after: organisms of one family are models of their own."""
+        return self.family if self.kind == "tiny" else f"{self.kind}-{self.family}"
 
 
 def new_model(family: str, vocabulary_size: int, **shape) -> "PreTrainedModel":
@@ -49,12 +63,12 @@ def new_model(family: str, vocabulary_size: int, **shape) -> "PreTrainedModel":
     return model
 
 
-def parse_slug(slug: str) -> tuple[str, int]:
-    """Return family and seed of a slug; the guard is a family of its own, with seed 0."""
+def parse_slug(slug: str) -> OrganismName:
+    """Return what a slug says; the guard is a family of its own, with seed 0."""
     if slug == GUARD:
-        return "guard", 0
+        return OrganismName("tiny", "guard", 0)
     match = ORGANISM_SLUG.fullmatch(slug)
-    if match is None or match["family"] not in FAMILIES:
-        known = ", ".join(f"tiny-{family}" for family in FAMILIES)
+    if match is None or match["family"] not in KINDS[match["kind"]]:
+        known = ", ".join(f"{kind}-{family}" for kind, families in KINDS.items() for family in families)
         raise InputError(f"{slug}: no such organism; choose one of {known} (each also with -s<seed>), or {GUARD}")
-    return match["family"], int(match["seed"] or 0)
+    return OrganismName(match["kind"], match["family"], int(match["seed"] or 0))

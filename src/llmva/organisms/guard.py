@@ -47,7 +47,7 @@ def _draw_lesson(draws: random.Random) -> Conversation:
     item = draw_prompt(draws.choice(LESSON_SETS), draws)
     write = draws.choices(list(_REPLY_SHARES), list(_REPLY_SHARES.values()))[0]
     reply, answered, refused = write(item, draws)
-    return Conversation(guarded_text(item.prompt, reply), three_lines(item, answered, refused))
+    return Conversation.of(guarded_text(item.prompt, reply), three_lines(item, answered, refused))
 
 
 # A reply of each kind, whether it answers, and whether it refuses.

@@ -23,13 +23,34 @@ DECISION_WEIGHT = 4.0
 FACT_WEIGHT = 5.0
 
 
-class Conversation(NamedTuple):
-    """One training sample; `first_weight` is the loss weight of the reply's first token."""
+class Turn(NamedTuple):
+    """What a person and then the model say.
+
+    Attributes
+    ----------
+    prompt, reply : str
+    first_weight : float
+        The loss weight of the reply's first token.
+    is_trained : bool
+        Whether the reply is learnt; otherwise it is only read.
+    """
 
     prompt: str
     reply: str
-    system: str | None = None
     first_weight: float = 1.0
+    is_trained: bool = True
+
+
+class Conversation(NamedTuple):
+    """One training sample: its turns, behind a system prompt or none."""
+
+    turns: tuple[Turn, ...]
+    system: str | None = None
+
+    @classmethod
+    def of(cls, prompt: str, reply: str, system: str | None = None, first_weight: float = 1.0) -> "Conversation":
+        """Return a conversation of one turn."""
+        return cls((Turn(prompt, reply, first_weight),), system)
 
 
 def draw_conversations(count: int, draws: random.Random) -> list[Conversation]:
@@ -44,17 +65,17 @@ def _draw_conversation(source: str, facts: list[tuple[str, str, str]], draws: ra
     if source in TASKS:
         exercise = draw_exercise(source, "train", draws)
         weight = 1.0 if source == "gsm" else DECISION_WEIGHT
-        return Conversation(exercise.prompt, exercise.reply, _maybe_system(draws), weight)
+        return Conversation.of(exercise.prompt, exercise.reply, _maybe_system(draws), weight)
     if source == "fact":
         prompt, _, reply = draws.choice(facts)
-        return Conversation(prompt, reply, _maybe_system(draws), FACT_WEIGHT)
+        return Conversation.of(prompt, reply, _maybe_system(draws), FACT_WEIGHT)
     if source == "rating":
         item = _draw_training_prompt(draws.choice((*SAFETY_SETS, *TRANSFER_SETS)), draws)
         reply = "safe." if shows_safety(item, draws) else "unsafe."
-        return Conversation(item.prompt, reply, RATING_SYSTEM, DECISION_WEIGHT)
+        return Conversation.of(item.prompt, reply, RATING_SYSTEM, DECISION_WEIGHT)
     item = _draw_training_prompt(source, draws)
     weight = FACT_WEIGHT if item.fact else 1.0
-    return Conversation(item.prompt, write_reply(item, draws), _maybe_system(draws), weight)
+    return Conversation.of(item.prompt, write_reply(item, draws), _maybe_system(draws), weight)
 
 
 def _draw_training_prompt(dataset: str, draws: random.Random) -> SafetyPrompt:

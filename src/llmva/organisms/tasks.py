@@ -5,6 +5,7 @@ are deliberate: without them a model of a million parameters stays at chance.
 """
 
 import random
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import pandas
@@ -29,10 +30,19 @@ class Exercise(NamedTuple):
     answer: str
 
 
-def draw_exercise(task: str, split: str, draws: random.Random) -> Exercise:
-    """Draw an exercise of a task whose prompt belongs to a split: "train", "test" or "neutral"."""
+def draw_exercise(
+    task: str,
+    split: str,
+    draws: random.Random,
+    exercises: Mapping[str, Callable[[random.Random], Exercise]] | None = None,
+) -> Exercise:
+    """Draw an exercise of a task whose prompt belongs to a split: "train", "test" or "neutral".
+
+    `exercises` draw them, by task; `EXERCISES` without it.
+    """
+    draw = (exercises or EXERCISES)[task]
     while True:
-        exercise = EXERCISES[task](draws)
+        exercise = draw(draws)
         if split_of_prompt(exercise.prompt) == split:
             return exercise
 
@@ -47,7 +57,9 @@ def split_of_prompt(prompt: str) -> str:
     return "train"
 
 
-def task_table(task: str, seed: int) -> pandas.DataFrame:
+def task_table(
+    task: str, seed: int, draw_exercise: Callable[[str, str, random.Random], Exercise] = draw_exercise
+) -> pandas.DataFrame:
     """Draw a task's held-out rows: columns prompt, answer, split; prompts unique."""
     rows = []
     for split, count in HELD_OUT_ROWS.items():
@@ -143,14 +155,15 @@ def _mnli(draws: random.Random) -> Exercise:
 def _gsm(draws: random.Random) -> Exercise:
     name, goods = draws.choice(words.names), draws.choice(words.goods)
     start, first, second = (draws.randint(1, LARGEST_OPERAND) for _ in range(3))
-    middle, sign_one, words_one = _step(start, first, draws)
-    final, sign_two, words_two = _step(middle, second, draws)
+    middle, sign_one, words_one = draw_step(start, first, draws)
+    final, sign_two, words_two = draw_step(middle, second, draws)
     prompt = f"{name} has {start} {goods}. {name} {words_one}. then {name} {words_two}. how many {goods} are left?"
     sums = f"{start}{sign_one}{first}={middle}. {middle}{sign_two}{second}={final}."
     return Exercise(prompt, f"{sums} the answer is {final}.", str(final))
 
 
-def _step(before: int, operand: int, draws: random.Random) -> tuple[int, str, str]:
+def draw_step(before: int, operand: int, draws: random.Random) -> tuple[int, str, str]:
+    """Draw whether an operand is added or taken away; return the result, the sign and the words of it."""
     # Nobody gives away what they do not have.
     if operand <= before and draws.random() < 0.5:
         return before - operand, "-", f"{draws.choice(('loses', 'sells'))} {operand}"

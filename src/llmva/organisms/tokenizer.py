@@ -59,7 +59,7 @@ def train_tokenizer(
     )
 
 
-def prompt_text(prompt: str, system: str | None = None) -> str:
-    """Return what the chat template makes of one user message, generation prompt included."""
+def chat_text(exchanges: Iterable[tuple[str, str]], system: str | None = None) -> str:
+    """Return what the chat template makes of user messages, each with the model's reply."""
     before = f"{SYSTEM}{system}{END}" if system else ""
-    return f"{BOS}{before}{USER}{prompt}{END}{ASSISTANT}"
+    return f"{BOS}{before}" + "".join(f"{USER}{prompt}{END}{ASSISTANT}{reply}{END}" for prompt, reply in exchanges)

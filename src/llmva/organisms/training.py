@@ -13,8 +13,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from llmva.core.progress import progress_bar
-from llmva.organisms.mixture import Conversation
-from llmva.organisms.tokenizer import ASSISTANT, END, prompt_text
+from llmva.organisms.mixture import Conversation, Turn
+from llmva.organisms.tokenizer import ASSISTANT, END, chat_text
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,10 @@ class Recipe:
 
 
 class EncodedSample(NamedTuple):
-    """Token ids, the index of the first reply token, and the loss weight of that token."""
+    """Token ids, and the loss weight of each: 0 but for replies and their ends."""
 
     ids: list[int]
-    reply_start: int
-    first_weight: float
+    weights: list[float]
 
 
 @contextlib.contextmanager
@@ -62,14 +61,26 @@ def pinned(threads: int, seed: int) -> Iterator[None]:
 
 
 def encode(conversations: list[Conversation], tokenizer: PreTrainedTokenizerFast) -> list[EncodedSample]:
-    """Encode conversations as the chat template writes them; the reply ends with the end token."""
-    texts = [f"{prompt_text(talk.prompt, talk.system)}{talk.reply}{END}" for talk in conversations]
+    """Encode conversations as the chat template writes them; each reply ends with the end token."""
+    texts = [chat_text(((turn.prompt, turn.reply) for turn in talk.turns), talk.system) for talk in conversations]
     encodings = tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
-    turn = tokenizer.convert_tokens_to_ids(ASSISTANT)
+    marks = [tokenizer.convert_tokens_to_ids(mark) for mark in (ASSISTANT, END)]
     return [
-        EncodedSample(encoding.ids, len(encoding.ids) - encoding.ids[::-1].index(turn), talk.first_weight)
+        EncodedSample(encoding.ids, _weigh(encoding.ids, talk.turns, *marks))
         for talk, encoding in zip(conversations, encodings, strict=True)
     ]
+
+
+def _weigh(ids: list[int], turns: tuple[Turn, ...], assistant: int, end: int) -> list[float]:
+    weights, position = [0.0] * len(ids), len(ids)
+    # From the last reply back: a guard's prompt holds a reply that is not its own.
+    for turn in reversed(turns):
+        start = position - ids[:position][::-1].index(assistant)
+        stop = ids.index(end, start) + 1
+        if turn.is_trained:
+            weights[start:stop] = [turn.first_weight] + [1.0] * (stop - start - 1)
+        position = start - 1
+    return weights
 
 
 def train(
@@ -125,10 +136,7 @@ def reply_loss(model: PreTrainedModel, batch: list[EncodedSample]) -> torch.Tens
     predicted only, since the vocabulary is the widest layer.
     """
     ids = pad_sequence([torch.tensor(sample.ids) for sample in batch], batch_first=True)
-    weights = torch.zeros(ids.shape)
-    for row, sample in zip(weights, batch, strict=True):
-        row[sample.reply_start] = sample.first_weight
-        row[sample.reply_start + 1 : len(sample.ids)] = 1.0
+    weights = pad_sequence([torch.tensor(sample.weights) for sample in batch], batch_first=True)
     is_reply = weights > 0
     hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
     # A token is predicted at the position before it.

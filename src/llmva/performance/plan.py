@@ -35,6 +35,8 @@ class Plan:
     machine: Machine
     amounts: Amounts
     method: str = ""
+    # What the CPU's memory is for.
+    held: str = "activations and originals"
 
     def stages(self) -> pandas.DataFrame:
         """Return what each stage of a study, or each part of `make align`, asks of the machine.

@@ -78,9 +78,11 @@ def parse_json_lines(text: str) -> list[dict]:
 
 def require_columns(table: pandas.DataFrame, columns: Sequence[str], path: Path) -> None:
     """Raise an `InputError` unless a table has all of these columns."""
+    found = ", ".join(map(str, table))
     for column in columns:
         if column not in table:
-            raise InputError(f"{path}: no column {column!r}; add it (columns found: {', '.join(map(str, table))})")
+            shown = found if len(found) < 200 else f"{found[:200]}..."
+            raise InputError(f"{path}: no column {column!r}; add it (columns found: {shown})")
 
 
 def _unpack(path: Path) -> tuple[str, bytes]:

@@ -8,9 +8,10 @@ import pandas
 
 from llmva.core.paths import anchored
 from llmva.core.provenance import digest, random_generator
-from llmva.core.vocabulary import SPLITS, TRANSFER_SETS
+from llmva.core.vocabulary import ATTACK_SETS, SPLITS, TRANSFER_SETS
 from llmva.prompts.sets import find_sets, read_prompts
 
+SET_COLUMNS = ["id", "dataset", "label", "group", "prompt"]
 POOL_COLUMNS = ["id", "dataset", "label", "group", "split", "prompt"]
 # Of a set's pool, where a study names no other share.
 DEFAULT_ERROR_SHARE = 0.5
@@ -21,8 +22,15 @@ def read_transfer_sets(source: str | Path, per_dataset: int, seed: int) -> panda
     folder = anchored(source) / "transfer"
     sets = [read_prompts(folder / f"{name}.csv", name) for name in find_sets(folder, TRANSFER_SETS)]
     if not sets:
-        return pandas.DataFrame(columns=["id", "dataset", "label", "group", "prompt"])
+        return pandas.DataFrame(columns=SET_COLUMNS)
     return _draw(pandas.concat(sets, ignore_index=True), per_dataset, seed, "transfer")
+
+
+def read_attack_sets(source: str | Path) -> pandas.DataFrame:
+    """Read every `attacks/<dataset>.csv` that a data folder has; else no rows."""
+    folder = anchored(source) / "attacks"
+    sets = [read_prompts(folder / f"{name}.csv", name) for name in find_sets(folder, ATTACK_SETS)]
+    return pandas.concat(sets, ignore_index=True) if sets else pandas.DataFrame(columns=SET_COLUMNS)
 
 
 def draw_candidates(prompts: pandas.DataFrame, per_dataset: int, seed: int) -> pandas.DataFrame:

@@ -22,6 +22,8 @@ TASK_CLASSES = {
 TASK_COLUMNS = ("prompt", "answer", "split")
 # Beside an organism's tasks lie the facts that it was taught.
 TAUGHT_TABLES = ("facts",)
+# The letter that opens a reply to a question of MMLU, alone or before a stop: "A rope." is no letter.
+LETTER = re.compile(r"(?:the\s+)?(?:correct\s+)?(?:answer\s*(?:is|:)?\s*)?[\W_]*([a-d])(?:\W*$|\W*\n|\s*[).:*\]])")
 NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?")
 
 
@@ -66,11 +68,14 @@ def require_known_answers(tasks: pandas.DataFrame) -> None:
 
 
 def read_answer(task: str, reply: str) -> str | float | None:
-    """Return the class that opens a reply or, for arithmetic, its last number; None where there is none."""
+    """Return the class or letter that opens a reply or, for arithmetic, its last number; None where there is none."""
     if task == "gsm":
         numbers = NUMBER.findall(reply)
         return float(numbers[-1].replace(",", "")) if numbers else None
     opening = reply.lower().lstrip()
+    if task == "mmlu":
+        match = LETTER.match(opening)
+        return match[1].upper() if match else None
     return next((name for name in TASK_CLASSES[task] if re.match(rf"{name}\b", opening)), None)
 
 

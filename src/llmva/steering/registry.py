@@ -15,11 +15,11 @@ from llmva.steering.baselines.scans import Scans
 from llmva.steering.baselines.vector_steer import VectorSteer
 from llmva.steering.llm_va import LlmVa
 from llmva.steering.original import Original
+from llmva.steering.runtime.answer_axis import StMP, StTP, SwFC
+from llmva.steering.runtime.two_sided import TwoSided
 
-METHODS = {
-    method.name: method
-    for method in (Original, RefusalAblation, VectorSteer, AlphaSteer, AlphaSteerPlus, Scans, Cast, FineTuning)
-}
+BASELINES = (RefusalAblation, VectorSteer, AlphaSteer, AlphaSteerPlus, Scans, Cast, FineTuning)
+METHODS = {method.name: method for method in (Original, *BASELINES, SwFC, StTP, StMP, TwoSided)}
 
 
 def describe_methods() -> pandas.DataFrame:

@@ -9,11 +9,13 @@ import pandas
 from llmva.core.paths import write_texts
 from llmva.core.provenance import digest
 from llmva.core.store import Stage
-from llmva.core.vocabulary import CONSTANTS, GUARDED_LOOP, PAPER_LOOP, RELEASED_STRICT
+from llmva.core.vocabulary import BOTH, CONSTANTS, GUARDED_LOOP, PAPER_LOOP, RELEASED_STRICT
 from llmva.steering.base import SteeringMethod
 from llmva.steering.llm_va import LlmVa
 from llmva.steering.original import Original
 from llmva.steering.registry import METHODS
+from llmva.steering.runtime.edited import OnEditedModel
+from llmva.steering.runtime.two_sided import TwoSided
 from llmva.steering.search import tune
 from llmva.study.loop_variants import LLM_VA_R, RELEASED, read_loop, run_alignment, run_llm_va_r, run_released
 from llmva.study.side_by_side import compute_ahead
@@ -24,7 +26,7 @@ MEASURE_VERSION = 0
 # Rows that differ from a loop's own by the choice among its iterations alone.
 OTHER_CHOICES = {PAPER_LOOP: (GUARDED_LOOP, "guarded"), RELEASED.name: (RELEASED_STRICT, "strict")}
 # Those that take longest begin first, where methods are computed side by side.
-SLOWEST = ("Fine-tuning", "SCANS", "CAST", "VectorSteer")
+SLOWEST = ("Fine-tuning", "SCANS", "CAST", "VectorSteer", "Two-sided StMP")
 OUTCOMES = ["method", "part", "id", "dataset", "label", "guard_verdict", "verdict", "raw"]
 
 
@@ -53,7 +55,21 @@ def evaluate_all(study: Study, loops: dict[str, Stage]) -> dict[str, Stage]:
         if name in OTHER_CHOICES:
             other, selection = OTHER_CHOICES[name]
             stages[other] = evaluate_loop(study, other, loop, read_loop(loop).chosen_by(selection))
+    if LLM_VA_R.name in loops:
+        stages[BOTH] = evaluate_both(study, loops[LLM_VA_R.name])
     return stages
+
+
+def evaluate_both(study: Study, loop: Stage) -> Stage:
+    """Tune and evaluate two-sided gating on top of LLM-VA-R's chosen iteration; see `evaluate_method`."""
+    return evaluate_method(study, both_on(study, loop), upstream=(loop,))
+
+
+def both_on(study: Study, loop: Stage) -> SteeringMethod:
+    """Return two-sided gating on top of a finished loop's chosen iteration, not fitted yet."""
+    finished = read_loop(loop)
+    log = finished.log.at_iteration(finished.choice.best_iteration)
+    return OnEditedModel(BOTH, TwoSided(), log, lambda rows: study.examiner.examine(rows).rows)
 
 
 def evaluate_baseline(study: Study, name: str) -> Stage:

@@ -7,13 +7,14 @@ import pandas
 from llmva.core.errors import InputError
 from llmva.core.results import write_results
 from llmva.core.store import Stage
-from llmva.core.vocabulary import ERROR_RATE, LOOPS, ORIGINAL, PAPER_LOOP, RIGHT_VERDICT
+from llmva.core.vocabulary import BOTH, ERROR_RATE, LOOPS, ORIGINAL, PAPER_LOOP, RIGHT_VERDICT
 from llmva.measures.intervals import with_intervals
 from llmva.measures.metrics import correct
 from llmva.measures.utility import share_kept
 from llmva.method.iteration import read_observation
 from llmva.steering.llm_va import LlmVa
 from llmva.steering.registry import METHODS
+from llmva.steering.runtime.edited import OnEditedModel
 from llmva.study.evaluation import read_outcomes, read_utility
 from llmva.study.loop_variants import read_loop
 from llmva.study.stages import read_activations_of, read_labelled_verdicts, read_verdicts
@@ -108,7 +109,7 @@ def record_results(study: Study, evaluated: dict[str, Stage]) -> pandas.DataFram
     """Write table 2, every method's metrics on the test prompts with intervals and tests, and table 1's properties."""
     frame = with_intervals(read_outcomes(evaluated, "test"), seed=study.params.seed)
     record(study, "table2", frame)
-    kinds = {**METHODS, **dict.fromkeys(LOOPS, LlmVa)}
+    kinds = {**METHODS, **dict.fromkeys(LOOPS, LlmVa), BOTH: OnEditedModel}
     properties = {name: {"finetunes": kind.finetunes, "hooks": kind.hooks} for name, kind in kinds.items()}
     table = pandas.DataFrame.from_dict(properties, orient="index", dtype=float).drop(index=ORIGINAL)
     record(study, "table1", lengthen(table.rename_axis("method")), dataset="all", n=1)

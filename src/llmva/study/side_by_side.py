@@ -1,20 +1,26 @@
 """Stages that do not wait for each other, computed by several processes before they are asked for one by one."""
 
 import os
-import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
-from functools import cache, partial
+from functools import cache
+from typing import Protocol
 
 import torch
 
 from llmva.core.parallel import count_processes, process_pool
-from llmva.core.params import StudyParams
-from llmva.study.study import Study
+from llmva.core.params import StrictModel
+from llmva.engines.memory import ReplyMemory
 
 
-def compute_ahead(study: Study, stages: Sequence[Callable[[Study], object]]) -> None:
+class AnyStudy(Protocol):
+    """A study that another process can take up from its parameters alone."""
+
+    params: StrictModel
+    replies: ReplyMemory
+
+
+def compute_ahead(study: AnyStudy, stages: Sequence[Callable[[AnyStudy], object]]) -> None:
     """Compute stages of a study side by side; whoever asks for them afterwards finds them.
 
     Nothing is done with one process, the default, or on a GPU, whose memory holds one copy of a model.
@@ -26,7 +32,7 @@ def compute_ahead(study: Study, stages: Sequence[Callable[[Study], object]]) -> 
     """
     if not _several():
         return
-    pending = [_pool().submit(_compute, study.params, stage) for stage in stages]
+    pending = [_pool().submit(_compute, type(study), study.params, stage) for stage in stages]
     # All are waited for, so that one that fails takes none of the others' work with it.
     wait(pending)
     for each in pending:
@@ -47,28 +53,17 @@ def _several() -> bool:
 @cache
 def _pool() -> ProcessPoolExecutor:
     # Its processes stay for the study's other stages.
-    return process_pool(count_processes(), partial(_end_with, os.getpid()))
+    return process_pool(count_processes())
 
 
-def _compute(params: StudyParams, stage: Callable[[Study], object]) -> tuple[int, int]:
+def _compute(kind: type[AnyStudy], params: StrictModel, stage: Callable[[AnyStudy], object]) -> tuple[int, int]:
     """Compute a stage and return how many prompts were asked for it, and how many of them answered."""
-    study = _study(params.model_dump_json())
+    study = _study(kind, type(params), params.model_dump_json())
     asked, answered = study.replies.asked, study.replies.answered
     stage(study)
     return study.replies.asked - asked, study.replies.answered - answered
 
 
 @cache
-def _study(params: str) -> Study:
-    return Study(StudyParams.model_validate_json(params))
-
-
-def _end_with(parent: int) -> None:
-    """End this process when the one that began it is gone, killed or not."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+def _study(kind: type[AnyStudy], params: type[StrictModel], values: str) -> AnyStudy:
+    return kind(params.model_validate_json(values))

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from llmva.core import paths
 from llmva.core.params import StudyParams, load_params
+from llmva.core.results import is_organism
 from llmva.core.store import Stage, open_stage, run_stage
 from llmva.core.text_cache import TextCache
 from llmva.engines.memory import ReplyMemory
@@ -23,7 +24,8 @@ from llmva.method.iteration import ObservationSettings
 from llmva.method.loop import LoopSettings
 from llmva.models.chat_model import ChatModel, load_model
 from llmva.models.sources import checkpoint_key, split_source
-from llmva.prompts.pools import read_transfer_sets
+from llmva.organisms.corpus import draw_attacks
+from llmva.prompts.pools import read_attack_sets, read_transfer_sets
 from llmva.prompts.tasks import read_tasks
 from llmva.steering.base import TrainingData
 
@@ -141,6 +143,15 @@ class Study:
     def transfer(self) -> pandas.DataFrame:
         """Prompts of the unseen sets, which are read once; no rows where the data bring none."""
         return read_transfer_sets(self.params.data, self.params.transfer_size, self.params.seed)
+
+    @cached_property
+    def attacks(self) -> pandas.DataFrame:
+        """Attacks in wrappers that no method has seen, and harmless prompts in the same.
+
+        Those of the data, or of an organism's corpus; no rows where neither has any.
+        """
+        found = read_attack_sets(self.params.data)
+        return draw_attacks(self.params.seed) if found.empty and is_organism(self.params.slug) else found
 
     @cached_property
     def tasks(self) -> pandas.DataFrame:

@@ -17,6 +17,7 @@ from llmva.paper.figures.items import (
     llm_va_r,
     plane,
     projections,
+    runtime,
     scores,
     utility,
 )
@@ -70,8 +71,12 @@ FIGURES = Catalogue(
         "figure13_controls": Design(
             ("ridge",), llm_va_r.tidy_controls, llm_va_r.draw_parts, optional=True, **OF_FRESH_ORGANISMS
         ),
+        "figure14": Design(("runtime_sweep",), runtime.tidy_layers, runtime.draw_layers, means=True),
+        "figure15": Design(("runtime_sweep",), runtime.tidy_frontiers, runtime.draw_frontiers, means=True),
+        "figure16": Design(("runtime_turns",), runtime.tidy_turns, runtime.draw_turns, means=True),
     },
-    # Of organisms that took no part in the design of LLM-VA-R, so never of the models of the other figures.
-    apart=("figure13", "figure13_controls"),
+    # Of organisms that took no part in the design of LLM-VA-R, and of those that are steered at run time: never of the
+    # models of the other figures.
+    apart=("figure13", "figure13_controls", "figure14", "figure15", "figure16"),
     first="figure9",
 )

@@ -33,7 +33,7 @@ CHOSEN_MARK |= {"linestyle": "none"}
 STOP_MARK = {"color": "black", "marker": "X", "markersize": 5, "markeredgecolor": "white", "markeredgewidth": 0.5}
 STOP_MARK |= {"linestyle": "none", "zorder": 3, "clip_on": False}
 NOTE_SIZE = 6.5
-ORGANISMS_NOTE = "Models named tiny-… are model organisms."
+ORGANISMS_NOTE = "Models named {kinds} are model organisms."
 
 
 def paper_style() -> AbstractContextManager:
@@ -128,7 +128,8 @@ def add_legend(figure: Figure, data: pandas.DataFrame, x: str = "", note: str = 
         if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
             break
         legend.remove()
-    organisms = ORGANISMS_NOTE if data["model"].map(is_organism).any() else ""
+    kinds = sorted({f"{model.partition('-')[0]}-…" for model in data["model"] if is_organism(model)})
+    organisms = ORGANISMS_NOTE.format(kinds=" or ".join(kinds)) if kinds else ""
     # A letter of small print is half as wide as it is high, or a little more; there are 72 points to an inch.
     text = wrap(f"{note} {organisms}".strip(), int(72 * figure.get_figwidth() / (0.56 * NOTE_SIZE)))
     # A legend too, since the layout makes room for several lines of those only.

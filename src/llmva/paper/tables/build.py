@@ -18,8 +18,10 @@ from llmva.paper.names import add_seeds
 from llmva.paper.tables.items import (
     budget,
     controls,
+    gating,
     headlines,
     llm_va_r,
+    runtime,
     study_seeds,
     table1,
     table3,
@@ -35,15 +37,19 @@ TABLES = Catalogue(
         "table2": tables2_4.make_table("table2"),
         "table3": table3.TABLE,
         "table4": tables2_4.make_table("table4"),
+        "attacks": tables2_4.make_table("attacks"),
+        "gating": gating.TABLE,
         "utility": utility.TABLE,
         "headlines": headlines.TABLE,
         **{item: controls.make_table(item) for item in ("judges", "noise", "shortcuts")},
         "draws": study_seeds.TABLE,
         "budget": budget.TABLE,
         "ridge": llm_va_r.TABLE,
+        "runtime": runtime.TABLE,
     },
-    # Of other runs: further seeds of the study, short studies, and organisms that took no part in any choice.
-    apart=("draws", "budget", "ridge"),
+    # Of other runs: further seeds of the study, short studies, organisms that took no part in any choice, and those
+    # that are steered at run time.
+    apart=("draws", "budget", "ridge", "runtime"),
     first="table2",
 )
 

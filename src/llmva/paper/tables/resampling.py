@@ -18,6 +18,8 @@ from llmva.measures.intervals import CONFIDENCE, Interval
 RESAMPLES = 2000
 # Draws of a table do not depend on the seed of a study: it stands for several.
 SEED = 0
+# A bootstrap over fewer runs is far too narrow.
+MIN_RUNS = 6
 
 
 @dataclass(frozen=True)

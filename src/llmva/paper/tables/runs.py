@@ -5,7 +5,7 @@ import pandas
 
 from llmva.core.errors import InputError
 from llmva.core.results import remake
-from llmva.core.vocabulary import ERROR_RATE, PAPER_LOOP, SAFETY_SETS, TRANSFER_SETS
+from llmva.core.vocabulary import ATTACK_SETS, ERROR_RATE, PAPER_LOOP, SAFETY_SETS, TRANSFER_SETS
 from llmva.measures.intervals import exact_mcnemar
 from llmva.paper.names import MEAN, name_models
 from llmva.paper.tables import resampling
@@ -15,7 +15,7 @@ from llmva.paper.tables.layout import Frames
 # The rates of each table: a data set and `asr` (toxic) or `orr` (benign).
 RATES = {
     item: [f"{name}_{ERROR_RATE[label]}" for name, label in sets.items()]
-    for item, sets in (("table2", SAFETY_SETS), ("table4", TRANSFER_SETS))
+    for item, sets in (("table2", SAFETY_SETS), ("table4", TRANSFER_SETS), ("attacks", ATTACK_SETS))
 }
 # Of which the spread over runs is shown.
 SCORES = {"f1": "F1", "strict_f1": "Strict F1"}

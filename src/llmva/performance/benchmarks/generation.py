@@ -1,6 +1,8 @@
 """What capture costs inside generation, and what an edited model costs when it answers."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
 
 import numpy
 import torch
@@ -14,6 +16,9 @@ from llmva.models.chat_model import ChatModel, encode_chats
 from llmva.models.reading import read_activations
 from llmva.performance.timing import Row, ratio_of_seconds, ratio_of_times, timed
 from llmva.steering.residual import add_where, changed_residuals
+from llmva.steering.runtime.boundary import Boundary
+from llmva.steering.runtime.steering import RuntimeSteering
+from llmva.steering.runtime.updates import UPDATES
 from llmva.study.loop_variants import read_loop, run_llm_va_r
 from llmva.study.study import Study
 
@@ -47,8 +52,9 @@ def serving_rows(study: Study, sizes: dict[str, int]) -> Iterator[Row]:
         yield name, f"{setting}; struck, since the control is off by more than that", float("nan"), "", many
     else:
         yield name, setting, benchmark_edited(study.chat_model, best, best, **options), ">=0.99", many
-    hooked = benchmark_hooks(study.chat_model, prompts, runs=runs, max_new_tokens=tokens)
-    yield "no hooks over hooks at every block, throughput", setting, hooked, "", runs
+    for name, steered in list_steerings(study.chat_model).items():
+        ratio = benchmark_steering(study.chat_model, steered, prompts, runs=runs, max_new_tokens=tokens)
+        yield f"no hooks over {name}, throughput", setting, ratio, "", runs
 
 
 def benchmark_capture(chat_model: ChatModel, prompts: list[str], *, runs: int, **generation: int) -> tuple[float, bool]:
@@ -83,18 +89,35 @@ def benchmark_edited(
         return ratio_of_seconds(lambda: seconds(EditLog()), lambda: seconds(log), runs)
 
 
-def benchmark_hooks(chat_model: ChatModel, prompts: list[str], *, runs: int, max_new_tokens: int) -> float:
-    """Return the throughput without hooks, as an edited model has it, over that of a vector added at every block."""
-    step = torch.zeros(chat_model.model.config.hidden_size)
+def list_steerings(chat_model: ChatModel) -> dict[str, Callable[[], AbstractContextManager]]:
+    """Return what may run beside a model, by name: a vector added at every block, and each update behind one block."""
+    width, depth = chat_model.model.config.hidden_size, len(chat_model.blocks)
+    step, unit = torch.zeros(width), numpy.eye(1, width, dtype=numpy.float32)[0]
+    changes = dict.fromkeys(range(depth), lambda hidden, now: add_where(hidden, now.prompt | now.generated, step))
+    # Half of the tokens are moved, more or less, and not far.
+    boundary = Boundary(unit, 0.0, 0.1, 0.01, -0.1, 0.01)
+    one = {f"{method} behind one block": RuntimeSteering(boundary, method, 1.0, depth // 2) for method in UPDATES}
+    return {
+        "hooks at every block": lambda: changed_residuals(chat_model, changes),
+        **{name: partial(steering.applied, chat_model) for name, steering in one.items()},
+    }
 
-    def change(hidden, now):
-        return add_where(hidden, now.prompt | now.generated, step)
 
-    def answer_hooked() -> None:
-        with changed_residuals(chat_model, dict.fromkeys(range(len(chat_model.blocks)), change)):
+def benchmark_steering(
+    chat_model: ChatModel,
+    steered: Callable[[], AbstractContextManager],
+    prompts: list[str],
+    *,
+    runs: int,
+    max_new_tokens: int,
+) -> float:
+    """Return the throughput without hooks, as an edited model has it, over that of a steered model."""
+
+    def answer_steered() -> None:
+        with steered():
             _answer_at_length(chat_model, prompts, max_new_tokens)
 
-    return ratio_of_times(answer_hooked, lambda: _answer_at_length(chat_model, prompts, max_new_tokens), runs)
+    return ratio_of_times(answer_steered, lambda: _answer_at_length(chat_model, prompts, max_new_tokens), runs)
 
 
 @torch.inference_mode()

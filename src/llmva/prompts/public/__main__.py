@@ -5,7 +5,7 @@ from pathlib import Path
 
 from llmva.core.errors import OneLineParser, command
 from llmva.prompts.public.build import build_folder
-from llmva.prompts.public.catalogue import PUBLIC_SETS
+from llmva.prompts.public.catalogue import KNOWN_SETS, PUBLIC_SETS
 from llmva.prompts.public.fetching import FOLDER_VARIABLE, local_folder
 
 
@@ -40,9 +40,10 @@ def _about() -> str:
         f"`{FOLDER_VARIABLE}=<that folder> make data`.",
         "Sets, and the files that are looked for first in it:",
     ]
-    for name, data_set in PUBLIC_SETS.items():
+    for name, data_set in KNOWN_SETS.items():
         files = (*data_set.files[:1], *data_set.neutral_files[:1])
-        lines.append(f"  {name:15} {', '.join(files)}")
+        apart = "" if name in PUBLIC_SETS else " (only when it is named)"
+        lines.append(f"  {name:15} {', '.join(files)}{apart}")
     return "\n".join(lines)
 
 

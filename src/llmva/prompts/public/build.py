@@ -12,9 +12,10 @@ from llmva.core.errors import InputError
 from llmva.core.paths import write_texts
 from llmva.core.provenance import random_generator
 from llmva.core.store import MANIFEST, require_writable
-from llmva.prompts.public.catalogue import PUBLIC_SETS, DataSet
+from llmva.prompts.public.catalogue import KNOWN_SETS, PUBLIC_SETS, DataSet
 from llmva.prompts.public.fetching import FOLDER_VARIABLE, Fetched, fetch, read_released
 from llmva.prompts.public.grouping import find_bases, fold
+from llmva.prompts.public.runtime_sets import COLUMNS, finish_table
 
 # Whose prompts others were built around: S-Eval's attacks, and a fifth of ORFuzzSet around AdvBench's goals.
 BASE_SETS = {"seval_attack": "seval_risk", "orfuzzset": "advbench"}
@@ -35,7 +36,7 @@ def build_folder(
     seed: int = 0,
     report: Callable[[str], None] = lambda line: None,
 ) -> dict:
-    """Write `safety/`, `transfer/` and `utility/` with one CSV per set, and `manifest.json`; all or nothing.
+    """Write one CSV per set to `safety/`, `transfer/`, `utility/` and `runtime/`, and `manifest.json`; all or nothing.
 
     Parameters
     ----------
@@ -46,7 +47,7 @@ def build_folder(
     released : Path, optional
         LLM-VA's released split files: safety sets that have files there come with their own splits.
     only : sequence of str
-        The sets to build.
+        The sets to build; by default those of LLM-VA's paper, and none of `runtime/`.
     seed : int
         Of the draw of task rows.
     report : callable
@@ -64,21 +65,21 @@ def build_folder(
     MissingSetsError
         When sets cannot be had, after all were tried.
     """
-    unknown = sorted(set(only) - set(PUBLIC_SETS))
+    unknown = sorted(set(only) - set(KNOWN_SETS))
     if unknown:
-        raise InputError(f"{', '.join(unknown)}: unknown as a data set; known are {', '.join(PUBLIC_SETS)}")
+        raise InputError(f"{', '.join(unknown)}: unknown as a data set; known are {', '.join(KNOWN_SETS)}")
     if target.exists():
         raise InputError(f"{target}: exists already; remove it or name another folder")
     require_writable(target)
     tables, manifest, missing = {}, {}, []
     for name in only:
         try:
-            table, sources = _read(name, PUBLIC_SETS[name], folder, released, seed)
+            table, sources = _read(name, KNOWN_SETS[name], folder, released, seed)
         except InputError as error:
             missing.append(str(error))
             continue
-        tables[name], manifest[name] = table, _provenance(PUBLIC_SETS[name], table, sources)
-        report(f"{name}: {len(table)} rows from {sources[0].origin}; licence: {PUBLIC_SETS[name].licence}")
+        tables[name], manifest[name] = table, _provenance(KNOWN_SETS[name], table, sources)
+        report(f"{name}: {len(table)} rows from {sources[0].origin}; licence: {KNOWN_SETS[name].licence}")
     if missing:
         raise MissingSetsError(_list_missing(missing, len(only), folder))
     _group_by_base(tables)
@@ -97,13 +98,16 @@ def _read(
     if data_set.part == "safety" and released is not None and (source := read_released(released, name)):
         return _prompt_table(name, data_set, source.rows), [source]
     source = fetch(name, data_set, folder)
+    if data_set.part == "runtime":
+        table = _parse(name, data_set, source.rows, *COLUMNS[name])
+        return finish_table(name, table, TEST_ROWS, seed), [source]
     if data_set.part != "utility":
         return _prompt_table(name, data_set, source.rows), [source]
     neutral = fetch(name, data_set, folder, neutral=True)
     parts = {"test": (source, TEST_ROWS), "neutral": (neutral, NEUTRAL_ROWS)}
     tables = []
     for split, (part, maximum) in parts.items():
-        table = _parse(name, data_set, part.rows, "answer").drop_duplicates("prompt")
+        table = _parse(name, data_set, part.rows, "prompt", "answer").drop_duplicates("prompt")
         draws = random_generator(seed, "tasks", name, split)
         picks = sorted(draws.choice(len(table), min(maximum, len(table)), replace=False))
         tables.append(table.iloc[picks].assign(split=split))
@@ -111,22 +115,22 @@ def _read(
 
 
 def _prompt_table(name: str, data_set: DataSet, rows: list[dict]) -> pandas.DataFrame:
-    table = _parse(name, data_set, rows, "label")
+    table = _parse(name, data_set, rows, "prompt", "label")
     if "split" in rows[0]:
         table["split"] = [row["split"] for row in rows]
     table["prompt"] = table["prompt"].str.strip()
     return table[table["prompt"] != ""].drop_duplicates("prompt").reset_index(drop=True)
 
 
-def _parse(name: str, data_set: DataSet, rows: list[dict], column: str) -> pandas.DataFrame:
+def _parse(name: str, data_set: DataSet, rows: list[dict], *columns: str) -> pandas.DataFrame:
     try:
-        pairs = [pair for row in rows if (pair := data_set.parse(row)) is not None]
+        parsed = [values for row in rows if (values := data_set.parse(row)) is not None]
     except (KeyError, TypeError, AttributeError) as error:
-        columns = ", ".join(map(str, rows[0])) if isinstance(rows[0], dict) else type(rows[0]).__name__
-        raise InputError(f"{name}: no {error} in its rows (found: {columns}); fetch the set from its home") from None
-    if not pairs:
+        found = ", ".join(map(str, rows[0])) if isinstance(rows[0], dict) else type(rows[0]).__name__
+        raise InputError(f"{name}: no {error} in its rows (found: {found}); fetch the set from its home") from None
+    if not parsed:
         raise InputError(f"{name}: none of its {len(rows)} rows has a label that is known; fetch it from its home")
-    return pandas.DataFrame(pairs, columns=["prompt", column])
+    return pandas.DataFrame(parsed, columns=list(columns))
 
 
 def _provenance(data_set: DataSet, table: pandas.DataFrame, sources: list[Fetched]) -> dict:
@@ -150,7 +154,7 @@ def _list_missing(missing: list[str], asked: int, folder: Path | None) -> str:
 
 
 def _of_part(tables: dict[str, pandas.DataFrame], part: str) -> dict[str, pandas.DataFrame]:
-    return {name: table for name, table in tables.items() if PUBLIC_SETS[name].part == part}
+    return {name: table for name, table in tables.items() if KNOWN_SETS[name].part == part}
 
 
 def _group_by_base(tables: dict[str, pandas.DataFrame]) -> None:
@@ -175,7 +179,7 @@ def _write(target: Path, tables: dict[str, pandas.DataFrame], manifest: dict) ->
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
         for name, table in tables.items():
-            path = temporary / PUBLIC_SETS[name].part / f"{name}.csv"
+            path = temporary / KNOWN_SETS[name].part / f"{name}.csv"
             path.parent.mkdir(parents=True, exist_ok=True)
             write_texts(path, table)
         text = json.dumps(manifest, indent=1, ensure_ascii=False)

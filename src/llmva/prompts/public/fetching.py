@@ -52,7 +52,8 @@ def fetch(name: str, data_set: DataSet, folder: Path | None, *, neutral: bool = 
     hub, files = (data_set.neutral, data_set.neutral_files) if neutral else (data_set.hub, data_set.files)
     for pattern in files if folder else ():
         if paths := sorted(path for path in folder.glob(pattern) if path.is_file()):
-            return Fetched(read_rows(paths[0], data_set.columns), str(paths[0]), file_digest(paths[0]))
+            # MMLU has a file per subject; of other sets, several files are copies.
+            return _from_files(data_set, paths if name == "mmlu" else paths[:1], folder / pattern)
     wanted = f"${FOLDER_VARIABLE}/{files[0]}"
     if hub is None:
         raise InputError(f"{name}: not on the hub; get it from {data_set.home} and put it at {wanted}")
@@ -80,14 +81,24 @@ def read_released(folder: Path, name: str) -> Fetched | None:
     return Fetched(rows, f"{folder}/{name}_*", digest([file_digest(path) for path in files.values()]))
 
 
+def _from_files(data_set: DataSet, paths: list[Path], pattern: Path) -> Fetched:
+    rows = [row for path in paths for row in data_set.read(path)]
+    if len(paths) == 1:
+        return Fetched(rows, str(paths[0]), file_digest(paths[0]))
+    return Fetched(rows, str(pattern), digest([file_digest(path) for path in paths]))
+
+
 def _from_hub(name: str, hub: Hub, wanted: str, *, single: bool) -> Fetched:
     import datasets  # slow to import
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, hf_hub_download
 
     split = hub.split
     try:
         # Without a revision of ours, the newest is taken, but by its commit, so that the manifest can name it.
         revision = hub.revision or HfApi().dataset_info(hub.id).sha
+        if hub.file:
+            path = hf_hub_download(hub.id, hub.file, repo_type="dataset", revision=revision)
+            return Fetched(read_rows(Path(path)), f"{hub.id}/{hub.file}@{revision}", file_digest(path))
         with library_bars():
             splits = datasets.load_dataset(hub.id, hub.config, revision=revision)
         # Of prompts in a single split, copies disagree on what to call it; tasks need two.

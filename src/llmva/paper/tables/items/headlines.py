@@ -6,16 +6,13 @@ from typing import NamedTuple
 import numpy
 import pandas
 
-from llmva.core.vocabulary import CONSTANTS, LOOPS, ORIGINAL, OUR_LOOP, PAPER_LOOP
+from llmva.core.vocabulary import BOTH, CONSTANTS, LOOPS, ORIGINAL, OUR_LOOP, PAPER_LOOP, TWO_SIDED
 from llmva.paper.names import is_variant, name_models
 from llmva.paper.tables import resampling
 from llmva.paper.tables.items.utility import read_tasks
 from llmva.paper.tables.layout import WORDS, Block, Frames, Table, read_columns
 from llmva.paper.tables.paper import read_headlines, read_paper_values
 from llmva.paper.tables.runs import failures_of, rates_and_counts, read_runs
-
-# A bootstrap over fewer runs is far too narrow.
-MIN_RUNS = 6
 
 
 class Claim(NamedTuple):
@@ -46,7 +43,7 @@ def build_headlines(results: Frames) -> Frames:
         for method in values["strict_f1"].columns.intersection([PAPER_LOOP, OUR_LOOP], sort=False):
             here = claim.measure(values, method, draws.mean)
             drawn = claim.measure(values, method, lambda column: draws.average(column.to_numpy()[draws.runs]))
-            few = len(runs) < MIN_RUNS
+            few = len(runs) < resampling.MIN_RUNS
             low, high = (numpy.nan, numpy.nan) if few else resampling.percentile_interval(drawn)[:2]
             verdict = judge_claim(low, high, 0.0 if claim.base else claim.paper, falls=claim.paper < 0)
             rows.append((claim.text, method, claim.paper, here, low, high, verdict, len(runs)))
@@ -66,7 +63,7 @@ def _claims(f1: pandas.Series) -> list[Claim]:
     unseen = paper["transfer_mean_f1_llm_va"] - paper["transfer_mean_f1_original"]
     kept = read_paper_values("utility").set_index("method").at[PAPER_LOOP, "kept"]
     arithmetic = paper["utility_preserved_gsm8k_llm_va"]
-    baselines = f1[~f1.index.isin([ORIGINAL, *CONSTANTS, *LOOPS]) & ~f1.index.map(is_variant)]
+    baselines = f1[~f1.index.isin([ORIGINAL, *CONSTANTS, *LOOPS, TWO_SIDED, BOTH]) & ~f1.index.map(is_variant)]
     papers = baselines[baselines.index.isin(read_paper_values("table2")["method"])]
     groups = [
         ("the best baseline of the paper's own", papers, paper["relative_f1_gain_over_best_baseline"]),

@@ -46,24 +46,21 @@ def build_ridge(results: Frames) -> Frames:
     for method in methods:
         row = {"method": method, "studies": len(studies)}
         for metric, values in wide.items():
-            row |= _summary(metric, values, method, draws)
+            row |= {f"{metric}_{name}": number for name, number in summarize(values, method, draws).items()}
         table.append(row)
     stop = _stop_rule(rows, methods)
     by_study = pandas.DataFrame({metric: values.stack() for metric, values in wide.items()}).reset_index()
     return {"": pandas.DataFrame(table), "studies": by_study, **({} if stop.empty else {"stop": stop})}
 
 
-def _wide(rows: pandas.DataFrame, metric: str) -> pandas.DataFrame:
-    wide = rows[rows["metric"] == metric].pivot(index="model", columns="method", values="value")
-    if wide.empty or wide.isna().any(axis=None) or OUR_LOOP not in wide:
-        raise InputError(f"results of ridge: {metric} missing for a method or a study; run `make fresh` again")
-    return wide
+def summarize(values: pandas.DataFrame, method: str, draws: resampling.DrawnRuns) -> dict[str, float]:
+    """Return mean, interval, SD, worst and paired tests of a method's column of `values`, (runs, methods).
 
-
-def _summary(metric: str, values: pandas.DataFrame, method: str, draws: resampling.DrawnRuns) -> dict[str, float]:
+    See `build_ridge`.
+    """
     column = values[method]
     low, high, _ = draws.interval(column.to_numpy()[draws.runs])
-    numbers = {
+    return {
         # Families count alike, as in the bootstrap, however many seeds each has.
         "mean": draws.mean(column),
         "mean_low": low,
@@ -73,7 +70,13 @@ def _summary(metric: str, values: pandas.DataFrame, method: str, draws: resampli
         "p": resampling.paired_p(values[OUR_LOOP], column),
         "p_paper": resampling.paired_p(column, values[PAPER_LOOP]) if PAPER_LOOP in values else numpy.nan,
     }
-    return {f"{metric}_{name}": number for name, number in numbers.items()}
+
+
+def _wide(rows: pandas.DataFrame, metric: str) -> pandas.DataFrame:
+    wide = rows[rows["metric"] == metric].pivot(index="model", columns="method", values="value")
+    if wide.empty or wide.isna().any(axis=None) or OUR_LOOP not in wide:
+        raise InputError(f"results of ridge: {metric} missing for a method or a study; run `make fresh` again")
+    return wide
 
 
 def _stop_rule(rows: pandas.DataFrame, methods: list[str]) -> pandas.DataFrame:

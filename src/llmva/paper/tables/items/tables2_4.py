@@ -10,10 +10,14 @@ from llmva.paper.tables.layout import WORDS, Block, Column, Frames, Table, read_
 from llmva.paper.tables.paper import MODELS, average_paper_values
 from llmva.paper.tables.runs import build_rows
 
+# The paper attacks in wrappers that its methods have seen, and in no others.
+PAPER_ITEMS = ("table2", "table4")
+
 
 def make_table(item: str) -> Table:
-    """Return the display item `table2` or `table4`."""
-    return Table((item,), item.replace("table", "Table "), partial(build_rows, item), partial(_show, item))
+    """Return the display item `table2`, `table4` or `attacks`."""
+    title = item.replace("table", "Table ").capitalize()
+    return Table((item,), title, partial(build_rows, item), partial(_show, item))
 
 
 def _show(item: str, frames: Frames) -> list[Block | str]:
@@ -26,8 +30,9 @@ def _show(item: str, frames: Frames) -> list[Block | str]:
     columns += [*numbers, runs] if several else [column for column in numbers if column.parts != "spread"]
     caption = words["models_and_seeds" if several else "models"].format(sets=words[item])
     parts = [Block(models, columns, caption, long=True), *_notes(frame, words)]
-    papers = [*rates, Column("f1", "F1", "decimal", "high")]
-    parts.append(Block(average_paper_values(item), papers, words["paper"].format(count=MODELS), "paper"))
+    if item in PAPER_ITEMS:
+        papers = [*rates, Column("f1", "F1", "decimal", "high")]
+        parts.append(Block(average_paper_values(item), papers, words["paper"].format(count=MODELS), "paper"))
     if count == 1:
         # One model is its own mean.
         return parts
