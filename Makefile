@@ -14,8 +14,9 @@ shown = $(if $(filter file,$(origin SEEDS)),3,$(SEEDS))
 DRAWS ?= $(foreach draw,1 2,$(addsuffix -draw$(draw),tiny-llama tiny-qwen2))
 # The organisms that took no part in the design of LLM-VA-R.
 FRESH ?= $(foreach seed,10 11,$(addsuffix -s$(seed),tiny-llama tiny-gemma2 tiny-mistral tiny-phi3 tiny-qwen2 tiny-qwen3))
-# The organisms that are steered at run time; MODELS, where it names some, says which.
-RUNTIME ?= $(or $(filter persona-%,$(MODELS)),$(foreach seed,0 1,$(patsubst %-s0,%,$(addsuffix -s$(seed),persona-llama persona-gemma2 persona-qwen3))))
+# The models that are steered at run time; MODELS, where it names some, says which.
+steerable = $(foreach slug,$(notdir $(basename $(wildcard papermill_params/runtime/*.yaml))),$(slug) $(slug)-s%)
+RUNTIME ?= $(or $(filter $(steerable),$(MODELS)),$(foreach seed,0 1,$(patsubst %-s0,%,$(addsuffix -s$(seed),persona-llama persona-gemma2 persona-qwen3))))
 export TOKENIZERS_PARALLELISM ?= false
 # One thread a study (`threads: 1`), also for its linear algebra: results repeat, and -j2 uses two cores.
 export OMP_NUM_THREADS ?= 1

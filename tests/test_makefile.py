@@ -30,11 +30,11 @@ def planned(folder, *options):
     return made(folder, "--dry-run", "PYTHON=python", *options)
 
 
-def made(folder, *options):
-    """Let Make do Table 2, and return what it says."""
+def made(folder, *options, target="table2"):
+    """Let Make do Table 2, or another target, and return what it says."""
     # The tests themselves may be run by a Make with jobs side by side.
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
-    command = ["make", "table2", *options]
+    command = ["make", target, *options]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
     return done.stdout
 
@@ -104,3 +104,16 @@ def test_a_study_has_all_cores_only_where_nothing_runs_beside_it(finished, optio
 
 def test_tables_and_figures_make_no_notebook_due(finished):
     assert listed(finished, "src/llmva/paper/tables/layout.py") == []
+
+
+@pytest.mark.parametrize(
+    ("named", "steered"),
+    [
+        ("llama-3.3-70b", "llama-3.3-70b"),
+        ("persona-llama-s1 tiny-llama", "persona-llama-s1"),
+        ("tiny-llama", "persona-gemma2 persona-gemma2-s1 persona-llama persona-llama-s1 persona-qwen3 persona-qwen3-s1"),
+    ],
+)
+def test_models_that_are_named_are_steered_if_they_have_parameters_for_it(finished, named, steered):
+    said = made(finished, "--dry-run", "PYTHON=python", f"MODELS={named}", target="runtime")
+    assert said.strip().endswith(f"runtime --models {steered}")

@@ -218,6 +218,8 @@ def test_pairs_are_split_by_prompt(tmp_path):
         (pairs(malicious="be good."), "malicious: as the aligned prompt in data row 1"),
         (pairs(malicious="be good. "), "malicious: as the aligned prompt in data row 1"),
         (pairs(4), "4 different ones"),
+        (pairs(prompt="one?"), "1 different ones"),
+        (pandas.DataFrame(), "is empty; it needs columns prompt, aligned, malicious"),
         (pairs(aligned=[""] + ["be good."] * 19), "aligned: empty in data row 1"),
     ],
 )

@@ -77,6 +77,7 @@ def mistake_in(path, *, two_classes: bool = False) -> str:
         ("prompt,label\ncaf\xe9,benign\n".encode("latin-1"), "not UTF-8 at byte 16", "save it again as UTF-8"),
         (GOOD.encode("utf-16"), "not UTF-8 at byte 0", "save it again as UTF-8"),
         ('prompt,label\n"how,benign\n', "cannot be parsed", "fix that line"),
+        ("prompt,label,label\nhow,benign,toxic\n", "two columns are named 'label'", "fix that line"),
         ("prompt,label\nwhy,toxic\nhow, then,benign\n", "line 3", "fix that line"),
         ("prompt,label\nhow, then,benign\nwhy, then,toxic\n", "cannot be parsed", "fix that line"),
     ],

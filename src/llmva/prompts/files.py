@@ -66,7 +66,17 @@ def parse_csv(text: str, **options) -> pandas.DataFrame:
     with warnings.catch_warnings():
         # An unquoted comma would otherwise cut a prompt in two without a word.
         warnings.simplefilter("error", pandas.errors.ParserWarning)
-        return pandas.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, index_col=False, **options)
+        table = pandas.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, index_col=False, **options)
+    if "names" not in options:
+        rows = csv.reader(io.StringIO(text), delimiter=options.get("sep", ","))
+        _require_distinct(next((row for row in rows if row), []))
+    return table
+
+
+def _require_distinct(header: list[str]) -> None:
+    # pandas would give the second one another name, and read the first.
+    if twice := [name for name in header if name and header.count(name) > 1]:
+        raise ValueError(f"two columns are named {twice[0]!r}")
 
 
 def parse_json_lines(text: str) -> list[dict]:

@@ -124,6 +124,9 @@ def _read(path: Path, columns: tuple[str, ...]) -> pandas.DataFrame:
     if not path.is_file():
         raise InputError(f"{path}: no such file; it needs columns {', '.join(columns)}")
     with reading(path, "cannot be parsed", "fix that line"):
-        table = parse_csv(decode(path.read_bytes()))
+        text = decode(path.read_bytes())
+        if not text.strip():
+            raise InputError(f"{path}: is empty; it needs columns {', '.join(columns)}")
+        table = parse_csv(text)
     require_columns(table, columns, path)
     return table[list(columns)]
