@@ -111,7 +111,10 @@ def test_tables_and_figures_make_no_notebook_due(finished):
     [
         ("llama-3.3-70b", "llama-3.3-70b"),
         ("persona-llama-s1 tiny-llama", "persona-llama-s1"),
-        ("tiny-llama", "persona-gemma2 persona-gemma2-s1 persona-llama persona-llama-s1 persona-qwen3 persona-qwen3-s1"),
+        (
+            "tiny-llama",
+            "persona-gemma2 persona-gemma2-s1 persona-llama persona-llama-s1 persona-qwen3 persona-qwen3-s1",
+        ),
     ],
 )
 def test_models_that_are_named_are_steered_if_they_have_parameters_for_it(finished, named, steered):
