@@ -233,7 +233,7 @@ lint: $(ENV)
 
 # Two lanes side by side, since training and each notebook use one core: the second one's log is shown when it ends.
 # It takes longer, so that the first one makes way.
-test: lint ## lint, unit tests, all notebooks on tiny-llama at reduced size (13 core-minutes on a fast machine, 8 min on two cores)
+test: lint ## lint, unit tests, all notebooks on tiny-llama at reduced size (15 core-minutes on a fast machine, 9 min on two cores)
 	$(MAKE) -j2 test-units test-organism
 
 test-units: $(ENV)
