@@ -195,7 +195,7 @@ study@%: $(foreach stage,$(STAGES),runs/%/$(stage)/manifest.json)
 	$(call run_due,$*)
 seed@%: runs/%/06_utility/manifest.json runs/%/10_transferability/manifest.json
 	$(call run_due,$*)
-all: $(MODELS:%=study@%) seeds ## every table and figure of the paper (half an hour for six organisms)
+all: $(MODELS:%=study@%) seeds ## every table and figure of the paper (of which Table 2 takes 23 min for six organisms)
 	$(MAKE) tables figures MODELS='$(MODELS)' SEEDS='$(SEEDS)'
 seeds: $(SEEDED:%=seed@%) ## what SEEDS needs
 

@@ -265,13 +265,13 @@ def test_the_totals_agree_with_the_boxes_and_with_each_other():
     assert f"from nothing {sum(least for least, _ in times) / 60:.0f} min" in shown["table2"][1]
     code = (ROOT / "src" / "llmva" / "commands" / "align.py").read_text(encoding="utf-8")
     assert "three minutes for a tiny model" in code and duration(boxes["14"]) == (180, 180)
-    assert "half an hour" in shown["all"][1] and "in half an hour on two cores" in read_readme()
+    assert "Table 2 takes 23 min" in shown["all"][1] and "takes 23 minutes on two cores" in read_readme()
 
 
 def test_the_readme_has_no_cost_but_a_total():
     prose = re.sub(r"```.*?```", "", read_readme(), flags=re.DOTALL)
     times = re.findall(r"(?:\d+|half an|an|two|three) (?:s|min|minutes|hours?)\b", prose)
-    assert times == ["half an hour"]
+    assert times == ["23 minutes"]
 
 
 def test_a_cost_that_differs_is_noticed():

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import yaml
 from conftest import save_random_model
+from test_plan import planned, row_of
 from test_trait_judge import write_csv
 
 from llmva.commands import plan as plan_command
@@ -87,19 +88,6 @@ def test_an_unknown_size_is_a_mistake_and_a_shape_is_none(tmp_path, monkeypatch)
 
 
 # Plans
-
-
-def planned(capsys, *arguments):
-    with pytest.raises(SystemExit) as stop:
-        plan_command.main(list(arguments))
-    printed = capsys.readouterr()
-    assert stop.value.code == 0, printed.err
-    return printed.out
-
-
-def row_of(printed, stage):
-    (line,) = [line for line in printed.splitlines() if line[:38].strip() == stage]
-    return line[38:].split()
 
 
 @pytest.mark.parametrize("slug", REAL)

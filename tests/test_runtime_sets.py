@@ -1,16 +1,14 @@
 """MMLU, MT-Bench and AlpacaEval: every schema, from made-up files; what a study reads of them; and the real files."""
 
 import json
-import os
-from pathlib import Path
 
 import pandas
 import pytest
-from test_data_sets import hub, raw, run_command, write_csv, write_jsonl  # noqa: F401
+from test_data_sets import build_real, hub, raw, run_command, write_csv, write_jsonl  # noqa: F401
 
 from llmva.core.errors import InputError
 from llmva.prompts.capability import MAX_OPEN_PROMPTS, read_conversations, read_mmlu, read_open_prompts
-from llmva.prompts.public import build, fetching
+from llmva.prompts.public import build
 from llmva.prompts.public.build import build_folder
 from llmva.prompts.public.catalogue import KNOWN_SETS, PUBLIC_SETS
 from llmva.prompts.tasks import read_answer, read_tasks
@@ -237,11 +235,7 @@ COUNTS = {"mmlu": 400, "mt_bench": 160, "alpaca_eval": 805}
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_real_files_have_the_rows_that_they_should(name, tmp_path):
-    folder = os.environ.get("LLMVA_DATA")
-    if not folder or not any(list(Path(folder).glob(pattern)) for pattern in KNOWN_SETS[name].files):
-        pytest.skip(f"{fetching.FOLDER_VARIABLE} names no folder with the files of {name}")
-    manifest = build_folder(tmp_path / "data", folder=Path(folder), only=[name])
-    assert manifest[name]["rows"] == COUNTS[name]
+    assert build_real(name, tmp_path / "data") == COUNTS[name]
     if name == "mt_bench":
         table = read_conversations(tmp_path / "data")
         assert table["category"].nunique() == 8 and table["conversation"].nunique() == 80

@@ -11,6 +11,7 @@ from llmva.aligned_model.report import TEMPLATES, draw_axes, draw_svg
 from llmva.core.errors import InputError
 from llmva.core.paths import write_atomically
 from llmva.core.store import Stage, run_stage
+from llmva.core.vocabulary import RUNTIME_METHODS
 from llmva.models.sources import checkpoint_key, split_source
 from llmva.prompts.threats import ALIGNED, MALICIOUS, PAIRS
 from llmva.steering.runtime.control_vector import export_control_vector
@@ -140,7 +141,7 @@ def _draw_frontier(cells: pandas.DataFrame, point: Cell) -> str:
 
 def require_method(method: str) -> str:
     """Return a method's name as it is written, whatever its case; or raise an `InputError`."""
-    names = {name.lower(): name for name in ("SwFC", "StTP", "StMP")}
+    names = {name.lower(): name for name in RUNTIME_METHODS}
     if method.lower() not in names:
         raise InputError(f"METHOD: is {method!r}; choose one of {', '.join(names.values())}")
     return names[method.lower()]

@@ -69,7 +69,7 @@ class RuntimeStudy:
         """The neutral tasks' test rows, MMLU's among them: task, prompt, answer."""
         return pandas.concat([read_tasks(self.params.data), read_mmlu(self.params.data)], ignore_index=True)
 
-    @property
+    @cached_property
     def neutral(self) -> list[str]:
         """Prompts that no threat is about: the tasks', and those without a right answer."""
         return [*self.tasks["prompt"], *read_open_prompts(self.params.data)]
@@ -156,7 +156,7 @@ class RuntimeStudy:
             version=version,
         )
 
-    @property
+    @cached_property
     def _judge_identity(self) -> str:
         judge = self.params.judge
         if judge == LIKELIHOOD:
@@ -167,7 +167,7 @@ class RuntimeStudy:
         locate(judge)
         return f"{checkpoint_key(judge)}:{VERSION}"
 
-    @property
+    @cached_property
     def _data_digest(self) -> str:
         tables = [self.tasks]
         if open_prompts := read_open_prompts(self.params.data):

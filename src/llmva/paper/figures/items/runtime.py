@@ -4,10 +4,10 @@ import pandas
 import seaborn
 from matplotlib.figure import Figure
 
+from llmva.core.vocabulary import RUNTIME_METHODS as METHODS
 from llmva.paper.figures import style
 from llmva.paper.figures.tidying import average, select
 
-METHODS = ("SwFC", "StTP", "StMP")
 COLORS = dict(zip(METHODS, style.PALETTE, strict=False)) | {"aligned": "black", "malicious": style.GREY}
 KEYS = ["threat", "method", "position", "layer", "alpha"]
 CURVES = {"within": "within a reply", "across": "of earlier replies"}

@@ -4,6 +4,7 @@ import pandas
 
 from llmva.core.errors import InputError
 from llmva.core.results import remake
+from llmva.core.vocabulary import RUNTIME_METHODS
 from llmva.paper.names import MEAN
 from llmva.paper.tables.layout import WORDS, Block, Frames, Table, read_columns
 
@@ -46,7 +47,7 @@ def build_runtime(results: Frames) -> Frames:
 
 def _rank(rows: pandas.DataFrame):
     """Return the place of a row in the table: models as they were named, sides first, methods with their controls."""
-    models, methods = list(rows["model"].unique()), ["aligned", "malicious", "SwFC", "StTP", "StMP"]
+    models, methods = list(rows["model"].unique()), ["aligned", "malicious", *RUNTIME_METHODS]
 
     def rank(key: tuple) -> tuple:
         model, threat, method, position = key
