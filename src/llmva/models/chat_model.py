@@ -9,10 +9,19 @@ from weakref import WeakKeyDictionary
 import psutil
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from llmva.core.errors import InputError, first_line
+from llmva.models.gguf_files import read_gguf
+from llmva.models.gguf_loading import complete_config, complete_model, load_gguf_tokenizer
 from llmva.models.offloading import all_stored_parameters, input_device
 from llmva.models.sources import locate
 from llmva.models.sublayers import Sublayer, list_blocks, list_sublayers, require_dense
@@ -25,7 +34,7 @@ _ENCODED: WeakKeyDictionary = WeakKeyDictionary()
 
 @dataclass(frozen=True)
 class ChatModel:
-    """A loaded model with its tokenizer, and the source it was loaded from: a folder, or a hub id with its revision."""
+    """A loaded model with its tokenizer, and the source it was loaded from, as `load_model` takes it."""
 
     source: str
     model: PreTrainedModel
@@ -53,13 +62,14 @@ class ChatModel:
 
 
 def load_model(source: str, *, dtype: str = "float32", device: str | None = None, editable: bool = True) -> ChatModel:
-    """Load a checkpoint folder or a hub model for inference.
+    """Load a checkpoint folder, a GGUF file or a hub model for inference.
 
     Parameters
     ----------
     source : str
         A folder (relative to the repository's root, or absolute), or a hub id and a revision as in
-        `owner/name@revision`: a study names exact weights.
+        `owner/name@revision`: a study names exact weights. Or a GGUF file, which is dequantised; see
+        `llmva.models.gguf_files`.
     dtype : str
         Of the weights, as in `StudyParams`; or `auto`, as they are stored.
     device : str, optional
@@ -78,7 +88,7 @@ def load_model(source: str, *, dtype: str = "float32", device: str | None = None
     shared = device is None and torch.cuda.is_available()
     options = {**pinned, "device_map": "auto", "max_memory": _room()} if shared else pinned
     try:
-        config = AutoConfig.from_pretrained(location, **pinned)
+        config = read_config(location, pinned)
         _require_unquantised(config, source)
         tokenizer = load_tokenizer(source)
         model = _load_weights(location, config, dtype, options)
@@ -87,14 +97,24 @@ def load_model(source: str, *, dtype: str = "float32", device: str | None = None
     _require_finite(model, source)
     if editable:
         require_dense(model, source)
+    if "gguf_file" in pinned:
+        complete_model(model, tokenizer, read_gguf(Path(pinned["gguf_file"])))
     return ChatModel(source, model.to(device) if device else model, tokenizer)
+
+
+def read_config(location: Path | str, options: dict) -> PreTrainedConfig:
+    """Return a model's configuration, from where `locate` finds the model; errors are transformers' own."""
+    config = AutoConfig.from_pretrained(location, **options)
+    if "gguf_file" in options:
+        complete_config(config, read_gguf(Path(options["gguf_file"])))
+    return config
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     """Load a checkpoint's tokenizer, padding on the left; see `load_model`."""
     location, pinned = locate(source)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(location, padding_side="left", **pinned)
+        tokenizer = _load_tokenizer(location, pinned)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{source}: cannot be loaded ({first_line(error)}); {_fix(location)}") from None
     if not tokenizer.chat_template:
@@ -104,6 +124,12 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _load_tokenizer(location: Path | str, options: dict) -> PreTrainedTokenizerBase:
+    if "gguf_file" in options:
+        return load_gguf_tokenizer(read_gguf(Path(options["gguf_file"])), padding_side="left")
+    return AutoTokenizer.from_pretrained(location, padding_side="left", **options)
 
 
 def _default_template(templates: dict[str, str], source: str) -> str:
@@ -190,7 +216,7 @@ def _room() -> dict[int | str, int]:
 
 def _fix(location: Path | str) -> str:
     if isinstance(location, Path):
-        return "fix the checkpoint folder"
+        return "fix the checkpoint"
     return (
         "check the network and run again, what was fetched is kept; for a gated model accept its licence on "
         f"https://huggingface.co/{location} and log in with `hf auth login`"
