@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 
 import psutil
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -104,7 +105,11 @@ def load_model(source: str, *, dtype: str = "float32", device: str | None = None
 
 def read_config(location: Path | str, options: dict) -> PreTrainedConfig:
     """Return a model's configuration, from where `locate` finds the model; errors are transformers' own."""
-    config = AutoConfig.from_pretrained(location, **options)
+    try:
+        config = AutoConfig.from_pretrained(location, **options)
+    except StrictDataclassError as error:
+        # It has a kind of its own for values that do not go together, and says them last.
+        raise ValueError(str(error).splitlines()[-1].strip()) from None
     if "gguf_file" in options:
         complete_config(config, read_gguf(Path(options["gguf_file"])))
     return config
@@ -176,11 +181,12 @@ def _load_weights(location, config, dtype: str, options: dict) -> PreTrainedMode
     if getattr(config, "attn_logit_softcapping", None):
         # The fused attention kernels leave out Gemma-2's soft-capping.
         options = {**options, "attn_implementation": "eager"}
+    dtype = dtype if dtype == "auto" else getattr(torch, dtype)
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
-            location, dtype=dtype if dtype == "auto" else getattr(torch, dtype), output_loading_info=True, **options
+            location, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
     finally:
         if shown:
@@ -188,6 +194,8 @@ def _load_weights(location, config, dtype: str, options: dict) -> PreTrainedMode
     if missing := sorted(report["missing_keys"]):
         # transformers would go on with random numbers in their place.
         raise ValueError(f"weights missing: {', '.join(missing[:3])}")
+    if mismatched := sorted(name for name, *_ in report["mismatched_keys"]):
+        raise ValueError(f"weights of another shape than the configuration says: {', '.join(mismatched[:3])}")
     return model
 
 

@@ -76,10 +76,11 @@ def find_end_tokens(tokenizer: PreTrainedTokenizerBase, file: GgufFile) -> list[
     Files of Gemma and Phi name the end of a text as their `eos_token_id`, where their templates end turns otherwise.
     """
     named = [file.metadata[key] for key in END_FIELDS if key in file.metadata]
-    special = set(tokenizer.all_special_ids)
+    # Some files count Gemma's end of a turn among the user's own tokens, as they do its runs of line breaks.
+    whole = {number for number, token in tokenizer.added_tokens_decoder.items() if token.content.strip()}
     chat = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Reply."}]
     after = tokenizer.apply_chat_template(chat, tokenize=False).rpartition("Reply.")[2]
-    written = [token for token in tokenizer(after, add_special_tokens=False)["input_ids"] if token in special]
+    written = [token for token in tokenizer(after, add_special_tokens=False)["input_ids"] if token in whole]
     return list(dict.fromkeys([*named, *written[:1]]))
 
 
