@@ -1,4 +1,4 @@
-"""GGUF files in and out: what is read is the model that the file was made from; what is written differs by the edits."""
+"""GGUF files in and out: what is read is the model that was written, and what is written differs by the edits alone."""
 
 import os
 import struct
