@@ -1,4 +1,4 @@
-"""What transformers leaves out when it reads a GGUF file: fields, ends of turns, factors of positions, and doubts."""
+"""What transformers leaves out when it reads a GGUF file: fields, ends of turns, factors of positions."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -55,19 +55,16 @@ def load_gguf_tokenizer(file: GgufFile, **options) -> PreTrainedTokenizerBase:
 
 
 def complete_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, file: GgufFile) -> None:
-    """Make an ordinary model of what transformers read from a GGUF file: dequantised, whole, and able to end a turn.
+    """Let a model that transformers read from a GGUF file count positions and end turns as the file says.
 
     Raises
     ------
     InputError
-        When the file has tensors that the model has no room for.
+        When the file has tensors that transformers left out.
     """
     _require_all_read(model, file)
     _apply_rope_factors(model, file)
     model.generation_config.eos_token_id = find_end_tokens(tokenizer, file)
-    # It would count as quantised, though it is not, and could not be saved.
-    if quantizer := getattr(model, "hf_quantizer", None):
-        quantizer.remove_quantization_config(model)
 
 
 def find_end_tokens(tokenizer: PreTrainedTokenizerBase, file: GgufFile) -> list[int]:
