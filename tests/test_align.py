@@ -14,16 +14,20 @@ import pytest
 import torch
 from conftest import prompt_table, save_random_model
 from filelock import FileLock, Timeout
+from gguf_models import GgufType, read_tensors, save_random_gguf
 from peft import PeftModel
 from test_alignment import DigestJudge
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llmva.aligned_model import folder as aligned
 from llmva.aligned_model import report
+from llmva.aligned_model.comparison import Comparison
 from llmva.aligned_model.params import build_params
 from llmva.commands import align
 from llmva.core import paths
-from llmva.core.store import run_stage
+from llmva.core.errors import InputError
+from llmva.core.provenance import file_digest
+from llmva.core.store import read_manifest, run_stage
 from llmva.core.vocabulary import TASKS
 from llmva.edits.edited_model import EditedModel
 from llmva.edits.log import EditLog
@@ -31,6 +35,7 @@ from llmva.engines.greedy import respond
 from llmva.judging.guard import GuardJudge, parse_guard_lines, read_guard_verdict
 from llmva.method import iteration
 from llmva.models.chat_model import ChatModel, load_model
+from llmva.models.likelihood import reply_surprise
 from llmva.organisms.tasks import task_table
 
 QUICK = ["--iterations", "2", "--max-new-tokens", "4", "--threads", "1"]
@@ -119,6 +124,83 @@ def test_a_users_model_and_prompts_give_adapter_checkpoint_log_and_report(
     for written in ("adapter/", "checkpoint/", "edit_log.safetensors", "README.md", "manifest.json"):
         assert f"<td>{written}</td>" in report
     assert capsys.readouterr().out.startswith(f"# model, aligned by {name}")
+
+
+# A GGUF file
+
+
+@pytest.fixture
+def any_change_is_right(two_classes, monkeypatch):
+    """Let every reply that an edit changed be right, so that some edit is chosen."""
+    first = {}
+
+    def judge(self, prompts, responses):
+        pairs = list(zip(prompts, responses, strict=True))
+        by_chance = dict(zip(pairs, DigestJudge().judge(prompts, responses), strict=True))
+        same = {pair: first.setdefault(pair[0], pair[1]) == pair[1] for pair in pairs}
+        return [by_chance[pair] if same[pair] else "x" * pair[0].startswith("toxic") for pair in pairs]
+
+    monkeypatch.setattr("llmva.study.study.PhraseJudge", type("ChangeJudge", (DigestJudge,), {"judge": judge}))
+    monkeypatch.setattr("llmva.judging.degeneracy.SURPRISE_MARGIN", 100.0)
+
+
+@pytest.mark.parametrize("kind, wanted", [(GgufType.Q4_0, "gguf"), (GgufType.F16, "1")])
+def test_a_gguf_file_is_aligned_and_written_again_with_only_the_edited_tensors_changed(
+    runs, tmp_path, own_prompts, any_change_is_right, prompts, monkeypatch, kind, wanted
+):
+    path, out = save_random_gguf(tmp_path / "Small.Q4.gguf", kind=kind), tmp_path / "aligned"
+    monkeypatch.chdir(tmp_path)
+    given = ["--data", own_prompts, "--out", out, "--checkpoint", wanted, *QUICK]
+    assert run("--model", "Small.Q4.gguf", *given) == 0
+    manifest = read_manifest(out)
+    assert manifest["facts"]["study"]["model"] == str(path)
+    described = manifest["facts"]["gguf"]
+    assert (described["sha256"], described["tensors_by_type"][kind.name]) == (file_digest(path), 15)
+    written = out / "checkpoint" / "Small.Q4-edited.gguf"
+    assert list(manifest["files"]).count("checkpoint/Small.Q4-edited.gguf") == 1
+    before, after = read_tensors(path), read_tensors(written)
+    names = {"attention": "attn_output", "mlp": "ffn_down"}
+    expected = {
+        f"blk.{int(layer)}.{names[sublayer]}.weight"
+        for sublayer, layer in (each.split(".") for each in manifest["facts"]["edited"])
+    }
+    assert expected and {name for name in before if before[name] != after[name]} == expected
+    assert {after[name][0] for name in expected} == {GgufType.F16}
+    card = (out / "README.md").read_text()
+    assert f'load_model("{path}")' in card and "llama-cli -m checkpoint/Small.Q4-edited.gguf" in card
+    assert file_digest(path) in (out / "report.html").read_text()
+    # And both ways to have the aligned model give the same one.
+    comparison = Comparison.of(out)
+    with comparison.speaking("aligned"):
+        adapted = reply_surprise(comparison.chat_model, prompts, prompts, batch_size=3)
+    whole = reply_surprise(load_model(str(written)), prompts, prompts, batch_size=3)
+    assert abs(adapted - whole).max() < 2e-3
+
+
+def test_a_checkpoint_folder_is_not_written_as_gguf_and_that_is_said_at_once(
+    runs, tmp_path, capsys, own_prompts, monkeypatch
+):
+    monkeypatch.setattr("llmva.study.study.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
+    model = save_random_model(tmp_path / "model")
+    given = ["--model", model, "--data", own_prompts, "--checkpoint", "gguf"]
+    _expect_refusal(capsys, tmp_path, "model is no GGUF file, and only such a file is written again", *given)
+    _expect_refusal(capsys, tmp_path, "choose from", "--model", model, "--checkpoint", "onnx")
+    with pytest.raises(InputError, match="CHECKPOINT: is 'onnx'; choose 1 or gguf, or leave it out"):
+        aligned.require_checkpoint(str(model), "onnx")
+
+
+@pytest.mark.parametrize("kept, expected", [(-100, "is cut off, damaged or too new"), (2, "is no GGUF file")])
+def test_a_bad_gguf_file_is_found_before_the_model_is_loaded(
+    runs, tmp_path, capsys, own_prompts, monkeypatch, kept, expected
+):
+    monkeypatch.setattr("llmva.study.study.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
+    path = save_random_gguf(tmp_path / "model.gguf")
+    path.write_bytes(path.read_bytes()[:kept])
+    _expect_refusal(capsys, tmp_path, expected, "--model", path, "--data", own_prompts)
+    _expect_refusal(capsys, tmp_path, "some_package is not installed", "--model", "package:some_package/a.gguf")
+    pinned = f"{save_random_gguf(tmp_path / 'whole.gguf')}@sha256:{'0' * 64}"
+    _expect_refusal(capsys, tmp_path, "sha256: is ", "--model", pinned)
+    assert not runs.exists()
 
 
 def test_any_case_of_the_methods_own_names_will_do():

@@ -4,12 +4,14 @@ import json
 
 import pytest
 from conftest import prompt_table, save_random_model
+from gguf_models import save_random_gguf
 
 from llmva.aligned_model.params import build_params
 from llmva.commands import plan as plan_command
 from llmva.commands.align import make_parser
 from llmva.core import paths
 from llmva.core.params import known_slugs, load_params, load_shapes
+from llmva.core.provenance import file_digest
 from llmva.core.results import is_organism
 from llmva.core.store import run_stage
 from llmva.performance import machines, plan
@@ -213,6 +215,20 @@ def test_what_is_not_here_is_one_line_with_its_fix(own, given, expected, capsys)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and expected in line
     assert "papermill_params" not in line and ".yaml" not in line
+
+
+def test_a_gguf_file_has_the_plan_of_the_model_that_it_was_made_from(own, tmp_path, capsys, monkeypatch):
+    path = save_random_gguf(tmp_path / "file.gguf")
+    made_from = planned(capsys, tmp_path / "file", "--data", tmp_path / "prompts.csv")
+    monkeypatch.chdir(tmp_path)
+    for name in (path, "file.gguf", f"file.gguf@sha256:{file_digest(path)}"):
+        printed = planned(capsys, name, "--data", tmp_path / "prompts.csv")
+        assert row_of(printed, "LLM-VA-R") == row_of(made_from, "LLM-VA-R")
+        assert printed.split("memory")[1].split("stages")[0] == made_from.split("memory")[1].split("stages")[0]
+        assert "float32" in printed and f"weights here already: {path}" in printed
+    with pytest.raises(SystemExit):
+        plan_command.main(["absent.gguf"])
+    assert "absent.gguf: no such file" in capsys.readouterr().err
 
 
 def test_a_hub_model_that_was_fetched_has_its_shape(own, monkeypatch):

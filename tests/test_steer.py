@@ -12,11 +12,14 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 from conftest import save_random_model
+from gguf_models import save_random_gguf
 
 from llmva.aligned_model.steering import CONTROL_VECTOR, DIRECTION
 from llmva.commands import steer
 from llmva.core import paths
 from llmva.core.errors import InputError
+from llmva.core.provenance import file_digest
+from llmva.core.store import read_manifest
 from llmva.engines.greedy import respond
 from llmva.models.chat_model import ChatModel, load_model
 from llmva.steering.runtime.boundary import Boundary
@@ -68,6 +71,14 @@ def test_the_command_leaves_a_direction_a_report_and_the_lines_that_apply_it(run
     with steering.applied(chat_model):
         respond(chat_model, ["hi"], max_new_tokens=3, batch_size=1)
     assert steering.tally.tokens > 0
+
+
+def test_a_gguf_file_is_steered_and_the_manifest_names_its_bytes(run, root, tmp_path):
+    path = save_random_gguf(tmp_path / "model.gguf")
+    assert run("--layers", "2", model=path, method="SwFC", out=tmp_path / "out", alphas="1")[0] == 0
+    facts = read_manifest(tmp_path / "out")["facts"]
+    assert facts["gguf"]["sha256"] == file_digest(path) and facts["study"]["model"] == str(path)
+    assert read_steering(tmp_path / "out" / DIRECTION, load_model(str(path))).layer == 2
 
 
 def test_the_lines_of_the_card_work_on_a_model_that_was_loaded_otherwise(run, root):

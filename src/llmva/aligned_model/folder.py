@@ -14,7 +14,9 @@ from llmva.core.vocabulary import ORIGINAL, OUR_LOOP, PAPER_LOOP
 from llmva.edits.adapter import export_adapter
 from llmva.edits.checkpoint import export_checkpoint
 from llmva.edits.edited_model import EditedModel
+from llmva.edits.gguf_export import export_gguf, require_gguf
 from llmva.edits.log import EditLog
+from llmva.models.gguf_files import describe_gguf, split_gguf
 from llmva.models.likelihood import reply_surprise
 from llmva.study.evaluation import evaluate_loop, evaluate_original, read_test_rows
 from llmva.study.loop_variants import PAPER_STAGE, probe_layers, read_loop, run_alignment, run_llm_va_r
@@ -23,6 +25,8 @@ from llmva.study.study import Study
 FOLDER_VERSION = 2
 EDIT_LOG = "edit_log.safetensors"
 METHODS = (OUR_LOOP, PAPER_LOOP)
+# Of a whole edited model: the base's own, and llama.cpp's.
+FORMATS = ("1", "gguf")
 
 
 @dataclass(frozen=True)
@@ -35,13 +39,13 @@ class AlignOptions:
         Ours, which worked on every organism, or the paper's loop, which depends on the model more.
     out : Path
         The folder to make.
-    checkpoint : bool
-        Also write the whole edited model.
+    checkpoint : {None, "1", "gguf"}
+        Also write the whole edited model: in the base's own format, or as GGUF.
     """
 
     method: str
     out: Path
-    checkpoint: bool
+    checkpoint: str | None
 
     @classmethod
     def of(cls, namespace: dict) -> Self:
@@ -51,7 +55,8 @@ class AlignOptions:
         if method is None:
             raise InputError(f"method: is {wanted!r}; choose {' or '.join(METHODS)}")
         out = Path(namespace.get("out") or default_folder(namespace)).absolute()
-        return cls(method, out, bool(namespace.get("checkpoint", False)))
+        checkpoint = namespace.get("checkpoint")
+        return cls(method, out, {True: FORMATS[0], False: None}.get(checkpoint, checkpoint))
 
 
 def default_folder(namespace: dict) -> Path:
@@ -81,9 +86,10 @@ def write_aligned(study: Study, options: AlignOptions, loop: Stage, evaluated: d
     Raises
     ------
     InputError
-        When `out` is a file, holds something else, or cannot be written.
+        When `out` is a file, holds something else, or cannot be written; or the checkpoint cannot have its format.
     """
     require_free(options.out, study.params.model, EDIT_LOG)
+    require_checkpoint(study.params.model, options.checkpoint)
     finished = read_loop(loop)
     choice = finished.choice
     best = finished.log.at_iteration(choice.best_iteration)
@@ -93,7 +99,8 @@ def write_aligned(study: Study, options: AlignOptions, loop: Stage, evaluated: d
         if best.sublayers:
             export_adapter(study.chat_model, best, folder / "adapter")
         if options.checkpoint:
-            export_checkpoint(study.params.model, best, folder / "checkpoint")
+            export = export_gguf if split_gguf(study.params.model) else export_checkpoint
+            export(study.params.model, best, folder / "checkpoint")
         said = read_test_rows(evaluated)[ORIGINAL]
         facts = {**asdict(choice), "method": options.method, **_facts(study, best, said)}
         write_report(folder, study, facts, loop, read_probe_history(study, loop), evaluated)
@@ -134,6 +141,14 @@ def require_free(out: Path, model: str, mark: str) -> None:
         raise InputError(f"{out}: lies in the model's own folder; name another one")
 
 
+def require_checkpoint(model: str, wanted: str | None) -> None:
+    """Raise an `InputError` unless the edited model can be written in the format that is wanted."""
+    if wanted and wanted not in FORMATS:
+        raise InputError(f"CHECKPOINT: is {wanted!r}; choose {' or '.join(FORMATS)}, or leave it out")
+    if wanted == "gguf":
+        require_gguf(model)
+
+
 def measure_drift(study: Study, log: EditLog, original: pandas.DataFrame) -> float:
     """Return how much more the edited model is surprised by the original's good replies, in nats per token."""
     original = original.merge(study.test[["id", "prompt"]], on="id", validate="one_to_one")
@@ -156,4 +171,5 @@ def _facts(study: Study, log: EditLog, original: pandas.DataFrame) -> dict:
         "rank": max((len(log.edits_of(name)) for name in log.sublayers), default=0),
         "drift": measure_drift(study, log, original),
         "study": study.params.model_dump(),
+        **describe_gguf(study.params.model),
     }

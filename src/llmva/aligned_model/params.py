@@ -4,14 +4,15 @@ import argparse
 import re
 from pathlib import Path
 
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import PreTrainedConfig
 
 from llmva.core import paths
 from llmva.core.errors import InputError, first_line
 from llmva.core.params import StudyParams
 from llmva.core.provenance import digest
 from llmva.core.store import run_stage
-from llmva.models.sources import locate, split_source
+from llmva.models.chat_model import read_config
+from llmva.models.sources import absolute_source, locate, split_source
 from llmva.organisms.build import write_data_sets
 
 DEPTH_SHARES = (0.5, 0.75, 1.0)
@@ -36,7 +37,7 @@ def build_params(options: argparse.Namespace, *, write: bool = True) -> StudyPar
 
     Without data of the user's own, prompts are generated and written, or, without `write`, only named.
     """
-    model, judge = (_absolute(source) for source in (options.model, options.judge))
+    model, judge = (absolute_source(source) for source in (options.model, options.judge))
     data = str(Path(options.data).absolute()) if options.data else ""
     config = _read_config(model)
     _require_judge(judge, options.mapping)
@@ -62,10 +63,6 @@ def build_params(options: argparse.Namespace, *, write: bool = True) -> StudyPar
     return StudyParams.checked(values, "align")
 
 
-def _absolute(source: str) -> str:
-    return str(Path(source).absolute()) if Path(source).is_dir() else source
-
-
 def _settings(options: argparse.Namespace) -> list[tuple[str, str]]:
     """Return what tells studies apart: folders of one name and other settings, but not what is made of the results."""
     return sorted((key, str(value)) for key, value in vars(options).items() if key not in NOT_OF_THE_STUDY)
@@ -81,7 +78,7 @@ def _generated_data(slug: str, seed: int, write: bool) -> Path:
 def _read_config(model: str) -> PreTrainedConfig:
     location, pinned = locate(model)
     try:
-        return AutoConfig.from_pretrained(location, **pinned).get_text_config()
+        return read_config(location, pinned).get_text_config()
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"{model}: config.json: not readable ({first_line(error)}); restore it, or check the network"

@@ -58,6 +58,8 @@ def write_report(
     utility = _utility(evaluated)
     parts = {
         **_words(study, facts, pooled),
+        "gguf": facts.get("gguf"),
+        "gguf_checkpoint": next((path.name for path in folder.glob("checkpoint/*.gguf")), None),
         "count": len(rows["original"]),
         "kept": _kept(utility),
         "rates": _rates(pooled),

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from llmva.aligned_model.folder import EDIT_LOG, METHODS, require_free
+from llmva.aligned_model.folder import EDIT_LOG, FORMATS, METHODS, require_checkpoint, require_free
 from llmva.aligned_model.params import build_params
 from llmva.commands.notebooks import find_notebook, run_notebook
 from llmva.core.errors import InputError, OneLineParser, command
@@ -20,7 +20,7 @@ COST = (
 )
 
 
-def align_model(params: StudyParams, out: Path, method: str, checkpoint: bool) -> Path:
+def align_model(params: StudyParams, out: Path, method: str, checkpoint: str | None) -> Path:
     """Run the alignment's notebook on a model and return its executed copy; see `AlignOptions`.
 
     Finished parts of an interrupted earlier run are taken up again.
@@ -28,9 +28,11 @@ def align_model(params: StudyParams, out: Path, method: str, checkpoint: bool) -
     Raises
     ------
     InputError
-        When the prompts cannot be used or `out` cannot be written: found out before the model is loaded.
+        When the prompts cannot be used, or `out` or the checkpoint cannot be written: found out before the model is
+        loaded.
     """
     require_free(out, params.model, EDIT_LOG)
+    require_checkpoint(params.model, checkpoint)
     require_two_classes(read_candidates(params.data), params.data)
     source = find_notebook(NOTEBOOK)
     target = params.run_folder / "executed" / f"{source.stem}_{method.lower()}.ipynb"
@@ -60,7 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's options, with their defaults."""
     parser = OneLineParser(prog="python -m llmva.commands.align", description=__doc__)
-    parser.add_argument("--model", help="a checkpoint folder with a chat template, or <hub id>@<revision>")
+    parser.add_argument("--model", help="a checkpoint folder with a chat template, a GGUF file, or <hub id>@<revision>")
     parser.add_argument(
         "--data", help="CSV or JSONL with prompt and label (benign or toxic); default: generated prompts"
     )
@@ -72,7 +74,14 @@ def make_parser() -> argparse.ArgumentParser:
         default="llm-va-r",
         help="ours (default), or the paper's; in capitals or not",
     )
-    parser.add_argument("--checkpoint", action="store_true", help="also write the whole edited model")
+    parser.add_argument(
+        "--checkpoint",
+        type=str.lower,
+        nargs="?",
+        choices=FORMATS,
+        const=FORMATS[0],
+        help="also write the whole edited model: 1, in the base's own format (also without a value), or gguf",
+    )
     parser.add_argument("--judge", default="phrases", help="`phrases`, or a guard model in Qwen3Guard-Gen's format")
     parser.add_argument(
         "--mapping", choices=["outcome", "refusal"], default="outcome", help="what a guard's lines mean (see README)"

@@ -16,6 +16,8 @@ from llmva.core.paths import anchored
 from llmva.core.runtime_params import is_runtime_slug, load_runtime_params
 from llmva.core.store import MANIFEST, is_whole
 from llmva.models.chat_model import SHARE_FOR_WEIGHTS
+from llmva.models.gguf_files import split_gguf
+from llmva.models.sources import absolute_source
 from llmva.performance.machines import GPUS, Machine, choose_machine, require_machine
 from llmva.performance.plan import APART, GUARD_READS, GUARD_WRITES, PROMPT, UNEDITED, Plan
 from llmva.performance.runtime_plan import (
@@ -37,7 +39,7 @@ EPILOG = (
 def main(arguments: list[str] | None = None) -> None:
     """Print the plan of a study of either kind, or of an alignment of one's own model."""
     parser = OneLineParser(prog="python -m llmva.commands.plan", description=__doc__, epilog=EPILOG, allow_abbrev=False)
-    about = "a model: the name of a file in or below papermill_params/, or a checkpoint folder"
+    about = "a model: the name of a file in or below papermill_params/, or a checkpoint folder or GGUF file"
     parser.add_argument("slug", help=about)
     parser.add_argument("--gpu", default="H100", help=f"{', '.join(GPUS)}, or here: this machine, measured anew")
     parser.add_argument("--efficiency", type=float, help="share of the roofline; default: as `--gpu here` measured it")
@@ -63,8 +65,10 @@ def _plan_runtime(options: argparse.Namespace) -> list[str]:
 
 
 def _is_own(slug: str) -> bool:
-    # A folder, or a name on the hub: no parameter file is called so.
-    return anchored(slug).is_dir() or Path(slug).is_dir() or not set("/@").isdisjoint(slug)
+    # A folder, a GGUF file, or a name on the hub: no parameter file is called so.
+    return (
+        split_gguf(slug) is not None or anchored(slug).is_dir() or Path(slug).is_dir() or not set("/@").isdisjoint(slug)
+    )
 
 
 def _study(slug: str, more: list[str]) -> tuple[StudyParams, str, bool]:
@@ -80,7 +84,7 @@ def _require_no_more(slug: str, more: list[str]) -> None:
 
 def _own_study(slug: str, more: list[str]) -> tuple[StudyParams, str, bool]:
     """Return the parameters that `make align` will have, its method, and whether its user brings data."""
-    model = slug if Path(slug).is_dir() or not anchored(slug).is_dir() else str(anchored(slug))
+    model = absolute_source(slug) if Path(slug).exists() or not anchored(slug).is_dir() else str(anchored(slug))
     options = make_parser().parse_args(["--model", model, *more])
     # Before their configurations are asked of the hub.
     find_shape(options.model, "MODEL")

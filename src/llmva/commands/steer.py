@@ -9,7 +9,7 @@ from llmva.aligned_model.steering import DIRECTION, require_method, write_steeri
 from llmva.core.errors import InputError, OneLineParser, command
 from llmva.core.provenance import digest
 from llmva.core.runtime_params import RuntimeParams
-from llmva.models.sources import locate, split_source
+from llmva.models.sources import absolute_source, locate, split_source
 from llmva.prompts.threats import PAIR_COLUMNS, Threat, read_threats
 from llmva.steering.runtime.updates import ALPHAS
 from llmva.study.runtime import RuntimeStudy
@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def build_params(options) -> RuntimeParams:
     """Return the parameters of a study of pairs of system prompts."""
-    model = str(Path(options.model).absolute()) if Path(options.model).is_dir() else options.model
+    model = absolute_source(options.model)
     pairs = str(Path(options.pairs).absolute())
     method = require_method(options.method)
     alphas = {
@@ -75,7 +75,7 @@ def count_steerings(study: RuntimeStudy, threat: Threat) -> str:
 def make_parser() -> OneLineParser:
     """Return the parser of the command's options, with their defaults."""
     parser = OneLineParser(prog="python -m llmva.commands.steer", description=__doc__)
-    parser.add_argument("--model", help="a checkpoint folder with a chat template, or <hub id>@<revision>")
+    parser.add_argument("--model", help="a checkpoint folder with a chat template, a GGUF file, or <hub id>@<revision>")
     parser.add_argument("--pairs", help="CSV with prompt, aligned and malicious (system prompts)")
     parser.add_argument("--method", default="StMP", help="SwFC, StTP or StMP (default)")
     parser.add_argument("--out", help="folder to make; default: runs/<name>/steering-<method>")

@@ -94,7 +94,8 @@ class StudyParams(StrictModel):
     slug : str
         Name of the model's parameter file and of its folders; `<name>-s<seed>` is a model of its own.
     model : str
-        A checkpoint folder (relative to the root, or absolute), or `<hub id>@<revision>`.
+        A checkpoint folder or GGUF file (relative to the root, or absolute), `<hub id>@<revision>`, or a GGUF file of
+        a package, `package:<python package>/<file>.gguf`; a GGUF file may have `@sha256:<digest>` behind it.
     judge : str or Guard
         The guard model, likewise, or `phrases` for the phrase judge. As `{model: ..., mapping: refusal}` the guard's
         word on refusal counts alone; otherwise its `outcome` does, as in the paper's code.

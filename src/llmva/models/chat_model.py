@@ -8,11 +8,22 @@ from weakref import WeakKeyDictionary
 
 import psutil
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GgufConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from llmva.core.errors import InputError, first_line
+from llmva.models.gguf_files import read_gguf
+from llmva.models.gguf_loading import complete_config, complete_model, load_gguf_tokenizer
 from llmva.models.offloading import all_stored_parameters, input_device
 from llmva.models.sources import locate
 from llmva.models.sublayers import Sublayer, list_blocks, list_sublayers, require_dense
@@ -25,7 +36,7 @@ _ENCODED: WeakKeyDictionary = WeakKeyDictionary()
 
 @dataclass(frozen=True)
 class ChatModel:
-    """A loaded model with its tokenizer, and the source it was loaded from: a folder, or a hub id with its revision."""
+    """A loaded model with its tokenizer, and the source it was loaded from, as `load_model` takes it."""
 
     source: str
     model: PreTrainedModel
@@ -53,13 +64,14 @@ class ChatModel:
 
 
 def load_model(source: str, *, dtype: str = "float32", device: str | None = None, editable: bool = True) -> ChatModel:
-    """Load a checkpoint folder or a hub model for inference.
+    """Load a checkpoint folder, a GGUF file or a hub model for inference.
 
     Parameters
     ----------
     source : str
         A folder (relative to the repository's root, or absolute), or a hub id and a revision as in
-        `owner/name@revision`: a study names exact weights.
+        `owner/name@revision`: a study names exact weights. Or a GGUF file, which is dequantised; see
+        `llmva.models.gguf_files`.
     dtype : str
         Of the weights, as in `StudyParams`; or `auto`, as they are stored.
     device : str, optional
@@ -78,7 +90,7 @@ def load_model(source: str, *, dtype: str = "float32", device: str | None = None
     shared = device is None and torch.cuda.is_available()
     options = {**pinned, "device_map": "auto", "max_memory": _room()} if shared else pinned
     try:
-        config = AutoConfig.from_pretrained(location, **pinned)
+        config = read_config(location, pinned)
         _require_unquantised(config, source)
         tokenizer = load_tokenizer(source)
         model = _load_weights(location, config, dtype, options)
@@ -87,14 +99,28 @@ def load_model(source: str, *, dtype: str = "float32", device: str | None = None
     _require_finite(model, source)
     if editable:
         require_dense(model, source)
+    if "gguf_file" in pinned:
+        complete_model(model, tokenizer, read_gguf(Path(pinned["gguf_file"])))
     return ChatModel(source, model.to(device) if device else model, tokenizer)
+
+
+def read_config(location: Path | str, options: dict) -> PreTrainedConfig:
+    """Return a model's configuration, from where `locate` finds the model; errors are transformers' own."""
+    try:
+        config = AutoConfig.from_pretrained(location, **options)
+    except StrictDataclassError as error:
+        # It has a kind of its own for values that do not go together, and says them last.
+        raise ValueError(str(error).splitlines()[-1].strip()) from None
+    if "gguf_file" in options:
+        complete_config(config, read_gguf(Path(options["gguf_file"])))
+    return config
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     """Load a checkpoint's tokenizer, padding on the left; see `load_model`."""
     location, pinned = locate(source)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(location, padding_side="left", **pinned)
+        tokenizer = _load_tokenizer(location, pinned)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{source}: cannot be loaded ({first_line(error)}); {_fix(location)}") from None
     if not tokenizer.chat_template:
@@ -104,6 +130,12 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _load_tokenizer(location: Path | str, options: dict) -> PreTrainedTokenizerBase:
+    if "gguf_file" in options:
+        return load_gguf_tokenizer(read_gguf(Path(options["gguf_file"])), padding_side="left")
+    return AutoTokenizer.from_pretrained(location, padding_side="left", **options)
 
 
 def _default_template(templates: dict[str, str], source: str) -> str:
@@ -147,22 +179,31 @@ def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> li
 
 
 def _load_weights(location, config, dtype: str, options: dict) -> PreTrainedModel:
+    options = {**options, "config": config, "dtype": dtype if dtype == "auto" else getattr(torch, dtype)}
     if getattr(config, "attn_logit_softcapping", None):
         # The fused attention kernels leave out Gemma-2's soft-capping.
-        options = {**options, "attn_implementation": "eager"}
+        options["attn_implementation"] = "eager"
+    if "gguf_file" in options:
+        options["quantization_config"] = GgufConfig(dequantize=True)
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
-            location, dtype=dtype if dtype == "auto" else getattr(torch, dtype), output_loading_info=True, **options
+            location, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
     finally:
         if shown:
             transformers_logging.enable_progress_bar()
-    if missing := sorted(report["missing_keys"]):
-        # transformers would go on with random numbers in their place.
-        raise ValueError(f"weights missing: {', '.join(missing[:3])}")
+    _require_all_loaded(report)
     return model
+
+
+def _require_all_loaded(report: dict) -> None:
+    """Raise where transformers would go on with random numbers in a weight's place."""
+    if missing := sorted(report["missing_keys"]):
+        raise ValueError(f"weights missing: {', '.join(missing[:3])}")
+    if mismatched := sorted(name for name, *_ in report["mismatched_keys"]):
+        raise ValueError(f"weights of another shape than the configuration says: {', '.join(mismatched[:3])}")
 
 
 def _require_finite(model, source: str) -> None:
@@ -190,7 +231,7 @@ def _room() -> dict[int | str, int]:
 
 def _fix(location: Path | str) -> str:
     if isinstance(location, Path):
-        return "fix the checkpoint folder"
+        return "fix the checkpoint"
     return (
         "check the network and run again, what was fetched is kept; for a gated model accept its licence on "
         f"https://huggingface.co/{location} and log in with `hf auth login`"

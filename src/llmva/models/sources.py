@@ -1,4 +1,4 @@
-"""Where a model comes from: a checkpoint folder or the hub at a commit, and what identifies its weights."""
+"""Where a model comes from: a checkpoint folder, a GGUF file, or the hub at a commit; what identifies its weights."""
 
 import re
 from pathlib import Path
@@ -9,21 +9,41 @@ from llmva.core.errors import InputError
 from llmva.core.paths import anchored
 from llmva.core.provenance import digest, file_digest
 from llmva.core.store import MANIFEST, is_whole, read_manifest
+from llmva.models.gguf_files import find_gguf, split_gguf
 
 LARGE_FILE = 256 * 2**20
 COMMIT_HASH = re.compile(r"[0-9a-f]{40}")
 
 
 def split_source(source: str) -> tuple[str, str]:
-    """Return what a source names, and its revision: a folder has none, whatever signs are in its name."""
+    """Return what a source names, and its revision: a folder has none, whatever signs are in its name.
+
+    A GGUF file's is the digest that it is pinned to, if any.
+    """
     if anchored(source).is_dir():
         return source, ""
+    if named := split_gguf(source):
+        return named
     name, _, revision = source.partition("@")
     return name, revision
 
 
+def absolute_source(source: str) -> str:
+    """Return a source as it is named from any folder: the path of a folder or a file made absolute."""
+    if Path(source).is_dir():
+        return str(Path(source).absolute())
+    name, pin = split_gguf(source) or ("", "")
+    return f"{Path(name).absolute()}{'@' if pin else ''}{pin}" if Path(name).is_file() else source
+
+
 def locate(source: str) -> tuple[Path | str, dict]:
-    """Return a checkpoint folder, or a hub id with the options that pin its revision."""
+    """Return where transformers finds a model, and the options that it needs to.
+
+    A checkpoint folder has none; a GGUF file's folder has the file, and a hub id its revision.
+    """
+    if file := find_gguf(source):
+        # By its whole path, since transformers would prefer a file of this name in the working folder.
+        return file.path.parent, {"gguf_file": str(file.path)}
     folder = anchored(source)
     if folder.is_dir():
         _require_weights(folder)
@@ -43,14 +63,16 @@ def locate(source: str) -> tuple[Path | str, dict]:
 
 
 def local_folder(source: str) -> Path:
-    """Return the folder with a model's files: the folder itself, or where the hub's files were fetched to.
+    """Return the checkpoint folder of a model: the folder itself, or where the hub's files were fetched to.
 
     Raises
     ------
     InputError
-        When nothing was fetched yet: loading the model does.
+        When nothing was fetched yet: loading the model does; or when the model is a GGUF file.
     """
     location, options = locate(source)
+    if "gguf_file" in options:
+        raise InputError(f"{source}: is a GGUF file, where a checkpoint folder is needed; name that")
     if isinstance(location, Path):
         return location
     try:
@@ -62,8 +84,11 @@ def local_folder(source: str) -> Path:
 def checkpoint_key(source: str) -> str:
     """Return what identifies a model's weights in a stage's key, without loading them.
 
-    A hub id with its revision, or the digest of a folder's files; large files count by size and time.
+    A hub id with its revision, the digest of a GGUF file, or that of a folder's files, of which large ones count by
+    size and time.
     """
+    if file := find_gguf(source):
+        return f"sha256:{file.sha256}"
     folder = anchored(source)
     if not folder.is_dir():
         return source

@@ -6,12 +6,14 @@ from pathlib import Path
 import pandas
 import torch
 from huggingface_hub import try_to_load_from_cache
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from llmva.core.errors import InputError, first_line
 from llmva.core.params import Count, StrictModel, StudyParams, load_shapes
 from llmva.core.vocabulary import SAFETY_SETS, SPLITS, TRANSFER_SETS
 from llmva.edits.checkpoint import list_shards
+from llmva.models.chat_model import read_config
+from llmva.models.gguf_files import find_gguf
 from llmva.models.sources import local_folder, locate
 from llmva.prompts.pools import assign_splits, draw_candidates, read_transfer_sets
 from llmva.prompts.public.build import TEST_ROWS
@@ -88,7 +90,7 @@ def find_shapes(params: StudyParams) -> tuple[Shape, Shape | None]:
 
 
 def find_shape(source: str, field: str) -> Shape:
-    """Return the shape of a checkpoint folder, or of a hub model whose configuration was fetched.
+    """Return the shape of a checkpoint folder, a GGUF file, or a hub model whose configuration was fetched.
 
     Raises
     ------
@@ -97,7 +99,7 @@ def find_shape(source: str, field: str) -> Shape:
     """
     location, pinned = locate(source)
     if isinstance(location, Path):
-        return read_shape(location)
+        return read_shape(location, **pinned)
     config = try_to_load_from_cache(location, "config.json", revision=pinned["revision"])
     if not isinstance(config, str):
         fetch = f"hf download {location} --revision {pinned['revision']}"
@@ -108,15 +110,15 @@ def find_shape(source: str, field: str) -> Shape:
 def is_here(source: str) -> bool:
     """Tell whether a model's weights are on this machine, all of them, as a folder or fetched from the hub."""
     try:
-        return bool(list_shards(local_folder(source)))
+        return find_gguf(source) is not None or bool(list_shards(local_folder(source)))
     except InputError:
         return False
 
 
-def read_shape(folder: Path) -> Shape:
-    """Return the shape of a checkpoint folder, from its `config.json`."""
+def read_shape(folder: Path, **options: str) -> Shape:
+    """Return the shape of a checkpoint folder, from its `config.json`, or of the GGUF file that the options name."""
     try:
-        config = AutoConfig.from_pretrained(folder).get_text_config()
+        config = read_config(folder, options).get_text_config()
         heads = config.num_attention_heads
         return Shape(
             blocks=config.num_hidden_layers,
@@ -129,9 +131,8 @@ def read_shape(folder: Path) -> Shape:
             tied=config.tie_word_embeddings,
         )
     except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise InputError(
-            f"{folder}/config.json: no dense decoder's configuration ({first_line(error)}); restore it"
-        ) from None
+        path = options.get("gguf_file", folder / "config.json")
+        raise InputError(f"{path}: no dense decoder's configuration ({first_line(error)}); restore it") from None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,139 @@
+"""Write an edited model as GGUF for llama.cpp: the base file again, with the edited tensors replaced.
+
+Works from file to file, one tensor at a time. The metadata are copied as bytes; so are all other tensors.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from struct import pack
+
+import gguf
+import numpy
+import torch
+
+from llmva.core.errors import InputError
+from llmva.edits.checkpoint import BIAS_OF
+from llmva.edits.edited_model import edited_parameter, require_shape
+from llmva.edits.log import EditLog
+from llmva.models.gguf_files import GgufFile, find_gguf, open_reader
+from llmva.models.sublayers import WRITERS
+
+GgufType = gguf.GGMLQuantizationType
+# Coarser types would round the edits away; these lose no more than F16, or than the base did.
+KEPT_TYPES = (GgufType.F32, GgufType.F16, GgufType.BF16, GgufType.Q8_0)
+FINE_TYPE = GgufType.F16
+# Where transformers has the modules that gguf's table of names knows.
+PARENTS = {"attention": "self_attn", "mlp": "mlp"}
+
+
+def export_gguf(source: str, log: EditLog, folder: Path) -> Path:
+    """Write the edited model of a GGUF file into a folder, as `<name>-edited.gguf`, and return its path.
+
+    Parameters
+    ----------
+    source : str
+        The base: a GGUF file, as `llmva.models.gguf_files` has it.
+    log : EditLog
+        The edits; each tensor is summed in float32 and cast once, to the type it had or, from one coarser than Q8_0,
+        to F16.
+    folder : Path
+        Is made, or filled.
+
+    Raises
+    ------
+    InputError
+        When the source is no GGUF file; or when the log edits a weight or bias that the file does not have, or a
+        weight of another shape.
+    """
+    file = require_gguf(source)
+    reader = open_reader(file.path)
+    edited = _edited_tensors(source, file, log)
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{file.path.stem}-edited.gguf"
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        with partial.open("wb") as stream:
+            for part in _parts(reader, edited, log):
+                stream.write(part)
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return target
+
+
+def require_gguf(source: str) -> GgufFile:
+    """Return the GGUF file that a source names, or raise an `InputError` that says what to do with another source."""
+    if (file := find_gguf(source)) is None:
+        raise InputError(
+            f"CHECKPOINT: {source} is no GGUF file, and only such a file is written again as one; write CHECKPOINT=1 "
+            "and turn the checkpoint into one with llama.cpp's convert_hf_to_gguf.py"
+        )
+    return file
+
+
+def _edited_tensors(source: str, file: GgufFile, log: EditLog) -> dict[str, str]:
+    """Return the sublayer of each tensor that is edited, by the tensor's name; weights, and biases where there are."""
+    names, edited, missing = file.tensor_names, {}, []
+    for sublayer in log.sublayers:
+        kind, layer = sublayer.split(".")
+        module = names.get_name(f"model.layers.{int(layer)}.{PARENTS[kind]}.{WRITERS[kind]}")
+        weight, bias = f"{module}.weight", f"{module}.bias"
+        edited |= {name: sublayer for name in (weight, bias) if name in file.tensor_types}
+        if weight not in edited:
+            missing.append(sublayer)
+        if bias not in edited and any(edit.bias_step for edit in log.edits_of(sublayer)):
+            missing.append(BIAS_OF.format(sublayer))
+    if missing:
+        raise InputError(f"{source}: has no {', '.join(sorted(missing))}; name the model that the edits were made for")
+    return edited
+
+
+def _parts(reader: gguf.GGUFReader, edited: dict[str, str], log: EditLog) -> Iterator[bytes]:
+    """Yield the bytes of the new file: metadata as they are, the list of tensors anew, tensors in their order."""
+    types = {
+        tensor.name: _new_type(tensor) if tensor.name in edited else tensor.tensor_type for tensor in reader.tensors
+    }
+    in_order = sorted(reader.tensors, key=lambda tensor: tensor.data_offset)
+    offsets, end = {}, 0
+    for tensor in in_order:
+        offsets[tensor.name] = end
+        end = _aligned(end + _bytes_of(tensor, types[tensor.name]), reader)
+    # A list's entry keeps its length, so that whatever follows stays where it is.
+    begin = min(tensor.field.offset for tensor in reader.tensors)
+    yield reader.data[:begin].tobytes()
+    listed = b"".join(_list_tensor(tensor, types[tensor.name], offsets[tensor.name]) for tensor in reader.tensors)
+    yield listed.ljust(reader.data_offset - begin, b"\0")
+    for tensor in in_order:
+        is_edited = tensor.name in edited
+        data = _edit(tensor, types[tensor.name], edited[tensor.name], log) if is_edited else tensor.data.tobytes()
+        yield data.ljust(_aligned(len(data), reader), b"\0")
+
+
+def _new_type(tensor: gguf.ReaderTensor) -> GgufType:
+    return tensor.tensor_type if tensor.tensor_type in KEPT_TYPES else FINE_TYPE
+
+
+def _bytes_of(tensor: gguf.ReaderTensor, kind: GgufType) -> int:
+    block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+    return tensor.n_elements // block * block_bytes
+
+
+def _aligned(size: int, reader: gguf.GGUFReader) -> int:
+    return -(-size // int(reader.alignment)) * int(reader.alignment)
+
+
+def _list_tensor(tensor: gguf.ReaderTensor, kind: GgufType, offset: int) -> bytes:
+    *name_and_shape, _, _ = tensor.field.parts
+    return b"".join(part.tobytes() for part in name_and_shape) + pack("<IQ", kind, offset)
+
+
+def _edit(tensor: gguf.ReaderTensor, kind: GgufType, sublayer: str, log: EditLog) -> bytes:
+    """Return the bytes of an edited tensor in its new type."""
+    edits = log.edits_of(sublayer)
+    # The file itself is mapped read-only.
+    values = torch.from_numpy(numpy.array(gguf.dequantize(tensor.data, tensor.tensor_type)))
+    parameter = tensor.name.rpartition(".")[2]
+    if parameter == "weight":
+        require_shape(sublayer, values, edits)
+    return gguf.quantize(edited_parameter(parameter, values, edits).numpy(), kind).tobytes()

