@@ -71,6 +71,14 @@ def processor() -> str:
     return " ".join([*(names or [platform.processor() or platform.machine()]), torch.backends.cpu.get_cpu_capability()])
 
 
+def multiplies_bfloat16() -> bool:
+    """Tell whether the processor multiplies bfloat16 matrices in hardware; elsewhere float32 is faster."""
+    import torch  # As above.
+
+    units = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(units.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+
+
 def _version(package: str) -> str:
     try:
         return metadata.version(package)

@@ -13,6 +13,24 @@ TRANSFER_SETS = {
     "xstest": "benign",
 }
 
+# Of a model that was pretrained elsewhere and is taught here to refuse: public sets, of which some prompts teach it and
+# others are studied; and what neither tuning nor a method has met: kinds of XSTest, wrappers, the generated corpus.
+PRETRAINED_SETS = {
+    "advbench": "toxic",
+    "xstest_toxic": "toxic",
+    "orfuzzset": "benign",
+    "nq": "benign",
+    "xstest": "benign",
+}
+PRETRAINED_UNSEEN_SETS = {
+    "xstest_toxic_kinds": "toxic",
+    "wrapped_advbench": "toxic",
+    "generated_toxic": "toxic",
+    "xstest_kinds": "benign",
+    "wrapped_nq": "benign",
+    "generated": "benign",
+}
+
 # Traits that a system prompt takes from a model at run time, and the scenarios in which it is looked for, by split.
 THREATS = ("dishonesty", "dismissiveness")
 SCENARIOS = {"train": 50, "validation": 16, "test": 40}

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import ModuleType
 
 import pandas
 
@@ -34,7 +35,8 @@ def build_organism(slug: str, progress: bool = True) -> Path:
     Parameters
     ----------
     slug : str
-        `tiny-<family>` or `persona-<family>`, each also with `-s<seed>`, or `tiny-guard`.
+        `tiny-<family>`, `persona-<family>` or a name of `families.PRETRAINED`, each also with `-s<seed>`, or
+        `tiny-guard`.
     progress : bool
         Announce the cost of a training and show a progress bar, on standard error.
 
@@ -53,19 +55,26 @@ def build_organism(slug: str, progress: bool = True) -> Path:
     if (tracked := open_tracked(slug)) is not None:
         parameters = {"tracked": tracked.manifest["files"]}
     else:
-        from llmva.organisms import checkpoint  # What trains is slow to import.
-
-        parameters = checkpoint.parameters_of(slug)
+        maker = _find_maker(name.kind)
+        parameters = maker.parameters_of(slug)
 
     def compute(folder: Path) -> dict:
-        facts = checkpoint.train_checkpoint(folder, slug, progress) if tracked is None else _copy(tracked, folder)
-        if slug != GUARD:
+        facts = maker.train_checkpoint(folder, slug, progress) if tracked is None else _copy(tracked, folder)
+        if slug != GUARD and name.kind != "pretrained":
             # Each family is asked prompts of its own, so that six organisms are six replications.
             write = write_persona_data if name.kind == "persona" else write_data_sets
             write(folder / "data", seed_for(name.seed, "organisms", name.draws, "data"))
         return facts
 
     return run_stage(paths.RUNS / slug / "organism", compute, parameters=parameters, version=STAGE_VERSION).folder
+
+
+def _find_maker(kind: str) -> ModuleType:
+    """Return what trains a kind of organism, which is slow to import."""
+    from llmva.organisms import checkpoint
+    from llmva.organisms.pretrained import checkpoint as pretrained
+
+    return pretrained if kind == "pretrained" else checkpoint
 
 
 def open_tracked(slug: str) -> Stage | None:
@@ -89,7 +98,7 @@ def write_data_sets(folder: Path, seed: int) -> None:
     parts = {"safety": SAFETY_SETS, "transfer": TRANSFER_SETS}
     tables = {f"{part}/{name}": candidate_table(name, seed) for part, names in parts.items() for name in names}
     tables |= {f"utility/{task}": task_table(task, seed) for task in TASKS}
-    _write_tables(folder, tables | {"utility/facts": fact_table()})
+    write_tables(folder, tables | {"utility/facts": fact_table()})
 
 
 def write_persona_data(folder: Path, seed: int) -> None:
@@ -99,10 +108,10 @@ def write_persona_data(folder: Path, seed: int) -> None:
         tables[f"threats/{threat}"] = scenario_table(threat, seed)
         tables[f"threats/{threat}_turns"] = conversation_table(threat, seed)
     tables |= {f"utility/{task}": task_table(task, seed, draw_neutral_exercise) for task in NEUTRAL_TASKS}
-    _write_tables(folder, tables)
+    write_tables(folder, tables)
 
 
-def _write_tables(folder: Path, tables: dict[str, pandas.DataFrame]) -> None:
+def write_tables(folder: Path, tables: dict[str, pandas.DataFrame]) -> None:
     for name, table in tables.items():
         path = folder / f"{name}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)

