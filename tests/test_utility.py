@@ -15,6 +15,7 @@ from llmva.core.store import Stage
 from llmva.core.vocabulary import TASKS
 from llmva.measures import harness, utility
 from llmva.measures.harness import HarnessModel, load_standard_tasks
+from llmva.measures.shares import share_kept
 from llmva.measures.utility import measure_standard_utility, measure_utility
 from llmva.models.chat_model import load_model
 from llmva.organisms.tasks import task_table
@@ -290,7 +291,7 @@ def test_a_chat_model_runs_the_standard_tasks(monkeypatch, hub, llama):
 
 def test_shares_are_of_the_same_task_and_undefined_where_there_was_nothing():
     scores = pandas.DataFrame({"gsm": [0.4, 0.2], "cola": [0.5, 0.6], "other": [9, 9]}, index=["A", "B"])
-    kept = utility.share_kept(scores, pandas.Series({"cola": 0.5, "gsm": 0.0}))
+    kept = share_kept(scores, pandas.Series({"cola": 0.5, "gsm": 0.0}))
     assert kept["cola"].tolist() == [1.0, 1.2] and kept["gsm"].isna().all() and list(kept) == ["cola", "gsm"]
 
 

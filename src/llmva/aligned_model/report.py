@@ -18,6 +18,7 @@ from llmva.core.store import Stage
 from llmva.core.vocabulary import VERDICTS
 from llmva.judging.guard import parse_guard_lines
 from llmva.measures.intervals import with_intervals
+from llmva.measures.shares import shares_of
 from llmva.models.sources import split_source
 from llmva.study.evaluation import read_test_rows, read_utility
 from llmva.study.loop_variants import read_loop
@@ -168,9 +169,10 @@ def _utility(evaluated: dict[str, Stage]) -> pandas.DataFrame | None:
         return None
     table = utility.pivot(index=["task", "metric", "n"], columns="method", values="value")[list(evaluated)]
     table = table.set_axis(MODELS, axis=1).round(3)
+    table = table.reset_index()
     # Where the original has 0 there is nothing to keep.
-    table["kept"] = (table["aligned"] / table["original"].where(table["original"] > 0)).round(3)
-    return table.reset_index()
+    table["kept"] = shares_of(table["aligned"].to_numpy(), table["original"].to_numpy(), table["task"]).round(3)
+    return table
 
 
 def _kept(table: pandas.DataFrame | None) -> str:

@@ -48,6 +48,12 @@ ERROR_RATE = {"benign": "orr", "toxic": "asr"}
 
 # The utility tasks and their names in print.
 TASKS = {"cola": "CoLA", "mnli": "MNLI", "rte": "RTE", "mrpc": "MRPC", "sst": "SST-2", "gsm": "GSM"}
+# For models that cannot do these: the likeliest of given choices, and the perplexity of the original's own replies.
+CHOICE_TASKS = {"sentiment": "Sentiment", "entailment": "Entailment", "closed_facts": "Closed facts"}
+CHOICE_SEPARATOR = " | "
+REPLY_TASK = "neutral_replies"
+LIKELIHOOD_TASKS = {**CHOICE_TASKS, REPLY_TASK: "Neutral replies"}
+ALL_TASKS = {**TASKS, **LIKELIHOOD_TASKS}
 
 # Methods in their printed order. The constants read no prompt: each wins one kind of rate by losing the other.
 ORIGINAL, PAPER_LOOP, OUR_LOOP = "Original", "LLM-VA", "LLM-VA-R"

@@ -11,21 +11,20 @@ from pathlib import Path
 import datasets
 import lm_eval.tasks
 import pandas
-import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.api.task import ConfigurableTask, Task
 from lm_eval.defaults import DEFAULT_OTHER_SEED
 from lm_eval.evaluator import evaluate
 from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
-from transformers import DynamicCache
 
 from llmva.core.errors import InputError, first_line
 from llmva.core.progress import library_bars
 from llmva.engines.base import Engine
 from llmva.engines.greedy import respond
-from llmva.models.batches import by_length, for_each_batch, forward, pad
+from llmva.models.batches import by_length, for_each_batch
 from llmva.models.chat_model import ChatModel, encode_with_replies
+from llmva.models.likelihood import score_columns
 
 STANDARD_TASKS = {"cola": "cola", "mnli": "mnli", "rte": "rte", "mrpc": "mrpc", "sst": "sst2", "gsm": "gsm8k"}
 
@@ -87,24 +86,9 @@ class HarnessModel(LM):
         """Refuse: the likelihood of a bare text has no user turn."""
         raise InputError("output_type: loglikelihood_rolling: a chat model is asked, not read to; use another task")
 
-    @torch.inference_mode()
     def _score(self, heads: list[list[int]], tails: list[list[int]]) -> list[tuple[float, bool]]:
-        # Prompt and reply go in one after the other, as in generation: steering tells them apart by the pass.
-        prompt, reply = pad(self.chat_model, heads), pad(self.chat_model, tails, "right")
-        cache = DynamicCache(config=self.chat_model.model.config)
-        first = forward(self.chat_model, prompt, cache=cache)
-        tokens, is_token, is_prompt = reply["input_ids"], reply["attention_mask"], prompt["attention_mask"]
-        later = self.chat_model.model(
-            input_ids=tokens,
-            attention_mask=torch.cat([is_prompt, is_token], dim=1),
-            position_ids=is_prompt.sum(1, keepdim=True) + torch.arange(tokens.shape[1], device=tokens.device),
-            past_key_values=cache,
-            use_cache=True,
-        )
-        logits = torch.cat([first.logits, later.logits[:, :-1]], dim=1).float()
-        chosen = logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0] * is_token
-        greedy = (logits.argmax(-1) == tokens) | (is_token == 0)
-        return list(zip(chosen.sum(1).tolist(), greedy.all(1).tolist(), strict=True))
+        (scores,) = score_columns(self.chat_model, heads, [tails])
+        return [(score.log_likelihood, score.is_greedy) for score in scores]
 
 
 class LocalTask(ConfigurableTask):

@@ -1,4 +1,4 @@
-"""Six utility tasks, run through lm-evaluation-harness: does the model still do what it could do before?"""
+"""Utility: does the model still do what it could do before? Six tasks run through lm-evaluation-harness."""
 
 from collections.abc import Mapping
 
@@ -6,8 +6,10 @@ import numpy
 import pandas
 from sklearn.metrics import f1_score
 
+from llmva.core.vocabulary import CHOICE_TASKS, LIKELIHOOD_TASKS
 from llmva.engines.base import Engine
 from llmva.engines.greedy import respond
+from llmva.measures.likelihood_tasks import measure_choices, measure_perplexity
 from llmva.models.chat_model import ChatModel
 from llmva.prompts.tasks import TASK_CLASSES, read_answer, require_known_answers
 
@@ -20,21 +22,30 @@ UTILITY_COLUMNS = ("task", "metric", "value", "n", "unreadable")
 
 
 def measure_utility(
-    chat_model: ChatModel, tasks: pandas.DataFrame, *, batch_size: int, max_new_tokens: int, engine: Engine = respond
+    chat_model: ChatModel,
+    tasks: pandas.DataFrame,
+    *,
+    batch_size: int,
+    max_new_tokens: int,
+    engine: Engine = respond,
+    replies: pandas.DataFrame | None = None,
 ) -> pandas.DataFrame:
-    """Answer the tasks of a data folder through the harness and score its logged samples.
+    """Measure the tasks of a data folder: by answers or, for those of `LIKELIHOOD_TASKS`, by likelihood.
 
     Parameters
     ----------
     tasks : DataFrame
         As `read_tasks` returns it.
+    replies : DataFrame, optional
+        The original's replies to the prompts of `REPLY_TASK`: prompt, reply. Without them it is not measured.
 
     Returns
     -------
     DataFrame
-        One row per task: task; metric, `f1` of the positive class or, for arithmetic, `accuracy`; value; n, the
-        number of prompts; and unreadable, the share of replies that name no class or number. Such a reply is
-        never the positive class and never a right number.
+        One row per task: task; metric, `f1` of the positive class or, for arithmetic and choices, `accuracy`, or
+        `perplexity`, the lower the better; value; n, the number of prompts; and unreadable, the share of replies
+        that name no class or number. Such a reply is never the positive class and never a right number. By
+        likelihood no reply is read, and the share is nan.
 
     Raises
     ------
@@ -44,16 +55,10 @@ def measure_utility(
     require_known_answers(tasks)
     if tasks.empty:
         return pandas.DataFrame(columns=UTILITY_COLUMNS)
-    from llmva.measures.harness import HarnessModel, LocalTask, log_samples  # slow to import
-
-    model = HarnessModel(chat_model, batch_size=batch_size, max_new_tokens=max_new_tokens, engine=engine)
-    defined = {task: LocalTask(task, rows) for task, rows in tasks.groupby("task", sort=False)}
-    scores = []
-    for task, samples in log_samples(model, defined).items():
-        truths = [read_answer(task, sample["target"]) for sample in samples]
-        answers = [read_answer(task, sample["filtered_resps"][0]) for sample in samples]
-        scores.append(_score(task, truths, answers, TASK_CLASSES.get(task, (None,))[0]))
-    return pandas.DataFrame(scores)
+    by_likelihood = tasks["task"].isin(LIKELIHOOD_TASKS)
+    scores = _score_answers(chat_model, tasks[~by_likelihood], batch_size, max_new_tokens, engine)
+    scores += _score_likelihoods(chat_model, tasks[by_likelihood], batch_size, replies)
+    return pandas.DataFrame(scores, columns=UTILITY_COLUMNS)
 
 
 def measure_standard_utility(
@@ -91,9 +96,37 @@ def measure_standard_utility(
     return pandas.DataFrame(scores)
 
 
-def share_kept(scores: pandas.DataFrame, original: pandas.Series) -> pandas.DataFrame:
-    """Return scores, one column per task, as shares of the original's; nan where the original has 0 to keep."""
-    return scores[original.index] / original.where(original > 0)
+def _score_answers(
+    chat_model: ChatModel, tasks: pandas.DataFrame, batch_size: int, max_new_tokens: int, engine: Engine
+) -> list[dict]:
+    """Answer tasks through the harness and score its logged samples."""
+    if tasks.empty:
+        return []
+    from llmva.measures.harness import HarnessModel, LocalTask, log_samples  # slow to import
+
+    model = HarnessModel(chat_model, batch_size=batch_size, max_new_tokens=max_new_tokens, engine=engine)
+    defined = {task: LocalTask(task, rows) for task, rows in tasks.groupby("task", sort=False)}
+    scores = []
+    for task, samples in log_samples(model, defined).items():
+        truths = [read_answer(task, sample["target"]) for sample in samples]
+        answers = [read_answer(task, sample["filtered_resps"][0]) for sample in samples]
+        scores.append(_score(task, truths, answers, TASK_CLASSES.get(task, (None,))[0]))
+    return scores
+
+
+def _score_likelihoods(
+    chat_model: ChatModel, tasks: pandas.DataFrame, batch_size: int, replies: pandas.DataFrame | None
+) -> list[dict]:
+    scores = []
+    for task, rows in tasks.groupby("task", sort=False):
+        if task in CHOICE_TASKS:
+            found = "accuracy", measure_choices(chat_model, rows, batch_size=batch_size), len(rows)
+        elif replies is not None:
+            found = "perplexity", measure_perplexity(chat_model, replies, batch_size=batch_size), len(replies)
+        else:
+            continue
+        scores.append(dict(zip(UTILITY_COLUMNS, (task, *found, float("nan")), strict=True)))
+    return scores
 
 
 def _score(task: str, truths: list, answers: list, positive: str | int | None = None) -> dict[str, str | float | int]:

@@ -1,15 +1,92 @@
 """How likely a model finds given replies, token by token or as a whole."""
 
+import copy
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
+from typing import NamedTuple
 
 import numpy
 import torch
+from transformers import DynamicCache
 
 from llmva.models.batches import batch_at, by_length, for_each_batch, forward, pad, read_lengths, run_batches
-from llmva.models.chat_model import ChatModel, encode_with_replies
+from llmva.models.chat_model import ChatModel, encode_chats, encode_texts, encode_with_replies
 
 # Entries of logits that are taken into float32 at once: a quarter of a gigabyte.
 MAX_LOGITS = 2**26
+
+
+class ReplyScore(NamedTuple):
+    """How likely a reply is: its log-likelihood in nats, summed over so many tokens; whether it is the greedy one."""
+
+    log_likelihood: float
+    tokens: int
+    is_greedy: bool
+
+
+def score_replies(
+    chat_model: ChatModel, prompts: Sequence[str], replies: Sequence[Sequence[str]], *, batch_size: int
+) -> list[list[ReplyScore]]:
+    """Score one or more replies to each prompt, none of them empty; the end of a reply is no part of it.
+
+    Each prompt is read once, whatever the number of its replies. See `score_columns` for a model that is steered.
+    """
+    heads = encode_chats(chat_model.tokenizer, prompts)
+    tails = [encode_texts(chat_model.tokenizer, given) for given in replies]
+    scores: list[list[ReplyScore]] = [[] for _ in heads]
+
+    def run(rows: Sequence[int]) -> None:
+        # Where a prompt has fewer replies than others, any token stands for the missing ones.
+        columns = list(zip_longest(*(tails[row] for row in rows), fillvalue=[0]))
+        found = zip(*score_columns(chat_model, [heads[row] for row in rows], columns), strict=True)
+        for row, scored in zip(rows, found, strict=True):
+            scores[row] = list(scored[: len(tails[row])])
+
+    longest = [head + max(tail, key=len) for head, tail in zip(heads, tails, strict=True)]
+    for_each_batch(by_length(longest), batch_size, run, read_lengths(chat_model, longest))
+    return scores
+
+
+@torch.inference_mode()
+def score_columns(
+    chat_model: ChatModel, heads: list[list[int]], columns: Sequence[Sequence[list[int]]]
+) -> list[list[ReplyScore]]:
+    """Score columns of replies, each with one for every prompt of a batch, and return columns.
+
+    Prompt and reply go in one after the other, as in generation: steering tells them apart by the pass.
+
+    Parameters
+    ----------
+    heads : list of list of int
+        The prompts' tokens.
+    columns : sequence of sequence of list of int
+        The replies' tokens.
+    """
+    prompt, cache = pad(chat_model, heads), DynamicCache(config=chat_model.model.config)
+    first = forward(chat_model, prompt, cache=cache).logits
+    return [_score_tails(chat_model, prompt["attention_mask"], cache, first, list(tails)) for tails in columns]
+
+
+def _score_tails(
+    chat_model: ChatModel, is_prompt: torch.Tensor, cache: DynamicCache, first: torch.Tensor, tails: list[list[int]]
+) -> list[ReplyScore]:
+    reply = pad(chat_model, tails, "right")
+    tokens, is_token, logits = reply["input_ids"], reply["attention_mask"], first
+    if tokens.shape[1] > 1:
+        later = chat_model.model(
+            input_ids=tokens,
+            attention_mask=torch.cat([is_prompt, is_token], dim=1),
+            position_ids=is_prompt.sum(1, keepdim=True) + torch.arange(tokens.shape[1], device=tokens.device),
+            # The prompt's own is needed again for the next reply.
+            past_key_values=copy.deepcopy(cache),
+            use_cache=True,
+        )
+        logits = torch.cat([first, later.logits[:, :-1]], dim=1)
+    logits = logits.float()
+    chosen = logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0] * is_token
+    greedy = (logits.argmax(-1) == tokens) | (is_token == 0)
+    found = zip(chosen.sum(1).tolist(), is_token.sum(1).tolist(), greedy.all(1).tolist(), strict=True)
+    return [ReplyScore(*score) for score in found]
 
 
 @torch.inference_mode()

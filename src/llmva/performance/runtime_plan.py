@@ -9,7 +9,7 @@ import pandas
 from llmva.core.errors import InputError
 from llmva.core.paths import anchored
 from llmva.core.runtime_params import RuntimeParams, load_runtime_shapes
-from llmva.core.vocabulary import RUNTIME_SETS, SCENARIOS, THREATS
+from llmva.core.vocabulary import RUNTIME_SETS, SCENARIOS, TASKS, THREATS
 from llmva.measures.coherence import FIRST_TOKENS
 from llmva.performance.machines import Machine
 from llmva.performance.plan import PROMPT
@@ -170,7 +170,7 @@ def find_runtime_amounts(params: RuntimeParams) -> RuntimeAmounts:
         talk = {"conversations": CONVERSATIONS, "turns": TURNS}
         return RuntimeAmounts(len(THREATS), **SCENARIOS, **talk, tasks=TEST_ROWS, neutral=neutral)
     threats = read_threats(params.data).values()
-    tasks = len(read_tasks(params.data)) + len(read_mmlu(params.data))
+    tasks = len(read_tasks(params.data, known=TASKS)) + len(read_mmlu(params.data))
     turns = pandas.concat([threat.turns for threat in threats])
     return RuntimeAmounts(
         threats=len(threats),

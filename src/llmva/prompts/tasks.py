@@ -1,13 +1,14 @@
 """The utility tasks of a data folder, and how an answer is read."""
 
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas
 
 from llmva.core.errors import InputError
 from llmva.core.paths import anchored
-from llmva.core.vocabulary import TASKS
+from llmva.core.vocabulary import ALL_TASKS, CHOICE_SEPARATOR, CHOICE_TASKS, LIKELIHOOD_TASKS, REPLY_TASK, TASKS
 from llmva.prompts.files import decode, parse_csv, reading, require_columns
 from llmva.prompts.sets import find_sets
 
@@ -20,6 +21,8 @@ TASK_CLASSES = {
     "sst": ("positive", "negative"),
 }
 TASK_COLUMNS = ("prompt", "answer", "split")
+# Of tasks that are measured by likelihood.
+FURTHER_COLUMNS = {**dict.fromkeys(CHOICE_TASKS, (*TASK_COLUMNS, "choices")), REPLY_TASK: ("prompt", "split")}
 # Beside an organism's tasks lie the facts that it was taught.
 TAUGHT_TABLES = ("facts",)
 # The letter that opens a reply to a question of MMLU, alone or before a stop: "A rope." is no letter.
@@ -27,13 +30,20 @@ LETTER = re.compile(r"(?:the\s+)?(?:correct\s+)?(?:answer\s*(?:is|:)?\s*)?[\W_]*
 NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?")
 
 
-def read_tasks(folder: str | Path, split: str = "test") -> pandas.DataFrame:
+def read_tasks(folder: str | Path, split: str = "test", known: Iterable[str] = ALL_TASKS) -> pandas.DataFrame:
     """Read those of `utility/<task>.csv` that a data folder has, or that lie beside a file of prompts.
+
+    Parameters
+    ----------
+    known : iterable of str
+        The tasks that are wanted.
 
     Returns
     -------
     DataFrame
-        Columns task, prompt, answer, of one split. A task without a file has no rows, and is not measured.
+        Columns task, prompt, answer, of one split; and choices, as `split_choices` takes them, where the data have a
+        task that gives choices. A task without a file has no rows, and is not measured. What a task does not give is
+        empty.
 
     Raises
     ------
@@ -43,28 +53,41 @@ def read_tasks(folder: str | Path, split: str = "test") -> pandas.DataFrame:
     task_folder = _task_folder(folder)
     tables = [pandas.DataFrame(columns=["task", "prompt", "answer"])]
     for task in _find_tasks(task_folder):
-        path = task_folder / f"{task}.csv"
-        with reading(path, "cannot be read", "fix or remove it"):
-            table = parse_csv(decode(path.read_bytes()))
-        require_columns(table, TASK_COLUMNS, path)
-        tables.append(table[table["split"] == split].assign(task=task)[list(tables[0])])
-    return pandas.concat(tables, ignore_index=True)
+        if task in known:
+            table = _read_task(task_folder / f"{task}.csv", FURTHER_COLUMNS.get(task, TASK_COLUMNS))
+            tables.append(table[table["split"] == split].assign(task=task))
+    columns = [*tables[0], *(["choices"] if any("choices" in table for table in tables) else [])]
+    return pandas.concat([table.reindex(columns=columns, fill_value="") for table in tables], ignore_index=True)
 
 
 def list_missing_tasks(folder: str | Path) -> list[str]:
-    """Return the files of tasks that a data folder goes without; none where the data are one file."""
-    there = _find_tasks(_task_folder(folder)) if anchored(folder).is_dir() else TASKS
-    return [f"utility/{task}.csv" for task in TASKS if task not in there]
+    """Return the files of tasks that a data folder goes without; none where the data are one file.
+
+    Where all that it has is measured by likelihood, those are the tasks that it should have.
+    """
+    if not anchored(folder).is_dir():
+        return []
+    there = _find_tasks(_task_folder(folder))
+    wanted = LIKELIHOOD_TASKS if there and not set(there) & set(TASKS) else TASKS
+    return [f"utility/{task}.csv" for task in wanted if task not in there]
 
 
 def require_known_answers(tasks: pandas.DataFrame) -> None:
-    """Raise an `InputError` when a table of tasks holds an answer that is no class of its task, or no number."""
-    for task, answer in tasks[["task", "answer"]].drop_duplicates().itertuples(index=False):
+    """Raise an `InputError` when a table of tasks holds an answer that is no class or choice, or no number."""
+    for row in tasks[tasks["task"].isin(CHOICE_TASKS)].itertuples():
+        _require_choices(f"utility/{row.task}.csv", row.answer, split_choices(row.choices))
+    others = tasks[~tasks["task"].isin(LIKELIHOOD_TASKS)]
+    for task, answer in others[["task", "answer"]].drop_duplicates().itertuples(index=False):
         if task == "gsm" and not NUMBER.fullmatch(answer):
             raise InputError(f"utility/gsm.csv: answer: {answer!r} is no number; write digits only")
         if task != "gsm" and answer.lower() not in TASK_CLASSES[task]:
             classes = ", ".join(TASK_CLASSES[task])
             raise InputError(f"utility/{task}.csv: answer: {answer!r} is no class of this task; write one of {classes}")
+
+
+def split_choices(joined: str) -> list[str]:
+    """Return the choices of a row, which its table holds joined by `CHOICE_SEPARATOR`."""
+    return [choice.strip() for choice in joined.split(CHOICE_SEPARATOR.strip())]
 
 
 def read_answer(task: str, reply: str) -> str | float | None:
@@ -85,4 +108,20 @@ def _task_folder(source: str | Path) -> Path:
 
 
 def _find_tasks(folder: Path) -> list[str]:
-    return [task for task in find_sets(folder, (*TASKS, *TAUGHT_TABLES)) if task in TASKS]
+    return [task for task in find_sets(folder, (*ALL_TASKS, *TAUGHT_TABLES)) if task in ALL_TASKS]
+
+
+def _read_task(path: Path, columns: Sequence[str]) -> pandas.DataFrame:
+    with reading(path, "cannot be read", "fix or remove it"):
+        table = parse_csv(decode(path.read_bytes()))
+    require_columns(table, columns, path)
+    return table[list(columns)]
+
+
+def _require_choices(source: str, answer: str, choices: list[str]) -> None:
+    joined = CHOICE_SEPARATOR.join(choices)
+    if len(choices) < 2 or len(set(choices)) < len(choices) or "" in choices:
+        fix = f"join two or more different ones by {CHOICE_SEPARATOR!r}"
+        raise InputError(f"{source}: choices: {joined!r} is nothing to choose from; {fix}")
+    if answer not in choices:
+        raise InputError(f"{source}: answer: {answer!r} is none of the choices; write one of {joined}")

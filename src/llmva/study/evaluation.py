@@ -9,7 +9,17 @@ import pandas
 from llmva.core.paths import write_texts
 from llmva.core.provenance import digest
 from llmva.core.store import Stage
-from llmva.core.vocabulary import BOTH, CONSTANTS, GUARDED_LOOP, PAPER_LOOP, RELEASED_STRICT
+from llmva.core.vocabulary import (
+    BOTH,
+    CHOICE_TASKS,
+    CONSTANTS,
+    GUARDED_LOOP,
+    LIKELIHOOD_TASKS,
+    PAPER_LOOP,
+    RELEASED_STRICT,
+    REPLY_TASK,
+)
+from llmva.measures.likelihood_tasks import chance_levels
 from llmva.steering.base import SteeringMethod
 from llmva.steering.llm_va import LlmVa
 from llmva.steering.original import Original
@@ -140,12 +150,11 @@ def evaluate_original(study: Study) -> Stage:
 def evaluate_constants(study: Study) -> Stage:
     """Write down the outcomes of answering everything and of refusing everything, which need no model.
 
-    A reply that never looks at its prompt solves no task: their utility is 0.
+    A reply that never looks at its prompt solves no task: their utility is 0. Of given choices it hits by chance as
+    many as `chance_levels` says. Perplexity takes a model: there theirs is nan.
     """
     tasks, prompts = study.tasks, _prompts(study)
-    failed = tasks.groupby("task", sort=False).size().rename("n").reset_index().assign(value=0.0)
-    failed["metric"] = ["accuracy" if task == "gsm" else "f1" for task in failed["task"]]
-    failed = failed.assign(unreadable=1.0)[["task", "metric", "value", "n", "unreadable"]]
+    failed = _constant_utility(tasks)
 
     def compute(folder: Path) -> None:
         for name, verdict in CONSTANTS.items():
@@ -154,6 +163,16 @@ def evaluate_constants(study: Study) -> Stage:
 
     digests = {"tasks": digest(tasks.to_numpy().tolist()), "prompts": digest(prompts["id"].tolist())}
     return study.stage("methods/constant", compute, fields=None, upstream=(), version=1, **digests)
+
+
+def _constant_utility(tasks: pandas.DataFrame) -> pandas.DataFrame:
+    failed = tasks.groupby("task", sort=False).size().rename("n").reset_index().assign(value=0.0, unreadable=1.0)
+    metrics = {"gsm": "accuracy", **dict.fromkeys(CHOICE_TASKS, "accuracy"), REPLY_TASK: "perplexity"}
+    failed["metric"] = [metrics.get(task, "f1") for task in failed["task"]]
+    likely = failed["task"].isin(LIKELIHOOD_TASKS)
+    failed.loc[likely, "value"] = failed.loc[likely, "task"].map(chance_levels(tasks))
+    failed.loc[likely, "unreadable"] = float("nan")
+    return failed[["task", "metric", "value", "n", "unreadable"]]
 
 
 def finish_results(study: Study, evaluated: dict[str, Stage], name: str) -> Stage:

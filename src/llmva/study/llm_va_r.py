@@ -7,7 +7,7 @@ import pandas
 from llmva.core.store import Stage
 from llmva.core.vocabulary import ORIGINAL, PAPER_LOOP
 from llmva.measures.metrics import measure
-from llmva.measures.utility import share_kept
+from llmva.measures.shares import share_kept
 from llmva.study.evaluation import (
     evaluate_baseline,
     evaluate_loop,

@@ -9,8 +9,9 @@ from llmva.core.results import write_results
 from llmva.core.store import Stage
 from llmva.core.vocabulary import BOTH, ERROR_RATE, LOOPS, ORIGINAL, PAPER_LOOP, RIGHT_VERDICT
 from llmva.measures.intervals import with_intervals
+from llmva.measures.likelihood_tasks import chance_levels
 from llmva.measures.metrics import correct
-from llmva.measures.utility import share_kept
+from llmva.measures.shares import share_kept
 from llmva.method.iteration import read_observation
 from llmva.steering.llm_va import LlmVa
 from llmva.steering.registry import METHODS
@@ -127,13 +128,16 @@ def record_transfer(study: Study, evaluated: dict[str, Stage]) -> pandas.DataFra
 
 
 def record_utility(study: Study, evaluated: dict[str, Stage]) -> pandas.DataFrame:
-    """Write what every method scores on every utility task (figure 5)."""
+    """Write what every method scores on every utility task (figure 5), and the chance levels of those that have one."""
     scores = read_utility(evaluated).rename(columns={"task": "dataset"})
     if scores.empty:
         raise InputError(f"{study.params.data}: no tasks, so no figure 5; `make data` makes some")
     # A broken reply on a negative row costs the F1 of the positive class nothing: the share of it stands beside.
-    unreadable = scores.assign(metric="unreadable", value=scores["unreadable"])
-    record(study, "utility", pandas.concat([scores, unreadable]).drop(columns="unreadable"))
+    unreadable = scores.assign(metric="unreadable", value=scores["unreadable"]).dropna(subset="value")
+    chance = scores[scores["method"] == ORIGINAL].assign(metric="chance")
+    chance["value"] = chance["dataset"].map(chance_levels(study.tasks))
+    parts = [rows for rows in (scores, unreadable, chance.dropna(subset="value")) if len(rows)]
+    record(study, "utility", pandas.concat(parts).drop(columns="unreadable"))
     return scores
 
 

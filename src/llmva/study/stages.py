@@ -11,6 +11,7 @@ from llmva.core.errors import InputError
 from llmva.core.paths import write_texts
 from llmva.core.provenance import digest, random_generator
 from llmva.core.store import Stage
+from llmva.core.vocabulary import REPLY_TASK
 from llmva.judging.degeneracy import DegeneracyCheck
 from llmva.judging.examiner import answer_labels, benign_labels
 from llmva.judging.judges import judge_responses
@@ -43,13 +44,15 @@ def collect_prompts(study: Study) -> Stage:
     """Answer the candidate prompts with the original model and keep a pool per set, errors first.
 
     Writes `prompts.csv`, of all candidates `responses.csv` and `verdicts.csv`, and `neutral.csv`: prompts that
-    have nothing to do with safety, with the original's replies. The manifest records the pool's counts and
-    digests and the limit of the check for broken language.
+    have nothing to do with safety, with the original's replies. Where the data have the task `REPLY_TASK`, its test
+    prompts are answered too, in `neutral_test.csv`. The manifest records the pool's counts and digests and the limit
+    of the check for broken language.
     """
     params = study.params
     candidates = _read_data(study)
     drawn = draw_candidates(candidates, params.candidates, params.seed)
     drawn["split"] = assign_splits(drawn, params.seed)
+    kept = study.tasks[study.tasks["task"] == REPLY_TASK]
 
     def compute(folder: Path) -> dict:
         begin_processes()
@@ -68,6 +71,8 @@ def collect_prompts(study: Study) -> Stage:
         wrong = ~correct(drawn.merge(verdicts, on="id", validate="one_to_one"))
         pool = errors_first_pool(drawn, wrong, size=params.pool_size, error_share=params.error_share, seed=params.seed)
         write_texts(folder / "neutral.csv", _neutral(study, pool, exchanges, verdicts))
+        if len(kept):
+            write_texts(folder / "neutral_test.csv", _answered(study, kept))
         write_texts(folder / "responses.csv", exchanges[["id", "response"]])
         write_texts(folder / "verdicts.csv", verdicts)
         write_texts(folder / "prompts.csv", pool)
@@ -79,6 +84,8 @@ def collect_prompts(study: Study) -> Stage:
     }
     if "split" in candidates:
         parameters["splits"] = digest(drawn["split"].tolist())
+    if len(kept):
+        parameters["neutral_test"] = digest(kept["prompt"].tolist())
     fields = ("seed", "candidates", "pool_size", "error_share")
     return study.stage(PROMPTS_STAGE, compute, fields=fields, upstream=(), version=2, **parameters)
 
@@ -86,15 +93,18 @@ def collect_prompts(study: Study) -> Stage:
 def _neutral(study: Study, pool: pandas.DataFrame, exchanges: pandas.DataFrame, verdicts: pandas.DataFrame):
     tasks = read_tasks(study.params.data, split="neutral")
     if len(tasks):
-        replies = study.replies.respond(
-            study.chat_model, tasks["prompt"].tolist(), **study.params.generation.model_dump()
-        ).texts
-        return tasks[["task", "prompt"]].assign(reply=replies)
+        return _answered(study, tasks)
     # Data without tasks still show what must not change: benign training prompts that are answered.
     rows = pool[pool["split"].eq("train") & pool["label"].eq("benign")]
     rows = rows.merge(exchanges[["id", "response"]], on="id").merge(verdicts[["id", "verdict"]], on="id")
     rows = rows[rows["verdict"] == "answered"].head(NEUTRAL_PROMPTS)
     return rows.assign(task="benign", reply=rows["response"])[["task", "prompt", "reply"]]
+
+
+def _answered(study: Study, tasks: pandas.DataFrame) -> pandas.DataFrame:
+    options = study.params.generation.model_dump()
+    replies = study.replies.respond(study.chat_model, tasks["prompt"].tolist(), **options).texts
+    return tasks[["task", "prompt"]].assign(reply=replies)
 
 
 def observe_original(study: Study) -> Stage:

@@ -14,6 +14,7 @@ from llmva.core.params import StudyParams, load_params
 from llmva.core.results import is_organism
 from llmva.core.store import Stage, open_stage, run_stage
 from llmva.core.text_cache import TextCache
+from llmva.core.vocabulary import REPLY_TASK
 from llmva.engines.memory import ReplyMemory
 from llmva.judging.degeneracy import DegeneracyCheck
 from llmva.judging.examiner import Examiner
@@ -104,8 +105,8 @@ class Study:
 
     def measure_utility(self) -> pandas.DataFrame:
         """Measure the tasks with the model as it is now; see `llmva.measures.utility.measure_utility`."""
-        limits = self.params.generation.model_dump()
-        return measure_utility(self.chat_model, self.tasks, **limits, engine=self.replies.respond)
+        options = self.params.generation.model_dump() | {"engine": self.replies.respond}
+        return measure_utility(self.chat_model, self.tasks, **options, replies=self.replies_to_keep)
 
     @property
     def log_metadata(self) -> dict[str, str]:
@@ -155,13 +156,20 @@ class Study:
 
     @cached_property
     def tasks(self) -> pandas.DataFrame:
-        """The utility tasks that the data bring: task, prompt, answer."""
+        """The utility tasks that the data bring: task, prompt, answer; and choices where one gives some."""
         return read_tasks(self.params.data)
 
     @cached_property
     def neutral(self) -> pandas.DataFrame:
         """Prompts that have nothing to do with safety and the original's replies: task, prompt, reply."""
         return pandas.read_csv(self.prompts_stage / "neutral.csv", dtype=str, keep_default_na=False)
+
+    @cached_property
+    def replies_to_keep(self) -> pandas.DataFrame | None:
+        """The original's replies to the test prompts of `REPLY_TASK`: task, prompt, reply; None without such a task."""
+        if REPLY_TASK not in set(self.tasks["task"]):
+            return None
+        return pandas.read_csv(self.prompts_stage / "neutral_test.csv", dtype=str, keep_default_na=False)
 
     @cached_property
     def training(self) -> TrainingData:

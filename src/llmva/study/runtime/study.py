@@ -15,6 +15,7 @@ from llmva.core.provenance import digest
 from llmva.core.runtime_params import RuntimeParams, load_runtime_params
 from llmva.core.store import Stage, run_stage
 from llmva.core.text_cache import TextCache
+from llmva.core.vocabulary import TASKS
 from llmva.engines.memory import ReplyMemory
 from llmva.judging.trait_judge import VERSION, TraitJudge
 from llmva.judging.traits import WORDS_VERSION, judge_trait, markers
@@ -66,8 +67,10 @@ class RuntimeStudy:
 
     @cached_property
     def tasks(self) -> pandas.DataFrame:
-        """The neutral tasks' test rows, MMLU's among them: task, prompt, answer."""
-        return pandas.concat([read_tasks(self.params.data), read_mmlu(self.params.data)], ignore_index=True)
+        """The test rows of the neutral tasks that a reply solves, MMLU's among them: task, prompt, answer."""
+        return pandas.concat(
+            [read_tasks(self.params.data, known=TASKS), read_mmlu(self.params.data)], ignore_index=True
+        )
 
     @cached_property
     def neutral(self) -> list[str]:

@@ -6,7 +6,8 @@ import seaborn
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
-from llmva.core.vocabulary import ORIGINAL, OUR_LOOP, PAPER_LOOP, TASKS
+from llmva.core.vocabulary import ALL_TASKS, ORIGINAL, OUR_LOOP, PAPER_LOOP
+from llmva.measures.shares import shares_of
 from llmva.paper.figures import style
 from llmva.paper.figures.tidying import in_order, require_methods, spread_runs, widen
 from llmva.paper.names import is_variant, order_methods
@@ -19,22 +20,22 @@ BARS = {"palette": style.METHOD_COLORS, "saturation": 1, "width": 0.7}
 def tidy_utility(results: pandas.DataFrame) -> pandas.DataFrame:
     """Return model, method, task, its metric, and the share of the original's value that is kept.
 
-    F1 is taken where a task has it, accuracy elsewhere. A task that the original cannot do has no share. Where a model
-    is several runs, `kept_run_1` and on are their shares.
+    F1 is taken where a task has it, accuracy or perplexity elsewhere; for the share see `shares_of`. A task that the
+    original cannot do has no share. Where a model is several runs, `kept_run_1` and on are their shares.
     """
-    rows = results[results["metric"].isin(["f1", "accuracy"]) & ~results["method"].map(is_variant)]
+    rows = results[results["metric"].isin(["f1", "accuracy", "perplexity"]) & ~results["method"].map(is_variant)]
     require_methods(rows, (ORIGINAL, PAPER_LOOP))
     has_f1 = rows["dataset"].isin(rows.loc[rows["metric"] == "f1", "dataset"])
-    rows = rows[rows["metric"] == has_f1.map({True: "f1", False: "accuracy"})]
+    rows = rows[~has_f1 | (rows["metric"] == "f1")]
     methods, keys = order_methods(rows["method"]), ["task", "measure"]
     # Shares first, then their mean over seeds: each seed is an organism of its own.
     original = rows[rows["method"] == ORIGINAL].groupby(["slug", "dataset"])["value"].first()
     whole = original.reindex(pandas.MultiIndex.from_frame(rows[["slug", "dataset"]])).to_numpy()
-    rows = rows.assign(value=(rows["value"] / whole).where(whole > 0))
+    rows = rows.assign(value=shares_of(rows["value"].to_numpy(), whole, rows["dataset"]))
     rows = rows.assign(task=rows["dataset"], measure=rows["metric"], metric=rows["method"])
     kept = widen(rows, methods, keys).melt(["model", *keys], methods, "method", "kept")
     kept = kept.merge(spread_runs(rows, "kept", ["method", "task"]), on=["model", "method", "task"])
-    order = {"model": list(kept["model"]), "method": methods, "task": in_order(kept["task"], TASKS)}
+    order = {"model": list(kept["model"]), "method": methods, "task": in_order(kept["task"], ALL_TASKS)}
     kept = kept.sort_values(list(order), key=lambda names: names.map(order[names.name].index), kind="stable")
     return kept.rename(columns={"measure": "metric"})[["model", "method", "task", "metric", *kept.filter(like="kept")]]
 

@@ -89,7 +89,7 @@ def _claims(f1: pandas.Series) -> list[Claim]:
 def _values(results: Frames) -> Frames:
     """Return frames by quantity: one row per run and one column per method."""
     test, transfer = (read_runs(results[item], item) for item in ("table2", "table4"))
-    kept = read_tasks(results["utility"])["kept"]
+    kept = read_tasks(results["utility"], needed=["gsm"])["kept"]
     columns = {
         "strict_f1": test["strict_f1"],
         "transfer_strict_f1": transfer["strict_f1"],
