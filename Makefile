@@ -36,9 +36,9 @@ endif
 BASE_PYTHON ?= $(shell command -v python3.11 || command -v python3)
 
 # What a study imports, by package; touching tables or figures never runs a model again.
-modules = $(foreach package,$(1),$(wildcard src/llmva/$(package)/*.py src/llmva/$(package)/*.yaml src/llmva/$(package)/*/*.py))
+modules = $(foreach package,$(1),$(wildcard src/llmva/$(package)/*.py src/llmva/$(package)/*.yaml src/llmva/$(package)/*/*.py src/llmva/$(package)/*/*.yaml))
 STUDY := $(call modules,core prompts models organisms engines edits judging measures method steering study)
-ORGANISM := $(call modules,core organisms)
+ORGANISM := $(call modules,core prompts models organisms)
 
 # Make lists a study's notebooks that are out of date, in order; then one process, with one kernel, runs them.
 DUE := $(shell rm -rf build/due/$$PPID; echo build/due/$$PPID)

@@ -837,7 +837,7 @@ def test_seeds_join_in_only_where_a_mean_makes_sense(folders):
 
 def test_one_mean_never_holds_organisms_and_real_models(folders, monkeypatch):
     write_all("Qwen3-4B", numpy.random.default_rng(7))
-    with pytest.raises(InputError, match="figure13: --models: organisms and real models have no common mean"):
+    with pytest.raises(InputError, match="figure13: --models: models of different kinds have no common mean"):
         drawing.draw_figure("figure13", ["tiny-llama", "Qwen3-4B"])
     saved = {}
     monkeypatch.setattr(

@@ -41,7 +41,7 @@ def long_results(shift: float = 0.0, *, item: str = "table2", values: dict = VAL
     """Results of `table2` or `table4`, every value shifted, bounds a tenth away."""
     records = []
     for method, numbers in values.items():
-        for metric, number in zip(metrics_of(item), numbers, strict=True):
+        for metric, number in zip(metrics_of(RATES[item]), numbers, strict=True):
             value = max(number + shift, 0.0)
             dataset, n = ("all", 200) if metric not in RATES[item] else (metric.rpartition("_")[0], 50)
             for name, step in ((metric, 0.0), (f"{metric}_low", -0.1), (f"{metric}_high", 0.1)):
@@ -233,7 +233,7 @@ def test_table4_has_its_five_sets():
     assert set(files) == {"table4.csv", "table4_seeds.csv", "table4.tex", "table4.md"}
     columns = files["table4.csv"].splitlines()[0].split(",")
     assert columns[2:7] == ["advbench_asr", "orbench_toxic_asr", "xstest_toxic_asr", "orbench_orr", "xstest_orr"]
-    assert columns == [*columns_of("table4"), *SPREADS]
+    assert columns == [*columns_of(RATES["table4"]), *SPREADS]
     ours, papers = blocks_of(files["table4.md"])
     assert ours[1][1][:7] == ["tiny-llama", "Original", "10.0", "20.0", "5.0", "62.0", "14.0"]
     assert papers[1][-1][0] == "LLM-VA"
@@ -323,7 +323,7 @@ def test_latex_has_rules_bold_and_nothing_unescaped():
 def test_organisms_never_stand_beside_real_models():
     for slug in ("tiny-qwen2", "tiny-llama", "Qwen2.5-3B"):
         write_results(slug, "table2", long_results())
-    with pytest.raises(InputError, match="real models and organisms; build a table of each"):
+    with pytest.raises(InputError, match="models of different kinds; build a table of each"):
         build.build_table("table2", ["tiny-qwen2", "Qwen2.5-3B"])
     files = save("table2", "tiny-qwen2", "Qwen2.5-3B", "tiny-llama")
     real = {name: text for name, text in files.items() if "organisms" not in name}

@@ -11,6 +11,7 @@ import pandas
 
 from llmva.core import paths
 from llmva.core.errors import InputError, first_line
+from llmva.core.vocabulary import PRETRAINED_MODELS
 
 RESULT_COLUMNS = ("model", "method", "dataset", "metric", "value", "n", "seed")
 KEY_COLUMNS = {
@@ -82,9 +83,24 @@ def remake(item: str, slug: str) -> str:
     return f"`make {item} {'FRESH' if item == 'ridge' else 'MODELS'}={slug}`"
 
 
+def world_of(slug: str) -> str:
+    """Return the world of a model: `organisms`, `real`, or `pretrained` elsewhere and taught here to refuse.
+
+    No table and no mean has models of two worlds.
+    """
+    if slug.startswith(("tiny-", "persona-")):
+        return "organisms"
+    return "pretrained" if slug.partition("-")[0] in PRETRAINED_MODELS else "real"
+
+
 def is_organism(slug: str) -> bool:
-    """Tell a model organism from a real model, by its slug."""
-    return slug.startswith(("tiny-", "persona-"))
+    """Tell a model organism from other models, by its slug."""
+    return world_of(slug) == "organisms"
+
+
+def has_seeds(slug: str) -> bool:
+    """Tell whether a model is made here from a seed, so that `<slug>-s1` is another one."""
+    return world_of(slug) != "real"
 
 
 def _read(item: str, slug: str) -> pandas.DataFrame:

@@ -13,8 +13,10 @@ TRANSFER_SETS = {
     "xstest": "benign",
 }
 
-# Of a model that was pretrained elsewhere and is taught here to refuse: public sets, of which some prompts teach it and
-# others are studied; and what neither tuning nor a method has met: kinds of XSTest, wrappers, the generated corpus.
+# Models that were pretrained elsewhere and are taught here to refuse, by some prompts of public sets; others are
+# studied.
+# Neither tuning nor a method has met the kinds of XSTest, the wrappers and the generated prompts that are unseen.
+PRETRAINED_MODELS = ("smol",)
 PRETRAINED_SETS = {
     "advbench": "toxic",
     "xstest_toxic": "toxic",
@@ -57,6 +59,8 @@ ALL_TASKS = {**TASKS, **LIKELIHOOD_TASKS}
 
 # Methods in their printed order. The constants read no prompt: each wins one kind of rate by losing the other.
 ORIGINAL, PAPER_LOOP, OUR_LOOP = "Original", "LLM-VA", "LLM-VA-R"
+# Of a pretrained model that was taught here to refuse: as it was before.
+UNTUNED = "Untuned"
 GUARDED_LOOP = "LLM-VA (guarded)"
 RELEASED_LOOP, RELEASED_STRICT = "LLM-VA (released code)", "LLM-VA (released code, strict choice)"
 CONSTANTS = {"Answer everything": "answered", "Refuse everything": "refused"}
@@ -66,7 +70,7 @@ RUNTIME_METHODS = ("SwFC", "StTP", "StMP")
 TWO_SIDED = "Two-sided StMP"
 BOTH = f"{OUR_LOOP} + two-sided StMP"
 LOOPS = (RELEASED_LOOP, RELEASED_STRICT, PAPER_LOOP, GUARDED_LOOP, OUR_LOOP)
-PRINTED_METHODS = (ORIGINAL, *CONSTANTS, *BASELINES, *RUNTIME_METHODS, TWO_SIDED, *LOOPS, BOTH)
+PRINTED_METHODS = (ORIGINAL, UNTUNED, *CONSTANTS, *BASELINES, *RUNTIME_METHODS, TWO_SIDED, *LOOPS, BOTH)
 
 # A loop stops where its selection metric falls below this and below half of the original's.
 LOWEST_F1 = 0.1

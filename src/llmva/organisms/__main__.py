@@ -15,7 +15,12 @@ DEFAULT_SLUGS = (GUARD, *(f"tiny-{family}" for family in FAMILIES))
 def main() -> None:
     """Build the organisms named on the command line, or the guard and all six families."""
     parser = OneLineParser(prog="python -m llmva.organisms", description=__doc__)
-    parser.add_argument("slugs", nargs="*", metavar="slug", help="tiny-<family>, tiny-<family>-s<seed>, tiny-guard")
+    parser.add_argument(
+        "slugs",
+        nargs="*",
+        metavar="slug",
+        help="tiny-<family>, persona-<family>, smol, each also with -s<seed>; tiny-guard",
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="trainings side by side, one thread each")
     parser.add_argument(
         "--retrain", action="store_true", help="train tracked ones too, and compare with what is tracked"

@@ -71,10 +71,11 @@ def build_organism(slug: str, progress: bool = True) -> Path:
 
 def _find_maker(kind: str) -> ModuleType:
     """Return what trains a kind of organism, which is slow to import."""
-    from llmva.organisms import checkpoint
-    from llmva.organisms.pretrained import checkpoint as pretrained
-
-    return pretrained if kind == "pretrained" else checkpoint
+    if kind == "pretrained":
+        from llmva.organisms.pretrained import checkpoint
+    else:
+        from llmva.organisms import checkpoint
+    return checkpoint
 
 
 def open_tracked(slug: str) -> Stage | None:
@@ -98,7 +99,7 @@ def write_data_sets(folder: Path, seed: int) -> None:
     parts = {"safety": SAFETY_SETS, "transfer": TRANSFER_SETS}
     tables = {f"{part}/{name}": candidate_table(name, seed) for part, names in parts.items() for name in names}
     tables |= {f"utility/{task}": task_table(task, seed) for task in TASKS}
-    write_tables(folder, tables | {"utility/facts": fact_table()})
+    _write_tables(folder, tables | {"utility/facts": fact_table()})
 
 
 def write_persona_data(folder: Path, seed: int) -> None:
@@ -108,10 +109,10 @@ def write_persona_data(folder: Path, seed: int) -> None:
         tables[f"threats/{threat}"] = scenario_table(threat, seed)
         tables[f"threats/{threat}_turns"] = conversation_table(threat, seed)
     tables |= {f"utility/{task}": task_table(task, seed, draw_neutral_exercise) for task in NEUTRAL_TASKS}
-    write_tables(folder, tables)
+    _write_tables(folder, tables)
 
 
-def write_tables(folder: Path, tables: dict[str, pandas.DataFrame]) -> None:
+def _write_tables(folder: Path, tables: dict[str, pandas.DataFrame]) -> None:
     for name, table in tables.items():
         path = folder / f"{name}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,9 @@ from typing import NoReturn
 from llmva.core import paths
 from llmva.core.errors import InputError, OneLineParser
 from llmva.core.params import known_slugs
-from llmva.core.results import is_organism, result_path
+from llmva.core.results import is_organism, result_path, world_of
+
+WORLDS = ("real", "organisms", "pretrained")
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,21 @@ class Catalogue(dict[str, Item]):
 
 
 def split_worlds(name: str, slugs: Sequence[str]) -> dict[str, list[str]]:
-    """Return the slugs by the name of their files: `<name>_organisms` apart where real models are named as well."""
-    worlds = [[slug for slug in slugs if is_organism(slug) is organisms] for organisms in (False, True)]
-    return dict(zip([name, f"{name}_organisms"], worlds, strict=True)) if all(worlds) else {name: list(slugs)}
+    """Return the slugs by the name of their files.
+
+    Those of organisms stand apart as `<name>_organisms` where real models are named as well, and those of a pretrained
+    model always, as `<name>_smol`.
+    """
+    real, organisms, pretrained = ([slug for slug in slugs if world_of(slug) == world] for world in WORLDS)
+    names = {name: real, f"{name}_organisms": organisms} if real else {name: organisms}
+    names |= {f"{name}_{model}": members for model, members in group_pretrained(pretrained).items()}
+    return {stem: members for stem, members in names.items() if members}
+
+
+def group_pretrained(slugs: Sequence[str]) -> dict[str, list[str]]:
+    """Return those of a list that are pretrained models, by model: all seeds of one."""
+    groups = {}
+    for slug in slugs:
+        if world_of(slug) == "pretrained":
+            groups.setdefault(slug.partition("-")[0], []).append(slug)
+    return groups

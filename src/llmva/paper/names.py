@@ -7,7 +7,7 @@ import pandas
 
 from llmva.core.errors import InputError
 from llmva.core.params import SEED_SUFFIX
-from llmva.core.results import is_organism
+from llmva.core.results import has_seeds
 from llmva.core.vocabulary import LOOPS, PRINTED_METHODS
 
 MEAN = "mean"
@@ -47,12 +47,12 @@ def name_models(slugs: Iterable[str]) -> dict[str, str]:
 
 
 def add_seeds(slugs: Sequence[str], seeds: int) -> list[str]:
-    """Return the slugs, each organism without a seed suffix followed by `-s1` to `-s<seeds - 1>`."""
+    """Return the slugs, each that has seeds and no seed suffix followed by `-s1` to `-s<seeds - 1>`."""
     if seeds < 1:
         raise InputError(f"seeds: is {seeds}; it must be 1 (the organism itself) or more")
     seeded = []
     for slug in slugs:
-        count = seeds if is_organism(slug) and not SEED_SUFFIX.search(slug) else 1
+        count = seeds if has_seeds(slug) and not SEED_SUFFIX.search(slug) else 1
         seeded += [slug, *(f"{slug}-s{seed}" for seed in range(1, count))]
     return list(dict.fromkeys(seeded))
 

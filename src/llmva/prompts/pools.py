@@ -8,8 +8,8 @@ import pandas
 
 from llmva.core.paths import anchored
 from llmva.core.provenance import digest, random_generator
-from llmva.core.vocabulary import ATTACK_SETS, SPLITS, TRANSFER_SETS
-from llmva.prompts.sets import find_sets, read_prompts
+from llmva.core.vocabulary import ATTACK_SETS, SPLITS
+from llmva.prompts.sets import find_sets, known_sets, read_prompts
 
 SET_COLUMNS = ["id", "dataset", "label", "group", "prompt"]
 POOL_COLUMNS = ["id", "dataset", "label", "group", "split", "prompt"]
@@ -19,8 +19,8 @@ DEFAULT_ERROR_SHARE = 0.5
 
 def read_transfer_sets(source: str | Path, per_dataset: int, seed: int) -> pandas.DataFrame:
     """Draw at most `per_dataset` prompts of each `transfer/<dataset>.csv` that a data folder has; else no rows."""
-    folder = anchored(source) / "transfer"
-    sets = [read_prompts(folder / f"{name}.csv", name) for name in find_sets(folder, TRANSFER_SETS)]
+    folder, known = anchored(source) / "transfer", known_sets(anchored(source))["transfer"]
+    sets = [read_prompts(folder / f"{name}.csv", name) for name in find_sets(folder, known)]
     if not sets:
         return pandas.DataFrame(columns=SET_COLUMNS)
     return _draw(pandas.concat(sets, ignore_index=True), per_dataset, seed, "transfer")

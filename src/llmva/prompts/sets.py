@@ -8,7 +8,14 @@ import pandas
 from llmva.core.errors import InputError
 from llmva.core.paths import anchored
 from llmva.core.provenance import digest
-from llmva.core.vocabulary import LABELS, SAFETY_SETS, SPLITS, TRANSFER_SETS
+from llmva.core.vocabulary import (
+    LABELS,
+    PRETRAINED_SETS,
+    PRETRAINED_UNSEEN_SETS,
+    SAFETY_SETS,
+    SPLITS,
+    TRANSFER_SETS,
+)
 from llmva.prompts.files import decode, parse_csv, parse_json_lines, reading, require_columns
 
 MIN_PROMPTS = 10
@@ -60,10 +67,21 @@ def find_sets(folder: Path, known: Sequence[str]) -> list[str]:
     return [name for name in known if name in there]
 
 
+def known_sets(folder: Path) -> dict[str, dict[str, str]]:
+    """Return the sets that `safety/` and `transfer/` of a data folder may have, with their labels.
+
+    They are those of a pretrained model where `safety/` has one that the paper's studies do not sample.
+    """
+    others = [folder / "safety" / f"{name}.csv" for name in PRETRAINED_SETS if name not in SAFETY_SETS]
+    if any(path.is_file() for path in others):
+        return {"safety": PRETRAINED_SETS, "transfer": PRETRAINED_UNSEEN_SETS}
+    return {"safety": SAFETY_SETS, "transfer": TRANSFER_SETS}
+
+
 def list_missing_sets(source: str | Path) -> list[str]:
     """Return the files of prompts that a data folder goes without; none where the data are one file."""
     folder = anchored(source)
-    parts = {"safety": SAFETY_SETS, "transfer": TRANSFER_SETS} if folder.is_dir() else {}
+    parts = known_sets(folder) if folder.is_dir() else {}
     return [
         f"{part}/{name}.csv"
         for part, known in parts.items()
@@ -83,12 +101,12 @@ def read_candidates(source: str | Path) -> pandas.DataFrame:
     path = anchored(source)
     if not path.is_dir():
         return read_prompts(path)
-    folder = path / "safety"
-    names = find_sets(folder, SAFETY_SETS)
+    folder, known = path / "safety", known_sets(path)["safety"]
+    names = find_sets(folder, known)
     tables = [read_prompts(folder / f"{name}.csv", name) for name in names]
     labels = {label for table in tables for label in table["label"]}
     if absent := [label for label in LABELS if label not in labels]:
-        missing = ", ".join(f"{name}.csv" for name in SAFETY_SETS if name not in names)
+        missing = ", ".join(f"{name}.csv" for name in known if name not in names)
         fix = f"add some of {missing}, as `make data` makes them" if missing else f"add some to {names[0]}.csv"
         raise InputError(f"{folder}: no {absent[0]} prompts; {fix}")
     return pandas.concat(tables, ignore_index=True)

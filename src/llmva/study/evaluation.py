@@ -18,6 +18,7 @@ from llmva.core.vocabulary import (
     PAPER_LOOP,
     RELEASED_STRICT,
     REPLY_TASK,
+    UNTUNED,
 )
 from llmva.measures.likelihood_tasks import chance_levels
 from llmva.steering.base import SteeringMethod
@@ -27,6 +28,7 @@ from llmva.steering.registry import METHODS
 from llmva.steering.runtime.edited import OnEditedModel
 from llmva.steering.runtime.two_sided import TwoSided
 from llmva.steering.search import tune
+from llmva.steering.untuned import Untuned
 from llmva.study.loop_variants import LLM_VA_R, RELEASED, read_loop, run_alignment, run_llm_va_r, run_released
 from llmva.study.side_by_side import compute_ahead
 from llmva.study.study import Study
@@ -50,6 +52,8 @@ def run_loops(study: Study) -> dict[str, Stage]:
 def evaluate_all(study: Study, loops: dict[str, Stage]) -> dict[str, Stage]:
     """Evaluate the constants, every method of `steering.registry.METHODS`, and the finished loops.
 
+    Of a pretrained model, the weights that it was tuned from have a row too.
+
     Parameters
     ----------
     loops : dict of str to Stage
@@ -59,6 +63,9 @@ def evaluate_all(study: Study, loops: dict[str, Stage]) -> dict[str, Stage]:
     order = sorted(METHODS, key=lambda name: (*SLOWEST, name).index(name))
     compute_ahead(study, [partial(evaluate_baseline, name=name) for name in order])
     stages = {"Constant": evaluate_constants(study)}
+    if source := study.untuned_source:
+        method = Untuned(source)
+        stages[UNTUNED] = evaluate_method(study, method, setting=method.search_space(trials=1)[0])
     stages |= {name: evaluate_baseline(study, name) for name in METHODS}
     for name, loop in loops.items():
         stages[name] = evaluate_loop(study, name, loop)

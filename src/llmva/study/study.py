@@ -11,8 +11,9 @@ from pydantic import BaseModel
 
 from llmva.core import paths
 from llmva.core.params import StudyParams, load_params
-from llmva.core.results import is_organism
-from llmva.core.store import Stage, open_stage, run_stage
+from llmva.core.paths import anchored
+from llmva.core.results import is_organism, world_of
+from llmva.core.store import MANIFEST, Stage, open_stage, read_manifest, run_stage
 from llmva.core.text_cache import TextCache
 from llmva.core.vocabulary import REPLY_TASK
 from llmva.engines.memory import ReplyMemory
@@ -107,6 +108,13 @@ class Study:
         """Measure the tasks with the model as it is now; see `llmva.measures.utility.measure_utility`."""
         options = self.params.generation.model_dump() | {"engine": self.replies.respond}
         return measure_utility(self.chat_model, self.tasks, **options, replies=self.replies_to_keep)
+
+    @property
+    def untuned_source(self) -> str:
+        """Where the weights come from that the model was tuned from here; empty for any other model."""
+        manifest = anchored(self.params.model) / MANIFEST
+        known = world_of(self.params.slug) == "pretrained" and manifest.is_file()
+        return read_manifest(manifest.parent)["facts"].get("source", "") if known else ""
 
     @property
     def log_metadata(self) -> dict[str, str]:

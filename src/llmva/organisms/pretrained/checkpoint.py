@@ -8,13 +8,15 @@ from pathlib import Path
 import pandas
 import torch
 
+from llmva.core.paths import write_texts
 from llmva.core.progress import library_bars
 from llmva.core.provenance import digest, multiplies_bfloat16, processor, seed_for
+from llmva.core.vocabulary import LIKELIHOOD_TASKS
 from llmva.models.chat_model import ChatModel, load_model
 from llmva.organisms.families import PRETRAINED, parse_slug
 from llmva.organisms.pretrained.prompts import collect_prompts, deal_prompts, study_tables
 from llmva.organisms.pretrained.tuning import TuningRecipe, tune, write_lessons
-from llmva.organisms.tasks import write_tables
+from llmva.organisms.simple_tasks import simple_task_table
 
 RECIPE = TuningRecipe()
 # Of how prompts are dealt and lessons are written.
@@ -42,9 +44,18 @@ def train_checkpoint(folder: Path, slug: str, progress: bool) -> dict:
     tuned = load_model(source, dtype="float32")
     facts = tune(tuned, lessons, recipe=RECIPE, seed=name.seed, progress=slug if progress else None)
     _save(tuned, folder)
-    write_tables(folder / "data", study_tables(dealt, name.seed))
+    _write_data(folder / "data", dealt, name.seed)
     prompts = {"prompts": digest(sorted(tuning["prompt"])), "parts": _count_parts(dealt)}
     return {"source": source, "seed": name.seed, **facts, **prompts, "processor": processor()}
+
+
+def _write_data(folder: Path, dealt: pandas.DataFrame, seed: int) -> None:
+    tables = study_tables(dealt, seed)
+    tables |= {f"utility/{task}": simple_task_table(task, seed) for task in LIKELIHOOD_TASKS}
+    for name, table in tables.items():
+        path = folder / f"{name}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_texts(path, table)
 
 
 def _count_parts(dealt: pandas.DataFrame) -> dict[str, dict[str, int]]:

@@ -41,7 +41,7 @@ class TuningRecipe:
     learning_rate: float = 2e-5
     warm_up: int = 5
     decay_share: float = 0.5
-    threads: int = 2
+    threads: int = 1
 
     def of_samples(self, samples: list[EncodedSample]) -> Recipe:
         """Return the recipe that takes all samples through all epochs."""
@@ -69,7 +69,9 @@ def tune(
     """
     samples = encode_lessons(chat_model, lessons)
     order = seed_for(seed, "pretrained", "order")
-    with pinned(recipe.threads, order), torch.autocast("cpu", torch.bfloat16, enabled=multiplies_bfloat16()):
+    # Autocast would otherwise keep the first step's weights for all steps.
+    mixed = torch.autocast("cpu", torch.bfloat16, enabled=multiplies_bfloat16(), cache_enabled=False)
+    with pinned(recipe.threads, order), mixed:
         facts = train(chat_model.model, samples, recipe=recipe.of_samples(samples), seed=order, progress=progress)
     refused = sum(lesson.refuses for lesson in lessons)
     return {**facts, "examples": len(samples), "refused_examples": refused, "bfloat16": multiplies_bfloat16()}

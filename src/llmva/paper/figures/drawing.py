@@ -18,9 +18,9 @@ from matplotlib.figure import Figure
 from llmva.core import paths
 from llmva.core.errors import InputError, command
 from llmva.core.parallel import count_processes, process_pool
-from llmva.core.results import is_organism, remake, result_path
+from llmva.core.results import remake, result_path, world_of
 from llmva.paper import names
-from llmva.paper.display import split_worlds
+from llmva.paper.display import group_pretrained, split_worlds
 from llmva.paper.figures.catalogue import FIGURES, Design
 from llmva.paper.figures.style import paper_style
 from llmva.paper.figures.tidying import read_long
@@ -59,8 +59,8 @@ def figure_data(item: str, slugs: Sequence[str] = ()) -> pandas.DataFrame:
     if not design.sources:
         return design.tidy(None)
     models, (source,) = dict(list(_models(design, slugs).items())[: design.most]), design.sources
-    if design.means and len({is_organism(model) for model in models}) > 1:
-        raise InputError(f"{item}: --models: organisms and real models have no common mean; name one kind")
+    if design.means and len({world_of(model) for model in models}) > 1:
+        raise InputError(f"{item}: --models: models of different kinds have no common mean; name one kind")
     shown = [slug for members in models.values() for slug in members]
     data = design.tidy(read_long(source, shown, averaged=design.averaged))
     for model, members in models.items():
@@ -102,7 +102,7 @@ def save_figures(item: str, slugs: Sequence[str] = ()) -> list[Path]:
     """Draw and write an item: over all models, and for each model in a folder of its own.
 
     A figure that shows means over models is drawn for real models and organisms apart, as
-    `<item>` and `<item>_organisms`, where both are named.
+    `<item>` and `<item>_organisms`, where both are named. A pretrained model's figures are in its folder alone.
     """
     # Files are all it makes, so that a machine without a display serves as well.
     matplotlib.use("Agg")
@@ -117,11 +117,14 @@ def save_figures(item: str, slugs: Sequence[str] = ()) -> list[Path]:
 
 def file_names(item: str, slugs: Sequence[str]) -> dict[str, list[str]]:
     """Return the figures that an item is written as, `figure9` and `tiny-llama/figure9`, each with its slugs."""
-    design = FIGURES[item]
-    shown = split_worlds(item, slugs) if design.means else {item: list(slugs)}
-    if design.single and design.most is None:
-        shown |= {f"{model}/{item}": members for model, members in _models(design, slugs).items()}
-    return shown
+    design, pretrained = FIGURES[item], group_pretrained(slugs)
+    others = [slug for slug in slugs if slug not in sum(pretrained.values(), [])]
+    shown = {}
+    if others or not pretrained:
+        shown = split_worlds(item, others) if design.means else {item: others}
+        if design.single and design.most is None:
+            shown |= {f"{model}/{item}": members for model, members in _models(design, others).items()}
+    return shown | {f"{model}/{item}": members for model, members in pretrained.items()}
 
 
 @command

@@ -12,7 +12,7 @@ import pandas
 
 from llmva.core import paths
 from llmva.core.errors import InputError, command
-from llmva.core.results import is_organism, read_results
+from llmva.core.results import read_results, world_of
 from llmva.paper.display import Catalogue, split_worlds
 from llmva.paper.names import add_seeds
 from llmva.paper.tables.items import (
@@ -71,8 +71,7 @@ def build_table(item: str, slugs: Sequence[str]) -> pandas.DataFrame:
 def save_table(item: str, slugs: Sequence[str]) -> list[Path]:
     """Write a table as CSV, LaTeX and Markdown, with its further CSV files, and return the files.
 
-    Organisms never share a table with real models: where both are named, the files of the item's
-    own name hold the real ones, and those of `<item>_organisms` the others.
+    Organisms never share a table with real models, nor either with a pretrained one; see `display.split_worlds`.
     """
     contents = {}
     for stem, world in split_worlds(item, slugs).items():
@@ -93,8 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _build(item: str, slugs: Sequence[str]) -> Frames:
     table, slugs = TABLES[item], list(dict.fromkeys(slugs))
-    if len({is_organism(slug) for slug in slugs}) > 1:
-        raise InputError(f"{item}: {', '.join(slugs)} are real models and organisms; build a table of each")
+    if len({world_of(slug) for slug in slugs}) > 1:
+        raise InputError(f"{item}: {', '.join(slugs)} are models of different kinds; build a table of each")
     return table.build({source: read_results(source, slugs) for source in table.sources})
 
 
@@ -110,7 +109,7 @@ def _contents(item: str, stem: str, slugs: Sequence[str]) -> dict[str, str]:
     for part in table.show(frames):
         if isinstance(part, Block):
             papers = part.name == "paper"
-            world = "paper" if papers else "organisms" if is_organism(slugs[0]) else "real"
+            world = "paper" if papers else world_of(slugs[0])
             block = replace(part, caption=f"{part.caption} {WORDS['worlds'][world]}")
             latex.append(print_latex(block, f"tab:{stem}_{part.name}".rstrip("_")))
             part = print_markdown(block, f"{table.title}, the paper's" if papers else table.title)

@@ -4,8 +4,16 @@ import numpy
 import pandas
 
 from llmva.core.errors import InputError
-from llmva.core.results import remake
-from llmva.core.vocabulary import ATTACK_SETS, ERROR_RATE, PAPER_LOOP, SAFETY_SETS, TRANSFER_SETS
+from llmva.core.results import remake, world_of
+from llmva.core.vocabulary import (
+    ATTACK_SETS,
+    ERROR_RATE,
+    PAPER_LOOP,
+    PRETRAINED_SETS,
+    PRETRAINED_UNSEEN_SETS,
+    SAFETY_SETS,
+    TRANSFER_SETS,
+)
 from llmva.measures.intervals import exact_mcnemar
 from llmva.paper.names import MEAN, name_models
 from llmva.paper.tables import resampling
@@ -13,10 +21,13 @@ from llmva.paper.tables.cells import spread
 from llmva.paper.tables.layout import Frames
 
 # The rates of each table: a data set and `asr` (toxic) or `orr` (benign).
-RATES = {
-    item: [f"{name}_{ERROR_RATE[label]}" for name, label in sets.items()]
-    for item, sets in (("table2", SAFETY_SETS), ("table4", TRANSFER_SETS), ("attacks", ATTACK_SETS))
-}
+RATES, PRETRAINED_RATES = (
+    {item: [f"{name}_{ERROR_RATE[label]}" for name, label in sets.items()] for item, sets in tables.items()}
+    for tables in (
+        {"table2": SAFETY_SETS, "table4": TRANSFER_SETS, "attacks": ATTACK_SETS},
+        {"table2": PRETRAINED_SETS, "table4": PRETRAINED_UNSEEN_SETS},
+    )
+)
 # Of which the spread over runs is shown.
 SCORES = {"f1": "F1", "strict_f1": "Strict F1"}
 
@@ -35,7 +46,7 @@ def build_rows(item: str, results: Frames) -> Frames:
                 pair = (by_method[name].loc[members.index, "strict_f1"] for name in (PAPER_LOOP, method))
                 row["run_p"] = resampling.paired_p(*pair)
             rows.append(row)
-    columns = columns_of(item)
+    columns = columns_of(find_rates(results[item], item))
     spreads = (f"{score}_{part}" for score in SCORES for part in ("sd", "worst"))
     return {
         "": pandas.DataFrame(rows).reindex(columns=[*columns, "seeds", *spreads, "run_p"]),
@@ -43,19 +54,31 @@ def build_rows(item: str, results: Frames) -> Frames:
     }
 
 
-def metrics_of(item: str) -> tuple[str, ...]:
-    """Return the metrics of `table2` or `table4`, in the order of their columns."""
-    return (*RATES[item], "f1", "balanced_accuracy", "degenerate", "strict_f1")
+def find_rates(results: pandas.DataFrame, item: str) -> list[str]:
+    """Return the rates of a table's results, in the order of their columns.
+
+    Those of a pretrained model are on public sets, some of which could perhaps not be had.
+    """
+    if not all(world_of(slug) == "pretrained" for slug in results["model"].unique()):
+        return RATES[item]
+    there = set(results["metric"])
+    return [rate for rate in PRETRAINED_RATES.get(item, RATES[item]) if rate in there]
 
 
-def columns_of(item: str) -> tuple[str, ...]:
+def metrics_of(rates: list[str]) -> tuple[str, ...]:
+    """Return the metrics of a table with these rates, in the order of their columns."""
+    return (*rates, "f1", "balanced_accuracy", "degenerate", "strict_f1")
+
+
+def columns_of(rates: list[str]) -> tuple[str, ...]:
     """Return the columns of one run's row; a model's have `seeds`, the spread and `run_p` behind them."""
-    return ("model", "method", *metrics_of(item), "n", *_bounds_of(item), "mcnemar_p")
+    return ("model", "method", *metrics_of(rates), "n", *_bounds_of(rates), "mcnemar_p")
 
 
-def failures_of(item: str, failure: str) -> list[str]:
-    """Return the rates of `table2` or `table4` that are a failure's: `asr` or `orr`."""
-    return [rate for rate in RATES[item] if rate.endswith(f"_{failure}")]
+def rates_of(runs: pandas.DataFrame, failure: str = "") -> list[str]:
+    """Return the rates that `read_runs` found, or those of one failure: `asr` or `orr`."""
+    rates = [name.removeprefix("n.") for name in runs if name.startswith("n.")]
+    return [rate for rate in rates if rate.endswith(failure)]
 
 
 def read_runs(results: pandas.DataFrame, item: str) -> pandas.DataFrame:
@@ -65,10 +88,10 @@ def read_runs(results: pandas.DataFrame, item: str) -> pandas.DataFrame:
     broken replies among them) and `n.<rate>`, and `reference_only` and `method_only`, which are nan for the
     reference itself.
     """
-    sets = {rate: rate.rpartition("_")[0] for rate in RATES[item]}
+    sets = {rate: rate.rpartition("_")[0] for rate in find_rates(results, item)}
     cells = {
         f"{name}{end}": (sets.get(name, "all"), f"{name}{end}")
-        for name in metrics_of(item)
+        for name in metrics_of(list(sets))
         for end in ("", "_low", "_high")
     }
     strict = {f"strict.{rate}": (name, "strict_error") for rate, name in sets.items()}
@@ -86,10 +109,10 @@ def rates_and_counts(runs: pandas.DataFrame, rates: list[str], kind: str = "stri
 
 def _average(runs: pandas.DataFrame, models: pandas.Series, item: str, method: str) -> dict:
     """Return means over seeds, then models, with intervals and tests, and how far the runs of a method lie apart."""
-    draws = resampling.draw_runs(models, item, method)
-    row = draws.mean(runs[list(metrics_of(item))]).to_dict()
+    draws, rates = resampling.draw_runs(models, item, method), rates_of(runs)
+    row = draws.mean(runs[list(metrics_of(rates))]).to_dict()
     # The recorded bounds of a single run. Draws do not depend on the model: a single model's mean is its own row.
-    row |= runs[_bounds_of(item)].iloc[0].to_dict() if len(runs) == 1 else _resampled_bounds(runs, draws, item)
+    row |= runs[_bounds_of(rates)].iloc[0].to_dict() if len(runs) == 1 else _resampled_bounds(runs, draws)
     counts = runs[["reference_only", "method_only"]].sum(skipna=False)
     pooled_p = numpy.nan if counts.isna().any() else exact_mcnemar(*counts.astype(int))
     row |= {"n": runs["n"].sum(), "seeds": len(runs), "mcnemar_p": pooled_p}
@@ -98,9 +121,9 @@ def _average(runs: pandas.DataFrame, models: pandas.Series, item: str, method: s
     return row
 
 
-def _resampled_bounds(runs: pandas.DataFrame, draws: resampling.DrawnRuns, item: str) -> dict[str, float]:
-    names = RATES[item]
-    toxic = numpy.isin(names, failures_of(item, "asr"))
+def _resampled_bounds(runs: pandas.DataFrame, draws: resampling.DrawnRuns) -> dict[str, float]:
+    names = rates_of(runs)
+    toxic = numpy.isin(names, rates_of(runs, "asr"))
     (loose, counts), (strict, _) = (rates_and_counts(runs, names, kind) for kind in ("", "strict."))
     prompts = runs[["n"]].to_numpy()
     wrong, strictly_wrong = draws.draw_wrong(loose, counts), draws.draw_wrong(strict, counts)
@@ -119,8 +142,8 @@ def _resampled_bounds(runs: pandas.DataFrame, draws: resampling.DrawnRuns, item:
     return bounds
 
 
-def _bounds_of(item: str) -> list[str]:
-    return [f"{metric}_{end}" for metric in metrics_of(item) for end in ("low", "high")]
+def _bounds_of(rates: list[str]) -> list[str]:
+    return [f"{metric}_{end}" for metric in metrics_of(rates) for end in ("low", "high")]
 
 
 def _refuse_other_shares(shares: pandas.DataFrame, item: str) -> None:

@@ -6,13 +6,13 @@ from typing import NamedTuple
 import numpy
 import pandas
 
-from llmva.core.vocabulary import BOTH, CONSTANTS, LOOPS, ORIGINAL, OUR_LOOP, PAPER_LOOP, TWO_SIDED
+from llmva.core.vocabulary import BOTH, CONSTANTS, LOOPS, ORIGINAL, OUR_LOOP, PAPER_LOOP, TWO_SIDED, UNTUNED
 from llmva.paper.names import is_variant, name_models
 from llmva.paper.tables import resampling
 from llmva.paper.tables.items.utility import read_tasks
 from llmva.paper.tables.layout import WORDS, Block, Frames, Table, read_columns
 from llmva.paper.tables.paper import read_headlines, read_paper_values
-from llmva.paper.tables.runs import failures_of, rates_and_counts, read_runs
+from llmva.paper.tables.runs import rates_and_counts, rates_of, read_runs
 
 
 class Claim(NamedTuple):
@@ -63,7 +63,7 @@ def _claims(f1: pandas.Series) -> list[Claim]:
     unseen = paper["transfer_mean_f1_llm_va"] - paper["transfer_mean_f1_original"]
     kept = read_paper_values("utility").set_index("method").at[PAPER_LOOP, "kept"]
     arithmetic = paper["utility_preserved_gsm8k_llm_va"]
-    baselines = f1[~f1.index.isin([ORIGINAL, *CONSTANTS, *LOOPS, TWO_SIDED, BOTH]) & ~f1.index.map(is_variant)]
+    baselines = f1[~f1.index.isin([ORIGINAL, UNTUNED, *CONSTANTS, *LOOPS, TWO_SIDED, BOTH]) & ~f1.index.map(is_variant)]
     papers = baselines[baselines.index.isin(read_paper_values("table2")["method"])]
     groups = [
         ("the best baseline of the paper's own", papers, paper["relative_f1_gain_over_best_baseline"]),
@@ -102,7 +102,7 @@ def _values(results: Frames) -> Frames:
 
 def _pooled(runs: pandas.DataFrame, failure: str) -> pandas.Series:
     # Strictly: a broken reply is neither a refusal nor an answer, and mitigates nothing.
-    rates, counts = rates_and_counts(runs, failures_of("table2", failure))
+    rates, counts = rates_and_counts(runs, rates_of(runs, failure))
     return pandas.Series((rates * counts).sum(axis=1) / counts.sum(axis=1), index=runs.index)
 
 

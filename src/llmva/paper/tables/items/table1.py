@@ -11,7 +11,7 @@ from llmva.paper.tables import resampling
 from llmva.paper.tables.cells import spread
 from llmva.paper.tables.layout import WORDS, Block, Frames, Table, read_columns
 from llmva.paper.tables.paper import read_paper_values
-from llmva.paper.tables.runs import failures_of, rates_and_counts, read_runs
+from llmva.paper.tables.runs import rates_and_counts, rates_of, read_runs
 
 NEEDS = {"without_finetuning": "finetunes", "without_structure_change": "hooks"}
 FAILURES = {"over_refusal_mitigated": "orr", "jailbreak_mitigated": "asr"}
@@ -51,7 +51,7 @@ def _measure_change(runs: pandas.DataFrame, method: str, failure: str) -> tuple[
     pair = [runs.xs(name, level="method") for name in (method, ORIGINAL)]
     models = pair[0].index.map(name_models(pair[0].index))
     # Strictly: a broken reply is neither a refusal nor an answer, and mitigates nothing.
-    numbers = [rates_and_counts(rows, failures_of("table2", failure)) for rows in pair]
+    numbers = [rates_and_counts(rows, rates_of(rows, failure)) for rows in pair]
     rates, counts = (numpy.hstack(part) for part in zip(*numbers, strict=True))
     ours = numpy.arange(counts.shape[1]) < counts.shape[1] / 2
 

@@ -4,6 +4,7 @@ from functools import partial
 
 import pandas
 
+from llmva.core.results import world_of
 from llmva.core.vocabulary import CONSTANTS
 from llmva.paper.names import MEAN, printed_rows
 from llmva.paper.tables.layout import WORDS, Block, Column, Frames, Table, read_columns
@@ -26,18 +27,26 @@ def _show(item: str, frames: Frames) -> list[Block | str]:
     count, several = models["model"].nunique(), bool((models["seeds"] > 1).any())
     keys = (f"{item}_columns", "columns", "several_runs")
     rates, numbers, (run_p, runs) = (read_columns("tables2_4", key) for key in keys)
+    rates = [column for column in rates if column.source in frame]
     columns = [Column("model", "Model"), *rates]
     columns += [*numbers, runs] if several else [column for column in numbers if column.parts != "spread"]
-    caption = words["models_and_seeds" if several else "models"].format(sets=words[item])
+    sets = words[f"{item}_pretrained" if world_of(frame["model"].iloc[0]) == "pretrained" else item]
+    caption = words["models_and_seeds" if several else "models"].format(sets=sets)
     parts = [Block(models, columns, caption, long=True), *_notes(frame, words)]
     if item in PAPER_ITEMS:
-        papers = [*rates, Column("f1", "F1", "decimal", "high")]
-        parts.append(Block(average_paper_values(item), papers, words["paper"].format(count=MODELS), "paper"))
+        parts.append(_show_paper(item, words))
     if count == 1:
         # One model is its own mean.
         return parts
     columns = [*rates, *numbers, run_p, runs]
-    return [Block(mean, columns, words["means"].format(count=count, sets=words[item]), "mean"), *parts]
+    return [Block(mean, columns, words["means"].format(count=count, sets=sets), "mean"), *parts]
+
+
+def _show_paper(item: str, words: dict) -> Block:
+    values = average_paper_values(item)
+    columns = [column for column in read_columns("tables2_4", f"{item}_columns") if column.source in values]
+    columns.append(Column("f1", "F1", "decimal", "high"))
+    return Block(values, columns, words["paper"].format(count=MODELS), "paper")
 
 
 def _notes(frame: pandas.DataFrame, words: dict[str, str]) -> list[str]:
