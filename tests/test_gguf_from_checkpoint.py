@@ -92,6 +92,12 @@ def test_without_a_cap_gemmas_scores_are_not_capped(tmp_path):
     assert (logits_of(read) - expected).abs().max() > 0.01
 
 
+def test_its_name_is_none_that_llama_cpp_reads_a_tokenizer_from(tmp_path):
+    for name, expected in (("my-phi3", "my-Phi 3-edited"), ("Phi-3", "Phi 3-edited"), ("mistral", "mistral-edited")):
+        path = convert(save_random_model(tmp_path / name, **SHAPE_32), tmp_path)
+        assert path.name == f"{name}-edited.gguf" and read_gguf(path).metadata["general.name"] == expected
+
+
 # Types
 
 
@@ -146,20 +152,21 @@ def change_tokenizer(folder, change):
 def test_the_way_of_cutting_texts_is_named_and_read_again(folder, tmp_path, name):
     def change(tokenizer, backend):
         backend.pre_tokenizer = PRE_TOKENIZERS[name]
-        backend.model.ignore_merges = name in ("llama-bpe", "tekken")
+        backend.model.ignore_merges = name == "llama-bpe"
 
     change_tokenizer(folder, change)
     target = convert(folder, tmp_path)
     assert read_gguf(target).metadata["tokenizer.ggml.pre"] == name
     for other in (str(target), str(folder)):
         tokenizer = load_tokenizer(other)
-        assert tokenizer.backend_tokenizer.model.ignore_merges == (name in ("llama-bpe", "tekken"))
+        assert tokenizer.backend_tokenizer.model.ignore_merges == (name == "llama-bpe")
         pieces = tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str("a  12, 345")
         assert [piece for piece, _ in pieces] == {
             "llama-bpe": ["a", "Ġ", "Ġ", "12", ",", "Ġ", "345"],
             "gpt-2": ["a", "Ġ", "Ġ12", ",", "Ġ345"],
             "smollm": ["a", "ĠĠ", "1", "2", ",", "Ġ", "3", "4", "5"],
-        }.get(name, ["a", "Ġ", "Ġ", "1", "2", ",", "Ġ", "3", "4", "5"])
+            "qwen2": ["a", "Ġ", "Ġ", "1", "2", ",", "Ġ", "3", "4", "5"],
+        }[name]
     assert encode_texts(load_tokenizer(str(target)), TEXTS) == encode_texts(load_tokenizer(str(folder)), TEXTS)
 
 

@@ -3,6 +3,7 @@
 The fields are written to a file of their own and read again as any GGUF file is: what does not come back is refused.
 """
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -81,7 +82,8 @@ def read_checkpoint(source: str) -> Checkpoint:
     try:
         config = read_config(location, options)
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{source}: config.json: cannot be read ({first_line(error)}); fix the checkpoint") from None
+        fix = "fix the checkpoint" if isinstance(location, Path) else "check the network and run again"
+        raise InputError(f"{source}: config.json: cannot be read ({first_line(error)}); {fix}") from None
     find_architecture(source, config)
     _require_plain(source, config)
     tokenizer = load_tokenizer(source)
@@ -93,7 +95,8 @@ def new_writer(checkpoint: Checkpoint, path: Path, kind: gguf.GGMLQuantizationTy
     """Return the writer of a file that has all fields and no tensors yet; `kind` is the type of most matrices."""
     writer = gguf.GGUFWriter(path, checkpoint.architecture)
     writer.add_type("model")
-    writer.add_name(edited_name(checkpoint.source))
+    # llama.cpp takes this name for that of Microsoft's tokenizer, which is no byte-level one, and looks for its tokens.
+    writer.add_name(re.sub("(?i)phi-?3", "Phi 3", edited_name(checkpoint.source)))
     writer.add_file_type(FILE_TYPES[kind])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     add_shape(writer, checkpoint.config)

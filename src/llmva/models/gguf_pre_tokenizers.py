@@ -7,8 +7,8 @@ from tokenizers.pre_tokenizers import ByteLevel, Digits, PreTokenizer, Sequence,
 from transformers import PreTrainedTokenizerBase
 from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 
-# llama.cpp takes a word that is in the vocabulary whole where the name is one of these, and merges elsewhere.
-WHOLE_WORDS = ("llama-bpe", "tekken")
+# llama.cpp takes a word that is in the vocabulary whole where the name is this one, and merges elsewhere.
+WHOLE_WORDS = "llama-bpe"
 
 
 def _split_by(name: str) -> PreTokenizer:
@@ -16,9 +16,10 @@ def _split_by(name: str) -> PreTokenizer:
     return Sequence([Split(pattern, behavior="isolated"), ByteLevel(add_prefix_space=False, use_regex=False)])
 
 
-# A name's first meaning: llama.cpp has more names of the same ones.
+# llama.cpp has more names of the same ones, and more ways. Its `tekken` is not here, since it cuts words in two at
+# combining marks, as in Hindi, where the tokenizers of that name do not.
 PRE_TOKENIZERS = {
-    **{name: _split_by(name) for name in ("llama-bpe", "qwen2", "tekken")},
+    **{name: _split_by(name) for name in ("llama-bpe", "qwen2")},
     "smollm": Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False)]),
     "gpt-2": ByteLevel(add_prefix_space=False),
 }
@@ -31,14 +32,14 @@ def name_pre_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str | None:
         return None
     form, whole_words = _form(backend.pre_tokenizer), backend.model.ignore_merges
     names = (name for name, known in PRE_TOKENIZERS.items() if _form(known) == form)
-    return next((name for name in names if (name in WHOLE_WORDS) == whole_words), None)
+    return next((name for name in names if (name == WHOLE_WORDS) == whole_words), None)
 
 
 def complete_pre_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str | None) -> None:
     """Let a tokenizer that transformers read from a GGUF file cut texts and take words as the file's name says."""
     if name in PRE_TOKENIZERS:
         tokenizer.backend_tokenizer.pre_tokenizer = PRE_TOKENIZERS[name]
-        tokenizer.backend_tokenizer.model.ignore_merges = name in WHOLE_WORDS
+        tokenizer.backend_tokenizer.model.ignore_merges = name == WHOLE_WORDS
 
 
 def _form(pre_tokenizer: PreTokenizer) -> object:
