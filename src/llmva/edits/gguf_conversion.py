@@ -1,9 +1,9 @@
 """Write the edited model of a transformers checkpoint as one GGUF file for llama.cpp, one tensor at a time."""
 
-import math
 from pathlib import Path
 
 import gguf
+import numpy
 import safetensors
 import torch
 
@@ -30,13 +30,13 @@ OUTPUT = "lm_head.weight"
 ROPE_BUFFER = "rotary_emb.inv_freq"
 
 
-def convert_checkpoint(source: str, log: EditLog, path: Path, kind: GgufType) -> None:
+def convert_checkpoint(checkpoint: Checkpoint, log: EditLog, path: Path, kind: GgufType) -> None:
     """Write the edited model of a checkpoint as a GGUF file.
 
     Parameters
     ----------
-    source : str
-        The base: a checkpoint folder, or `<hub id>@<revision>` that was fetched before.
+    checkpoint : Checkpoint
+        The base, as `require_convertible` returns it; its weights are on this machine.
     log : EditLog
         The edits; each matrix is summed in float32 and cast once.
     path : Path
@@ -47,18 +47,14 @@ def convert_checkpoint(source: str, log: EditLog, path: Path, kind: GgufType) ->
     Raises
     ------
     InputError
-        When a GGUF file cannot hold the model, as `require_convertible` says; when the log edits what the checkpoint
-        does not have; or when a matrix has larger values than F16 has.
+        When the files have other tensors than the configuration says; when the log edits what they do not have; or
+        when a matrix has larger values than F16 has.
     """
-    checkpoint = require_convertible(source, kind)
     parameters, shards = _list_parameters(checkpoint), _find_shards(checkpoint)
-    _require_edited(source, log, parameters)
+    _require_edited(checkpoint.source, log, parameters)
     writer = new_writer(checkpoint, path, kind)
-    blocks = checkpoint.config.num_hidden_layers
     for name in shards:
-        shape = parameters[name].shape
-        new, stored = name_tensor(name, checkpoint.architecture, blocks), _type_of(parameters[name], kind)
-        writer.add_tensor_info(new, shape, torch.zeros(0).numpy().dtype, _bytes_of(shape, stored), raw_dtype=stored)
+        _list_tensor(writer, checkpoint, name, parameters[name], kind)
     try:
         write_fields(writer)
         _write_tensors(writer, checkpoint, shards, log, kind)
@@ -134,6 +130,16 @@ def _require_edited(source: str, log: EditLog, parameters: dict[str, torch.Tenso
         raise InputError(f"{source}: has no {', '.join(sorted(missing))}; name the model that the edits were made for")
 
 
+def _list_tensor(
+    writer: gguf.GGUFWriter, checkpoint: Checkpoint, name: str, parameter: torch.Tensor, kind: GgufType
+) -> None:
+    new = name_tensor(name, checkpoint.architecture, checkpoint.config.num_hidden_layers)
+    stored = _type_of(parameter, kind)
+    block, block_bytes = gguf.GGML_QUANT_SIZES[stored]
+    size = parameter.numel() // block * block_bytes
+    writer.add_tensor_info(new, parameter.shape, numpy.dtype("float32"), size, raw_dtype=stored)
+
+
 def _write_tensors(
     writer: gguf.GGUFWriter, checkpoint: Checkpoint, shards: dict[str, Path], log: EditLog, kind: GgufType
 ) -> None:
@@ -153,8 +159,3 @@ def _write_tensors(
 
 def _type_of(parameter: torch.Tensor, kind: GgufType) -> GgufType:
     return GgufType.F32 if parameter.ndim == 1 else kind
-
-
-def _bytes_of(shape: torch.Size, kind: GgufType) -> int:
-    block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
-    return math.prod(shape) // block * block_bytes

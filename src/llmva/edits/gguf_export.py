@@ -18,7 +18,7 @@ from llmva.core.errors import InputError
 from llmva.edits.checkpoint import BIAS_OF
 from llmva.edits.edited_model import edited_parameter, require_shape
 from llmva.edits.gguf_conversion import convert_checkpoint, require_convertible
-from llmva.edits.gguf_header import edited_name
+from llmva.edits.gguf_header import Checkpoint, edited_name
 from llmva.edits.log import EditLog
 from llmva.models.gguf_files import GgufFile, find_gguf, open_reader
 from llmva.models.sublayers import WRITERS
@@ -53,22 +53,22 @@ def export_gguf(source: str, log: EditLog, folder: Path, kind: GgufType | None =
         When the source cannot be written so: see `require_gguf`; or when the log edits a weight or bias that the
         source does not have, or a weight of another shape.
     """
-    file = require_gguf(source, kind)
-    if file is None:
+    base = require_gguf(source, kind)
+    if isinstance(base, Checkpoint):
         target = folder / f"{edited_name(source)}.gguf"
         with _whole_file(target) as partial:
-            convert_checkpoint(source, log, partial, kind or FINE_TYPE)
+            convert_checkpoint(base, log, partial, kind or FINE_TYPE)
         return target
-    target = folder / f"{file.path.stem}-edited.gguf"
-    reader, edited = open_reader(file.path), _edited_tensors(source, file, log)
+    target = folder / f"{base.path.stem}-edited.gguf"
+    reader, edited = open_reader(base.path), _edited_tensors(source, base, log)
     with _whole_file(target) as partial, partial.open("wb") as stream:
         for part in _parts(reader, edited, log, kind):
             stream.write(part)
     return target
 
 
-def require_gguf(source: str, kind: GgufType | None = None) -> GgufFile | None:
-    """Return the GGUF file that a source names, or None of a checkpoint, once either can be written as GGUF.
+def require_gguf(source: str, kind: GgufType | None = None) -> GgufFile | Checkpoint:
+    """Return the GGUF file or the checkpoint that a source names, once it is known that it can be written as GGUF.
 
     Raises
     ------
@@ -77,8 +77,7 @@ def require_gguf(source: str, kind: GgufType | None = None) -> GgufFile | None:
         be edited are no multiple of a block of `kind`.
     """
     if (file := find_gguf(source)) is None:
-        require_convertible(source, kind or FINE_TYPE)
-        return None
+        return require_convertible(source, kind or FINE_TYPE)
     block, _ = gguf.GGML_QUANT_SIZES[kind or FINE_TYPE]
     for tensor in open_reader(file.path).tensors:
         if tensor.name.endswith(EDITABLE_TENSORS) and tensor.shape[0] % block:
