@@ -209,7 +209,7 @@ plan: $(ENV) ## MODEL=<name, folder or GGUF file> [GPU=A100-80] [DATA=<csv>] [JU
 data: $(ENV) ## OUT=data/paper [RELEASED=folder] [SETS='nq xstest']: a study's data folder from the public sets
 	@$(PYTHON) -m llmva.prompts.public '$(or $(OUT),data/paper)' $(if $(RELEASED),--released '$(RELEASED)') $(if $(SETS),--only $(SETS))
 
-align: $(ENV) ## MODEL=<folder or GGUF file> [DATA=<csv>] [JUDGE=<folder> [MAPPING=refusal]] [METHOD=LLM-VA] [CHECKPOINT=1 or gguf] [OUT=<folder>]: align a model of your own (3 min per tiny model)
+align: $(ENV) ## MODEL=<folder or GGUF file> [DATA=<csv>] [JUDGE=<folder> [MAPPING=refusal]] [METHOD=LLM-VA] [CHECKPOINT=1, gguf or gguf-q8_0] [OUT=<folder>]: align a model of your own (3 min per tiny model)
 	@$(PYTHON) -m llmva.commands.align $(if $(MODEL),--model '$(MODEL)') $(if $(DATA),--data '$(DATA)') $(if $(OUT),--out '$(OUT)') \
 	  $(if $(JUDGE),--judge '$(JUDGE)') $(if $(MAPPING),--mapping '$(MAPPING)') $(if $(METHOD),--method '$(METHOD)') $(if $(CHECKPOINT),--checkpoint '$(CHECKPOINT)') $(ALIGN_OPTIONS)
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from conftest import prompt_table, save_random_model
 from filelock import FileLock, Timeout
-from gguf_models import GgufType, read_tensors, save_random_gguf
+from gguf_models import SHAPE_32, GgufType, read_tensors, save_random_gguf
 from peft import PeftModel
 from test_alignment import DigestJudge
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -169,7 +169,21 @@ def test_a_gguf_file_is_aligned_and_written_again_with_only_the_edited_tensors_c
     card = (out / "README.md").read_text()
     assert f'load_model("{path}")' in card and "llama-cli -m checkpoint/Small.Q4-edited.gguf" in card
     assert file_digest(path) in (out / "report.html").read_text()
-    # And both ways to have the aligned model give the same one.
+    require_same_speaker(out, written, prompts)
+
+
+def test_a_checkpoint_is_aligned_and_written_as_gguf(runs, tmp_path, own_prompts, any_change_is_right, prompts):
+    folder, out = save_random_model(tmp_path / "small", "qwen2", **SHAPE_32), tmp_path / "aligned"
+    given = ["--data", own_prompts, "--out", out, "--checkpoint", "gguf", *QUICK]
+    assert run("--model", folder, *given) == 0
+    assert EditLog.load(out / "edit_log.safetensors").sublayers
+    assert [path.name for path in (out / "checkpoint").iterdir()] == ["small-edited.gguf"]
+    assert "llama-cli -m checkpoint/small-edited.gguf" in (out / "README.md").read_text()
+    require_same_speaker(out, out / "checkpoint" / "small-edited.gguf", prompts)
+
+
+def require_same_speaker(out, written, prompts):
+    """Require that both ways to have the aligned model, the adapter and the whole of it, give the same one."""
     comparison = Comparison.of(out)
     with comparison.speaking("aligned"):
         adapted = reply_surprise(comparison.chat_model, prompts, prompts, batch_size=3)
@@ -177,15 +191,16 @@ def test_a_gguf_file_is_aligned_and_written_again_with_only_the_edited_tensors_c
     assert abs(adapted - whole).max() < 2e-3
 
 
-def test_a_checkpoint_folder_is_not_written_as_gguf_and_that_is_said_at_once(
+def test_what_cannot_be_written_as_gguf_is_refused_before_the_model_is_loaded(
     runs, tmp_path, capsys, own_prompts, monkeypatch
 ):
     monkeypatch.setattr("llmva.study.study.load_model", lambda *_, **__: pytest.fail("a model was loaded"))
-    model = save_random_model(tmp_path / "model")
-    given = ["--model", model, "--data", own_prompts, "--checkpoint", "gguf"]
-    _expect_refusal(capsys, tmp_path, "model is no GGUF file, and only such a file is written again", *given)
-    _expect_refusal(capsys, tmp_path, "choose from", "--model", model, "--checkpoint", "onnx")
-    with pytest.raises(InputError, match="CHECKPOINT: is 'onnx'; choose 1 or gguf, or leave it out"):
+    model = save_random_model(tmp_path / "model", hidden_act="gelu")
+    given = ["--model", model, "--data", own_prompts, "--checkpoint"]
+    _expect_refusal(capsys, tmp_path, "config.json: hidden_act: is 'gelu', where a GGUF file would", *given, "gguf")
+    _expect_refusal(capsys, tmp_path, "has rows of 48, and Q8_0 needs multiples of 32", *given, "gguf-q8_0")
+    _expect_refusal(capsys, tmp_path, "choose from", *given, "onnx")
+    with pytest.raises(InputError, match="CHECKPOINT: is 'onnx'; choose 1 or gguf or gguf-q8_0, or leave it out"):
         aligned.require_checkpoint(str(model), "onnx")
 
 

@@ -14,7 +14,7 @@ from llmva.core.vocabulary import ORIGINAL, OUR_LOOP, PAPER_LOOP
 from llmva.edits.adapter import export_adapter
 from llmva.edits.checkpoint import export_checkpoint
 from llmva.edits.edited_model import EditedModel
-from llmva.edits.gguf_export import export_gguf, require_gguf
+from llmva.edits.gguf_export import GgufType, export_gguf, require_gguf
 from llmva.edits.log import EditLog
 from llmva.models.gguf_files import describe_gguf, split_gguf
 from llmva.models.likelihood import reply_surprise
@@ -25,8 +25,10 @@ from llmva.study.study import Study
 FOLDER_VERSION = 2
 EDIT_LOG = "edit_log.safetensors"
 METHODS = (OUR_LOOP, PAPER_LOOP)
-# Of a whole edited model: the base's own, and llama.cpp's.
-FORMATS = ("1", "gguf")
+# Of a whole edited model as llama.cpp has it, the type of its matrices: as fine as the base's, or one that is named.
+GGUF_TYPES = {"gguf": None, "gguf-q8_0": GgufType.Q8_0}
+# The base's own format comes first.
+FORMATS = ("1", *GGUF_TYPES)
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class AlignOptions:
         Ours, which worked on every organism, or the paper's loop, which depends on the model more.
     out : Path
         The folder to make.
-    checkpoint : {None, "1", "gguf"}
+    checkpoint : {None, "1", "gguf", "gguf-q8_0"}
         Also write the whole edited model: in the base's own format, or as GGUF.
     """
 
@@ -99,8 +101,7 @@ def write_aligned(study: Study, options: AlignOptions, loop: Stage, evaluated: d
         if best.sublayers:
             export_adapter(study.chat_model, best, folder / "adapter")
         if options.checkpoint:
-            export = export_gguf if split_gguf(study.params.model) else export_checkpoint
-            export(study.params.model, best, folder / "checkpoint")
+            _export(study.params.model, best, folder / "checkpoint", options.checkpoint)
         said = read_test_rows(evaluated)[ORIGINAL]
         facts = {**asdict(choice), "method": options.method, **_facts(study, best, said)}
         write_report(folder, study, facts, loop, read_probe_history(study, loop), evaluated)
@@ -145,8 +146,15 @@ def require_checkpoint(model: str, wanted: str | None) -> None:
     """Raise an `InputError` unless the edited model can be written in the format that is wanted."""
     if wanted and wanted not in FORMATS:
         raise InputError(f"CHECKPOINT: is {wanted!r}; choose {' or '.join(FORMATS)}, or leave it out")
-    if wanted == "gguf":
-        require_gguf(model)
+    if wanted in GGUF_TYPES:
+        require_gguf(model, GGUF_TYPES[wanted])
+
+
+def _export(model: str, log: EditLog, folder: Path, wanted: str) -> None:
+    if wanted in GGUF_TYPES or split_gguf(model):
+        export_gguf(model, log, folder, GGUF_TYPES.get(wanted))
+    else:
+        export_checkpoint(model, log, folder)
 
 
 def measure_drift(study: Study, log: EditLog, original: pandas.DataFrame) -> float:

@@ -80,7 +80,8 @@ def make_parser() -> argparse.ArgumentParser:
         nargs="?",
         choices=FORMATS,
         const=FORMATS[0],
-        help="also write the whole edited model: 1, in the base's own format (also without a value), or gguf",
+        help="also write the whole edited model: 1, in the base's own format (also without a value); gguf, one file "
+        "for llama.cpp; or gguf-q8_0, with matrices of 8 bits",
     )
     parser.add_argument("--judge", default="phrases", help="`phrases`, or a guard model in Qwen3Guard-Gen's format")
     parser.add_argument(

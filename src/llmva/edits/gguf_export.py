@@ -1,10 +1,12 @@
-"""Write an edited model as GGUF for llama.cpp: the base file again, with the edited tensors replaced.
+"""Write an edited model as GGUF for llama.cpp: a checkpoint's as a new file, a GGUF file's as the file again.
 
-Works from file to file, one tensor at a time. The metadata are copied as bytes; so are all other tensors.
+Works from file to file, one tensor at a time. Of a GGUF file the metadata are copied as bytes, and so are all tensors
+that are not edited.
 """
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from struct import pack
 
@@ -15,6 +17,8 @@ import torch
 from llmva.core.errors import InputError
 from llmva.edits.checkpoint import BIAS_OF
 from llmva.edits.edited_model import edited_parameter, require_shape
+from llmva.edits.gguf_conversion import convert_checkpoint, require_convertible
+from llmva.edits.gguf_header import Checkpoint, edited_name
 from llmva.edits.log import EditLog
 from llmva.models.gguf_files import GgufFile, find_gguf, open_reader
 from llmva.models.sublayers import WRITERS
@@ -25,51 +29,73 @@ KEPT_TYPES = (GgufType.F32, GgufType.F16, GgufType.BF16, GgufType.Q8_0)
 FINE_TYPE = GgufType.F16
 # Where transformers has the modules that gguf's table of names knows.
 PARENTS = {"attention": "self_attn", "mlp": "mlp"}
+EDITABLE_TENSORS = (".attn_output.weight", ".ffn_down.weight")
 
 
-def export_gguf(source: str, log: EditLog, folder: Path) -> Path:
-    """Write the edited model of a GGUF file into a folder, as `<name>-edited.gguf`, and return its path.
+def export_gguf(source: str, log: EditLog, folder: Path, kind: GgufType | None = None) -> Path:
+    """Write the edited model of a source into a folder, as `<name>-edited.gguf`, and return its path.
 
     Parameters
     ----------
     source : str
-        The base: a GGUF file, as `llmva.models.gguf_files` has it.
+        The base: a GGUF file, as `llmva.models.gguf_files` has it, or a checkpoint.
     log : EditLog
-        The edits; each tensor is summed in float32 and cast once, to the type it had or, from one coarser than Q8_0,
-        to F16.
+        The edits; each tensor is summed in float32 and cast once.
     folder : Path
         Is made, or filled.
+    kind : GGMLQuantizationType, optional
+        F16 or Q8_0: of the edited matrices of a GGUF file, or of all matrices of a checkpoint. Without it those of a
+        file keep the type that they had, or, where it is coarser than Q8_0, become F16; a checkpoint's become F16.
 
     Raises
     ------
     InputError
-        When the source is no GGUF file; or when the log edits a weight or bias that the file does not have, or a
-        weight of another shape.
+        When the source cannot be written so: see `require_gguf`; or when the log edits a weight or bias that the
+        source does not have, or a weight of another shape.
     """
-    file = require_gguf(source)
-    reader = open_reader(file.path)
-    edited = _edited_tensors(source, file, log)
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"{file.path.stem}-edited.gguf"
-    partial = target.with_name(f".{target.name}.partial")
-    try:
-        with partial.open("wb") as stream:
-            for part in _parts(reader, edited, log):
-                stream.write(part)
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
+    base = require_gguf(source, kind)
+    if isinstance(base, Checkpoint):
+        target = folder / f"{edited_name(source)}.gguf"
+        with _whole_file(target) as partial:
+            convert_checkpoint(base, log, partial, kind or FINE_TYPE)
+        return target
+    target = folder / f"{base.path.stem}-edited.gguf"
+    reader, edited = open_reader(base.path), _edited_tensors(source, base, log)
+    with _whole_file(target) as partial, partial.open("wb") as stream:
+        for part in _parts(reader, edited, log, kind):
+            stream.write(part)
     return target
 
 
-def require_gguf(source: str) -> GgufFile:
-    """Return the GGUF file that a source names, or raise an `InputError` that says what to do with another source."""
+def require_gguf(source: str, kind: GgufType | None = None) -> GgufFile | Checkpoint:
+    """Return the GGUF file or the checkpoint that a source names, once it is known that it can be written as GGUF.
+
+    Raises
+    ------
+    InputError
+        When a checkpoint is none that `llmva.edits.gguf_conversion` can convert; or when the rows of a matrix that may
+        be edited are no multiple of a block of `kind`.
+    """
     if (file := find_gguf(source)) is None:
-        raise InputError(
-            f"CHECKPOINT: {source} is no GGUF file, and only such a file is written again as one; write CHECKPOINT=1 "
-            "and turn the checkpoint into one with llama.cpp's convert_hf_to_gguf.py"
-        )
+        return require_convertible(source, kind or FINE_TYPE)
+    block, _ = gguf.GGML_QUANT_SIZES[kind or FINE_TYPE]
+    for tensor in open_reader(file.path).tensors:
+        if tensor.name.endswith(EDITABLE_TENSORS) and tensor.shape[0] % block:
+            wrong = f"has rows of {tensor.shape[0]}, and {kind.name} needs multiples of {block}"
+            raise InputError(f"CHECKPOINT: {source}: {tensor.name}: {wrong}; write CHECKPOINT=gguf")
     return file
+
+
+@contextmanager
+def _whole_file(target: Path) -> Iterator[Path]:
+    """Give the path of a file that is there under its own name only once it is whole."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        yield partial
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _edited_tensors(source: str, file: GgufFile, log: EditLog) -> dict[str, str]:
@@ -89,10 +115,11 @@ def _edited_tensors(source: str, file: GgufFile, log: EditLog) -> dict[str, str]
     return edited
 
 
-def _parts(reader: gguf.GGUFReader, edited: dict[str, str], log: EditLog) -> Iterator[bytes]:
+def _parts(reader: gguf.GGUFReader, edited: dict[str, str], log: EditLog, kind: GgufType | None) -> Iterator[bytes]:
     """Yield the bytes of the new file: metadata as they are, the list of tensors anew, tensors in their order."""
     types = {
-        tensor.name: _new_type(tensor) if tensor.name in edited else tensor.tensor_type for tensor in reader.tensors
+        tensor.name: _new_type(tensor, kind) if tensor.name in edited else tensor.tensor_type
+        for tensor in reader.tensors
     }
     in_order = sorted(reader.tensors, key=lambda tensor: tensor.data_offset)
     offsets, end = {}, 0
@@ -110,7 +137,9 @@ def _parts(reader: gguf.GGUFReader, edited: dict[str, str], log: EditLog) -> Ite
         yield data.ljust(_aligned(len(data), reader), b"\0")
 
 
-def _new_type(tensor: gguf.ReaderTensor) -> GgufType:
+def _new_type(tensor: gguf.ReaderTensor, kind: GgufType | None) -> GgufType:
+    if kind and len(tensor.shape) > 1:
+        return kind
     return tensor.tensor_type if tensor.tensor_type in KEPT_TYPES else FINE_TYPE
 
 

@@ -1,4 +1,4 @@
-"""What transformers leaves out when it reads a GGUF file: fields, ends of turns, factors of positions."""
+"""What transformers leaves out of a GGUF file: fields, how texts are cut, ends of turns, factors of positions."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,6 +9,7 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTr
 
 from llmva.core.errors import InputError
 from llmva.models.gguf_files import ANOTHER_FILE, GgufFile, open_reader
+from llmva.models.gguf_pre_tokenizers import complete_pre_tokenizer
 
 # Fields that transformers reads of some architectures only, and the configuration's names for them.
 CONFIG_FIELDS = {
@@ -51,6 +52,7 @@ def load_gguf_tokenizer(file: GgufFile, **options) -> PreTrainedTokenizerBase:
         fix = "`gguf-new-metadata --chat-template-file template.jinja old.gguf new.gguf` writes one in"
         raise InputError(f"{file.path}: {key}: the file has no chat template; {fix}")
     tokenizer.name_or_path = str(file.path)
+    complete_pre_tokenizer(tokenizer, file.metadata.get(gguf.Keys.Tokenizer.PRE))
     return tokenizer
 
 
