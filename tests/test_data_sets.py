@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas
 import pytest
@@ -40,6 +41,12 @@ def write_csv(path: Path, rows: list[dict]) -> None:
         writer = csv.DictWriter(stream, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
+
+
+@pytest.fixture(autouse=True)
+def no_package(monkeypatch):
+    """Whoever runs the tests may have installed a package with prompts."""
+    monkeypatch.setattr("llmva.core.paths.find_spec", lambda name: None)
 
 
 @pytest.fixture
@@ -426,6 +433,22 @@ def test_a_gated_set_says_which_step_to_take(hub):
     assert "\n" not in message and "hf auth login" in message
     assert "https://huggingface.co/datasets/walledai/AdvBench" in message
     assert message.endswith("or put its file at $LLMVA_DATA/advbench/harmful_behaviors.csv")
+
+
+def test_a_package_s_prompts_go_before_the_hub_and_behind_files(raw, hub, monkeypatch, tmp_path):
+    package = tmp_path / "pyrit"
+    seeds = package / "datasets" / "seed_datasets" / "local" / "adv_bench.prompt"
+    seeds.parent.mkdir(parents=True)
+    seeds.write_text("dataset_name: a\nseeds:\n- value: 'A made-up goal: one.'\n  data_type: text\n- value: Another.\n")
+    spec = SimpleNamespace(submodule_search_locations=[str(package)])
+    monkeypatch.setattr("llmva.core.paths.find_spec", lambda name: spec if name == "pyrit" else None)
+    fetched = fetch("advbench", PUBLIC_SETS["advbench"], None)
+    assert fetched.rows == [{"prompt": "A made-up goal: one."}, {"prompt": "Another."}]
+    assert fetched.origin == "package:pyrit/datasets/seed_datasets/local/adv_bench.prompt"
+    assert fetch("advbench", PUBLIC_SETS["advbench"], raw).origin.startswith(str(raw))
+    seeds.write_text("seeds: 3")
+    with pytest.raises(InputError, match=r"adv_bench\.prompt: cannot be read .*; install its package again"):
+        fetch("advbench", PUBLIC_SETS["advbench"], None)
 
 
 def test_a_set_that_is_on_no_hub_says_where_to_get_it(tmp_path):

