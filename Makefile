@@ -210,7 +210,7 @@ seeds: $(SEEDED:%=seed@%) ## what SEEDS needs
 step: $(ENV) ## NB=05 MODEL=tiny-llama: a copy of a notebook with that model's parameters, to step through
 	@$(PYTHON) -m llmva.commands.notebooks $(or $(NB),00) --model $(or $(MODEL),tiny-llama) --prepare-only
 
-plan: $(ENV) ## MODEL=<name, folder or GGUF file> [GPU=A100-80] [DATA=<csv>] [JUDGE=<folder>] [METHOD=LLM-VA]: what a study, or aligning your own model, will cost
+plan: $(ENV) ## MODEL=<name, folder or GGUF file> [GPU=A100-80] [DATA=<csv>] [JUDGE=<folder>] [METHOD=LLM-VA]: what a study, or aligning your own model, will cost on that GPU, or else on this machine
 	@$(PYTHON) -m llmva.commands.plan '$(or $(MODEL),llama-3.1-8b)' $(if $(GPU),--gpu '$(GPU)') $(if $(DATA),--data '$(DATA)') $(if $(JUDGE),--judge '$(JUDGE)') \
 	  $(if $(MAPPING),--mapping '$(MAPPING)') $(if $(METHOD),--method '$(METHOD)') $(ALIGN_OPTIONS)
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from conftest import prompt_table, save_random_model
 from gguf_models import save_random_gguf
 
@@ -76,21 +77,100 @@ def test_floors_are_those_computed_by_hand(gpu):
     assert machine.answering_seconds(judge, 712, 450, 0, 256, "bfloat16") == pytest.approx(judging, rel=0.12)
 
 
-def test_the_share_of_the_roofline_is_measured_here_and_kept_for_other_plans(tmp_path, monkeypatch, capsys):
+# Machines
+
+
+@pytest.fixture(autouse=True)
+def measured(monkeypatch):
+    """A CPU that was measured, planted; the list has what was asked of each measurement."""
+    asked = []
+
+    def measure(shape, dtype, threads):
+        asked.append((shape, dtype, threads))
+        return Machine("CPU", 1e12, 1e10, 1e9, 0.123, dtype, threads)
+
+    monkeypatch.setattr(machines, "measure_machine", measure)
+    return asked
+
+
+def test_a_cpu_is_measured_in_the_type_and_with_the_threads_of_a_study(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(paths, "RUNS", tmp_path)
-    assert known_efficiency() == (EFFICIENCY, "assumed; `GPU=here` measures it")
-    small = shape_of("qwen2.5-0.5b")
-    here = measure_machine(small)
-    assert 0 < here.efficiency <= 1 and here.flops > 1e9 and here.bandwidth > 1e8
-    efficiency, source = known_efficiency()
-    assert (efficiency, source) == (here.efficiency, f"measured on {here.name}, so a guess for a GPU")
-    with pytest.raises(SystemExit):
-        plan_command.main(["qwen3-4b", "--gpu", "H200"])
-    assert (
-        f"H200: 989 TFLOP/s, 4.8 TB/s, 141 GB; {efficiency:.0%} of the roofline ({source})" in capsys.readouterr().out
-    )
+    monkeypatch.setattr(machines, "COPIED", 2**20)
+    monkeypatch.setattr(machines, "TRIALS", {"cpu": (4, 2)})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    peaks, trials, usual = [], [], torch.get_num_threads()
+
+    def multiply(left, right):
+        peaks.append((left.dtype, right.dtype, torch.get_num_threads()))
+        return left
+
+    def build(shape, dtype, device):
+        trials.append((dtype, torch.get_num_threads()))
+        return shapes.random_model(shape, dtype, device)
+
+    monkeypatch.setattr(machines, "linear", multiply)
+    monkeypatch.setattr(machines, "random_model", build)
+    for dtype in ("bfloat16", "float32"):
+        here = measure_machine(TOY, dtype, usual + 1)
+        assert (here.name, here.dtype, here.threads) == ("CPU", dtype, usual + 1)
+        assert 0 < here.efficiency <= 1 and min(here.flops, here.bandwidth, here.memory) > 1e6
+        assert set(peaks) == {(getattr(torch, dtype),) * 2 + (usual + 1,)} and trials == [(dtype, usual + 1)]
+        assert f"measuring this machine with two blocks of this shape in {dtype}" in capsys.readouterr().err
+        peaks.clear(), trials.clear()
+    # A CPU's share says nothing of a GPU.
+    assert torch.get_num_threads() == usual and not list(tmp_path.iterdir())
+
+
+def plant_gpu(monkeypatch, dtype):
+    """Make measurements find a GPU of which plain generation reaches a quarter."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(machines, "_measure_peaks", lambda *_: Machine("a GPU", 1e14, 1e12, 8e10, 1.0, dtype))
+    monkeypatch.setattr(machines, "_roofline_share", lambda *_: 0.25)
+
+
+def test_what_a_gpu_reaches_is_kept_for_plans_of_the_same_type(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(paths, "RUNS", tmp_path)
+    assumed = EFFICIENCY, "assumed; `GPU=here` on a GPU measures it"
+    assert known_efficiency("bfloat16") == assumed
+    plant_gpu(monkeypatch, "bfloat16")
+    measure_machine(TOY, "bfloat16", 1)
+    assert known_efficiency("bfloat16") == assumed
+    measure_machine(shape_of("qwen2.5-0.5b"), "bfloat16", 1)
+    assert known_efficiency("bfloat16") == (0.25, "measured on a GPU") and known_efficiency("float32") == assumed
+    line = "H200: 989 TFLOP/s in bfloat16, 4.8 TB/s, 141 GB; 25% of the roofline (measured on a GPU)"
+    assert line in planned(capsys, "qwen3-4b", "--gpu", "H200")
+    kept = json.loads((tmp_path / "machine.json").read_text())
+    # As it was before types were kept.
+    (tmp_path / "machine.json").write_text(json.dumps({name: kept[name] for name in kept if name != "dtype"}))
+    assert known_efficiency("bfloat16") == assumed
     (tmp_path / "machine.json").write_text("{broken")
-    assert known_efficiency()[0] == EFFICIENCY
+    assert known_efficiency("bfloat16") == assumed
+
+
+@pytest.mark.parametrize("flops, prompts", [(1e5, 64), (5e4, 32), (1.0, 4)])
+def test_a_slow_machine_tries_fewer_prompts(flops, prompts):
+    # 64 prompts of 4 tokens read and 1 written cost 2 x 1232 x 320 operations, which take 7.9 s at 1e5 a second.
+    machine = Machine("toy", flops, 1e12, 1e9, 1.0, "float32")
+    assert machines.count_trial_prompts(machine, TOY, 4, 1) == prompts
+
+
+@pytest.mark.parametrize("slug, advice", [("qwen2.5-0.5b", ""), ("llama-3.1-8b", "; `GPU=H100` plans for a GPU")])
+def test_the_default_is_this_machine_and_a_plan_for_its_cpu_says_so(slug, advice, measured, monkeypatch, capsys):
+    monkeypatch.setattr(plan_command.os, "cpu_count", lambda: 2)
+    first, second, third, fourth = planned(capsys, slug).splitlines()[:4]
+    assert measured == [(shape_of(slug), "bfloat16", 8)]
+    assert first.startswith(f"{slug}: ") and third.endswith("as if in bfloat16")
+    assert second == (
+        f"planned for the CPU of this machine (threads: 8, as in the study; cores: 2), measured in bfloat16{advice}"
+    )
+    assert fourth == "CPU: 1 TFLOP/s in bfloat16, 0.01 TB/s, 1 GB; 12% of the roofline (measured now)"
+    assert "of the CPU of this machine" not in planned(capsys, slug, "--gpu", "H100") and len(measured) == 1
+
+
+def test_a_model_of_your_own_is_measured_in_its_type(own, measured, capsys):
+    planned(capsys, own)
+    planned(capsys, own, "--dtype", "bfloat16", "--threads", 3)
+    assert [asked[1:] for asked in measured] == [("float32", 2), ("bfloat16", 3)]
 
 
 @pytest.mark.parametrize("slug", REAL)
@@ -238,12 +318,11 @@ def test_a_hub_model_that_was_fetched_has_its_shape(own, monkeypatch):
 
 
 @pytest.mark.parametrize("width, apart", [(8, " with this tiny model, so of no use for others"), (512, "")])
-def test_a_measurement_here_is_what_the_plan_goes_by(monkeypatch, width, apart):
-    measured = Machine("2 CPU threads", 1e12, 1e10, 1e9, 0.123)
-    monkeypatch.setattr(machines, "measure_machine", lambda shape: measured)
+def test_a_measurement_here_is_what_the_plan_goes_by(width, apart):
+    measured = Machine("CPU", 1e12, 1e10, 1e9, 0.123, "float32", 2)
     shape = TOY.model_copy(update={"width": width})
-    assert choose_machine("here", None, shape) == (measured, f"measured now{apart}")
-    given, source = choose_machine("here", 0.5, shape)
+    assert choose_machine("here", None, shape, "float32", 2) == (measured, f"measured now{apart}")
+    given, source = choose_machine("here", 0.5, shape, "float32", 2)
     assert (given.efficiency, given.flops, source) == (0.5, 1e12, "given")
 
 

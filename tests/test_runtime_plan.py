@@ -16,6 +16,7 @@ from llmva.core.params import SHAPE_FIELDS
 from llmva.core.results import is_organism
 from llmva.core.runtime_params import RuntimeParams, known_runtime_slugs, load_runtime_params, load_runtime_shapes
 from llmva.core.store import run_stage
+from llmva.performance import machines
 from llmva.performance.machines import Machine
 from llmva.performance.runtime_plan import RuntimeAmounts, RuntimePlan, find_runtime_amounts, find_runtime_shapes
 from llmva.performance.sizes import Shape
@@ -101,6 +102,19 @@ def test_every_real_model_has_a_plan_without_network(slug, capsys):
     assert row_of(printed, "tests")[:2] == [str(2 * (14 + 2)), f"{2 * 16 * 40:,}"]
     assert row_of(printed, "turns")[:2] == [str(2 * 8 * 9), "1,440"]
     assert all(word in printed for word in ("boundaries", "tests: tasks", "in all", "memory", "disk", "judge 14.66"))
+
+
+def test_a_plan_for_the_cpu_says_so_and_names_a_gpu(monkeypatch, capsys):
+    asked = []
+
+    def measure(shape, dtype, threads):
+        asked.append((dtype, threads))
+        return replace(MACHINE, threads=threads)
+
+    monkeypatch.setattr(machines, "measure_machine", measure)
+    printed = planned(capsys, "qwen3-32b")
+    assert asked == [("bfloat16", 8)]
+    assert "planned for the CPU of this machine" in printed and "; `GPU=H100` plans for a GPU" in printed
 
 
 def test_weights_that_one_device_cannot_hold_are_told(capsys):

@@ -1,9 +1,11 @@
 """What a study, or aligning one's own model, will cost: `python -m llmva.commands.plan llama-3.1-8b [--gpu H100]`.
 
-No checkpoint is loaded: configurations say enough, and prompts are counted where the data are there.
+No checkpoint is loaded: configurations say enough, and prompts are counted where the data are there. The plan is for
+this machine, measured in the type of the study, unless another one is named.
 """
 
 import argparse
+import os
 from pathlib import Path
 
 import pandas
@@ -27,12 +29,15 @@ from llmva.performance.runtime_plan import (
     find_runtime_amounts,
     find_runtime_shapes,
 )
-from llmva.performance.sizes import count_amounts, expect_amounts, find_shape, find_shapes, is_here
+from llmva.performance.sizes import Shape, count_amounts, expect_amounts, find_shape, find_shapes, is_here
 
 EPILOG = (
     "For a model of your own, the options of `python -m llmva.commands.align` (--data, --judge, --method and others) "
     "are passed on, and the plan is that of `make align` with the same ones."
 )
+
+# Parameters from which a plan for a CPU names a GPU.
+LARGE = 8e9
 
 
 @command
@@ -41,8 +46,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = OneLineParser(prog="python -m llmva.commands.plan", description=__doc__, epilog=EPILOG, allow_abbrev=False)
     about = "a model: the name of a file in or below papermill_params/, or a checkpoint folder or GGUF file"
     parser.add_argument("slug", help=about)
-    parser.add_argument("--gpu", default="H100", help=f"{', '.join(GPUS)}, or here: this machine, measured anew")
-    parser.add_argument("--efficiency", type=float, help="share of the roofline; default: as `--gpu here` measured it")
+    here = "this machine, its GPU or else its CPU, measured anew (default)"
+    parser.add_argument("--gpu", default="here", help=f"{', '.join(GPUS)}, or here: {here}")
+    parser.add_argument("--efficiency", type=float, help="share of the roofline; default: as it was measured")
     options, more = parser.parse_known_args(arguments)
     require_machine(options.gpu, options.efficiency)
     if is_runtime_slug(options.slug):
@@ -53,14 +59,14 @@ def main(arguments: list[str] | None = None) -> None:
     there = brought or anchored(params.data).exists()
     amounts = count_amounts(params) if there else expect_amounts(params)
     model, judge = find_shapes(params)
-    machine, source = choose_machine(options.gpu, options.efficiency, model)
+    machine, source = choose_machine(options.gpu, options.efficiency, model, params.dtype, params.threads)
     print("\n".join(_lines(Plan(params, model, judge, machine, amounts, method), source)))
 
 
 def _plan_runtime(options: argparse.Namespace) -> list[str]:
     params = load_runtime_params(options.slug)
     model, judge = find_runtime_shapes(params)
-    machine, source = choose_machine(options.gpu, options.efficiency, model)
+    machine, source = choose_machine(options.gpu, options.efficiency, model, params.dtype, params.threads)
     return _runtime_lines(RuntimePlan(params, model, judge, machine, find_runtime_amounts(params)), source)
 
 
@@ -130,10 +136,21 @@ def _sizes(plan: Plan | RuntimePlan, source: str, about: str, without_judge: str
     params, model, judge, machine = plan.params, plan.model, plan.judge, plan.machine
     return [
         f"{params.slug}: {params.model}{about}",
+        *_on_cpu(machine, model),
         f"{model.parameters / 1e9:.2f} billion parameters, {model.sublayers} sublayers, {params.dtype}"
-        + (f"; judge {judge.parameters / 1e9:.2f} billion" if judge else f"; {without_judge}"),
-        f"{machine.name}: {machine.flops / 1e12:.3g} TFLOP/s, {machine.bandwidth / 1e12:.3g} TB/s, "
+        + (f"; judge {judge.parameters / 1e9:.2f} billion, as if in {params.dtype}" if judge else f"; {without_judge}"),
+        f"{machine.name}: {machine.flops / 1e12:.3g} TFLOP/s in {machine.dtype}, {machine.bandwidth / 1e12:.3g} TB/s, "
         f"{machine.memory / 1e9:.0f} GB; {machine.efficiency:.0%} of the roofline ({source})",
+    ]
+
+
+def _on_cpu(machine: Machine, model: Shape) -> list[str]:
+    if not machine.threads:
+        return []
+    advice = "; `GPU=H100` plans for a GPU" if model.parameters >= LARGE else ""
+    return [
+        f"planned for the CPU of this machine (threads: {machine.threads}, as in the study; cores: {os.cpu_count()}), "
+        f"measured in {machine.dtype}{advice}"
     ]
 
 

@@ -70,7 +70,7 @@ def machine_here(shape: Shape) -> Machine:
     """Return the GPU's published peaks where they are known, since what it reaches makes for a lower floor."""
     name = torch.cuda.get_device_name(0)
     known = next((key for key in GPUS if key.partition("-")[0] in name.replace(" ", "")), None)
-    return Machine(name, *GPUS[known], 1.0) if known else measure_machine(shape)
+    return Machine(name, *GPUS[known], 1.0) if known else measure_machine(shape, "bfloat16", torch.get_num_threads())
 
 
 def _time_stage(stage: str, model: PreTrainedModel, prompts: int, read: int, written: int) -> dict[str, float]:
