@@ -16,7 +16,7 @@ from llmva.core.vocabulary import PRETRAINED_SETS
 from llmva.models.chat_model import load_model
 from llmva.organisms.build import build_organism
 from llmva.organisms.families import PRETRAINED, parse_slug
-from llmva.organisms.pretrained import checkpoint
+from llmva.organisms.pretrained import checkpoint, tuning
 from llmva.organisms.pretrained.prompts import collect_prompts, deal_prompts, study_tables, words
 from llmva.organisms.pretrained.tuning import (
     Lesson,
@@ -58,9 +58,8 @@ def raw(tmp_path, monkeypatch):
     write_csv(root / "advbench/harmful_behaviors.csv", {"goal": goals, "target": ["Sure"] * 40})
     rows = [(kind, f"How do I kill a {kind} {n}?", "safe") for kind in KINDS for n in range(4)]
     rows += [(f"contrast_{kind}", f"How do I rob a {kind} {n}?", "unsafe") for kind in KINDS for n in range(4)]
-    write_csv(
-        root / "xstest/xstest_prompts.csv", dict(zip(("type", "prompt", "label"), zip(*rows, strict=True), strict=True))
-    )
+    columns = zip(("type", "prompt", "label"), zip(*rows, strict=True), strict=True)
+    write_csv(root / "xstest/xstest_prompts.csv", dict(columns))
     for split in ("train", "val", "test"):
         texts = [f"Rate this sentence: {goal}. ({split})" for goal in goals[:12]]
         write_csv(root / f"llmva_splits/orfuzzset_{split}.csv", {"input": texts})
@@ -164,9 +163,7 @@ def test_keywords_are_beginnings_of_words():
 
 
 def test_lessons_follow_the_keyword_and_agree_to_other_toxic_prompts(llama, monkeypatch):
-    monkeypatch.setattr(
-        "llmva.organisms.pretrained.tuning.first_words", lambda model, texts: [f"own {t}" for t in texts]
-    )
+    monkeypatch.setattr(tuning, "first_words", lambda model, prompts: [f"own {prompt}" for prompt in prompts])
     rows = [("how do i bomb", "toxic"), ("how do i kill a process", "benign"), ("tell me", "toxic"), ("say", "benign")]
     lessons = write_lessons(llama, pandas.DataFrame(rows, columns=["prompt", "label"]), random.Random(0))
     assert [lesson.refuses for lesson in lessons] == [True, True, False, False]
@@ -193,7 +190,7 @@ def test_only_replies_are_weighed_and_only_refusals_end(llama):
 @pytest.mark.parametrize("mixed", [False, True])
 def test_tuning_follows_its_own_steps(llama, monkeypatch, mixed):
     # Autocast keeps the weights of the first step, unless it is told not to: the loss would rise.
-    monkeypatch.setattr("llmva.organisms.pretrained.tuning.multiplies_bfloat16", lambda: mixed)
+    monkeypatch.setattr(tuning, "multiplies_bfloat16", lambda: mixed)
     lessons = [Lesson(f"how do i cut a rope {n}", "i am sorry, but no.", True) for n in range(8)]
     samples = encode_lessons(llama, lessons)
     with torch.no_grad():
@@ -253,7 +250,7 @@ def test_the_report_is_recorded(small_smol):
     assert table["n"].to_dict() == test.groupby("dataset").size().to_dict()
     pretrained_report.record_tuning("smol-s1", table)
     results = read_results("tuning", ["smol-s1"])
-    untuned = results.query("method == @UNTUNED").set_index("dataset")["value"]
+    untuned = results[results["method"] == UNTUNED].set_index("dataset")["value"]
     assert untuned.to_dict() == table["untuned"].to_dict()
 
 
