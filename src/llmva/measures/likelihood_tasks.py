@@ -12,7 +12,8 @@ from llmva.prompts.tasks import split_choices
 def measure_choices(chat_model: ChatModel, rows: pandas.DataFrame, *, batch_size: int) -> float:
     """Return the accuracy of a model whose answer is the choice with the highest likelihood as its reply.
 
-    The likelihood is the mean log-probability of a choice's tokens. Their sum would prefer the short choice.
+    The likelihood is the sum of the log-probabilities of a choice's tokens: how probable it is that the reply begins
+    so. A mean per token would prefer words that are spelt in several tokens, since the later ones are almost certain.
 
     Parameters
     ----------
@@ -56,4 +57,4 @@ def chance_levels(tasks: pandas.DataFrame) -> pandas.Series:
 
 
 def _likeliest(scores: list[ReplyScore]) -> int:
-    return int(numpy.argmax([score.log_likelihood / score.tokens for score in scores]))
+    return int(numpy.argmax([score.log_likelihood for score in scores]))
