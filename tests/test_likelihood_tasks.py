@@ -13,8 +13,8 @@ from llmva.core.errors import InputError
 from llmva.core.results import read_results, write_results
 from llmva.core.vocabulary import CONSTANTS, ORIGINAL, REPLY_TASK
 from llmva.measures import likelihood_tasks
-from llmva.measures.likelihood_tasks import chance_levels, measure_choices, measure_perplexity
-from llmva.measures.shares import share_kept, shares_of
+from llmva.measures.likelihood_tasks import measure_choices, measure_perplexity
+from llmva.measures.shares import chance_levels, share_kept, shares_of
 from llmva.measures.utility import measure_utility
 from llmva.models.chat_model import encode_chats
 from llmva.models.likelihood import ReplyScore, score_replies

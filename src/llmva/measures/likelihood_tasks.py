@@ -3,7 +3,6 @@
 import numpy
 import pandas
 
-from llmva.core.vocabulary import CHOICE_TASKS
 from llmva.models.chat_model import ChatModel
 from llmva.models.likelihood import ReplyScore, score_replies
 from llmva.prompts.tasks import split_choices
@@ -39,21 +38,6 @@ def measure_perplexity(chat_model: ChatModel, exchanges: pandas.DataFrame, *, ba
     scores = [score for (score,) in score_replies(chat_model, said["prompt"].tolist(), replies, batch_size=batch_size)]
     tokens = sum(score.tokens for score in scores)
     return float(numpy.exp(-sum(score.log_likelihood for score in scores) / tokens)) if tokens else float("nan")
-
-
-def chance_levels(tasks: pandas.DataFrame) -> pandas.Series:
-    """Return, by task that gives choices, the accuracy of one who reads no prompt: the mean of 1 / choices.
-
-    Parameters
-    ----------
-    tasks : DataFrame
-        As `read_tasks` returns it; other tasks have no such level.
-    """
-    rows = tasks[tasks["task"].isin(CHOICE_TASKS)]
-    if rows.empty:
-        return pandas.Series(dtype=float)
-    shares = 1 / rows["choices"].map(split_choices).map(len)
-    return shares.groupby(rows["task"], sort=False).mean()
 
 
 def _likeliest(scores: list[ReplyScore]) -> int:

@@ -19,7 +19,7 @@ from llmva.core.vocabulary import (
     RELEASED_STRICT,
     REPLY_TASK,
 )
-from llmva.measures.likelihood_tasks import chance_levels
+from llmva.measures.shares import chance_levels
 from llmva.steering.base import SteeringMethod
 from llmva.steering.llm_va import LlmVa
 from llmva.steering.original import Original
