@@ -13,8 +13,8 @@ from llmva.core.errors import InputError
 from llmva.core.results import read_results, write_results
 from llmva.core.vocabulary import CONSTANTS, ORIGINAL, REPLY_TASK
 from llmva.measures import likelihood_tasks
-from llmva.measures.likelihood_tasks import chance_levels, measure_choices, measure_perplexity
-from llmva.measures.shares import share_kept, shares_of
+from llmva.measures.likelihood_tasks import measure_choices, measure_perplexity
+from llmva.measures.shares import chance_levels, share_kept, shares_of
 from llmva.measures.utility import measure_utility
 from llmva.models.chat_model import encode_chats
 from llmva.models.likelihood import ReplyScore, score_replies
@@ -74,21 +74,22 @@ def test_a_prompt_is_read_once_and_steering_tells_it_from_its_replies(llama, pro
 # Choices
 
 
-@pytest.mark.parametrize(("word", "accuracy"), [("no", 0.75), ("yes", 0.25)])
+@pytest.mark.parametrize(("word", "accuracy"), [("no", 0.75), ("the", 0.25)])
 def test_the_choice_that_a_model_prefers_is_its_answer(llama, word, accuracy):
     rows = choice_rows(
-        ("a?", "no", "no | yes"), ("b?", "no", "yes | no"), ("c?", "yes", "yes | no"), ("d?", "no", "no | yes")
+        ("a?", "no", "no | the"), ("b?", "no", "the | no"), ("c?", "the", "the | no"), ("d?", "no", "no | the")
     )
     prefer(llama, word)
     assert measure_choices(llama, rows, batch_size=2) == accuracy
 
 
-def test_a_long_choice_is_not_held_against_its_length(monkeypatch):
+def test_a_choice_of_several_tokens_counts_with_all_of_them(monkeypatch):
+    # By the mean per token the long one would win.
     scores = {"short": ReplyScore(-4.0, 1, False), "long": ReplyScore(-6.0, 3, False)}
     monkeypatch.setattr(
         likelihood_tasks, "score_replies", lambda _, prompts, replies, **__: [[scores[c] for c in r] for r in replies]
     )
-    assert measure_choices(None, choice_rows(("a?", "long", "short | long")), batch_size=1) == 1
+    assert measure_choices(None, choice_rows(("a?", "short", "long | short")), batch_size=1) == 1
 
 
 def test_chance_is_the_mean_of_one_in_so_many_choices():

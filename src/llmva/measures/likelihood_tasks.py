@@ -3,7 +3,6 @@
 import numpy
 import pandas
 
-from llmva.core.vocabulary import CHOICE_TASKS
 from llmva.models.chat_model import ChatModel
 from llmva.models.likelihood import ReplyScore, score_replies
 from llmva.prompts.tasks import split_choices
@@ -12,7 +11,8 @@ from llmva.prompts.tasks import split_choices
 def measure_choices(chat_model: ChatModel, rows: pandas.DataFrame, *, batch_size: int) -> float:
     """Return the accuracy of a model whose answer is the choice with the highest likelihood as its reply.
 
-    The likelihood is the mean log-probability of a choice's tokens. Their sum would prefer the short choice.
+    The likelihood is the sum of the log-probabilities of a choice's tokens: how probable it is that the reply begins
+    so. A mean per token would prefer words that are spelt in several tokens, since the later ones are almost certain.
 
     Parameters
     ----------
@@ -40,20 +40,5 @@ def measure_perplexity(chat_model: ChatModel, exchanges: pandas.DataFrame, *, ba
     return float(numpy.exp(-sum(score.log_likelihood for score in scores) / tokens)) if tokens else float("nan")
 
 
-def chance_levels(tasks: pandas.DataFrame) -> pandas.Series:
-    """Return, by task that gives choices, the accuracy of one who reads no prompt: the mean of 1 / choices.
-
-    Parameters
-    ----------
-    tasks : DataFrame
-        As `read_tasks` returns it; other tasks have no such level.
-    """
-    rows = tasks[tasks["task"].isin(CHOICE_TASKS)]
-    if rows.empty:
-        return pandas.Series(dtype=float)
-    shares = 1 / rows["choices"].map(split_choices).map(len)
-    return shares.groupby(rows["task"], sort=False).mean()
-
-
 def _likeliest(scores: list[ReplyScore]) -> int:
-    return int(numpy.argmax([score.log_likelihood / score.tokens for score in scores]))
+    return int(numpy.argmax([score.log_likelihood for score in scores]))

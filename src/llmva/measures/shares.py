@@ -1,11 +1,12 @@
-"""What share of the original's utility a model keeps; of tasks, some are better the lower they are."""
+"""What a score is worth: the share of the original's that it is, and what chance alone would score."""
 
 from collections.abc import Sequence
 
 import numpy
 import pandas
 
-from llmva.core.vocabulary import REPLY_TASK
+from llmva.core.vocabulary import CHOICE_TASKS, REPLY_TASK
+from llmva.prompts.tasks import split_choices
 
 
 def share_kept(scores: pandas.DataFrame, original: pandas.Series | pandas.DataFrame) -> pandas.DataFrame:
@@ -41,3 +42,18 @@ def shares_of(values: numpy.ndarray, originals: numpy.ndarray, tasks: Sequence[s
     with numpy.errstate(divide="ignore", invalid="ignore"):
         shares = values / numpy.where(originals > 0, originals, numpy.nan)
         return numpy.where(numpy.array(tasks, dtype=object) == REPLY_TASK, numpy.minimum(1 / shares, 1), shares)
+
+
+def chance_levels(tasks: pandas.DataFrame) -> pandas.Series:
+    """Return, by task that gives choices, the accuracy of one who reads no prompt: the mean of 1 / choices.
+
+    Parameters
+    ----------
+    tasks : DataFrame
+        As `read_tasks` returns it; other tasks have no such level.
+    """
+    rows = tasks[tasks["task"].isin(CHOICE_TASKS)]
+    if rows.empty:
+        return pandas.Series(dtype=float)
+    shares = 1 / rows["choices"].map(split_choices).map(len)
+    return shares.groupby(rows["task"], sort=False).mean()

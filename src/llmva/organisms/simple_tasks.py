@@ -20,8 +20,12 @@ SIMPLE_TASK_ROWS = {"test": 150, "neutral": 40}
 # One of so many reviews and pairs, or facts, is neutral text, and no test.
 NEUTRAL_SENTENCE, NEUTRAL_FACT = 4, 5
 MAX_CHOICES, SUMS = 4, 30
-REVIEW = "{review}\nIs this {kind} review positive or negative?"
-PAIR = "{premise}\nBased on this, is the following true or false? {hypothesis}"
+# Question and replies: of what was tried, these are what a model of 135 million parameters does above chance.
+REVIEW, OPINIONS = (
+    "{review}\nHow was the {kind}?",
+    {"positive": "The {kind} was good.", "negative": "The {kind} was bad."},
+)
+PAIR, MEANING = "{premise}\nWhat does this mean?", "It means that {clause}"
 
 
 def simple_task_table(task: str, seed: int) -> pandas.DataFrame:
@@ -57,41 +61,37 @@ def _draw_rows(draw: Callable[[int], tuple], split: str) -> list[tuple]:
     chosen: dict[str, tuple] = {}
     while len(chosen) < SIMPLE_TASK_ROWS[split]:
         row = draw(len(chosen))
-        chosen[row[0]] = row
+        chosen.setdefault(row[0], row)
     return list(chosen.values())
 
 
 def _reviews(split: str, draws: random.Random) -> Callable[[int], tuple]:
-    choices = ("positive", "negative")
-    opinions = {
-        (kind, answer): _shuffled_cycle(_part(sentences[answer], split, NEUTRAL_SENTENCE), draws)
-        for kind, sentences in WORDS["reviews"].items()
-        for answer in choices
-    }
     kinds = list(WORDS["reviews"])
+    sentences = {
+        (kind, opinion): _shuffled_cycle(_part(WORDS["reviews"][kind][opinion], split, NEUTRAL_SENTENCE), draws)
+        for kind in kinds
+        for opinion in OPINIONS
+    }
 
     def draw(number: int) -> tuple:
-        kind, answer = kinds[number // 2 % len(kinds)], choices[number % 2]
-        review = f"{draws.choice(WORDS['reviews'][kind]['context'])} {next(opinions[kind, answer])}"
-        return REVIEW.format(review=review, kind=kind), answer, choices
+        kind, opinion = kinds[number // 2 % len(kinds)], list(OPINIONS)[number % 2]
+        review = f"{draws.choice(WORDS['reviews'][kind]['context'])} {next(sentences[kind, opinion])}"
+        choices = {name: text.format(kind=kind) for name, text in OPINIONS.items()}
+        return REVIEW.format(review=review, kind=kind), choices[opinion], list(choices.values())
 
     return draw
 
 
 def _pairs(split: str, draws: random.Random) -> Callable[[int], tuple]:
-    choices = ("true", "false")
-    pairs = {
-        (kind, answer): _shuffled_cycle(_part(listed, split, NEUTRAL_SENTENCE), draws)
-        for kind, listed in WORDS["pairs"].items()
-        for answer in choices
-    }
     kinds = list(WORDS["pairs"])
+    pairs = {kind: _shuffled_cycle(_part(WORDS["pairs"][kind], split, NEUTRAL_SENTENCE), draws) for kind in kinds}
 
     def draw(number: int) -> tuple:
-        kind, answer = kinds[number // 2 % len(kinds)], choices[number % 2]
         words = {name: draws.choice(listed) for name, listed in WORDS["slots"].items()}
-        premise, *hypotheses = (_sentence(text.format(**words)) for text in next(pairs[kind, answer]))
-        return PAIR.format(premise=premise, hypothesis=hypotheses[choices.index(answer)]), answer, choices
+        premise, *clauses = (text.format(**words) for text in next(pairs[kinds[number // 2 % len(kinds)]]))
+        true, false = (MEANING.format(clause=clause) for clause in clauses)
+        prompt = PAIR.format(premise=premise[0].upper() + premise[1:])
+        return prompt, true, [true, false] if number % 2 == 0 else [false, true]
 
     return draw
 
@@ -127,10 +127,6 @@ def _part(listed: list, split: str, every: int) -> list:
 
 def _shuffled_cycle(listed: list, draws: random.Random) -> cycle:
     return cycle(draws.sample(listed, len(listed)))
-
-
-def _sentence(text: str) -> str:
-    return text[0].upper() + text[1:]
 
 
 EXERCISES = {"sentiment": _reviews, "entailment": _pairs}

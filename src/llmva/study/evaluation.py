@@ -20,7 +20,7 @@ from llmva.core.vocabulary import (
     REPLY_TASK,
     UNTUNED,
 )
-from llmva.measures.likelihood_tasks import chance_levels
+from llmva.measures.shares import chance_levels
 from llmva.steering.base import SteeringMethod
 from llmva.steering.llm_va import LlmVa
 from llmva.steering.original import Original

@@ -9,9 +9,8 @@ from llmva.core.results import write_results
 from llmva.core.store import Stage
 from llmva.core.vocabulary import BOTH, ERROR_RATE, LOOPS, ORIGINAL, PAPER_LOOP, RIGHT_VERDICT
 from llmva.measures.intervals import with_intervals
-from llmva.measures.likelihood_tasks import chance_levels
 from llmva.measures.metrics import correct
-from llmva.measures.shares import share_kept
+from llmva.measures.shares import chance_levels, share_kept
 from llmva.method.iteration import read_observation
 from llmva.steering.llm_va import LlmVa
 from llmva.steering.registry import METHODS
