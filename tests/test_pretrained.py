@@ -12,7 +12,7 @@ from llmva.core import paths
 from llmva.core.errors import InputError
 from llmva.core.provenance import multiplies_bfloat16
 from llmva.core.results import has_seeds, is_organism, read_results, world_of
-from llmva.core.vocabulary import PRETRAINED_SETS
+from llmva.core.vocabulary import PRETRAINED_SETS, UNTUNED
 from llmva.models.chat_model import load_model
 from llmva.organisms.build import build_organism
 from llmva.organisms.families import PRETRAINED, parse_slug
