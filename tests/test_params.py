@@ -13,7 +13,7 @@ import yaml
 from llmva.core import paths
 from llmva.core.errors import InputError
 from llmva.core.params import SHAPE_FIELDS, StudyParams, known_slugs, load_params
-from llmva.core.results import is_organism
+from llmva.core.results import world_of
 from llmva.paper.tables.paper import read_paper_values
 
 # Run-time steering has parameters of its own.
@@ -298,7 +298,7 @@ def test_a_judge_may_name_how_its_lines_are_read():
         StudyParams.checked(values_of() | {"judge": {"model": "guard", "mapping": "both"}})
 
 
-@pytest.mark.parametrize("slug", [slug for slug in known_slugs() if not is_organism(slug)])
+@pytest.mark.parametrize("slug", [slug for slug in known_slugs() if world_of(slug) == "real"])
 def test_weights_on_the_hub_are_pinned_to_a_commit(slug):
     params = load_params(slug)
     for source in (params.model, params.judge):

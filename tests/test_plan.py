@@ -13,7 +13,7 @@ from llmva.commands.align import make_parser
 from llmva.core import paths
 from llmva.core.params import known_slugs, load_params, load_shapes
 from llmva.core.provenance import file_digest
-from llmva.core.results import is_organism
+from llmva.core.results import world_of
 from llmva.core.store import run_stage
 from llmva.performance import machines, plan
 from llmva.performance import sizes as shapes
@@ -21,7 +21,7 @@ from llmva.performance.machines import EFFICIENCY, Machine, choose_machine, know
 from llmva.performance.plan import Plan
 from llmva.performance.sizes import Amounts, Shape, count_amounts, expect_amounts
 
-REAL = [slug for slug in known_slugs() if not is_organism(slug)]
+REAL = [slug for slug in known_slugs() if world_of(slug) == "real"]
 # Billions, as the models' cards give them.
 PUBLISHED = {
     "llama-3.1-8b": 8.03, "gemma-2-9b": 9.24, "mistral-7b-v0.3": 7.25, "phi-3.5-mini": 3.82, "phi-4-mini": 3.84,

@@ -13,7 +13,7 @@ from llmva.commands import plan as plan_command
 from llmva.core import paths, runtime_params
 from llmva.core.errors import InputError
 from llmva.core.params import SHAPE_FIELDS
-from llmva.core.results import is_organism
+from llmva.core.results import world_of
 from llmva.core.runtime_params import RuntimeParams, known_runtime_slugs, load_runtime_params, load_runtime_shapes
 from llmva.core.store import run_stage
 from llmva.performance import machines
@@ -22,7 +22,7 @@ from llmva.performance.runtime_plan import RuntimeAmounts, RuntimePlan, find_run
 from llmva.performance.sizes import Shape
 from llmva.steering.runtime.updates import ALPHAS
 
-REAL = [slug for slug in known_runtime_slugs() if not is_organism(slug)]
+REAL = [slug for slug in known_runtime_slugs() if world_of(slug) == "real"]
 # Billions, as the models' cards give them; of Qwen3.6 without its vision and its head for further tokens.
 PUBLISHED = {"llama-3.3-70b": 70.6, "qwen3-32b": 32.8, "qwen3.6-27b": 26.9}
 TOY = Shape(blocks=2, width=8, heads=2, key_value_heads=1, head_width=4, inner_width=16, vocabulary=10, tied=False)
