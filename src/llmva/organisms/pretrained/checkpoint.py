@@ -1,8 +1,9 @@
 """A pretrained organism's checkpoint and data folder: dealt, tuned, and asked once what it learnt."""
 
+import copy
 import random
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas
@@ -20,7 +21,7 @@ from llmva.organisms.simple_tasks import simple_task_table
 
 RECIPE = TuningRecipe()
 # Of how prompts are dealt and lessons are written.
-VERSION = 1
+VERSION = 2
 COST = "10 minutes on two cores"
 
 
@@ -38,10 +39,11 @@ def train_checkpoint(folder: Path, slug: str, progress: bool) -> dict:
     report(f"tuning takes about {COST}")
     tuning = dealt[dealt["part"] == "tuning"]
     source = PRETRAINED[name.family]
-    # Weights that only answer may be in the type that is fast here.
-    answering = load_model(source, dtype="bfloat16" if multiplies_bfloat16() else "float32")
-    lessons = write_lessons(answering, tuning, random.Random(seed_for(name.seed, "pretrained", "replies")))
     tuned = load_model(source, dtype="float32")
+    # Weights that only answer may be in the type that is fast here.
+    fast = torch.bfloat16 if multiplies_bfloat16() else torch.float32
+    answering = replace(tuned, model=copy.deepcopy(tuned.model).to(fast))
+    lessons = write_lessons(answering, tuning, random.Random(seed_for(name.seed, "pretrained", "replies")))
     facts = tune(tuned, lessons, recipe=RECIPE, seed=name.seed, progress=slug if progress else None)
     _save(tuned, folder)
     _write_data(folder / "data", dealt, name.seed)
