@@ -22,7 +22,7 @@ from llmva.paper.figures.items.utility import tidy_utility
 from llmva.paper.figures.tidying import read_long
 from llmva.paper.tables import build
 from llmva.steering.residual import changed_residuals
-from llmva.study.evaluation import evaluate_constants, evaluate_original
+from llmva.study.evaluation import _constant_utility, evaluate_constants, evaluate_original
 from llmva.study.records import record_utility
 from llmva.study.stages import collect_prompts
 
@@ -90,6 +90,11 @@ def test_a_choice_of_several_tokens_counts_with_all_of_them(monkeypatch):
         likelihood_tasks, "score_replies", lambda _, prompts, replies, **__: [[scores[c] for c in r] for r in replies]
     )
     assert measure_choices(None, choice_rows(("a?", "short", "long | short")), batch_size=1) == 1
+
+
+def test_constants_solve_no_task_that_takes_a_written_answer():
+    rows = pandas.DataFrame({"task": ["rte", "gsm", "gsm"], "prompt": list("abc"), "answer": ["true", "1", "2"]})
+    assert _constant_utility(rows).to_numpy().tolist() == [["rte", "f1", 0, 1, 1], ["gsm", "accuracy", 0, 2, 1]]
 
 
 def test_chance_is_the_mean_of_one_in_so_many_choices():

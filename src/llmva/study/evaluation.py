@@ -173,12 +173,12 @@ def evaluate_constants(study: Study) -> Stage:
 
 
 def _constant_utility(tasks: pandas.DataFrame) -> pandas.DataFrame:
-    failed = tasks.groupby("task", sort=False).size().rename("n").reset_index().assign(value=0.0, unreadable=1.0)
+    failed = tasks.groupby("task", sort=False).size().rename("n").reset_index()
     metrics = {"gsm": "accuracy", **dict.fromkeys(CHOICE_TASKS, "accuracy"), REPLY_TASK: "perplexity"}
+    values = {REPLY_TASK: float("nan"), **chance_levels(tasks)}
     failed["metric"] = [metrics.get(task, "f1") for task in failed["task"]]
-    likely = failed["task"].isin(LIKELIHOOD_TASKS)
-    failed.loc[likely, "value"] = failed.loc[likely, "task"].map(chance_levels(tasks))
-    failed.loc[likely, "unreadable"] = float("nan")
+    failed["value"] = [values.get(task, 0.0) for task in failed["task"]]
+    failed["unreadable"] = [float("nan") if task in LIKELIHOOD_TASKS else 1.0 for task in failed["task"]]
     return failed[["task", "metric", "value", "n", "unreadable"]]
 
 

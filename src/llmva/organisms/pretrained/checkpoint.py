@@ -21,7 +21,7 @@ from llmva.organisms.simple_tasks import simple_task_table
 
 RECIPE = TuningRecipe()
 # Of how prompts are dealt and lessons are written.
-VERSION = 2
+VERSION = 3
 COST = "10 minutes on two cores"
 
 
