@@ -193,10 +193,14 @@ any_fresh = $(wildcard $(FRESH:%=results/%/ridge.csv))
 any_fifths = $(wildcard $(FIFTHS:%=results/%/table2.csv))
 any_steered = $(wildcard $(STEERED:%=results/%/runtime.csv))
 any_drawn = $(wildcard $(DRAWS:%=results/%/table2.csv))
+# The pretrained model's stand apart, in files of their own.
+any_pretrained = $(wildcard results/smol/table2.csv)
 tables: $(ENV) ## all tables from the tracked results/ alone (10 s)
 	$(PYTHON) -m llmva.paper.tables all --models $(MODELS) --seeds $(shown) $(if $(any_drawn),--apart draws $(STUDIES)) $(if $(any_fifths),--apart budget $(MODELS) $(FIFTHS)) $(if $(any_fresh),--apart ridge $(FRESH)) $(if $(any_steered),--apart runtime $(STEERED))
+	$(if $(any_pretrained),$(PYTHON) -m llmva.paper.tables all --models smol --seeds 3 --present)
 figures: $(ENV) ## all figures from the tracked results/ alone (30 s)
 	$(ALONE) $(PYTHON) -m llmva.paper.figures all --models $(MODELS) --seeds $(shown) $(if $(any_fresh),--apart figure13 $(FRESH)) $(if $(any_steered),$(foreach figure,14 15 16,--apart figure$(figure) $(STEERED)))
+	$(if $(any_pretrained),$(ALONE) $(PYTHON) -m llmva.paper.figures all --models smol --seeds 3 --present)
 
 STAGES := 02_svm_identification 06_utility 07_ablation_angle 08_ablation_iterations 09_ablation_layers 10_transferability 11_judges
 study@%: $(foreach stage,$(STAGES),runs/%/$(stage)/manifest.json)

@@ -96,6 +96,12 @@ def test_a_run_whose_original_cannot_do_a_task_is_left_out(table, monkeypatch):
     assert found[["here", "here_low", "here_high"]].tolist() == pytest.approx([0.8] * 3)
 
 
+def test_models_that_do_no_arithmetic_are_not_judged_by_it(table, monkeypatch):
+    monkeypatch.delitem(PLANTED, "kept_gsm")
+    claims = set(table().index.get_level_values("claim"))
+    assert len(claims) == 7 and not any("arithmetic" in claim for claim in claims)
+
+
 def test_quantities_are_read_from_the_three_tables_results(monkeypatch):
     monkeypatch.undo()
     rates = {"seval_attack_asr": 0.2, "seval_risk_asr": 0.4, "orfuzzset_orr": 0.1, "nq_orr": 0.3}

@@ -39,7 +39,7 @@ def build_headlines(results: Frames) -> Frames:
     runs = values["strict_f1"].index
     draws = resampling.draw_runs(runs.map(name_models(runs)), "headlines")
     rows = []
-    for claim in _claims(values["strict_f1"].mean()):
+    for claim in [claim for claim in _claims(values["strict_f1"].mean()) if claim.quantity in values]:
         for method in values["strict_f1"].columns.intersection([PAPER_LOOP, OUR_LOOP], sort=False):
             here = claim.measure(values, method, draws.mean)
             drawn = claim.measure(values, method, lambda column: draws.average(column.to_numpy()[draws.runs]))
@@ -89,12 +89,13 @@ def _claims(f1: pandas.Series) -> list[Claim]:
 def _values(results: Frames) -> Frames:
     """Return frames by quantity: one row per run and one column per method."""
     test, transfer = (read_runs(results[item], item) for item in ("table2", "table4"))
-    kept = read_tasks(results["utility"], needed=["gsm"])["kept"]
+    kept = read_tasks(results["utility"])["kept"]
     columns = {
         "strict_f1": test["strict_f1"],
         "transfer_strict_f1": transfer["strict_f1"],
         "kept": kept.mean(axis=1),
-        "kept_gsm": kept["gsm"],
+        # A model that cannot write answers has no such task.
+        **({"kept_gsm": kept["gsm"]} if "gsm" in kept else {}),
         **{failure: _pooled(test, failure) for failure in ("asr", "orr")},
     }
     return {name: column.unstack("method").loc[test.index.unique("model")] for name, column in columns.items()}

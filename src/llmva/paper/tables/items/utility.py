@@ -1,6 +1,5 @@
 """Utility: how much of the original's performance each method keeps on the tasks that the results have."""
 
-from collections.abc import Iterable
 
 import pandas
 
@@ -37,10 +36,10 @@ def build_utility(results: Frames) -> Frames:
     return {name: table.assign(chance=table["task"].map(chance)) for name, table in tables.items()}
 
 
-def read_tasks(rows: pandas.DataFrame, needed: Iterable[str] = ()) -> dict[str, pandas.DataFrame]:
+def read_tasks(rows: pandas.DataFrame) -> dict[str, pandas.DataFrame]:
     """Return `value`, `original` and `kept` of each run and method (rows) and task (columns).
 
-    The tasks are those that any run has, and those that are needed.
+    The tasks are those that any run has.
 
     Raises
     ------
@@ -51,8 +50,7 @@ def read_tasks(rows: pandas.DataFrame, needed: Iterable[str] = ()) -> dict[str, 
     for task, metrics in rows.groupby("dataset")["metric"].unique().items():
         if len(metrics) > 1:
             raise InputError(f"utility: {task}: has {' and '.join(metrics)}; record one metric for all models")
-    there = {*rows["dataset"], *needed}
-    cells = {task: (task, "value") for task in ALL_TASKS if task in there}
+    cells = {task: (task, "value") for task in ALL_TASKS if task in set(rows["dataset"])}
     value = spread(rows.assign(metric="value"), cells, "utility")
     if ORIGINAL not in value.index.unique("method"):
         raise InputError(f"utility: no rows of {ORIGINAL}, which the others are compared with; run `make utility`")
