@@ -1,6 +1,5 @@
 """Utility: how much of the original's performance each method keeps on the tasks that the results have."""
 
-
 import pandas
 
 from llmva.core.errors import InputError
