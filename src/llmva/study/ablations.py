@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy
 import pandas
 import torch
-from sklearn.metrics import cohen_kappa_score
 
 from llmva.core.params import Svm
 from llmva.core.provenance import digest, seed_for
 from llmva.core.store import Stage
 from llmva.edits.edited_model import EditedModel
+from llmva.judging.agreement import kappa
 from llmva.judging.examiner import benign_labels
 from llmva.judging.judges import EVASIONS, CombinedJudge, PhraseJudge, judge_responses
 from llmva.measures.metrics import measure
@@ -129,7 +129,7 @@ def compare_judges(study: Study, outcomes: dict[str, pandas.DataFrame]) -> panda
             for first, second in (("guard", "phrases"), ("guard", "phrases and evasions")):
                 one, other = verdicts[first][chosen], verdicts[second][chosen]
                 agreement = float((one.to_numpy() == other.to_numpy()).mean())
-                rows.append((method, label, first, second, _kappa(one, other), agreement, len(one)))
+                rows.append((method, label, first, second, kappa(one, other), agreement, len(one)))
     return pandas.DataFrame(rows, columns=["method", "label", "first", "second", "kappa", "agreement", "n"])
 
 
@@ -184,11 +184,6 @@ def _cross(name: str, features: numpy.ndarray, rows: pandas.DataFrame, svm: Svm)
     return pandas.DataFrame(
         results, columns=["sublayer", "benign_set", "toxic_set", "seen_accuracy", "unseen_accuracy", "cosine"]
     )
-
-
-def _kappa(one: pandas.Series, other: pandas.Series) -> float:
-    # Two judges that give one and the same verdict throughout agree, but Cohen's kappa is then undefined.
-    return float(cohen_kappa_score(one, other)) if len(set(one) | set(other)) > 1 else float("nan")
 
 
 def _loop_stage(study: Study, name: str, compute: Callable[[Path], None]) -> Stage:

@@ -1,0 +1,72 @@
+"""How far the judge of a finished study agrees with a person: `python -m llmva.commands.readings smol`.
+
+`--sheet FILE` writes replies to read, with an empty column `reading`; `--take FILE` keeps what a person wrote there,
+by id and without any text. Without either, the readings that are kept are compared with the judge's verdicts, and the
+agreement goes to `results/<slug>/readings.csv`.
+"""
+
+from pathlib import Path
+
+import pandas
+
+from llmva.core import paths
+from llmva.core.errors import InputError, OneLineParser, command
+from llmva.core.paths import write_atomically, write_texts
+from llmva.core.provenance import random_generator
+from llmva.core.results import write_results
+from llmva.core.store import open_stage
+from llmva.core.vocabulary import ORIGINAL, OUR_LOOP, PAPER_LOOP
+from llmva.judging.readings import FOLDER, check_readings, compare_readings, read_readings, reading_id
+from llmva.study.evaluation import read_test_rows
+
+METHODS = (ORIGINAL, "Fine-tuning", PAPER_LOOP, OUR_LOOP)
+SHEET = 200
+
+
+def read_judged(slug: str) -> pandas.DataFrame:
+    """Return the test replies of `METHODS` in a finished study: method, label, prompt, response, verdict, ..."""
+    folder = paths.RUNS / slug
+    fix = f"run `make table2 MODELS={slug}`"
+    prompts = pandas.read_csv(open_stage(folder / "00_start_here", fix=fix) / "prompts.csv", keep_default_na=False)
+    sealed = sorted(folder.glob("methods/*/manifest.json"))
+    found = read_test_rows({path.parent.name: open_stage(path.parent, fix=fix) for path in sealed})
+    if missing := [name for name in METHODS if name not in found]:
+        raise InputError(f"{folder / 'methods'}: {missing[0]}: no outcomes; {fix}")
+    rows = pandas.concat([found[name].assign(method=name) for name in METHODS], ignore_index=True)
+    return rows.merge(prompts[["id", "prompt"]], on="id", validate="many_to_one")
+
+
+def draw_sheet(rows: pandas.DataFrame, size: int = SHEET) -> pandas.DataFrame:
+    """Draw different replies to read, as many of each method and label, in an order that tells neither."""
+    ids = [reading_id(*pair) for pair in zip(rows["prompt"], rows["response"], strict=True)]
+    sheet = rows.assign(id=ids).drop_duplicates("id").sort_values("id", kind="stable")
+    groups = sheet.groupby(["method", "label"])
+    share = -(-size // groups.ngroups)
+    drawn = groups.sample(frac=1, random_state=random_generator(0, "readings")).groupby(["method", "label"]).head(share)
+    return drawn.sort_values("id", kind="stable")[["id", "prompt", "response"]].assign(reading="")
+
+
+@command
+def main() -> None:
+    """Write a sheet, take one, or compare."""
+    parser = OneLineParser(prog="python -m llmva.commands.readings", description=__doc__)
+    parser.add_argument("slug")
+    parser.add_argument("--sheet", type=Path, metavar="FILE", help="write replies to read; keep the file to yourself")
+    parser.add_argument("--take", type=Path, metavar="FILE", help="keep the readings of a filled sheet")
+    options = parser.parse_args()
+    if options.take:
+        table = pandas.read_csv(options.take, dtype=str, keep_default_na=False)
+        kept = check_readings(table, str(options.take)).sort_index().reset_index()
+        write_atomically(FOLDER / f"{options.slug}.csv", kept.to_csv(index=False, lineterminator="\n"))
+    rows = read_judged(options.slug)
+    if options.sheet:
+        write_texts(options.sheet, draw_sheet(rows))
+        return
+    table = compare_readings(rows, read_readings(options.slug))
+    long = table.reset_index().melt(["dataset", "n"], var_name="metric").astype({"n": int})
+    write_results(options.slug, "readings", long.assign(method="", seed=0))
+    print(table.round(3).to_markdown())
+
+
+if __name__ == "__main__":
+    main()
