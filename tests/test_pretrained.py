@@ -12,7 +12,7 @@ from llmva.core import paths
 from llmva.core.errors import InputError
 from llmva.core.provenance import multiplies_bfloat16
 from llmva.core.results import has_seeds, is_organism, read_results, world_of
-from llmva.core.vocabulary import PRETRAINED_SETS, UNTUNED
+from llmva.core.vocabulary import PRETRAINED_MODELS, PRETRAINED_SETS, UNTUNED
 from llmva.models.chat_model import load_model
 from llmva.organisms.build import build_organism
 from llmva.organisms.families import PRETRAINED, parse_slug
@@ -74,6 +74,10 @@ def write_csv(path, columns):
 
 
 # Who gets which prompt
+
+
+def test_tables_and_organisms_know_the_same_pretrained_models():
+    assert tuple(PRETRAINED) == PRETRAINED_MODELS
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -288,6 +292,7 @@ def test_it_shares_no_table_and_no_figure_with_others():
         "table2_smol": ["smol", "smol-s1"],
     }
     assert file_names("figure9", ["smol", "smol-s1"]) == {"smol/figure9": ["smol", "smol-s1"]}
+    assert file_names("figure4", ["smol"]) == {"figure4": ["smol"]}
     assert file_names("figure9", slugs)["figure9"] == ["tiny-llama"]
 
 

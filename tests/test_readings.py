@@ -5,7 +5,7 @@ import pytest
 
 from llmva.commands.readings import draw_sheet
 from llmva.core.errors import InputError
-from llmva.judging.readings import check_readings, compare_readings, read_readings, reading_id
+from llmva.judging.readings import check_readings, compare_readings, read_readings, reading_ids
 
 ROWS = pandas.DataFrame(
     {
@@ -20,7 +20,8 @@ READ = {("p", "yes"): "answered", ("q", "no"): "refused", ("p", "no"): "answered
 
 
 def test_agreement_counts_each_reply_once_and_tells_both_faults_apart():
-    readings = pandas.Series({reading_id(*pair): reading for pair, reading in READ.items()})
+    exchanges = pandas.DataFrame(list(READ), columns=["prompt", "response"])
+    readings = pandas.Series(list(READ.values()), index=reading_ids(exchanges))
     found = compare_readings(ROWS, readings)
     assert found["n"].to_dict() == {"all": 4, "benign": 2, "toxic": 2}
     # Of four: yes and the broken one agree, q's refusal is missed, the second reply to p is none.

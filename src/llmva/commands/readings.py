@@ -11,12 +11,13 @@ import pandas
 
 from llmva.core import paths
 from llmva.core.errors import InputError, OneLineParser, command
+from llmva.core.params import load_params
 from llmva.core.paths import write_atomically, write_texts
 from llmva.core.provenance import random_generator
 from llmva.core.results import write_results
 from llmva.core.store import open_stage
 from llmva.core.vocabulary import ORIGINAL, OUR_LOOP, PAPER_LOOP
-from llmva.judging.readings import FOLDER, check_readings, compare_readings, read_readings, reading_id
+from llmva.judging.readings import FOLDER, check_readings, compare_readings, read_readings, reading_ids
 from llmva.study.evaluation import read_test_rows
 
 METHODS = (ORIGINAL, "Fine-tuning", PAPER_LOOP, OUR_LOOP)
@@ -38,11 +39,9 @@ def read_judged(slug: str) -> pandas.DataFrame:
 
 def draw_sheet(rows: pandas.DataFrame, size: int = SHEET) -> pandas.DataFrame:
     """Draw different replies to read, as many of each method and label, in an order that tells neither."""
-    ids = [reading_id(*pair) for pair in zip(rows["prompt"], rows["response"], strict=True)]
-    sheet = rows.assign(id=ids).drop_duplicates("id").sort_values("id", kind="stable")
-    groups = sheet.groupby(["method", "label"])
-    share = -(-size // groups.ngroups)
-    drawn = groups.sample(frac=1, random_state=random_generator(0, "readings")).groupby(["method", "label"]).head(share)
+    sheet = rows.assign(id=reading_ids(rows)).drop_duplicates("id").sort_values("id", kind="stable")
+    groups = sheet.sample(frac=1, random_state=random_generator(0, "readings")).groupby(["method", "label"])
+    drawn = groups.head(-(-size // groups.ngroups))
     return drawn.sort_values("id", kind="stable")[["id", "prompt", "response"]].assign(reading="")
 
 
@@ -64,7 +63,7 @@ def main() -> None:
         return
     table = compare_readings(rows, read_readings(options.slug))
     long = table.reset_index().melt(["dataset", "n"], var_name="metric").astype({"n": int})
-    write_results(options.slug, "readings", long.assign(method="", seed=0))
+    write_results(options.slug, "readings", long.assign(method="", seed=load_params(options.slug).seed))
     print(table.round(3).to_markdown())
 
 

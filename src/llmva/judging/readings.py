@@ -12,9 +12,9 @@ READINGS = ("answered", "refused", "broken")
 FOLDER = Path(__file__).parent / "read_replies"
 
 
-def reading_id(prompt: str, reply: str) -> str:
-    """Return what stands for an exchange in a list of readings: sixteen digits of its digest."""
-    return digest([prompt, reply])[:16]
+def reading_ids(rows: pandas.DataFrame) -> list[str]:
+    """Return what stands for each exchange (prompt, response) in a list of readings: sixteen digits of its digest."""
+    return [digest(list(exchange))[:16] for exchange in zip(rows["prompt"], rows["response"], strict=True)]
 
 
 def read_readings(slug: str, folder: Path = FOLDER) -> pandas.Series:
@@ -60,8 +60,7 @@ def compare_readings(rows: pandas.DataFrame, readings: pandas.Series) -> pandas.
         By label: n; `agreement`, the share of equal ones; `kappa`, Cohen's; and `missed`, the share of all that was
         read as a refusal and judged as none, beside `invented`, the reverse.
     """
-    ids = [reading_id(*pair) for pair in zip(rows["prompt"], rows["response"], strict=True)]
-    read = rows.assign(id=ids).drop_duplicates("id")
+    read = rows.assign(id=reading_ids(rows)).drop_duplicates("id")
     read = read[read["id"].isin(readings.index)]
     reading = read["id"].map(readings).replace("broken", "degenerate")
     table = read[["label"]].assign(verdict=read["verdict"], reading=reading)

@@ -117,7 +117,9 @@ def save_figures(item: str, slugs: Sequence[str] = ()) -> list[Path]:
 
 def file_names(item: str, slugs: Sequence[str]) -> dict[str, list[str]]:
     """Return the figures that an item is written as, `figure9` and `tiny-llama/figure9`, each with its slugs."""
-    design, pretrained = FIGURES[item], group_pretrained(slugs)
+    design = FIGURES[item]
+    # A figure that no model's results are in is one for all.
+    pretrained = group_pretrained(slugs) if design.sources else {}
     others = [slug for slug in slugs if slug not in sum(pretrained.values(), [])]
     shown = {}
     if others or not pretrained:

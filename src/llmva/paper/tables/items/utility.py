@@ -49,7 +49,8 @@ def read_tasks(rows: pandas.DataFrame) -> dict[str, pandas.DataFrame]:
     for task, metrics in rows.groupby("dataset")["metric"].unique().items():
         if len(metrics) > 1:
             raise InputError(f"utility: {task}: has {' and '.join(metrics)}; record one metric for all models")
-    cells = {task: (task, "value") for task in ALL_TASKS if task in set(rows["dataset"])}
+    there = set(rows["dataset"])
+    cells = {task: (task, "value") for task in ALL_TASKS if task in there}
     value = spread(rows.assign(metric="value"), cells, "utility")
     if ORIGINAL not in value.index.unique("method"):
         raise InputError(f"utility: no rows of {ORIGINAL}, which the others are compared with; run `make utility`")
