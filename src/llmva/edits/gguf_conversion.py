@@ -18,7 +18,7 @@ from llmva.edits.gguf_header import (
     require_same_when_read,
     write_fields,
 )
-from llmva.edits.gguf_layout import CONVERTER, lay_out, name_tensor
+from llmva.edits.gguf_layout import CONVERTER, lay_out, name_tensor, require_blocks
 from llmva.edits.log import EditLog
 from llmva.models.sources import local_folder, locate
 from llmva.models.sublayers import sublayer_name
@@ -72,11 +72,9 @@ def require_convertible(source: str, kind: GgufType) -> Checkpoint:
         model; or when its tensors are not those of its configuration, or have rows that are no multiple of a block.
     """
     checkpoint = read_checkpoint(source)
-    block, _ = gguf.GGML_QUANT_SIZES[kind]
     for name, parameter in _list_parameters(checkpoint).items():
-        if parameter.ndim > 1 and parameter.shape[-1] % block:
-            wrong = f"has rows of {parameter.shape[-1]}, and {kind.name} needs multiples of {block}"
-            raise InputError(f"CHECKPOINT: {source}: {name}: {wrong}; write CHECKPOINT=gguf")
+        if parameter.ndim > 1:
+            require_blocks(source, name, parameter.shape[-1], kind)
     require_same_when_read(checkpoint)
     # A model on the hub may not be here yet.
     if isinstance(locate(source)[0], Path):

@@ -19,6 +19,7 @@ from llmva.edits.checkpoint import BIAS_OF
 from llmva.edits.edited_model import edited_parameter, require_shape
 from llmva.edits.gguf_conversion import convert_checkpoint, require_convertible
 from llmva.edits.gguf_header import Checkpoint, edited_name
+from llmva.edits.gguf_layout import require_blocks
 from llmva.edits.log import EditLog
 from llmva.models.gguf_files import GgufFile, find_gguf, open_reader
 from llmva.models.sublayers import WRITERS
@@ -78,11 +79,9 @@ def require_gguf(source: str, kind: GgufType | None = None) -> GgufFile | Checkp
     """
     if (file := find_gguf(source)) is None:
         return require_convertible(source, kind or FINE_TYPE)
-    block, _ = gguf.GGML_QUANT_SIZES[kind or FINE_TYPE]
     for tensor in open_reader(file.path).tensors:
-        if tensor.name.endswith(EDITABLE_TENSORS) and tensor.shape[0] % block:
-            wrong = f"has rows of {tensor.shape[0]}, and {kind.name} needs multiples of {block}"
-            raise InputError(f"CHECKPOINT: {source}: {tensor.name}: {wrong}; write CHECKPOINT=gguf")
+        if tensor.name.endswith(EDITABLE_TENSORS):
+            require_blocks(source, tensor.name, tensor.shape[0], kind or FINE_TYPE)
     return file
 
 

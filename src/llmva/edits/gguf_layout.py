@@ -25,6 +25,14 @@ def find_architecture(source: str, config: PreTrainedConfig) -> str:
     return known
 
 
+def require_blocks(source: str, name: str, width: int, kind: gguf.GGMLQuantizationType) -> None:
+    """Raise an `InputError` where the rows of a matrix are no whole number of a type's blocks."""
+    block, _ = gguf.GGML_QUANT_SIZES[kind]
+    if width % block:
+        wrong = f"has rows of {width}, and {kind.name} needs multiples of {block}"
+        raise InputError(f"CHECKPOINT: {source}: {name}: {wrong}; write CHECKPOINT=gguf")
+
+
 def add_shape(writer: gguf.GGUFWriter, config: PreTrainedConfig) -> None:
     """Add what a file says of a model's shape."""
     writer.add_block_count(config.num_hidden_layers)
