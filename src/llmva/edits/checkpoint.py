@@ -12,7 +12,7 @@ import safetensors
 import safetensors.torch
 
 from llmva.core.errors import InputError
-from llmva.edits.edited_model import EDITABLE_TYPES, edited_parameter, require_shape
+from llmva.edits.edited_model import EDITABLE_TYPES, edited_parameter, require_found, require_shape
 from llmva.edits.log import EditLog
 from llmva.models.sources import local_folder
 from llmva.models.sublayers import sublayer_name
@@ -56,8 +56,7 @@ def export_checkpoint(source: str, log: EditLog, folder: Path) -> None:
     for path in sorted(base.iterdir()):
         if path.is_file() and path.suffix not in LEFT_OUT_SUFFIXES and path.name not in left_out:
             shutil.copyfile(path, folder / path.name)
-    if missing:
-        raise InputError(f"{source}: has no {', '.join(sorted(missing))}; name the model that the edits were made for")
+    require_found(source, missing)
 
 
 def list_shards(folder: Path) -> set[str]:

@@ -1,6 +1,6 @@
 """A model with a log of edits applied in place, and back again."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Self
 
 import numpy
@@ -99,6 +99,12 @@ class EditedModel:
         require_shape(sublayer, original["weight"], edits)
         if "bias" not in original and any(edit.bias_step for edit in edits):
             raise InputError(f"edits: made for another {sublayer}, with a bias; use the model they were made for")
+
+
+def require_found(source: str, missing: Collection[str]) -> None:
+    """Raise an `InputError` when weights or biases that are edited are not in a model's files."""
+    if missing:
+        raise InputError(f"{source}: has no {', '.join(sorted(missing))}; name the model that the edits were made for")
 
 
 def require_shape(sublayer: str, weight: torch.Tensor, edits: tuple[SublayerEdit, ...]) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from llmva.core.errors import InputError
 from llmva.edits.checkpoint import BIAS_OF, list_shards
-from llmva.edits.edited_model import edited_parameter, require_shape
+from llmva.edits.edited_model import edited_parameter, require_found, require_shape
 from llmva.edits.gguf_header import (
     Checkpoint,
     empty_parameters,
@@ -124,8 +124,7 @@ def _require_edited(source: str, log: EditLog, parameters: dict[str, torch.Tenso
             missing.discard(BIAS_OF.format(sublayer) if kind == "bias" else sublayer)
             if kind == "weight":
                 require_shape(sublayer, parameter, log.edits_of(sublayer))
-    if missing:
-        raise InputError(f"{source}: has no {', '.join(sorted(missing))}; name the model that the edits were made for")
+    require_found(source, missing)
 
 
 def _list_tensor(

@@ -14,9 +14,8 @@ import gguf
 import numpy
 import torch
 
-from llmva.core.errors import InputError
 from llmva.edits.checkpoint import BIAS_OF
-from llmva.edits.edited_model import edited_parameter, require_shape
+from llmva.edits.edited_model import edited_parameter, require_found, require_shape
 from llmva.edits.gguf_conversion import convert_checkpoint, require_convertible
 from llmva.edits.gguf_header import Checkpoint, edited_name
 from llmva.edits.gguf_layout import require_blocks
@@ -109,8 +108,7 @@ def _edited_tensors(source: str, file: GgufFile, log: EditLog) -> dict[str, str]
             missing.append(sublayer)
         if bias not in edited and any(edit.bias_step for edit in log.edits_of(sublayer)):
             missing.append(BIAS_OF.format(sublayer))
-    if missing:
-        raise InputError(f"{source}: has no {', '.join(sorted(missing))}; name the model that the edits were made for")
+    require_found(source, missing)
     return edited
 
 
