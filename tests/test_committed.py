@@ -6,7 +6,7 @@ processor has results of their own there, and need not have drawn every figure a
 
 import io
 import subprocess
-import tarfile
+import zipfile
 
 import numpy
 import pandas
@@ -83,13 +83,13 @@ APART_OF = {"figure13": fresh_of, "figure13_controls": fresh_of}
 @pytest.fixture(scope="module")
 def committed(tmp_path_factory):
     """The committed results, tables and figures, in a folder of their own."""
-    command = ["git", "-C", str(paths.ROOT), "archive", "HEAD", "results", "tables", "figures"]
+    command = ["git", "-C", str(paths.ROOT), "archive", "--format=zip", "HEAD", "results", "tables", "figures"]
     done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode:
         pytest.skip(f"no commit to check: {done.stderr.decode().strip()}")
     folder = tmp_path_factory.mktemp("committed")
-    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
-        archive.extractall(folder, filter="data")
+    with zipfile.ZipFile(io.BytesIO(done.stdout)) as archive:
+        archive.extractall(folder)
     return folder
 
 
