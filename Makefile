@@ -63,12 +63,12 @@ drawn = $(STUDIES:%=$(1)@%)
 .PHONY: help env smol-packages organisms tables figures all seeds fresh data plan step align steer compare standard bench test test-units test-organism test-notebooks lint notebooks clean
 TABLES := table1 table2 table3 table4 attacks gating headlines
 FIGURES := $(addprefix figure,1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16)
-.PHONY: $(TABLES) $(FIGURES) utility judges noise shortcuts draws budget ridge runtime
+.PHONY: $(TABLES) $(FIGURES) utility margins judges noise shortcuts draws budget ridge runtime
 
 # Several studies of organisms run side by side without being told to: one on each core takes less time than one after
 # the other on all of them.
 asked = $(filter $(1),$(MAKECMDGOALS))
-several := $(or $(call asked,draws budget ridge figure13 fresh),$(if $(word 2,$(RUNTIME)),$(call asked,runtime figure14 figure15 figure16)),$(if $(word 2,$(SEEDED)),$(call asked,$(TABLES) $(FIGURES) utility judges noise shortcuts seeds all)))
+several := $(or $(call asked,draws budget ridge figure13 fresh),$(if $(word 2,$(RUNTIME)),$(call asked,runtime figure14 figure15 figure16)),$(if $(word 2,$(SEEDED)),$(call asked,$(TABLES) $(FIGURES) utility margins judges noise shortcuts seeds all)))
 ifneq ($(several),)
 ifeq ($(parallel)$(filter-out tiny-% persona-%,$(MODELS)),)
 MAKEFLAGS += -j$(CORES)
@@ -166,6 +166,8 @@ figure10: $(call manifests,03_layer_selection) ## Figure 10: scores of the subla
 figure11: $(call manifests,11_judges) ## Figure 11: two judges against one (30 s per model)
 utility: figure5 ## the table behind Figure 5 (with Table 2)
 	@$(PYTHON) -m llmva.paper.tables utility --models $(MODELS) --seeds $(SEEDS)
+margins: $(call manifests,01_orthogonality) ## what softer margins make of the angles of v_a and v_b (10 s per model)
+	@$(PYTHON) -m llmva.paper.tables $@ --models $(MODELS)
 judges noise shortcuts: $(call manifests,11_judges) ## tables of the controls: judges' agreement, gibberish, templates (30 s per model)
 	@$(PYTHON) -m llmva.paper.tables $@ --models $(MODELS)
 draws: $(call drawn,05_main_results) ## Table 2's spread over seeds of the study, of two organisms (5 min per study)

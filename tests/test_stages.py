@@ -15,6 +15,7 @@ from llmva.core.params import StudyParams, load_params
 from llmva.core.results import read_results
 from llmva.core.store import Stage, stage_key
 from llmva.core.vocabulary import CONSTANTS, GUARDED_LOOP, LOOPS, PAPER_LOOP
+from llmva.method.iteration import read_observation
 from llmva.method.loop import LOOP_VERSION
 from llmva.steering.registry import METHODS
 from llmva.study.ablations import (
@@ -45,11 +46,14 @@ from llmva.study.loop_variants import (
     run_llm_va_r,
     run_released,
 )
+from llmva.study.margins import MARGINS, compare_margins
 from llmva.study.records import (
     record_angle_ablation,
+    record_angles,
     record_iteration_ablation,
     record_judges,
     record_layer_ablation,
+    record_margins,
     record_noise,
     record_results,
     record_shortcuts,
@@ -260,6 +264,26 @@ def test_ablations_share_the_loops_iterations_and_leave_their_results(world, mon
     assert len(record_shortcuts(study, cross_sets(study))) == 1
     for item in ("figure6", "figure8", "figure11", "figure12", "judges", "noise", "shortcuts"):
         assert len(read_results(item, ["toy"]))
+
+
+def test_the_first_of_the_margins_is_the_studys_own(world, monkeypatch):
+    monkeypatch.setattr(paths, "RESULTS", world / "results")
+    study = study_of(world)
+    collect_prompts(study)
+    observed = observe_original(study)
+    compared = compare_margins(study, observed)
+    table = pandas.read_csv(compared / "margins.csv", index_col="sublayer")
+    own, angles = table[table["feature_scale"] == "raw"], record_angles(study, observed)
+    for name in ("angle", "angle_null_low", "angle_null_mean", "angle_null_high"):
+        assert own[name].to_numpy() == pytest.approx(angles[name].to_numpy(), rel=1e-6)
+    sublayers = read_observation(observed).sublayers
+    for name in ("accuracy_benign", "accuracy_answer"):
+        assert own[name].to_numpy() == pytest.approx(sublayers[name].to_numpy())
+    margins = record_margins(study, compared)
+    assert margins.index.tolist() == ["raw, C = 1", *(f"{scale}, C = {penalty:g}" for scale, penalty in MARGINS)]
+    first = own.loc[["attention.00", "mlp.00"], "angle"].mean()
+    assert margins.loc["raw, C = 1", "angle_first"] == pytest.approx(first)
+    assert read_results("margins", ["toy"])["group"].nunique() == 4
 
 
 def test_the_parts_of_llm_va_r_are_run_alike_and_compared_on_the_same_prompts(world, monkeypatch):

@@ -23,6 +23,8 @@ from llmva.study.study import Study
 MAIN_METRICS = ["f1", "strict_f1", "asr", "orr", "degenerate"]
 # What goes on inside a loop, beside its rates.
 HEALTH = ("mean_angle", "mean_scale", "mean_accuracy_answer", "divergence")
+# Their share of the depth.
+FIRST_BLOCKS = 0.1
 NULL_QUANTILES = {"low": 0.025, "high": 0.975}
 
 
@@ -51,6 +53,23 @@ def record_angles(study: Study, observed: Stage) -> pandas.DataFrame:
     training = int((read_verdicts(observed)["split"] == "train").sum())
     record(study, "figure9", lengthen(table), method=ORIGINAL, dataset="train", n=training)
     return table
+
+
+def record_margins(study: Study, stage: Stage) -> pandas.DataFrame:
+    """Write what softer margins make of the angles: by margin, means over all sublayers and over the first blocks.
+
+    `below` is the share of sublayers whose angle lies below the middle 95 % of their permutations.
+    """
+    table = pandas.read_csv(stage / "margins.csv")
+    table["below"] = table["angle"] < table["angle_null_low"]
+    table["group"] = [f"{scale}, C = {penalty:g}" for scale, penalty in table[["feature_scale", "penalty"]].to_numpy()]
+    blocks = table["sublayer"].str.rpartition(".")[2].astype(int)
+    first = table[blocks < max(1, round(FIRST_BLOCKS * (blocks.max() + 1)))]
+    angles = ["angle", "angle_null_mean"]
+    means = table.groupby("group", sort=False)[[*angles, "below", "accuracy_benign", "accuracy_answer"]].mean()
+    means = means.join(first.groupby("group")[angles].mean().add_suffix("_first"))
+    record(study, "margins", lengthen(means), method=ORIGINAL)
+    return means
 
 
 def record_projections(study: Study, observed: Stage, sublayers: list[str]) -> pandas.DataFrame:

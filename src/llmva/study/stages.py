@@ -123,7 +123,8 @@ def observe_original(study: Study) -> Stage:
         outputs = {name: numpy.ascontiguousarray(values) for name, values in examined.activations.outputs.items()}
         save_file(outputs, folder / "activations.safetensors")
         del outputs[FINAL]
-        _permuted(study, examined.rows, outputs).to_csv(folder / "null_angles.csv", index_label="draw")
+        null = permute_labels(study, examined.rows, outputs, params.svm.penalty)
+        null.to_csv(folder / "null_angles.csv", index_label="draw")
         chance = {
             name: random_angles(
                 values.shape[1], draws=RANDOM_PAIRS, generator=random_generator(params.seed, "random", name)
@@ -136,7 +137,9 @@ def observe_original(study: Study) -> Stage:
     return study.stage("01_orthogonality", compute, fields=fields, version=2)
 
 
-def _permuted(study: Study, rows: pandas.DataFrame, outputs: dict[str, numpy.ndarray]) -> pandas.DataFrame:
+def permute_labels(
+    study: Study, rows: pandas.DataFrame, outputs: dict[str, numpy.ndarray], penalty: float
+) -> pandas.DataFrame:
     """Return the angles between vectors of permuted labels, a row per draw and a column per sublayer."""
     params, train = study.params, (rows["split"] == "train").to_numpy()
     labels = benign_labels(rows).to_numpy()[train], answer_labels(rows).to_numpy()[train]
@@ -146,7 +149,7 @@ def _permuted(study: Study, rows: pandas.DataFrame, outputs: dict[str, numpy.nda
             *labels,
             draws=params.null_draws,
             generator=random_generator(params.seed, "null", name),
-            penalty=params.svm.penalty,
+            penalty=penalty,
         )
         for name, values in outputs.items()
     }

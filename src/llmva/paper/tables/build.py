@@ -41,7 +41,7 @@ TABLES = Catalogue(
         "gating": gating.TABLE,
         "utility": utility.TABLE,
         "headlines": headlines.TABLE,
-        **{item: controls.make_table(item) for item in ("judges", "noise", "shortcuts")},
+        **{item: controls.make_table(item) for item in ("margins", "judges", "noise", "shortcuts")},
         "draws": study_seeds.TABLE,
         "budget": budget.TABLE,
         "ridge": llm_va_r.TABLE,

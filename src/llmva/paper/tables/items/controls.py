@@ -1,4 +1,4 @@
-"""The controls that could break the claims, as tables: what judges, noise and shortcuts make of the numbers.
+"""The controls that could break the claims, as tables: what margins, judges, noise and shortcuts make of the numbers.
 
 In `words.yaml` each has the columns that tell its rows apart (`keys`, the case last), those that name a case together
 (`case_keys`), and its metrics (`measures`).
@@ -14,7 +14,7 @@ from llmva.paper.tables.layout import WORDS, Block, Column, Frames, Table
 
 
 def make_table(item: str) -> Table:
-    """Return the display item `judges`, `noise` or `shortcuts`."""
+    """Return the display item `margins`, `judges`, `noise` or `shortcuts`."""
     return Table((item,), WORDS[item]["title"], partial(build_control, item), partial(_show, item))
 
 
