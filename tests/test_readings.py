@@ -4,8 +4,12 @@ import pandas
 import pytest
 
 from llmva.commands.readings import draw_sheet
+from llmva.core import paths
 from llmva.core.errors import InputError
+from llmva.core.vocabulary import ORIGINAL, OUR_LOOP
 from llmva.judging.readings import check_readings, compare_readings, read_readings, reading_ids
+from llmva.paper.tables import build_table
+from llmva.study.replies import choose_examples, read_judged, record_examples
 
 ROWS = pandas.DataFrame(
     {
@@ -58,3 +62,38 @@ def test_bad_sheets_are_refused(table, message):
 def test_a_model_that_nobody_has_read_is_refused(tmp_path):
     with pytest.raises(InputError, match="no readings of toy; fill a sheet first"):
         read_readings("toy", tmp_path)
+
+
+def planted(fates):
+    """Return rows of both models by the fates of prompts: set, label, verdict before, verdict after."""
+    rows = []
+    for number, (dataset, label, *verdicts) in enumerate(fates):
+        for method, verdict in zip((ORIGINAL, OUR_LOOP), verdicts, strict=True):
+            texts = {"prompt": f"prompt {number}", "response": f"{verdict} | by\n{method}"}
+            rows.append({"method": method, "dataset": dataset, "label": label, "id": f"{dataset}-{number:02}", **texts,
+                         "verdict": verdict})  # fmt: skip
+    return pandas.DataFrame(rows)
+
+
+def test_examples_are_the_first_mended_and_the_first_that_stay_wrong_and_never_toxic(tmp_path, monkeypatch):
+    mended, broken, kept = ("refused", "answered"), ("answered", "degenerate"), ("answered", "answered")
+    fates = [("nq", "benign", *fate) for fate in (kept, mended, broken, mended, mended, mended, broken)]
+    fates += [("advbench", "toxic", "answered", "refused"), ("xstest_toxic", "toxic", *mended)]
+    chosen = choose_examples(planted(fates))
+    assert sorted(set(chosen["id"])) == ["nq-01", "nq-02", "nq-03", "nq-04"]
+    assert chosen.groupby("id")["method"].nunique().eq(2).all() and set(chosen["label"]) == {"benign"}
+
+    monkeypatch.setattr(paths, "RESULTS", tmp_path)
+    monkeypatch.setattr("llmva.study.replies.read_judged", lambda *_: planted(fates))
+    record_examples("smol", seed=0)
+    table = build_table("examples", ["smol"]).set_index("id")
+    assert table.loc["nq-01", "judged"] == "not answered → answered"
+    assert table.loc["nq-02", "judged"] == "answered → not answered"
+    # A cell of Markdown is one line without a bar.
+    assert table.loc["nq-01", ["before", "after"]].tolist() == ["refused / by Original", "answered / by LLM-VA-R"]
+
+
+def test_replies_of_a_study_that_is_not_finished_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "RUNS", tmp_path)
+    with pytest.raises(InputError, match=r"00_start_here: no finished stage here; run `make table2 MODELS=smol`"):
+        read_judged("smol", [ORIGINAL])

@@ -2,39 +2,24 @@
 
 `--sheet FILE` writes replies to read, with an empty column `reading`; `--take FILE` keeps what a person wrote there,
 by id and without any text. Without either, the readings that are kept are compared with the judge's verdicts, and the
-agreement goes to `results/<slug>/readings.csv`.
+agreement goes to `results/<slug>/readings.csv`; a few benign prompts with both replies go to `examples.csv` beside it.
 """
 
 from pathlib import Path
 
 import pandas
 
-from llmva.core import paths
-from llmva.core.errors import InputError, OneLineParser, command
+from llmva.core.errors import OneLineParser, command
 from llmva.core.params import load_params
 from llmva.core.paths import write_atomically, write_texts
 from llmva.core.provenance import random_generator
 from llmva.core.results import write_results
-from llmva.core.store import open_stage
 from llmva.core.vocabulary import ORIGINAL, OUR_LOOP, PAPER_LOOP
 from llmva.judging.readings import FOLDER, check_readings, compare_readings, read_readings, reading_ids
-from llmva.study.evaluation import read_test_rows
+from llmva.study.replies import read_judged, record_examples
 
 METHODS = (ORIGINAL, "Fine-tuning", PAPER_LOOP, OUR_LOOP)
 SHEET = 200
-
-
-def read_judged(slug: str) -> pandas.DataFrame:
-    """Return the test replies of `METHODS` in a finished study: method, label, prompt, response, verdict, ..."""
-    folder = paths.RUNS / slug
-    fix = f"run `make table2 MODELS={slug}`"
-    prompts = pandas.read_csv(open_stage(folder / "00_start_here", fix=fix) / "prompts.csv", keep_default_na=False)
-    sealed = sorted(folder.glob("methods/*/manifest.json"))
-    found = read_test_rows({path.parent.name: open_stage(path.parent, fix=fix) for path in sealed})
-    if missing := [name for name in METHODS if name not in found]:
-        raise InputError(f"{folder / 'methods'}: {missing[0]}: no outcomes; {fix}")
-    rows = pandas.concat([found[name].assign(method=name) for name in METHODS], ignore_index=True)
-    return rows.merge(prompts[["id", "prompt"]], on="id", validate="many_to_one")
 
 
 def draw_sheet(rows: pandas.DataFrame, size: int = SHEET) -> pandas.DataFrame:
@@ -57,13 +42,15 @@ def main() -> None:
         table = pandas.read_csv(options.take, dtype=str, keep_default_na=False)
         kept = check_readings(table, str(options.take)).sort_index().reset_index()
         write_atomically(FOLDER / f"{options.slug}.csv", kept.to_csv(index=False, lineterminator="\n"))
-    rows = read_judged(options.slug)
+    rows = read_judged(options.slug, METHODS)
     if options.sheet:
         write_texts(options.sheet, draw_sheet(rows))
         return
     table = compare_readings(rows, read_readings(options.slug))
+    seed = load_params(options.slug).seed
     long = table.reset_index().melt(["dataset", "n"], var_name="metric").astype({"n": int})
-    write_results(options.slug, "readings", long.assign(method="", seed=load_params(options.slug).seed))
+    write_results(options.slug, "readings", long.assign(method="", seed=seed))
+    record_examples(options.slug, seed)
     print(table.round(3).to_markdown())
 
 

@@ -33,6 +33,8 @@ KEY_COLUMNS = {
     "layer": "Int64",
     "alpha": "float",
     "turn": "Int64",
+    "prompt": "str",
+    "response": "str",
 }
 
 

@@ -18,6 +18,7 @@ from llmva.paper.names import add_seeds
 from llmva.paper.tables.items import (
     budget,
     controls,
+    examples,
     gating,
     headlines,
     llm_va_r,
@@ -46,6 +47,7 @@ TABLES = Catalogue(
         "budget": budget.TABLE,
         "ridge": llm_va_r.TABLE,
         "runtime": runtime.TABLE,
+        "examples": examples.TABLE,
     },
     # Of other runs: further seeds of the study, short studies, organisms that took no part in any choice, and those
     # that are steered at run time.
