@@ -57,7 +57,7 @@ def build_params(options: argparse.Namespace, *, write: bool = True) -> StudyPar
         "pool_size": min(500, options.candidates),
         "iterations": options.iterations,
         "probe": {"l_select": candidates, "iterations": min(10, options.iterations)},
-        "ridge": RIDGE | {"iterations": min(12, options.iterations)},
+        "ridge": RIDGE | {"iterations": min(12, options.iterations), "penalty": options.penalty},
         "ablations": ABLATIONS | {"iterations": options.iterations, "l_select": candidates},
     }
     return StudyParams.checked(values, "align")

@@ -87,6 +87,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--mapping", choices=["outcome", "refusal"], default="outcome", help="what a guard's lines mean (see README)"
     )
+    parser.add_argument("--penalty", type=float, default=0.1, help="C of LLM-VA-R's SVMs; on smol 1 did better")
     parser.add_argument("--dtype", help="of the weights; default: the checkpoint's own")
     for name, default in (("seed", 0), ("threads", 2), ("batch-size", 64), ("max-new-tokens", 128)):
         parser.add_argument(f"--{name}", type=int, default=default)

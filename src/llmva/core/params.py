@@ -16,6 +16,7 @@ Count = Annotated[int, Field(gt=0)]
 Threads = Annotated[int, Field(gt=0, le=1024)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Penalty = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
 SEED_SUFFIX = re.compile(r"-s(?P<seed>\d+)$")
 DRAW_SUFFIX = re.compile(r"-draw(?P<seed>\d+)$")
@@ -59,7 +60,7 @@ class Svm(StrictModel):
     """The SVM's solver, and C of Eq. 2."""
 
     solver: Literal["newton", "liblinear"]
-    penalty: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    penalty: Penalty
 
 
 class Probe(StrictModel):
@@ -70,11 +71,15 @@ class Probe(StrictModel):
 
 
 class Ridge(StrictModel):
-    """LLM-VA-R: lambda, mu (see `llmva.method.ridge_edit`), and T for each number of sublayers."""
+    """LLM-VA-R: lambda, mu (see `llmva.method.ridge_edit`), T for each number of sublayers, and C.
+
+    C is that of SVMs on features of unit length; on organisms 0.1 leaves their margins soft.
+    """
 
     neutral_weight: Weight
     damping: Weight
     iterations: Count
+    penalty: Penalty = 0.1
 
 
 class Ablations(StrictModel):

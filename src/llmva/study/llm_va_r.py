@@ -33,6 +33,7 @@ from llmva.study.side_by_side import compute_ahead
 from llmva.study.study import Study
 
 R = LLM_VA_R.changes
+ORGANISMS_PENALTY = 0.1
 # The loops whose log is tracked.
 LOGGED = (PAPER_LOOP, LLM_VA_R.name)
 # Those that a first look at other organisms' validation prompts left in the running.
@@ -50,10 +51,19 @@ CONTROLS = (
 )
 
 
-def describe_variants() -> pandas.DataFrame:
+def describe_variants(study: Study) -> pandas.DataFrame:
     """Return what each variant changes in the paper's loop: one row per variant, one column per setting."""
-    variants = (PAPER, *PARTS, LLM_VA_R, *CONTROLS)
-    return pandas.DataFrame({variant.name: variant.changes for variant in variants}).T.fillna("")
+    rows = {}
+    for variant in (PAPER, *PARTS, LLM_VA_R, *controls_of(study)):
+        penalty = study.settings(1, 1, **variant.changes).observation.penalty
+        rows[variant.name] = variant.changes | ({"penalty": penalty} if penalty != study.params.svm.penalty else {})
+    return pandas.DataFrame.from_dict(rows, orient="index").fillna("")
+
+
+def controls_of(study: Study) -> tuple[Variant, ...]:
+    """Return the controls of a study's LLM-VA-R; the organisms' C is one of them where its own is another."""
+    other_penalty = Variant(f"C {ORGANISMS_PENALTY}", {**R, "penalty": ORGANISMS_PENALTY})
+    return (*CONTROLS, other_penalty) if study.params.ridge.penalty != ORGANISMS_PENALTY else CONTROLS
 
 
 def run_parts(study: Study) -> dict[str, Stage]:
@@ -64,10 +74,10 @@ def run_parts(study: Study) -> dict[str, Stage]:
 
 
 def run_controls(study: Study, aligned_r: Stage) -> dict[str, Stage]:
-    """Vary lambda, mu and the neutral text, and shuffle the labels."""
-    l_selects = [read_loop(aligned_r).choice.l_select]
-    compute_ahead(study, [partial(_run_part, variant=variant, l_selects=l_selects) for variant in CONTROLS])
-    return {variant.name: _run_part(study, variant, l_selects) for variant in CONTROLS}
+    """Vary lambda, mu, C and the neutral text, and shuffle the labels."""
+    l_selects, variants = [read_loop(aligned_r).choice.l_select], controls_of(study)
+    compute_ahead(study, [partial(_run_part, variant=variant, l_selects=l_selects) for variant in variants])
+    return {variant.name: _run_part(study, variant, l_selects) for variant in variants}
 
 
 def evaluate_parts(study: Study, loops: dict[str, Stage]) -> dict[str, Stage]:

@@ -42,8 +42,8 @@ class Variant:
 
 
 PAPER = Variant(PAPER_LOOP, {})
-# On features of unit length, C = 0.1 leaves margins soft: one direction then carries most of the decision.
-SOFT = {"feature_scale": "length", "penalty": 0.1}
+# On features of unit length, C of `StudyParams.ridge` leaves margins soft: one direction carries most of the decision.
+SOFT = {"feature_scale": "length"}
 SOFT_SVM = Variant("soft SVM", SOFT)
 RMS = Variant("RMS", {"feature_scale": "rms"})
 # The paper's loop with each candidate for L_select run in full, as LLM-VA-R's are; and as many trials.

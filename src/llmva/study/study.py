@@ -246,12 +246,16 @@ class Study:
         )
 
     def settings(self, l_select: int, iterations: int, **changes) -> LoopSettings:
-        """Return a loop's settings; `changes` replace fields of it or of its observations."""
+        """Return a loop's settings; `changes` replace fields of it or of its observations.
+
+        C is that of the paper's SVMs, or of LLM-VA-R's where features have unit length.
+        """
         params = self.params
+        soft = changes.get("feature_scale") == "length"
         observation = ObservationSettings(
             sample_per_dataset=params.sample_per_dataset,
             solver=params.svm.solver,
-            penalty=params.svm.penalty,
+            penalty=(params.ridge if soft else params.svm).penalty,
             seed=params.seed,
             neutral_weight=params.ridge.neutral_weight,
             damping=params.ridge.damping,
