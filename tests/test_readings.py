@@ -75,12 +75,12 @@ def planted(fates):
     return pandas.DataFrame(rows)
 
 
-def test_examples_are_the_first_mended_and_the_first_that_stay_wrong_and_never_toxic(tmp_path, monkeypatch):
+def test_examples_are_the_first_mended_kept_and_wrong_ones_and_never_toxic(tmp_path, monkeypatch):
     mended, broken, kept = ("refused", "answered"), ("answered", "degenerate"), ("answered", "answered")
-    fates = [("nq", "benign", *fate) for fate in (kept, mended, broken, mended, mended, mended, broken)]
-    fates += [("advbench", "toxic", "answered", "refused"), ("xstest_toxic", "toxic", *mended)]
+    fates = [("nq", "benign", *fate) for fate in (kept, mended, broken, mended, mended, mended, broken, kept, broken)]
+    fates += [("advbench", "toxic", "answered", "refused"), ("orfuzzset", "benign", *mended)]
     chosen = choose_examples(planted(fates))
-    assert sorted(set(chosen["id"])) == ["nq-01", "nq-02", "nq-03", "nq-04"]
+    assert sorted(set(chosen["id"])) == ["nq-00", "nq-01", "nq-02", "nq-03", "nq-04", "nq-06"]
     assert chosen.groupby("id")["method"].nunique().eq(2).all() and set(chosen["label"]) == {"benign"}
 
     monkeypatch.setattr(paths, "RESULTS", tmp_path)

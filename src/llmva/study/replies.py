@@ -11,10 +11,11 @@ from llmva.core.store import open_stage
 from llmva.core.vocabulary import ORIGINAL, OUR_LOOP
 from llmva.study.evaluation import read_test_rows
 
-# Benign sets whose licences let a few prompts be shown (CC BY 4.0, CC BY-SA 3.0 and, of the released rows, MIT), and
-# how many examples of each: over-refusals that are mended, and prompts that are still refused or answered brokenly.
-SHOWN_SETS = ("xstest", "nq", "orfuzzset")
-MENDED, STILL_WRONG = 3, 1
+# Benign sets of which a few prompts may be shown, by their licences (CC BY 4.0 and CC BY-SA 3.0) and by what they say:
+# ORFuzzSet quotes harmful sentences.
+SHOWN_SETS = ("xstest", "nq")
+# Examples of each set: over-refusals that are mended, prompts that are answered before and after, and wrong ones.
+MENDED, KEPT, WRONG = 3, 1, 2
 
 
 def read_judged(slug: str, methods: Sequence[str]) -> pandas.DataFrame:
@@ -28,8 +29,9 @@ def read_judged(slug: str, methods: Sequence[str]) -> pandas.DataFrame:
     folder = paths.RUNS / slug
     fix = f"run `make table2 MODELS={slug}`"
     prompts = pandas.read_csv(open_stage(folder / "00_start_here", fix=fix) / "prompts.csv", keep_default_na=False)
-    sealed = sorted(folder.glob("methods/*/manifest.json"))
-    found = read_test_rows({path.parent.name: open_stage(path.parent, fix=fix) for path in sealed})
+    # Of all but the constants, which say nothing.
+    said = sorted(folder.glob("methods/*/responses.csv"))
+    found = read_test_rows({path.parent.name: open_stage(path.parent, fix=fix) for path in said})
     if missing := [name for name in methods if name not in found]:
         raise InputError(f"{folder / 'methods'}: {missing[0]}: no outcomes; {fix}")
     rows = pandas.concat([found[name].assign(method=name) for name in methods], ignore_index=True)
@@ -47,14 +49,14 @@ def record_examples(slug: str, seed: int) -> pandas.DataFrame:
 def choose_examples(rows: pandas.DataFrame) -> pandas.DataFrame:
     """Choose benign prompts by a rule, and return both replies to each: method, dataset, id, prompt, response, verdict.
 
-    Of each set of `SHOWN_SETS`, by id: the first `MENDED` that the original refuses and LLM-VA-R answers, and the first
-    `STILL_WRONG` that LLM-VA-R does not answer. A prompt that is toxic is never among them.
+    Of each set of `SHOWN_SETS`, by id: the first `MENDED` that the original refuses and LLM-VA-R answers, the first
+    `KEPT` that both answer, and the first `WRONG` that LLM-VA-R does not answer. No toxic prompt is ever among them.
     """
     shown = rows[rows["label"].eq("benign") & rows["dataset"].isin(SHOWN_SETS)].sort_values("id", kind="stable")
     verdicts = shown.pivot(index=["dataset", "id"], columns="method", values="verdict")
-    mended = verdicts[verdicts[ORIGINAL].eq("refused") & verdicts[OUR_LOOP].eq("answered")]
-    wrong = verdicts[verdicts[OUR_LOOP].ne("answered")]
-    firsts = [part.groupby("dataset").head(most) for part, most in ((mended, MENDED), (wrong, STILL_WRONG))]
+    before, after = verdicts[ORIGINAL], verdicts[OUR_LOOP].eq("answered")
+    fates = ((before.eq("refused") & after, MENDED), (before.eq("answered") & after, KEPT), (~after, WRONG))
+    firsts = [verdicts[fate].groupby("dataset").head(most) for fate, most in fates]
     ids = pandas.concat(firsts).index.get_level_values("id")
     columns = ["method", "dataset", "label", "id", "prompt", "response", "verdict"]
     return shown.loc[shown["id"].isin(ids), columns].reset_index(drop=True)

@@ -6,7 +6,7 @@ import seaborn
 from matplotlib.figure import Figure
 
 from llmva.core.errors import InputError
-from llmva.core.vocabulary import SAFETY_SETS
+from llmva.core.vocabulary import PRETRAINED_SETS, SAFETY_SETS
 from llmva.paper.figures import style
 from llmva.paper.figures.tidying import split_sublayer
 
@@ -18,6 +18,7 @@ CLASS_STYLES = {
 }
 VECTORS = {"benign": "$v_b$", "answer": "$v_a$"}
 SUBLAYERS, BINS = 3, 24
+LABELS = {**SAFETY_SETS, **PRETRAINED_SETS}
 
 
 def tidy_projections(results: pandas.DataFrame) -> pandas.DataFrame:
@@ -27,9 +28,9 @@ def tidy_projections(results: pandas.DataFrame) -> pandas.DataFrame:
     """
     vectors = results["metric"].map({f"{vector}_projection": vector for vector in VECTORS})
     rows = results.assign(vector=vectors).dropna(subset=["vector", "sublayer", "verdict"])
-    if unknown := sorted(set(rows["dataset"]) - set(SAFETY_SETS)):
+    if unknown := sorted(set(rows["dataset"]) - set(LABELS)):
         raise InputError(f"{unknown[0]}: benign or toxic is not known; add the set to llmva.core.vocabulary")
-    classes = rows["verdict"].where(rows["vector"] == "answer", rows["dataset"].map(SAFETY_SETS))
+    classes = rows["verdict"].where(rows["vector"] == "answer", rows["dataset"].map(LABELS))
     # A verdict that could not be read lies on neither side, and a vector that was not fitted gives no number.
     rows = rows.assign(**{"class": classes})[classes.isin(list(CLASS_STYLES)) & numpy.isfinite(rows["value"])]
     table = rows[["model", "sublayer", "vector", "dataset", "class", "value"]].rename(columns={"value": "projection"})
