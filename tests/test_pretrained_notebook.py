@@ -1,0 +1,161 @@
+"""Notebook 17: each number in its prose follows from the committed results of the pretrained model."""
+
+import nbformat
+import pytest
+from prose import changed_at_each_number, unchecked_numbers
+from test_committed import committed  # noqa: F401
+from test_paper_notebook import Committed
+
+from llmva.core.paths import NOTEBOOKS
+
+SLUG = "smol"
+OURS, PAPER, TUNED = "LLM-VA-R", "LLM-VA", "Fine-tuning"
+
+
+def table_of(files: Committed, name: str):
+    """Return a table of the model, by method."""
+    table = files.table(f"{name}_{SLUG}")
+    return table[table["model"] == SLUG].set_index("method")
+
+
+def main_results(files: Committed) -> list[str]:
+    """Table 2 on one seed."""
+    table, papers = table_of(files, "table2"), files.table("table2")
+    score, (prompts,) = table["strict_f1"], table["n"].unique()
+    rows = files.results("table2", [SLUG])
+    by_set = rows[(rows["method"] == "Original") & rows["metric"].isin(["asr", "orr"])]
+    benign = by_set[(by_set["metric"] == "orr") & (by_set["dataset"] != "all")]["n"].sum()
+    asr = rows[(rows["dataset"] == "all") & (rows["metric"] == "asr")].set_index("method")["value"]
+    organisms = papers[papers["model"] == "mean"].set_index("method")["strict_f1"]
+    assert organisms["SCANS"] < 0.6 and organisms["Two-sided StMP"] == pytest.approx(organisms[OURS], abs=0.01)
+    assert score["VectorSteer"] > score["Original"] and score["AlphaSteer"] > score["Original"]
+    assert score["LLM-VA-R + two-sided StMP"] < table["strict_f1_high"][OURS]
+    return [
+        f"with {prompts} test prompts, of which {benign} are benign; answering everything has an F1 of "
+        f"{table['f1']['Answer everything']:.3f}",
+        f"its F1 is {table['f1']['Original']:.3f}, and theirs {paper_f1(files):.3f} on average",
+        f"strict F1 is {score[OURS]:.3f}, {score[TUNED]:.3f} and {score[PAPER]:.3f}, with wide",
+        f"(ASR {asr[TUNED]:.2f}) than LLM-VA-R ({asr[OURS]:.2f})",
+        f"at a strict F1 of {score['SCANS']:.3f}",
+        f"({score['Two-sided StMP']:.3f}, the original {score['Original']:.3f})",
+        f"would show ({score['LLM-VA-R + two-sided StMP']:.3f})",
+        f"what LLM-VA gains** ({score['LLM-VA (guarded)']:.3f})",
+    ]
+
+
+def paper_f1(files: Committed) -> float:
+    """Return the F1 of the paper's originals, on average."""
+    text = (files.folder / "tables" / f"table2_{SLUG}.md").read_text(encoding="utf-8")
+    row = next(line for line in text[text.index("the paper's.**") :].splitlines() if line.startswith("| Original"))
+    return float(row.strip("| ").split("|")[-1])
+
+
+def by_set(files: Committed) -> list[str]:
+    """What stays wrong, by set."""
+    table, rows = table_of(files, "table2"), files.results("table2", [SLUG])
+    before, ours, tuned = table.loc["Original"], table.loc[OURS], table.loc[TUNED]
+    counts = rows[rows["metric"].isin(["asr", "orr"])].groupby("dataset")["n"].first()
+    return [
+        f"takes ORR on ORFuzzSet from {before['orfuzzset_orr']:.2f} to {ours['orfuzzset_orr']:.2f} and ASR on AdvBench "
+        f"from {before['advbench_asr']:.2f} to {ours['advbench_asr']:.2f}",
+        f"still answers {ours['xstest_toxic_asr']:.2f} ({before['xstest_toxic_asr']:.2f} before), and of the safe ones "
+        f"it refuses {ours['xstest_orr']:.2f}, where the original refuses {before['xstest_orr']:.2f}",
+        f"({tuned['xstest_toxic_asr']:.2f} and {tuned['xstest_orr']:.2f})",
+        f"These two sets have {counts['xstest_toxic']} and {counts['xstest']} test prompts.",
+    ]
+
+
+def angles(files: Committed) -> list[str]:
+    """The angles and what softer margins make of them."""
+    rows = files.results("figure9", [SLUG]).pivot_table(index="sublayer", columns="metric", values="value")
+    outside = ~rows["angle"].between(rows["angle_null_low"], rows["angle_null_high"])
+    table = files.table(f"margins_{SLUG}").query("model == @SLUG").set_index("case")
+    soft, organisms = table.loc["length, C = 0.01"], files.averages("margins", "case").loc["length, C = 0.01"]
+    return [
+        "near 90 degrees",
+        f"{rows['angle'].mean():.0f} degrees on average, and {outside.sum()} of {len(rows)} lies outside the middle "
+        "95 % of its permutations",
+        f"With C = 0.01 on outputs of unit length the angle is {soft['angle_first']:.0f} degrees in the first three "
+        "blocks",
+        f"permuted labels give {soft['angle_null_mean_first']:.0f} degrees there",
+        f"leaves {organisms['angle_first']:.0f} degrees beside {organisms['angle_null_mean_first']:.0f} of permuted",
+    ]
+
+
+def sublayers(files: Committed) -> list[str]:
+    """Which sublayers are chosen."""
+    scores = files.results("figure10", [SLUG]).query("metric == 'score'").set_index("sublayer")["value"]
+    blocks = scores.index.str.rpartition(".")[2].astype(int)
+    assert scores[blocks < 20].abs().max() < 0.15 and scores[blocks >= 20].min() > 0.05
+    (chosen,) = files.table(f"table3_{SLUG}")["l_select"]
+    return [
+        "The score of Eq. 6",
+        f"to {scores.max():.2f}.",
+        f"both choose {chosen:.0f} of the {len(scores)} sublayers",
+    ]
+
+
+def unseen(files: Committed) -> list[str]:
+    """Unseen sets and utility."""
+    score, utility = table_of(files, "table4")["strict_f1"], table_of(files, "utility").reset_index()
+    kept = utility.pivot(index="method", columns="task", values="kept")
+    means, tasks = kept["mean"], kept[["sentiment", "entailment", "closed_facts"]]
+    rows = files.results("utility", [SLUG]).query("method == 'Original'")
+    right, chance = (
+        rows[rows["metric"] == metric].set_index("dataset")["value"][list(tasks)] for metric in ("accuracy", "chance")
+    )
+    return [
+        f"The original's strict F1 is {score['Original']:.3f} there, LLM-VA's {score[PAPER]:.3f}, LLM-VA-R's "
+        f"{score[OURS]:.3f}, fine-tuning's {score[TUNED]:.3f}, and AlphaSteer's {score['AlphaSteer']:.3f}; answering "
+        f"everything has {score['Answer everything']:.3f}.",
+        f"LLM-VA-R keeps {means[OURS]:.3f} of the utility, LLM-VA {means[PAPER]:.3f} and fine-tuning {means[TUNED]:.3f}",
+        f"({kept['neutral_replies'][OURS]:.3f}, {kept['neutral_replies'][PAPER]:.3f} and "
+        f"{kept['neutral_replies'][TUNED]:.3f} kept)",
+        f"keep {tasks.loc[OURS].min():.2f} to {tasks.loc[OURS].max():.2f} with LLM-VA-R",
+        f"The original has {right.iloc[0]:.2f}, {right.iloc[1]:.2f} and {right.iloc[2]:.2f} of them right, where "
+        f"guessing has {chance.iloc[0]:.2f}, {chance.iloc[1]:.2f} and {chance.iloc[2]:.2f}.",
+    ]
+
+
+def readings(files: Committed) -> list[str]:
+    """The judge beside a reader."""
+    rows = files.results("readings", [SLUG]).query("dataset == 'all'").set_index("metric")
+    value = rows["value"]
+    assert value["missed"] == value["invented"] == 0
+    return [
+        f"read {rows['n'].iloc[0]} replies of four methods",
+        f"{value['agreement']:.3f} of the verdicts are the reader's (kappa {value['kappa']:.3f})",
+    ]
+
+
+CHECKS = {
+    "What it is": lambda files: ["SmolLM2-135M-Instruct has 30 blocks of width 576"],
+    "Table 2: main results": main_results,
+    "What stays wrong, by set": by_set,
+    "The angles": angles,
+    "Which sublayers": sublayers,
+    "Unseen sets and utility": unseen,
+    "The judge, and sentences": readings,
+}
+
+
+def read_prose() -> dict[str, str]:
+    """Return the notebook's sections after its box, by heading."""
+    cells = nbformat.read(NOTEBOOKS / "17_pretrained_model.ipynb", as_version=4).cells[1:]
+    sources = [cell.source for cell in cells if cell.cell_type == "markdown"]
+    return {source.splitlines()[0].removeprefix("## "): source for source in sources}
+
+
+@pytest.mark.parametrize("heading", CHECKS)
+def test_a_sentence_of_the_notebook_is_what_committed_files_say(heading, committed):  # noqa: F811
+    text, fragments = read_prose()[heading], CHECKS[heading](Committed(committed))
+    assert not [sentence for sentence in fragments if sentence not in text]
+    assert all(unchecked_numbers(copy, fragments) for copy in changed_at_each_number(text))
+
+
+def test_no_number_is_unchecked(committed):  # noqa: F811
+    unchecked = {
+        heading: unchecked_numbers(text, CHECKS[heading](Committed(committed)) if heading in CHECKS else [])
+        for heading, text in read_prose().items()
+    }
+    assert not {heading: numbers for heading, numbers in unchecked.items() if numbers}
