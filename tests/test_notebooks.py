@@ -14,8 +14,8 @@ from llmva.core.vocabulary import SAFETY_SETS
 from llmva.organisms.corpus import candidate_table
 
 NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
-# Run-time steering has parameters of its own.
-PER_MODEL = [path for path in NOTEBOOKS if path.name[0] in "01" and not path.name.startswith("12")]
+# Run-time steering and the pretrained model have parameters of their own.
+PER_MODEL = [path for path in NOTEBOOKS if path.name[0] in "01" and not path.name.startswith(("12", "17"))]
 BOX = ("Paper item", "Reads", "Writes", "Cost")
 MAX_CELLS, MAX_LINES, MAX_MODULES, LEAST_MARKDOWN = 30, 20, 5, 0.4
 # Tables are cut after 50 characters; this much of a prompt is enough to know it by.

@@ -1,6 +1,7 @@
 """Notebook 17: each number in its prose follows from the committed results of the pretrained model."""
 
 import nbformat
+import pandas
 import pytest
 from prose import changed_at_each_number, unchecked_numbers
 from test_committed import committed  # noqa: F401
@@ -23,8 +24,7 @@ def main_results(files: Committed) -> list[str]:
     table, papers = table_of(files, "table2"), files.table("table2")
     score, (prompts,) = table["strict_f1"], table["n"].unique()
     rows = files.results("table2", [SLUG])
-    by_set = rows[(rows["method"] == "Original") & rows["metric"].isin(["asr", "orr"])]
-    benign = by_set[(by_set["metric"] == "orr") & (by_set["dataset"] != "all")]["n"].sum()
+    benign = prompts_of(rows)[["orfuzzset", "nq", "xstest"]].sum()
     asr = rows[(rows["dataset"] == "all") & (rows["metric"] == "asr")].set_index("method")["value"]
     organisms = papers[papers["model"] == "mean"].set_index("method")["strict_f1"]
     assert organisms["SCANS"] < 0.6 and organisms["Two-sided StMP"] == pytest.approx(organisms[OURS], abs=0.01)
@@ -43,6 +43,11 @@ def main_results(files: Committed) -> list[str]:
     ]
 
 
+def prompts_of(rows) -> pandas.Series:
+    """Return the number of test prompts of each set."""
+    return rows[rows["metric"] == "strict_error"].groupby("dataset")["n"].first()
+
+
 def paper_f1(files: Committed) -> float:
     """Return the F1 of the paper's originals, on average."""
     text = (files.folder / "tables" / f"table2_{SLUG}.md").read_text(encoding="utf-8")
@@ -54,7 +59,7 @@ def by_set(files: Committed) -> list[str]:
     """What stays wrong, by set."""
     table, rows = table_of(files, "table2"), files.results("table2", [SLUG])
     before, ours, tuned = table.loc["Original"], table.loc[OURS], table.loc[TUNED]
-    counts = rows[rows["metric"].isin(["asr", "orr"])].groupby("dataset")["n"].first()
+    counts = prompts_of(rows)
     return [
         f"takes ORR on ORFuzzSet from {before['orfuzzset_orr']:.2f} to {ours['orfuzzset_orr']:.2f} and ASR on AdvBench "
         f"from {before['advbench_asr']:.2f} to {ours['advbench_asr']:.2f}",
@@ -72,7 +77,7 @@ def angles(files: Committed) -> list[str]:
     table = files.table(f"margins_{SLUG}").query("model == @SLUG").set_index("case")
     soft, organisms = table.loc["length, C = 0.01"], files.averages("margins", "case").loc["length, C = 0.01"]
     return [
-        "near 90 degrees",
+        "Observation 1 of the paper is that the angles are near 90 degrees",
         f"{rows['angle'].mean():.0f} degrees on average, and {outside.sum()} of {len(rows)} lies outside the middle "
         "95 % of its permutations",
         f"With C = 0.01 on outputs of unit length the angle is {soft['angle_first']:.0f} degrees in the first three "
@@ -85,7 +90,7 @@ def angles(files: Committed) -> list[str]:
 def sublayers(files: Committed) -> list[str]:
     """Which sublayers are chosen."""
     scores = files.results("figure10", [SLUG]).query("metric == 'score'").set_index("sublayer")["value"]
-    blocks = scores.index.str.rpartition(".")[2].astype(int)
+    blocks = scores.index.str.slice(-2).astype(int)
     assert scores[blocks < 20].abs().max() < 0.15 and scores[blocks >= 20].min() > 0.05
     (chosen,) = files.table(f"table3_{SLUG}")["l_select"]
     return [
@@ -108,7 +113,8 @@ def unseen(files: Committed) -> list[str]:
         f"The original's strict F1 is {score['Original']:.3f} there, LLM-VA's {score[PAPER]:.3f}, LLM-VA-R's "
         f"{score[OURS]:.3f}, fine-tuning's {score[TUNED]:.3f}, and AlphaSteer's {score['AlphaSteer']:.3f}; answering "
         f"everything has {score['Answer everything']:.3f}.",
-        f"LLM-VA-R keeps {means[OURS]:.3f} of the utility, LLM-VA {means[PAPER]:.3f} and fine-tuning {means[TUNED]:.3f}",
+        f"LLM-VA-R keeps {means[OURS]:.3f} of the utility, LLM-VA {means[PAPER]:.3f} and fine-tuning "
+        f"{means[TUNED]:.3f}",
         f"({kept['neutral_replies'][OURS]:.3f}, {kept['neutral_replies'][PAPER]:.3f} and "
         f"{kept['neutral_replies'][TUNED]:.3f} kept)",
         f"keep {tasks.loc[OURS].min():.2f} to {tasks.loc[OURS].max():.2f} with LLM-VA-R",
