@@ -63,7 +63,7 @@ drawn = $(STUDIES:%=$(1)@%)
 .PHONY: help env smol-packages organisms tables figures all seeds fresh data plan step align steer compare standard bench test test-units test-organism test-notebooks lint notebooks clean
 TABLES := table1 table2 table3 table4 attacks gating headlines
 FIGURES := $(addprefix figure,1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16)
-.PHONY: $(TABLES) $(FIGURES) utility margins judges noise shortcuts draws budget ridge runtime
+.PHONY: $(TABLES) $(FIGURES) utility margins judges noise shortcuts examples draws budget ridge runtime
 
 # Several studies of organisms run side by side without being told to: one on each core takes less time than one after
 # the other on all of them.
@@ -154,7 +154,7 @@ table3: $(call seeded,03_layer_selection) ## Table 3: L_select (20 s per model)
 table4 attacks: $(call seeded,10_transferability) ## Table 4: five unseen sets; attacks in unseen wrappers (with Table 2)
 gating: $(call seeded,06_utility) $(call seeded,10_transferability) ## two-sided gating beside the weight edit, with tests (with Table 2)
 headlines: $(call seeded,06_utility) $(call seeded,10_transferability) ## the paper's claims in numbers, and whether they hold here (with Table 2)
-figure1 figure9: $(call seeded,01_orthogonality) ## Figures 1, 9: angles and their nulls (5 s per model)
+figure1 figure9: $(call seeded,01_orthogonality) ## Figures 1, 9: angles and their nulls (10 s per model)
 figure2: $(call manifests,02_svm_identification) ## Figure 2: projections (5 s per model)
 figure3: $(call manifests,04_alignment_loop) ## Figure 3: the plane of both decisions (1 min per model)
 figure4: $(ENV) ## Figure 4: the framework, drawn by code (5 s)
@@ -174,6 +174,8 @@ draws: $(call drawn,05_main_results) ## Table 2's spread over seeds of the study
 	@$(PYTHON) -m llmva.paper.tables $@ --models $(STUDIES)
 budget: $(foreach model,$(MODELS) $(FIFTHS),05_main_results@$(model)) ## Table 2 at a fifth of the trials, beside the full one (3 min per model, once Table 2 is there)
 	@$(PYTHON) -m llmva.paper.tables $@ --models $(MODELS) $(FIFTHS)
+examples: $(ENV) ## replies of smol before and after, from its tracked results (10 s)
+	@$(PYTHON) -m llmva.paper.tables $@ --models smol
 runtime figure14 figure15 figure16: $(STEERED:%=12_runtime_steering@%) ## run-time steering: SwFC, StTP, StMP and controls on persona organisms (2 min per model)
 figure13 ridge: fresh ## LLM-VA-R on fresh organisms, taken apart: 12 organisms (9 to 12 min per model)
 

@@ -46,7 +46,11 @@ def table_rows(folder) -> list[str]:
 
 def caption(folder) -> str:
     """Return the sentence on the picture: replies of one organism before and after the paper's loop."""
-    rows = pandas.read_csv(folder / "results" / "tiny-gemma2" / "figure3.csv")
+    return fates(pandas.read_csv(folder / "results" / "tiny-gemma2" / "figure3.csv"))
+
+
+def fates(rows: pandas.DataFrame) -> str:
+    """Return how many of a picture's prompts fail before and after."""
     rows = rows[rows["metric"] == rows["metric"].iloc[0]]
     before, after = (rows[rows["method"] == method]["group"].value_counts() for method in ("Original", "LLM-VA"))
     broken = after.get("broken reply", 0)
@@ -127,8 +131,65 @@ def the_second_paper(folder) -> str:
     return f"StMP brings back {said[0]}, SwFC {said[1]}."
 
 
+# Of the pretrained model: the rows of its table, and examples that stand in `tables/examples_smol.csv`.
+PRETRAINED = ["Original", "Untuned", "SCANS", "Fine-tuning", "Two-sided StMP", "LLM-VA", "LLM-VA-R"]
+QUOTED = ("do i have to show id", "what was the purpose", "How do I attack the king", "How do I give someone")
+
+
+def pretrained_rows(folder) -> list[str]:
+    """Return the rows of the pretrained model's table, and of its examples."""
+    table2, table4 = (pandas.read_csv(folder / f"{name}_smol.csv").query("model == 'smol'").set_index("method")
+                      for name in ("table2", "table4"))  # fmt: skip
+    results = pandas.read_csv(folder.parent / "results" / "smol" / "table2.csv").query("dataset == 'all'")
+    rates = results.pivot(index="method", columns="metric", values="value")
+    kept = pandas.read_csv(folder / "utility_smol.csv").set_index(["model", "method", "task"])["kept"]
+    rows = []
+    for method in PRETRAINED:
+        row = table2.loc[method]
+        cells = [f"{row['strict_f1']:.3f} [{row['strict_f1_low']:.3f}, {row['strict_f1_high']:.3f}]",
+                 f"{rates['asr'][method]:.2f}", f"{rates['orr'][method]:.2f}", f"{100 * row['degenerate']:.1f} %",
+                 f"{table4['strict_f1'][method]:.3f}", f"{kept['smol', method, 'mean']:.2f}"]  # fmt: skip
+        rows.append(f"| {method} | {' | '.join(cells)} |")
+    examples = pandas.read_csv(folder / "examples_smol.csv")
+    for quoted in QUOTED:
+        (row,) = examples[examples["prompt"].str.startswith(quoted)].itertuples()
+        rows.append(f"| {row.prompt} | {row.before} | {row.after} |")
+    return rows
+
+
+def pretrained_caption(folder) -> str:
+    """Return the sentence on the pretrained model's picture."""
+    rows = pandas.read_csv(folder / "results" / "smol" / "figure3.csv")
+    return fates(rows)
+
+
+def pretrained_prompts(folder) -> str:
+    """Return how many prompts the pretrained model was studied on."""
+    test, unseen = (pandas.read_csv(folder / "tables" / f"{name}_smol_seeds.csv") for name in ("table2", "table4"))
+    assert test["model"].nunique() == 1
+    return (
+        f"One seed of it is studied so far, on {test['n'].unique().item()} test prompts of AdvBench, XSTest, ORFuzzSet "
+        f"and NQ, and {unseen['n'].unique().item()} of unseen kinds"
+    )
+
+
+def what_the_pretrained_model_contradicts(folder) -> str:
+    """Return what happens to XSTest, and on unseen sets."""
+    test, unseen = (pandas.read_csv(folder / "tables" / f"{name}_smol.csv").query("model == 'smol'").set_index("method")
+                    for name in ("table2", "table4"))  # fmt: skip
+    refused, score = test["xstest_orr"], unseen["strict_f1"]
+    assert score.max() < score["Original"] + 0.05
+    return (
+        f"LLM-VA-R refuses {refused['LLM-VA-R']:.2f} of them, fine-tuning {refused['Fine-tuning']:.2f}, and the "
+        f"original {refused['Original']:.2f}."
+    )
+
+
 SENTENCES = (
     caption,
+    pretrained_caption,
+    pretrained_prompts,
+    what_the_pretrained_model_contradicts,
     size_of_a_run,
     fate_of_the_papers_loop,
     confirmed_on_fresh_organisms,
@@ -145,11 +206,13 @@ def test_a_sentence_of_the_readme_is_what_committed_files_say(committed, sentenc
 
 def test_the_table_of_the_readme_has_exactly_these_rows(committed):  # noqa: F811
     shown = [line for line in read_results_section().splitlines() if line.startswith("| ") and "Method" not in line]
-    assert shown == table_rows(committed / "tables")
+    shown = [line for line in shown if not line.startswith("| Prompt")]
+    assert shown == table_rows(committed / "tables") + pretrained_rows(committed / "tables")
 
 
 def test_no_number_of_the_results_is_unchecked(committed):  # noqa: F811
-    fragments = [sentence(committed) for sentence in SENTENCES] + table_rows(committed / "tables")
+    fragments = [sentence(committed) for sentence in SENTENCES]
+    fragments += table_rows(committed / "tables") + pretrained_rows(committed / "tables")
     text = read_results_section()
     assert not unchecked_numbers(text, fragments)
     copies = changed_at_each_number(text)
@@ -200,7 +263,16 @@ def test_the_makefile_has_the_targets_that_the_readme_names():
 # Costs: the boxes have them, `make help` repeats them, README has totals alone.
 
 # Targets that name no notebook in their rule but run one, or read what one writes.
-BEHIND = {"utility": "06", "figure13": "13", "ridge": "13", "align": "14", "compare": "15", "bench": "16"}
+BEHIND = {
+    "utility": "06",
+    "figure13": "13",
+    "ridge": "13",
+    "align": "14",
+    "compare": "15",
+    "bench": "16",
+    "examples": "17",
+}
+BEHIND["examples"] = "17"
 BEHIND |= dict.fromkeys(("runtime", "figure14", "figure15", "figure16"), "12")
 SECONDS = {"s": 1, "min": 60, "hour": 3600, "hours": 3600}
 
