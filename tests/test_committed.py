@@ -76,7 +76,30 @@ def steered_of(folder):
     return sorted(path.parent.name for path in folder.glob("*/runtime.csv"))
 
 
-STUDIES_OF = {"ridge": fresh_of, "draws": studies_of, "budget": budget_of, "runtime": steered_of}
+def pretrained_of(folder):
+    """Return the seeds of the pretrained model whose main results are committed."""
+    return [slug for slug in ("smol", "smol-s1", "smol-s2") if (folder / slug / "table2.csv").is_file()]
+
+
+def pretrained_items(catalogue, folder):
+    """Return what is made of the pretrained model alone: its slugs by item, as `make tables figures` finds them."""
+    slugs = pretrained_of(folder)
+    usual = [item for item in catalogue if item not in catalogue.apart and catalogue[item].is_ready(slugs)]
+    return {item: catalogue[item].with_results(slugs) for item in usual}
+
+
+def examples_of(folder):
+    """Return the seed whose replies are shown."""
+    return ["smol"]
+
+
+STUDIES_OF = {
+    "ridge": fresh_of,
+    "draws": studies_of,
+    "budget": budget_of,
+    "runtime": steered_of,
+    "examples": examples_of,
+}
 APART_OF = {"figure13": fresh_of, "figure13_controls": fresh_of}
 
 
@@ -113,6 +136,16 @@ def test_figures_are_rebuilt_from_results(committed, item):
     require_same(save_figures(item, slugs), committed)
 
 
+def test_what_is_made_of_the_pretrained_model_is_rebuilt_from_results(committed):
+    tables, figures = (pretrained_items(catalogue, committed / "results") for catalogue in (TABLES, FIGURES))
+    assert {"table1", "table2", "table3", "table4", "utility", "margins"} <= set(tables)
+    for item, slugs in tables.items():
+        for path in save_table(item, slugs):
+            assert path.read_bytes() == (committed / "tables" / path.name).read_bytes(), path.name
+    for item, slugs in figures.items():
+        require_same(save_figures(item, slugs), committed)
+
+
 def test_make_rebuilds_what_is_committed(committed):
     def planned(*arguments):
         command = ["make", "--dry-run", "PYTHON=python", *arguments]
@@ -123,7 +156,10 @@ def test_make_rebuilds_what_is_committed(committed):
         assert "--seeds 1 --apart" in planned(target, "SEEDS=1")
     # What a reader ran alone is not averaged with what is tracked of other seeds.
     whole = planned("all", "MODELS=tiny-llama")
-    assert "llmva.paper.tables all --models tiny-llama --seeds 1 --apart" in whole and "--seeds 3" not in whole
+    assert (
+        "llmva.paper.tables all --models tiny-llama --seeds 1 --apart" in whole
+        and "--models tiny-llama --seeds 3" not in whole
+    )
 
 
 def test_what_rests_on_fresh_organisms_is_rebuilt_from_results(committed):
@@ -139,7 +175,9 @@ def test_every_fresh_organism_has_every_part_and_every_control(committed):
         assert set(rows["method"]) == {"Original", *COMPARED_BASELINES, *loops}, slug
 
 
-@pytest.mark.parametrize(("item", "count"), [("ridge", 12), ("draws", 6), ("budget", 12), ("runtime", 6)])
+@pytest.mark.parametrize(
+    ("item", "count"), [("ridge", 12), ("draws", 6), ("budget", 12), ("runtime", 6), ("examples", 1)]
+)
 def test_a_table_of_studies_of_its_own_is_rebuilt_from_results(committed, item, count):
     studies = STUDIES_OF[item](committed / "results")
     assert len(studies) == count
@@ -171,6 +209,8 @@ def test_no_table_is_left_over(committed):
     for item in TABLES:
         if item not in TABLES.apart:
             made |= {path.name for path in save_table(item, slugs_of(item, committed))}
+    for item, slugs in pretrained_items(TABLES, committed / "results").items():
+        made |= {path.name for path in save_table(item, slugs)}
     for item, named in STUDIES_OF.items():
         made |= {path.name for path in save_table(item, named(committed / "results"))}
     assert {path.name for path in (committed / "tables").iterdir()} == made
@@ -184,6 +224,8 @@ def test_no_figure_is_left_over(committed):
             slugs = APART_OF.get(item, steered_of)(committed / "results")
         else:
             slugs = add_seeds(item, FIGURES[item].with_results(WHOLE), seeds)
+        made |= {f"{name}.{suffix}" for name in file_names(item, slugs) for suffix in ("csv", "pdf", "png")}
+    for item, slugs in pretrained_items(FIGURES, committed / "results").items():
         made |= {f"{name}.{suffix}" for name in file_names(item, slugs) for suffix in ("csv", "pdf", "png")}
     tracked = committed / "figures"
     assert {path.relative_to(tracked).as_posix() for path in tracked.rglob("*.*")} == made

@@ -50,8 +50,8 @@ TABLES = Catalogue(
         "examples": examples.TABLE,
     },
     # Of other runs: further seeds of the study, short studies, organisms that took no part in any choice, and those
-    # that are steered at run time.
-    apart=("draws", "budget", "ridge", "runtime"),
+    # that are steered at run time; and of public prompts alone.
+    apart=("draws", "budget", "ridge", "runtime", "examples"),
     first="table2",
 )
 
