@@ -14,6 +14,7 @@ NAMES = (
     r"\b95 % (?:intervals?|\[)",
     r"\[95 %\]",
     r"\btiny-\w+",
+    r"\bSmolLM2-135M-Instruct\b",
     r"\bC = (?:1|0\.1)(?!\d|\.\d)",
     r"\blambda 0\b",
 )
