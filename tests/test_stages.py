@@ -279,6 +279,9 @@ def test_the_first_of_the_margins_is_the_studys_own(world, monkeypatch):
     sublayers = read_observation(observed).sublayers
     for name in ("accuracy_benign", "accuracy_answer"):
         assert own[name].to_numpy() == pytest.approx(sublayers[name].to_numpy())
+    by_set = study.validation.groupby("dataset").size()
+    shares = own[[f"{name}_accuracy" for name in by_set.index]].to_numpy()
+    assert shares @ by_set.to_numpy() / by_set.sum() == pytest.approx(own["accuracy_benign"].to_numpy())
     margins = record_margins(study, compared)
     assert margins.index.tolist() == ["raw, C = 1", *(f"{scale}, C = {penalty:g}" for scale, penalty in MARGINS)]
     first = own.loc[["attention.00", "mlp.00"], "angle"].mean()

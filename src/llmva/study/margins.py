@@ -23,7 +23,8 @@ def compare_margins(study: Study, observed: Stage) -> Stage:
     """Fit every sublayer's vectors with softer margins than the study's, each beside a null of its own.
 
     Writes `margins.csv`: feature_scale, penalty, sublayer; the angle, accuracy_benign and accuracy_answer on
-    validation, and of as many permutations as `null_draws` says angle_null_low, angle_null_mean and angle_null_high.
+    validation, v_b's also by set as `<set>_accuracy`; and of as many permutations as `null_draws` says angle_null_low,
+    angle_null_mean and angle_null_high.
     """
     svm = study.params.svm
 
@@ -36,7 +37,7 @@ def compare_margins(study: Study, observed: Stage) -> Stage:
         table.to_csv(folder / "margins.csv")
 
     more = {"upstream": [observed], "penalty": svm.penalty, "margins": MARGINS}
-    return study.stage("01_margins", compute, fields=("seed", "null_draws"), version=1, **more)
+    return study.stage("01_margins", compute, fields=("seed", "null_draws"), version=2, **more)
 
 
 def _margin(
@@ -62,4 +63,8 @@ def _margin(
     table = pandas.DataFrame(
         {column: {name: getattr(pair, field) for name, pair in found.items()} for column, field in columns.items()}
     )
+    for dataset in rows.loc[held_out, "dataset"].unique():
+        of_set = held_out & rows["dataset"].eq(dataset).to_numpy()
+        sides = {name: scaled[name][of_set] @ pair.benign > 0 for name, pair in found.items()}
+        table[f"{dataset}_accuracy"] = {name: (side == (benign[of_set] > 0)).mean() for name, side in sides.items()}
     return table.assign(angle_null_mean=null.mean(), angle_null_low=low, angle_null_high=high)

@@ -66,7 +66,8 @@ def record_margins(study: Study, stage: Stage) -> pandas.DataFrame:
     blocks = table["sublayer"].str.rpartition(".")[2].astype(int)
     first = table[blocks < max(1, round(FIRST_BLOCKS * (blocks.max() + 1)))]
     angles = ["angle", "angle_null_mean"]
-    means = table.groupby("group", sort=False)[[*angles, "below", "accuracy_benign", "accuracy_answer"]].mean()
+    accuracies = ["accuracy_benign", "accuracy_answer", *(name for name in table if name.endswith("_accuracy"))]
+    means = table.groupby("group", sort=False)[[*angles, "below", *accuracies]].mean()
     means = means.join(first.groupby("group")[angles].mean().add_suffix("_first"))
     record(study, "margins", lengthen(means), method=ORIGINAL)
     return means
