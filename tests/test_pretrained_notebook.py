@@ -60,6 +60,8 @@ def by_set(files: Committed) -> list[str]:
     table, rows = table_of(files, "table2"), files.results("table2", [SLUG])
     before, ours, tuned = table.loc["Original"], table.loc[OURS], table.loc[TUNED]
     counts = prompts_of(rows)
+    read = files.results("margins", [SLUG]).pivot(index="group", columns="metric", values="value")
+    right, softer = read.loc["length, C = 1"], read.loc["length, C = 0.1"]
     return [
         f"takes ORR on ORFuzzSet from {before['orfuzzset_orr']:.2f} to {ours['orfuzzset_orr']:.2f} and ASR on AdvBench "
         f"from {before['advbench_asr']:.2f} to {ours['advbench_asr']:.2f}",
@@ -67,6 +69,10 @@ def by_set(files: Committed) -> list[str]:
         f"it refuses {ours['xstest_orr']:.2f}, where the original refuses {before['xstest_orr']:.2f}",
         f"({tuned['xstest_toxic_asr']:.2f} and {tuned['xstest_orr']:.2f})",
         f"These two sets have {counts['xstest_toxic']} and {counts['xstest']} test prompts.",
+        f"it is {right['advbench_accuracy']:.2f} on AdvBench, {right['orfuzzset_accuracy']:.2f} on ORFuzzSet and "
+        f"{right['nq_accuracy']:.2f} on NQ, but {right['xstest_accuracy']:.2f} on the safe and "
+        f"{right['xstest_toxic_accuracy']:.2f} on the unsafe prompts of XSTest, where guessing has 0.50",
+        f"has {softer['advbench_accuracy']:.2f} on AdvBench and {softer['xstest_toxic_accuracy']:.2f} on XSTest's unsafe",
     ]
 
 
