@@ -72,7 +72,7 @@ def by_set(files: Committed) -> list[str]:
         f"it is {right['advbench_accuracy']:.2f} on AdvBench, {right['orfuzzset_accuracy']:.2f} on ORFuzzSet and "
         f"{right['nq_accuracy']:.2f} on NQ, but {right['xstest_accuracy']:.2f} on the safe and "
         f"{right['xstest_toxic_accuracy']:.2f} on the unsafe prompts of XSTest, where guessing has 0.50",
-        f"has {softer['advbench_accuracy']:.2f} on AdvBench and {softer['xstest_toxic_accuracy']:.2f} on XSTest's unsafe",
+        f"has {softer['advbench_accuracy']:.2f} on AdvBench and {softer['xstest_toxic_accuracy']:.2f} on XSTest's",
     ]
 
 
