@@ -856,8 +856,8 @@ def test_a_missing_model_fails_the_figure(folders):
 
 
 def test_an_unknown_data_set_or_metric_is_named(folders):
-    change("tiny-llama", "figure2", lambda frame: frame.assign(dataset="xstest"))
-    with pytest.raises(InputError, match="xstest: benign or toxic is not known"):
+    change("tiny-llama", "figure2", lambda frame: frame.assign(dataset="jailbreakbench"))
+    with pytest.raises(InputError, match="jailbreakbench: benign or toxic is not known"):
         drawing.draw_figure("figure2", ["tiny-llama"])
     write("tiny-llama", "figure10", projections(numpy.random.default_rng(0)))
     with pytest.raises(

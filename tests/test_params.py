@@ -17,7 +17,8 @@ from llmva.core.results import world_of
 from llmva.paper.tables.paper import read_paper_values
 
 # Run-time steering has parameters of its own.
-PER_MODEL = sorted(set(paths.NOTEBOOKS.glob("[01]*.ipynb")) - set(paths.NOTEBOOKS.glob("12*.ipynb")))
+OTHERS = ("12", "17")
+PER_MODEL = [path for path in sorted(paths.NOTEBOOKS.glob("[01]*.ipynb")) if not path.name.startswith(OTHERS)]
 TRACKED = paths.PARAMS
 REFERENCE = "tiny-llama"
 
