@@ -185,9 +185,18 @@ def what_the_pretrained_model_contradicts(folder) -> str:
     )
 
 
+def floor_of_the_pretrained_model(folder) -> str:
+    """Return what answering everything scores there."""
+    table = pandas.read_csv(folder / "tables" / "table2_smol.csv").query("model == 'smol'").set_index("method")
+    floor, untuned = table.loc["Answer everything", "strict_f1"], table.loc["Untuned", "strict_f1"]
+    assert abs(floor - untuned) < 0.03
+    return f"Answering everything has a strict F1 of {floor:.3f}, since most prompts are benign"
+
+
 SENTENCES = (
     caption,
     pretrained_caption,
+    floor_of_the_pretrained_model,
     pretrained_prompts,
     what_the_pretrained_model_contradicts,
     size_of_a_run,
