@@ -1,13 +1,10 @@
 """Notebook 17: each number in its prose follows from the committed results of the pretrained model."""
 
-import nbformat
 import pandas
 import pytest
 from prose import changed_at_each_number, unchecked_numbers
 from test_committed import committed  # noqa: F401
-from test_paper_notebook import Committed
-
-from llmva.core.paths import NOTEBOOKS
+from test_paper_notebook import Committed, find_unchecked, read_prose
 
 SLUG = "smol"
 OURS, PAPER, TUNED = "LLM-VA-R", "LLM-VA", "Fine-tuning"
@@ -151,23 +148,15 @@ CHECKS = {
 }
 
 
-def read_prose() -> dict[str, str]:
-    """Return the notebook's sections after its box, by heading."""
-    cells = nbformat.read(NOTEBOOKS / "17_pretrained_model.ipynb", as_version=4).cells[1:]
-    sources = [cell.source for cell in cells if cell.cell_type == "markdown"]
-    return {source.splitlines()[0].removeprefix("## "): source for source in sources}
+PROSE = read_prose("17_pretrained_model")
 
 
 @pytest.mark.parametrize("heading", CHECKS)
 def test_a_sentence_of_the_notebook_is_what_committed_files_say(heading, committed):  # noqa: F811
-    text, fragments = read_prose()[heading], CHECKS[heading](Committed(committed))
+    text, fragments = PROSE[heading], CHECKS[heading](Committed(committed))
     assert not [sentence for sentence in fragments if sentence not in text]
     assert all(unchecked_numbers(copy, fragments) for copy in changed_at_each_number(text))
 
 
 def test_no_number_is_unchecked(committed):  # noqa: F811
-    unchecked = {
-        heading: unchecked_numbers(text, CHECKS[heading](Committed(committed)) if heading in CHECKS else [])
-        for heading, text in read_prose().items()
-    }
-    assert not {heading: numbers for heading, numbers in unchecked.items() if numbers}
+    assert not find_unchecked(PROSE, CHECKS, Committed(committed))

@@ -84,8 +84,7 @@ def test_examples_are_the_first_mended_kept_and_wrong_ones_and_never_toxic(tmp_p
     assert chosen.groupby("id")["method"].nunique().eq(2).all() and set(chosen["label"]) == {"benign"}
 
     monkeypatch.setattr(paths, "RESULTS", tmp_path)
-    monkeypatch.setattr("llmva.study.replies.read_judged", lambda *_: planted(fates))
-    record_examples("smol", seed=0)
+    record_examples("smol", planted(fates), seed=0)
     table = build_table("examples", ["smol"]).set_index("id")
     assert table.loc["nq-01", "judged"] == "not answered → answered"
     assert table.loc["nq-02", "judged"] == "answered → not answered"

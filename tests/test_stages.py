@@ -36,10 +36,20 @@ from llmva.study.evaluation import (
     read_test_rows,
     run_loops,
 )
-from llmva.study.llm_va_r import COMPARED_BASELINES, evaluate_parts, record_parts, run_controls, run_parts
+from llmva.study.llm_va_r import (
+    COMPARED_BASELINES,
+    CONTROLS,
+    controls_of,
+    evaluate_parts,
+    record_parts,
+    run_controls,
+    run_parts,
+)
 from llmva.study.loop_variants import (
+    LLM_VA_R,
     Choice,
     FinishedLoop,
+    Variant,
     probe_layers,
     read_loop,
     run_alignment,
@@ -287,6 +297,15 @@ def test_the_first_of_the_margins_is_the_studys_own(world, monkeypatch):
     first = own.loc[["attention.00", "mlp.00"], "angle"].mean()
     assert margins.loc["raw, C = 1", "angle_first"] == pytest.approx(first)
     assert read_results("margins", ["toy"])["group"].nunique() == 4
+
+
+def test_soft_margins_have_a_penalty_of_their_own(world):
+    study = study_of(world, ridge={"neutral_weight": 1.0, "damping": 0.001, "iterations": 1, "penalty": 2.0})
+    assert study.settings(1, 1).observation.penalty == study.params.svm.penalty == 1.0
+    assert study.settings(1, 1, **LLM_VA_R.changes).observation.penalty == 2.0
+    assert study.settings(1, 1, feature_scale="length", penalty=3.0).observation.penalty == 3.0
+    assert controls_of(study) == (*CONTROLS, Variant("C 0.1", {**LLM_VA_R.changes, "penalty": 0.1}))
+    assert controls_of(study_of(world)) == CONTROLS
 
 
 def test_the_parts_of_llm_va_r_are_run_alike_and_compared_on_the_same_prompts(world, monkeypatch):

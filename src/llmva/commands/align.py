@@ -8,7 +8,7 @@ from llmva.aligned_model.folder import EDIT_LOG, FORMATS, METHODS, require_check
 from llmva.aligned_model.params import build_params
 from llmva.commands.notebooks import find_notebook, run_notebook
 from llmva.core.errors import InputError, OneLineParser, command
-from llmva.core.params import StudyParams
+from llmva.core.params import SOFT_PENALTY, StudyParams
 from llmva.core.store import locked
 from llmva.prompts.sets import read_candidates, require_two_classes
 
@@ -87,7 +87,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--mapping", choices=["outcome", "refusal"], default="outcome", help="what a guard's lines mean (see README)"
     )
-    parser.add_argument("--penalty", type=float, default=0.1, help="C of LLM-VA-R's SVMs; on smol 1 did better")
+    parser.add_argument(
+        "--penalty", type=float, default=SOFT_PENALTY, help="C of LLM-VA-R's SVMs; on smol 1 did better"
+    )
     parser.add_argument("--dtype", help="of the weights; default: the checkpoint's own")
     for name, default in (("seed", 0), ("threads", 2), ("batch-size", 64), ("max-new-tokens", 128)):
         parser.add_argument(f"--{name}", type=int, default=default)

@@ -50,7 +50,7 @@ def main() -> None:
     seed = load_params(options.slug).seed
     long = table.reset_index().melt(["dataset", "n"], var_name="metric").astype({"n": int})
     write_results(options.slug, "readings", long.assign(method="", seed=seed))
-    record_examples(options.slug, seed)
+    record_examples(options.slug, rows, seed)
     print(table.round(3).to_markdown())
 
 

@@ -18,6 +18,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Penalty = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
+# C of LLM-VA-R, where nothing else is said.
+SOFT_PENALTY = 0.1
 SEED_SUFFIX = re.compile(r"-s(?P<seed>\d+)$")
 DRAW_SUFFIX = re.compile(r"-draw(?P<seed>\d+)$")
 FIFTH_SUFFIX, FIFTH = "-fifth", 5
@@ -79,7 +81,7 @@ class Ridge(StrictModel):
     neutral_weight: Weight
     damping: Weight
     iterations: Count
-    penalty: Penalty = 0.1
+    penalty: Penalty = SOFT_PENALTY
 
 
 class Ablations(StrictModel):

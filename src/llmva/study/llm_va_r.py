@@ -4,6 +4,7 @@ from functools import partial
 
 import pandas
 
+from llmva.core.params import SOFT_PENALTY
 from llmva.core.store import Stage
 from llmva.core.vocabulary import ORIGINAL, PAPER_LOOP
 from llmva.measures.metrics import measure
@@ -33,7 +34,6 @@ from llmva.study.side_by_side import compute_ahead
 from llmva.study.study import Study
 
 R = LLM_VA_R.changes
-ORGANISMS_PENALTY = 0.1
 # The loops whose log is tracked.
 LOGGED = (PAPER_LOOP, LLM_VA_R.name)
 # Those that a first look at other organisms' validation prompts left in the running.
@@ -62,8 +62,8 @@ def describe_variants(study: Study) -> pandas.DataFrame:
 
 def controls_of(study: Study) -> tuple[Variant, ...]:
     """Return the controls of a study's LLM-VA-R; the organisms' C is one of them where its own is another."""
-    other_penalty = Variant(f"C {ORGANISMS_PENALTY}", {**R, "penalty": ORGANISMS_PENALTY})
-    return (*CONTROLS, other_penalty) if study.params.ridge.penalty != ORGANISMS_PENALTY else CONTROLS
+    other_penalty = Variant(f"C {SOFT_PENALTY}", {**R, "penalty": SOFT_PENALTY})
+    return (*CONTROLS, other_penalty) if study.params.ridge.penalty != SOFT_PENALTY else CONTROLS
 
 
 def run_parts(study: Study) -> dict[str, Stage]:

@@ -7,10 +7,9 @@ import pandas
 
 from llmva.core.progress import progress_bar
 from llmva.core.store import Stage
-from llmva.judging.examiner import answer_labels, benign_labels
-from llmva.method.control_vectors import find_control_vectors
-from llmva.method.iteration import feature_size
-from llmva.models.activations import FINAL
+from llmva.judging.examiner import Examination, benign_labels
+from llmva.method.iteration import feature_size, fit_all
+from llmva.models.activations import FINAL, Activations
 from llmva.study.stages import BAND, permute_labels, read_activations_of, read_labelled_verdicts
 from llmva.study.study import Study
 
@@ -44,27 +43,20 @@ def _margin(
     study: Study, rows: pandas.DataFrame, outputs: dict[str, numpy.ndarray], feature_scale: str, penalty: float
 ) -> pandas.DataFrame:
     """Return a row per sublayer: the angle and accuracies of its vectors, and the angles of permuted labels."""
+    settings = study.settings(1, 1, feature_scale=feature_scale, penalty=penalty).observation
+    examined = Examination(rows, Activations(outputs, inputs={}, blocks={}, lengths=numpy.ones(len(rows), int)))
+    found, _ = fit_all(examined, settings)
     train, held_out = ((rows["split"] == split).to_numpy() for split in ("train", "validation"))
-    benign, answer = benign_labels(rows).to_numpy(), answer_labels(rows).to_numpy()
     scaled = {name: values / feature_size(values[train], feature_scale) for name, values in outputs.items()}
     null = permute_labels(study, rows, scaled, penalty)
     low, high = null.quantile(BAND).to_numpy()
-    found = {
-        name: find_control_vectors(
-            values[train],
-            benign[train],
-            answer[train],
-            validation=(values[held_out], benign[held_out], answer[held_out]),
-            penalty=penalty,
-        )
-        for name, values in scaled.items()
-    }
     columns = {"angle": "angle", "accuracy_benign": "benign_accuracy", "accuracy_answer": "answer_accuracy"}
     table = pandas.DataFrame(
         {column: {name: getattr(pair, field) for name, pair in found.items()} for column, field in columns.items()}
     )
+    benign = benign_labels(rows).to_numpy()
     for dataset in rows.loc[held_out, "dataset"].unique():
         of_set = held_out & rows["dataset"].eq(dataset).to_numpy()
-        sides = {name: scaled[name][of_set] @ pair.benign > 0 for name, pair in found.items()}
+        sides = {name: outputs[name][of_set] @ pair.benign > 0 for name, pair in found.items()}
         table[f"{dataset}_accuracy"] = {name: (side == (benign[of_set] > 0)).mean() for name, side in sides.items()}
     return table.assign(angle_null_mean=null.mean(), angle_null_low=low, angle_null_high=high)

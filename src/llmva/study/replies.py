@@ -38,9 +38,9 @@ def read_judged(slug: str, methods: Sequence[str]) -> pandas.DataFrame:
     return rows.merge(prompts[["id", "prompt"]], on="id", validate="many_to_one")
 
 
-def record_examples(slug: str, seed: int) -> pandas.DataFrame:
-    """Write `choose_examples` of a study's test replies as `results/<slug>/examples.csv`, and return them."""
-    chosen = choose_examples(read_judged(slug, (ORIGINAL, OUR_LOOP)))
+def record_examples(slug: str, judged: pandas.DataFrame, seed: int) -> pandas.DataFrame:
+    """Write `choose_examples` of test replies, as `read_judged` gives them, as `results/<slug>/examples.csv`."""
+    chosen = choose_examples(judged[judged["method"].isin([ORIGINAL, OUR_LOOP])])
     rows = chosen.assign(metric="answered", value=chosen["verdict"].eq("answered").astype(float), n=1, seed=seed)
     write_results(slug, "examples", rows.drop(columns=["label", "verdict"]))
     return chosen
