@@ -150,6 +150,12 @@ def test_a_killed_kernel_is_one_line(notebook, tmp_path):
         run_notebook(notebook(kill), tmp_path / "executed.ipynb", {"slug": "toy"})
 
 
+def test_noise_of_a_kernel_at_its_end_is_not_shown(notebook, tmp_path, capfd):
+    noise = "import atexit, os, sys\natexit.register(lambda: os.write(sys.__stderr__.fileno(), b'noise'))"
+    run_notebook(notebook(noise), tmp_path / "executed.ipynb", {"slug": "toy"})
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize(
     ("cell", "said"),
     [("raise ValueError('odd')", "ValueError: odd; it is left"), ("import os\nos._exit(1)", "its kernel was killed")],

@@ -1,6 +1,7 @@
 """Kernels that are spoken to through files, not over the network, and that end when they are asked to."""
 
 import shutil
+import subprocess
 import tempfile
 import weakref
 from collections.abc import Iterator
@@ -19,13 +20,20 @@ MAX_TEMPORARY = 60
 
 
 class LocalSockets(KernelManager):
-    """Keeps the sockets of a kernel in a temporary folder of its own."""
+    """Keeps the sockets of a kernel in a temporary folder of its own, and its noise away from the terminal.
+
+    What cells write is sent. What the process itself writes is of sockets that close in an unlucky order at its end.
+    """
 
     def __init__(self, **options) -> None:
         short = len(tempfile.gettempdir()) <= MAX_TEMPORARY
         folder = tempfile.mkdtemp(prefix="llmva-", dir=None if short else "/tmp")
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         super().__init__(transport="ipc", connection_file=str(Path(folder, "kernel.json")), **options)
+
+    def start_kernel(self, **options):
+        """Start the kernel; the caller of an asynchronous one awaits that."""
+        return super().start_kernel(**{"stderr": subprocess.DEVNULL} | options)
 
 
 class AsyncLocalKernel(LocalSockets, AsyncKernelManager):
