@@ -605,6 +605,15 @@ def test_figure13_draws_means_and_every_model(folders):
     assert data.loc[data["measure"] != "strict_f1", "iteration"].isna().all()
 
 
+def test_figure13_has_no_panel_for_arithmetic_that_no_model_has(folders):
+    panels = len(visible(drawn("figure13", SLUGS)[0]))
+    for slug in SLUGS:
+        change(slug, "ridge", lambda frame: frame[frame["metric"] != "kept_gsm"])
+    figure, data = drawn("figure13", SLUGS)
+    assert len(visible(figure)) == panels - 1 and "kept_gsm" not in set(data["measure"])
+    assert figure.axes[-1].get_xlabel() == "Utility kept (%)"
+
+
 def dots_of(axis) -> list[float]:
     return sorted(x for dots in axis.collections for x in dots.get_offsets()[:, 0])
 

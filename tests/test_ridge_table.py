@@ -12,9 +12,10 @@ from llmva.core.errors import InputError
 from llmva.core.provenance import random_generator
 from llmva.core.results import result_path, write_results
 from llmva.paper.tables import build
-from llmva.paper.tables.items.llm_va_r import RIDGE_METRICS
+from llmva.paper.tables.items.llm_va_r import ARITHMETIC, COMPARED
 from llmva.paper.tables.resampling import paired_p
 
+RIDGE_METRICS = (*COMPARED, ARITHMETIC)
 SLUGS = [f"tiny-llama-s{seed}" for seed in range(10, 16)]
 VALUES = {"LLM-VA": [0.5, 0.6, 0.9, 0.7, 0.8, 0.55], "LLM-VA-R": [0.9, 0.95, 0.95, 0.94, 0.93, 0.96]}
 
@@ -50,6 +51,15 @@ def test_every_seed_is_a_study_of_its_own():
     assert numpy.isnan(table.loc["LLM-VA-R", "kept_p"])
     assert table.loc["LLM-VA-R", "kept_p_paper"] == pytest.approx(2 / 64)
     assert numpy.isnan(table.loc["LLM-VA", "kept_p_paper"])
+
+
+def test_arithmetic_is_no_column_where_no_study_has_it(tmp_path):
+    for number, slug in enumerate(SLUGS):
+        write_ridge(slug, [(method, metric, own[number]) for method, own in VALUES.items() for metric in COMPARED])
+    assert "kept_gsm_mean" not in build.build_table("ridge", SLUGS)
+    build.save_table("ridge", SLUGS)
+    written = (tmp_path / "tables" / "ridge.md").read_text()
+    assert "utility kept" in written and "arithmetic" not in written
 
 
 def test_the_stop_rule_is_judged_by_what_it_loses():

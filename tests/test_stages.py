@@ -304,8 +304,14 @@ def test_soft_margins_have_a_penalty_of_their_own(world):
     assert study.settings(1, 1).observation.penalty == study.params.svm.penalty == 1.0
     assert study.settings(1, 1, **LLM_VA_R.changes).observation.penalty == 2.0
     assert study.settings(1, 1, feature_scale="length", penalty=3.0).observation.penalty == 3.0
-    assert controls_of(study) == (*CONTROLS, Variant("C 0.1", {**LLM_VA_R.changes, "penalty": 0.1}))
-    assert controls_of(study_of(world)) == CONTROLS
+    collect_prompts(study)
+    assert controls_of(study) == (*CONTROLS[1:], Variant("C 0.1", {**LLM_VA_R.changes, "penalty": 0.1}))
+
+
+@pytest.mark.parametrize(("tasks", "expected"), [(["gsm", "copy"], CONTROLS), (["copy"], CONTROLS[1:])])
+def test_arithmetic_is_left_out_of_neutral_text_where_there_is_some(world, monkeypatch, tasks, expected):
+    monkeypatch.setattr(Study, "neutral", pandas.DataFrame({"task": tasks}))
+    assert controls_of(study_of(world)) == expected
 
 
 def test_the_parts_of_llm_va_r_are_run_alike_and_compared_on_the_same_prompts(world, monkeypatch):

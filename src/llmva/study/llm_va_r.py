@@ -34,6 +34,7 @@ from llmva.study.side_by_side import compute_ahead
 from llmva.study.study import Study
 
 R = LLM_VA_R.changes
+ARITHMETIC = "gsm"
 # The loops whose log is tracked.
 LOGGED = (PAPER_LOOP, LLM_VA_R.name)
 # Those that a first look at other organisms' validation prompts left in the running.
@@ -42,7 +43,7 @@ COMPARED_BASELINES = ("AlphaSteer", "AlphaSteer+", "Fine-tuning")
 PARTS = (IN_FULL, RMS, SOFT_SVM, RIDGE, RMS_RIDGE)
 # Run with the number of sublayers that LLM-VA-R chose.
 CONTROLS = (
-    Variant("without arithmetic in the neutral text", {**R, "neutral_left_out": ("gsm",)}),
+    Variant("without arithmetic in the neutral text", {**R, "neutral_left_out": (ARITHMETIC,)}),
     Variant("lambda 0", {**R, "neutral_weight": 0.0}),
     Variant("lambda 0.1", {**R, "neutral_weight": 0.1}),
     Variant("lambda 10", {**R, "neutral_weight": 10.0}),
@@ -61,9 +62,14 @@ def describe_variants(study: Study) -> pandas.DataFrame:
 
 
 def controls_of(study: Study) -> tuple[Variant, ...]:
-    """Return the controls of a study's LLM-VA-R; the organisms' C is one of them where its own is another."""
+    """Return the controls of a study's LLM-VA-R.
+
+    The one without arithmetic needs some in the neutral text; the organisms' C is one where the study's is another.
+    """
+    has_arithmetic = ARITHMETIC in set(study.neutral["task"])
+    controls = tuple(variant for variant in CONTROLS if has_arithmetic or "neutral_left_out" not in variant.changes)
     other_penalty = Variant(f"C {SOFT_PENALTY}", {**R, "penalty": SOFT_PENALTY})
-    return (*CONTROLS, other_penalty) if study.params.ridge.penalty != SOFT_PENALTY else CONTROLS
+    return (*controls, other_penalty) if study.params.ridge.penalty != SOFT_PENALTY else controls
 
 
 def run_parts(study: Study) -> dict[str, Stage]:
@@ -94,9 +100,9 @@ def record_parts(study: Study, loops: dict[str, Stage], evaluated: dict[str, Sta
     -------
     DataFrame
         By method and variant: strict F1 on test and transfer prompts, ASR, ORR and degenerate share on test,
-        utility kept over all tasks and on arithmetic; of loops the chosen iteration and number of sublayers, the
-        iteration of the stop rule (nan where it never struck), and the best validation strict F1 in all, before
-        that iteration, and within as many iterations as LLM-VA-R has.
+        utility kept over all tasks and on arithmetic (nan where the data has none); of loops the chosen iteration and
+        number of sublayers, the iteration of the stop rule (nan where it never struck), and the best validation strict
+        F1 in all, before that iteration, and within as many iterations as LLM-VA-R has.
     """
     # Data without tasks give a table of no columns, and nothing that could be kept.
     outcomes, transfer = read_outcomes(evaluated, "test"), read_outcomes(evaluated, "transfer")
@@ -136,7 +142,7 @@ def _summary(test: pandas.DataFrame, transfer: pandas.DataFrame | None, kept: pa
         "transfer_strict_f1": measure(transfer)["strict_f1"] if transfer is not None else float("nan"),
         **{f"test_{name}": measured[name] for name in ("asr", "orr", "degenerate")},
         "kept": float(kept.mean()) if len(kept) else float("nan"),
-        "kept_gsm": float(kept.get("gsm", float("nan"))),
+        "kept_gsm": float(kept.get(ARITHMETIC, float("nan"))),
     }
 
 

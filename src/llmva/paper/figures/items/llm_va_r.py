@@ -43,13 +43,15 @@ def draw_parts(data: pandas.DataFrame) -> Figure:
     figure = style.new_figure(7.2, sum(heights) + 0.8)
     upper, lower = figure.subfigures(2, 1, height_ratios=heights)
     _draw_curves(upper, curves, down)
-    _draw_finals(lower.subplots(1, len(FINALS), sharey=True), data, variants)
+    _draw_finals(lower.subplots(1, data["measure"].nunique() - 1, sharey=True, squeeze=False)[0], data, variants)
     style.add_legend(figure, data, **WORDS["labels"])
     return figure
 
 
 def _tidy(results: pandas.DataFrame) -> pandas.DataFrame:
-    keys, finals, order = ["method", "iteration"], list(FINALS), in_order(results["method"], PARTS)
+    keys, order = ["method", "iteration"], in_order(results["method"], PARTS)
+    # Arithmetic is no task of every model.
+    finals = [name for name in FINALS if name != "kept_gsm" or name in set(results["metric"])]
     logged, measured = select(results, ["strict_f1"], keys), select(results, finals, ["method"])
     require_methods(measured, order)
     require_methods(logged, in_order(logged["method"], PARTS))
@@ -101,12 +103,13 @@ def _draw_curve(axis, curves: pandas.DataFrame, variant: str, reference: str) ->
 
 
 def _draw_finals(axes: list, data: pandas.DataFrame, variants: list[str]) -> None:
-    for axis, (measure, (label, factor)) in zip(axes, FINALS.items(), strict=True):
+    measures = {name: words for name, words in FINALS.items() if name in set(data["measure"])}
+    for axis, (measure, (label, factor)) in zip(axes, measures.items(), strict=True):
         rows = data[data["measure"] == measure]
         _draw_strip(axis, rows.assign(value=factor * rows["value"]), variants)
         axis.set(xlabel=label, ylabel="")
     # Scores beside scores and shares beside shares are compared by eye.
-    for left, right in zip(axes[::2], axes[1::2], strict=True):
+    for left, right in zip(axes[::2], axes[1::2], strict=False):
         right.sharex(left)
         right.autoscale(axis="x")
     axes[0].set_yticks(range(len(variants)), [style.wrap(variant, 24) for variant in variants])

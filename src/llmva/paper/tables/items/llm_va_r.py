@@ -16,7 +16,7 @@ COMPARED = {
     "transfer_strict_f1": "strict F1, transfer",
     "kept": "utility kept",
 }
-RIDGE_METRICS = (*COMPARED, "kept_gsm")
+ARITHMETIC = "kept_gsm"
 # On validation: the best strict F1 of the whole loop, and before the iteration at which the stop rule strikes.
 STOPPING = ["stop_rule", "best_validation", "best_before_stop"]
 
@@ -27,7 +27,7 @@ def build_ridge(results: Frames) -> Frames:
     The mean is over families, of the means over their seeds; SD and worst are over all studies.
     Each slug is a study of its own, seeds included. The interval of the mean is that of a bootstrap over families
     and, within them, seeds; the prompts are not drawn anew. p is from the exact two-sided Wilcoxon signed-rank
-    test of the paired studies; undefined where fewer than two differ.
+    test of the paired studies; undefined where fewer than two differ. Arithmetic is left out where no study has it.
 
     Raises
     ------
@@ -39,7 +39,8 @@ def build_ridge(results: Frames) -> Frames:
     if "iteration" not in rows:
         raise InputError("results of ridge: no column 'iteration'; run `make fresh` again")
     rows = rows[rows["iteration"].isna()]
-    wide = {metric: _wide(rows, metric) for metric in RIDGE_METRICS}
+    metrics = [*COMPARED, *([ARITHMETIC] if ARITHMETIC in set(rows["metric"]) else [])]
+    wide = {metric: _wide(rows, metric) for metric in metrics}
     studies, methods = wide["kept"].index, order_methods(rows["method"])
     draws = resampling.draw_runs(studies.map(name_models(studies)), "ridge")
     table = []
@@ -95,7 +96,8 @@ def _show(frames: Frames) -> list[Block | str]:
     if "stop" in frames:
         stop = [Block(frames["stop"], read_columns("ridge", "stop_columns"), words["stop"], "stop")]
     note = words["note"].format(studies=int(table["studies"].iloc[0]))
-    return [Block(table, read_columns("ridge"), words["caption"]), *stop, *_corrected(table), note]
+    columns = [column for column in read_columns("ridge") if column.source in table]
+    return [Block(table, columns, words["caption"]), *stop, *_corrected(table), note]
 
 
 def _corrected(table: pandas.DataFrame) -> list[str]:
