@@ -69,6 +69,8 @@ BASELINES = ("Refusal ablation", "VectorSteer", "AlphaSteer", "AlphaSteer+", "SC
 RUNTIME_METHODS = ("SwFC", "StTP", "StMP")
 TWO_SIDED = "Two-sided StMP"
 BOTH = f"{OUR_LOOP} + two-sided StMP"
+# Its last edit moved along the trade-off between both failures, as validation chooses.
+MOVED_LOOP = f"{OUR_LOOP}, beta"
 LOOPS = (RELEASED_LOOP, RELEASED_STRICT, PAPER_LOOP, GUARDED_LOOP, OUR_LOOP)
 PRINTED_METHODS = (ORIGINAL, UNTUNED, *CONSTANTS, *BASELINES, *RUNTIME_METHODS, TWO_SIDED, *LOOPS, BOTH)
 

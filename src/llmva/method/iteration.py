@@ -153,8 +153,7 @@ class Observer:
         self, examined: Examination, vectors: dict[str, ControlVectors], scales: dict[str, float]
     ) -> dict[str, numpy.ndarray]:
         train, inputs = (examined.rows["split"] == "train").to_numpy(), examined.activations.inputs
-        quiet, device = self._neutral_inputs(), self.examiner.chat_model.device
-        on_gpu = device.type == "cuda"
+        quiet, device = self.neutral_inputs(), self.solver_device
 
         def solve(name: str) -> numpy.ndarray:
             pair = {"answer": vectors[name].answer, "benign": vectors[name].benign}
@@ -165,7 +164,7 @@ class Observer:
                 quiet.get(name),
                 neutral_weight=self.settings.neutral_weight,
                 damping=self.settings.damping,
-                device=device if on_gpu else None,
+                device=device,
             ).astype(numpy.float32)
 
         usable = [
@@ -174,9 +173,16 @@ class Observer:
             if vectors[name].answer.any() and vectors[name].benign.any() and numpy.isfinite(scales[name])
         ]
         # A GPU solves one after the other: each needs a gigabyte of its memory.
-        return map_in_threads(solve, usable, 1 if on_gpu else torch.get_num_threads())
+        return map_in_threads(solve, usable, 1 if device else torch.get_num_threads())
 
-    def _neutral_inputs(self) -> dict[str, numpy.ndarray]:
+    @property
+    def solver_device(self) -> torch.device | None:
+        """Where ridge edits are solved: on the model's GPU, if it has one."""
+        device = self.examiner.chat_model.device
+        return device if device.type == "cuda" else None
+
+    def neutral_inputs(self) -> dict[str, numpy.ndarray]:
+        """Read what every sublayer's module takes in, by sublayer, at all tokens of neutral text; {} without any."""
         rows = self._neutral_exchanges
         if rows.empty:
             return {}

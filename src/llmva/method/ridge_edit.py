@@ -58,15 +58,32 @@ def ridge_input_vector(
     A the stacked rows, scaled, and c the wanted values, u = A^T (A A^T + mu' I)^-1 c. Nothing of d_in squared
     is ever held.
     """
-    target = numpy.asarray(target, dtype=numpy.float64)
-    rows, wanted = _scaled_rows(inputs, neutral, neutral_weight, target)
-    ridge = damping * float(numpy.mean(numpy.asarray(inputs, dtype=numpy.float64) ** 2))
-    if not ridge:
-        return numpy.linalg.lstsq(rows, wanted, rcond=None)[0]
-    if device is None:
-        return _solve_damped(rows, wanted, ridge, numpy.linalg.solve)
-    there = (torch.from_numpy(array).to(device) for array in (rows, wanted))
-    return _solve_damped(*there, ridge, torch.linalg.solve).cpu().numpy()
+    safety = _scaled(inputs)
+    options = {"neutral_weight": neutral_weight, "damping": damping, "device": device}
+    return _solve(safety, safety @ numpy.asarray(target, dtype=numpy.float64), inputs, neutral, **options)
+
+
+def offset_input_vector(
+    offset: float,
+    inputs: numpy.ndarray,
+    neutral: numpy.ndarray | None,
+    *,
+    neutral_weight: float,
+    damping: float,
+    device: torch.device | None = None,
+) -> numpy.ndarray:
+    """Solve for what a ridge edit's input vector gains when its target on safety prompts is raised by `offset`.
+
+    The target becomes w.x + offset on safety prompts and stays 0 on neutral text. Since the solution is linear in the
+    target, this is added to the vector of `ridge_input_vector`, which has the other parameters too.
+
+    Returns
+    -------
+    (d_in,) float64 array
+    """
+    safety = _scaled(inputs)
+    wanted = numpy.full(len(safety), offset / numpy.sqrt(len(safety)))
+    return _solve(safety, wanted, inputs, neutral, neutral_weight=neutral_weight, damping=damping, device=device)
 
 
 def first_of_each_task(
@@ -80,13 +97,21 @@ def first_of_each_task(
     return rows.head(max(1, int((total <= tokens).sum())))
 
 
-def _scaled_rows(inputs, neutral, neutral_weight, target) -> tuple[numpy.ndarray, numpy.ndarray]:
-    safety = numpy.asarray(inputs, dtype=numpy.float64) / numpy.sqrt(len(inputs))
-    wanted = safety @ target
-    if neutral is None or not len(neutral) or not neutral_weight:
-        return safety, wanted
-    quiet = numpy.asarray(neutral, dtype=numpy.float64) * numpy.sqrt(neutral_weight / len(neutral))
-    return numpy.concatenate([safety, quiet]), numpy.concatenate([wanted, numpy.zeros(len(quiet))])
+def _scaled(inputs: numpy.ndarray) -> numpy.ndarray:
+    return numpy.asarray(inputs, dtype=numpy.float64) / numpy.sqrt(len(inputs))
+
+
+def _solve(safety, wanted, inputs, neutral, *, neutral_weight: float, damping: float, device) -> numpy.ndarray:
+    if neutral is not None and len(neutral) and neutral_weight:
+        quiet = numpy.asarray(neutral, dtype=numpy.float64) * numpy.sqrt(neutral_weight / len(neutral))
+        safety, wanted = numpy.concatenate([safety, quiet]), numpy.concatenate([wanted, numpy.zeros(len(quiet))])
+    ridge = damping * float(numpy.mean(numpy.asarray(inputs, dtype=numpy.float64) ** 2))
+    if not ridge:
+        return numpy.linalg.lstsq(safety, wanted, rcond=None)[0]
+    if device is None:
+        return _solve_damped(safety, wanted, ridge, numpy.linalg.solve)
+    there = (torch.from_numpy(array).to(device) for array in (safety, wanted))
+    return _solve_damped(*there, ridge, torch.linalg.solve).cpu().numpy()
 
 
 def _solve_damped(rows, wanted, ridge: float, solve: Callable):

@@ -8,7 +8,8 @@ import pandas
 
 from llmva.core.progress import progress_bar
 from llmva.judging.examiner import Examiner
-from llmva.measures.metrics import measure
+from llmva.measures.frontier import on_front
+from llmva.measures.metrics import measure, strict_rates
 from llmva.steering.base import UNSTEERED, SteeringMethod
 
 
@@ -88,11 +89,14 @@ class Tuned:
         The best setting of each variant, where the method has several.
     trials : DataFrame
         One row per trial: its setting and its validation metrics.
+    front : list of dict
+        The settings that no other one beats in both failures, in the order in which they were tried.
     """
 
     setting: dict
     variants: dict[str, dict]
     trials: pandas.DataFrame
+    front: list[dict]
 
 
 def tune(
@@ -109,10 +113,12 @@ def tune(
     for setting in progress_bar(progress, settings):
         with method.applied(examiner.chat_model, setting):
             examined = examiner.examine(validation)
-        rows.append({**setting, **measure(examined.rows)})
+        rows.append({**setting, **measure(examined.rows), **strict_rates(examined.rows)})
     table = pandas.DataFrame(rows)
     # A stable order, so that the earliest comes first on a tie.
     best_first = [settings[index] for index in numpy.argsort(-table["strict_f1"].fillna(-1), kind="stable")]
     variants = dict.fromkeys(setting["variant"] for setting in settings if "variant" in setting)
     best_of = {name: next(setting for setting in best_first if setting.get("variant") == name) for name in variants}
-    return Tuned(best_first[0], best_of, table)
+    unbeaten = on_front(table[["strict_asr", "strict_orr"]].to_numpy())
+    front = [setting for setting, kept in zip(settings, unbeaten, strict=True) if kept]
+    return Tuned(best_first[0], best_of, table, front)
