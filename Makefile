@@ -61,8 +61,8 @@ STUDIES := $(sort $(shell echo $(DRAWS) | sed -E 's/-draw[0-9]+//g') $(DRAWS))
 drawn = $(STUDIES:%=$(1)@%)
 
 .PHONY: help env smol-packages organisms tables figures all seeds fresh data plan step align steer compare standard bench test test-units test-organism test-notebooks lint notebooks clean
-TABLES := table1 table2 table3 table4 attacks gating headlines
-FIGURES := $(addprefix figure,1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16)
+TABLES := table1 table2 table3 table4 attacks gating headlines frontier
+FIGURES := $(addprefix figure,1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17)
 .PHONY: $(TABLES) $(FIGURES) utility margins judges noise shortcuts examples draws budget ridge runtime
 
 # Several studies of organisms run side by side without being told to: one on each core takes less time than one after
@@ -130,6 +130,7 @@ $(eval $(call notebook,09_ablation_layers,04_alignment_loop))
 $(eval $(call notebook,10_transferability,05_main_results))
 $(eval $(call notebook,11_judges,04_alignment_loop))
 $(eval $(call notebook,13_ridge_edit,04_alignment_loop))
+$(eval $(call notebook,18_trade_off,05_main_results))
 $(eval $(call notebook,12_runtime_steering,,$(STUDY) | $(ENV)))
 
 # What was listed before, and did not run.
@@ -153,6 +154,7 @@ table1 table2: $(call seeded,05_main_results) ## Tables 1, 2: every method, both
 table3: $(call seeded,03_layer_selection) ## Table 3: L_select (20 s per model)
 table4 attacks: $(call seeded,10_transferability) ## Table 4: five unseen sets; attacks in unseen wrappers (with Table 2)
 gating: $(call seeded,06_utility) $(call seeded,10_transferability) ## two-sided gating beside the weight edit, with tests (with Table 2)
+frontier figure17: $(call seeded,18_trade_off) ## Figure 17 and its table: what each method trades one failure for the other at (1 min per model, after Table 2)
 headlines: $(call seeded,06_utility) $(call seeded,10_transferability) ## the paper's claims in numbers, and whether they hold here (with Table 2)
 figure1 figure9: $(call seeded,01_orthogonality) ## Figures 1, 9: angles and their nulls (10 s per model)
 figure2: $(call manifests,02_svm_identification) ## Figure 2: projections (5 s per model)
@@ -206,7 +208,7 @@ figures: $(ENV) ## all figures from the tracked results/ alone (30 s)
 	$(ALONE) $(PYTHON) -m llmva.paper.figures all --models $(MODELS) --seeds $(shown) $(if $(any_fresh),--apart figure13 $(FRESH)) $(if $(any_steered),$(foreach figure,14 15 16,--apart figure$(figure) $(STEERED)))
 	$(if $(any_pretrained),$(ALONE) $(PYTHON) -m llmva.paper.figures all --models smol --seeds 3 --present)
 
-STAGES := 02_svm_identification 06_utility 07_ablation_angle 08_ablation_iterations 09_ablation_layers 10_transferability 11_judges
+STAGES := 02_svm_identification 06_utility 07_ablation_angle 08_ablation_iterations 09_ablation_layers 10_transferability 11_judges 18_trade_off
 study@%: $(foreach stage,$(STAGES),runs/%/$(stage)/manifest.json)
 	$(call run_due,$*)
 seed@%: runs/%/06_utility/manifest.json runs/%/10_transferability/manifest.json
@@ -225,9 +227,9 @@ plan: $(ENV) ## MODEL=<name, folder or GGUF file> [GPU=A100-80] [DATA=<csv>] [JU
 data: $(ENV) ## OUT=data/paper [RELEASED=folder] [SETS='nq xstest']: a study's data folder from the public sets
 	@$(PYTHON) -m llmva.prompts.public '$(or $(OUT),data/paper)' $(if $(RELEASED),--released '$(RELEASED)') $(if $(SETS),--only $(SETS))
 
-align: $(ENV) ## MODEL=<folder or GGUF file> [DATA=<csv>] [JUDGE=<folder> [MAPPING=refusal]] [METHOD=LLM-VA] [CHECKPOINT=1, gguf or gguf-q8_0] [OUT=<folder>]: align a model of your own (3 min per tiny model)
+align: $(ENV) ## MODEL=<folder or GGUF file> [DATA=<csv>] [JUDGE=<folder> [MAPPING=refusal]] [METHOD=LLM-VA] [PREFER=safe, balanced, helpful or a weight] [CHECKPOINT=1, gguf or gguf-q8_0] [OUT=<folder>]: align a model of your own (3 min per tiny model)
 	@$(PYTHON) -m llmva.commands.align $(if $(MODEL),--model '$(MODEL)') $(if $(DATA),--data '$(DATA)') $(if $(OUT),--out '$(OUT)') \
-	  $(if $(JUDGE),--judge '$(JUDGE)') $(if $(MAPPING),--mapping '$(MAPPING)') $(if $(METHOD),--method '$(METHOD)') $(if $(CHECKPOINT),--checkpoint '$(CHECKPOINT)') $(ALIGN_OPTIONS)
+	  $(if $(JUDGE),--judge '$(JUDGE)') $(if $(MAPPING),--mapping '$(MAPPING)') $(if $(METHOD),--method '$(METHOD)') $(if $(PREFER),--prefer '$(PREFER)') $(if $(CHECKPOINT),--checkpoint '$(CHECKPOINT)') $(ALIGN_OPTIONS)
 
 steer: $(ENV) ## MODEL=<folder or GGUF file> PAIRS=<csv> [METHOD=StMP] [OUT=<folder>]: a direction that brings a trait back at run time (a minute per tiny model)
 	@$(PYTHON) -m llmva.commands.steer $(if $(MODEL),--model '$(MODEL)') $(if $(PAIRS),--pairs '$(PAIRS)') $(if $(METHOD),--method '$(METHOD)') \

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import matplotlib.pyplot
 import nbformat
+import numpy
 import pandas
 import pytest
 import torch
@@ -34,9 +35,11 @@ from llmva.edits.log import EditLog
 from llmva.engines.greedy import respond
 from llmva.judging.guard import GuardJudge, parse_guard_lines, read_guard_verdict
 from llmva.method import iteration
+from llmva.method.trade_off import TradeOff
 from llmva.models.chat_model import ChatModel, load_model
 from llmva.models.likelihood import reply_surprise
 from llmva.organisms.tasks import task_table
+from llmva.steering.moved import BETAS
 
 QUICK = ["--iterations", "2", "--max-new-tokens", "4", "--threads", "1"]
 ORGANISM, GUARD = (paths.RUNS / name / "organism" for name in ("tiny-llama", "tiny-guard"))
@@ -110,6 +113,7 @@ def test_a_users_model_and_prompts_give_adapter_checkpoint_log_and_report(
     assert run("--model", folder, "--data", own_prompts, "--out", out, *options) == 0
     assert sorted(path.name for path in out.iterdir()) == [
         "README.md", "adapter", "checkpoint", "edit_log.safetensors", "manifest.json", "report.html",
+        *(["trade_off.safetensors"] if name == "LLM-VA-R" else []),
     ]  # fmt: skip
     log = EditLog.load(out / "edit_log.safetensors")
     original, aligned = load_model(str(folder)), AutoModelForCausalLM.from_pretrained(out / "checkpoint")
@@ -123,7 +127,48 @@ def test_a_users_model_and_prompts_give_adapter_checkpoint_log_and_report(
     assert "| toxic prompts answered |" in card and f"base_model: {folder}" in card
     for written in ("adapter/", "checkpoint/", "edit_log.safetensors", "README.md", "manifest.json"):
         assert f"<td>{written}</td>" in report
+    assert ("trade_off.safetensors</td>" in report) == ("One failure for the other" in report) == (name == "LLM-VA-R")
     assert capsys.readouterr().out.startswith(f"# model, aligned by {name}")
+
+
+# The trade-off
+
+
+def test_a_preference_moves_the_last_edit_and_any_other_beta_is_at_hand(
+    runs, tmp_path, own_prompts, any_change_is_right
+):
+    folder, out = save_random_model(tmp_path / "model"), tmp_path / "aligned"
+    given = ["--model", folder, "--data", own_prompts, *QUICK]
+    assert run(*given, "--out", out) == 0
+    assert run(*given, "--out", tmp_path / "safe", "--prefer", "Safe") == 0
+    plain, safe = (read_manifest(each)["facts"] for each in (out, tmp_path / "safe"))
+    (traced,) = runs.glob("*/trade_off_trials")
+    trials = pandas.read_csv(traced / "trials.csv")
+    loss = 0.8 * trials["strict_asr"] + 0.2 * trials["strict_orr"]
+    assert plain["beta"] == 0
+    assert trials.set_index("beta").index.tolist() == list(BETAS)
+    assert loss[trials["beta"] == safe["beta"]].item() == pytest.approx(loss.min())
+    # Whatever was chosen, the folder gives the log of each beta, bit for bit.
+    for beta, other in ((0.0, out), (safe["beta"], tmp_path / "safe")):
+        log = EditLog.load(other / "edit_log.safetensors")
+        for saved in (out, tmp_path / "safe"):
+            moved = TradeOff.load(saved).at(beta)
+            for one, two in zip(moved.iterations[-1], log.iterations[-1], strict=True):
+                assert one.sublayer == two.sublayer and numpy.array_equal(one.input_vector, two.input_vector)
+    assert len(list(runs.glob("*/trade_off_trials"))) == 1
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        (["--prefer", "most"], "PREFER: is 'most'"),
+        (["--prefer", "safe", "--method", "llm-va"], "PREFER: moves the last"),
+    ],
+)
+def test_a_preference_that_cannot_be_is_one_line(runs, tmp_path, capsys, own_prompts, options, said):
+    _expect_refusal(
+        capsys, tmp_path, said, "--model", save_random_model(tmp_path / "m"), "--data", own_prompts, *options
+    )
 
 
 # A GGUF file
@@ -545,6 +590,7 @@ def test_the_whole_command_aligns_an_organism_by_its_guards_word(tmp_path):
     assert done.stdout.startswith("# organism, aligned by LLM-VA-R") and str(out / "report.html") in done.stdout
     assert sorted(path.name for path in out.iterdir()) == [
         "README.md", "adapter", "checkpoint", "edit_log.safetensors", "manifest.json", "report.html",
+        "trade_off.safetensors",
     ]  # fmt: skip
     base, checkpoint = load_model(str(ORGANISM), device="cpu"), load_model(str(out / "checkpoint"), device="cpu")
     adapted = ChatModel("adapted", PeftModel.from_pretrained(base.model, out / "adapter"), base.tokenizer)

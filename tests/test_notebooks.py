@@ -64,6 +64,7 @@ def test_the_story_is_complete():
         "15_side_by_side",
         "16_performance",
         "17_pretrained_model",
+        "18_trade_off",
     ]
     assert stems[-1] == "20_paper"
     assert all(re.fullmatch(r"\d\d_[a-z0-9_]+", stem) for stem in stems)

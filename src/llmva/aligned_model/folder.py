@@ -6,6 +6,7 @@ from typing import Self
 
 import pandas
 
+from llmva.aligned_model.choice import Chosen, read_preference
 from llmva.aligned_model.report import write_report
 from llmva.core.errors import InputError
 from llmva.core.paths import anchored
@@ -16,14 +17,14 @@ from llmva.edits.checkpoint import export_checkpoint
 from llmva.edits.edited_model import EditedModel
 from llmva.edits.gguf_export import GgufType, export_gguf, require_gguf
 from llmva.edits.log import EditLog
+from llmva.method.trade_off import EDIT_LOG, TRADE_OFF
 from llmva.models.gguf_files import describe_gguf, split_gguf
 from llmva.models.likelihood import reply_surprise
-from llmva.study.evaluation import evaluate_loop, evaluate_original, read_test_rows
-from llmva.study.loop_variants import PAPER_STAGE, probe_layers, read_loop, run_alignment, run_llm_va_r
+from llmva.study.evaluation import read_test_rows
+from llmva.study.loop_variants import PAPER_STAGE, probe_layers, read_loop
 from llmva.study.study import Study
 
-FOLDER_VERSION = 2
-EDIT_LOG = "edit_log.safetensors"
+FOLDER_VERSION = 3
 METHODS = (OUR_LOOP, PAPER_LOOP)
 # Of a whole edited model as llama.cpp has it, the type of its matrices: as fine as the base's, or one that is named.
 GGUF_TYPES = {"gguf": None, "gguf-q8_0": GgufType.Q8_0}
@@ -43,22 +44,27 @@ class AlignOptions:
         The folder to make.
     checkpoint : {None, "1", "gguf", "gguf-q8_0"}
         Also write the whole edited model: in the base's own format, or as GGUF.
+    prefer : float, optional
+        The weight of answered toxic prompts, by which LLM-VA-R's last edit is moved; see
+        `llmva.method.trade_off.choose_beta`. Without it the edit stays as it is.
     """
 
     method: str
     out: Path
     checkpoint: str | None
+    prefer: float | None = None
 
     @classmethod
     def of(cls, namespace: dict) -> Self:
-        """Read them from a notebook's `globals()`: `method`, `out` and `checkpoint`, each with a default."""
+        """Read them from a notebook's `globals()`: `method`, `out`, `checkpoint` and `prefer`, each with a default."""
         wanted = namespace.get("method", OUR_LOOP)
         method = next((name for name in METHODS if name.lower() == str(wanted).lower()), None)
         if method is None:
             raise InputError(f"method: is {wanted!r}; choose {' or '.join(METHODS)}")
         out = Path(namespace.get("out") or default_folder(namespace)).absolute()
         checkpoint = namespace.get("checkpoint")
-        return cls(method, out, {True: FORMATS[0], False: None}.get(checkpoint, checkpoint))
+        prefer = read_preference(namespace.get("prefer"), method)
+        return cls(method, out, {True: FORMATS[0], False: None}.get(checkpoint, checkpoint), prefer)
 
 
 def default_folder(namespace: dict) -> Path:
@@ -66,24 +72,15 @@ def default_folder(namespace: dict) -> Path:
     return Study.of(namespace).folder / "14_align_your_model"
 
 
-def run_method(study: Study, method: str) -> Stage:
-    """Run a method's loop, candidates for L_select included."""
-    return run_llm_va_r(study) if method == OUR_LOOP else run_alignment(study)
-
-
-def evaluate_aligned(study: Study, method: str, loop: Stage) -> dict[str, Stage]:
-    """Let the original and the aligned model answer the test prompts and the tasks, once."""
-    return {ORIGINAL: evaluate_original(study), method: evaluate_loop(study, method, loop)}
-
-
-def write_aligned(study: Study, options: AlignOptions, loop: Stage, evaluated: dict[str, Stage]) -> Stage:
+def write_aligned(study: Study, options: AlignOptions, chosen: Chosen, evaluated: dict[str, Stage]) -> Stage:
     """Write what the practitioner takes home.
 
     Returns
     -------
     Stage
-        `options.out` with `adapter/` (where anything was edited), `edit_log.safetensors`, `report.html`, `README.md`
-        (a model card), `manifest.json`, and, if asked for, `checkpoint/`.
+        `options.out` with `adapter/` (where anything was edited), `edit_log.safetensors`, of LLM-VA-R
+        `trade_off.safetensors` (see `TradeOff.offsets`), `report.html`, `README.md` (a model card), `manifest.json`,
+        and, if asked for, `checkpoint/`.
 
     Raises
     ------
@@ -92,30 +89,31 @@ def write_aligned(study: Study, options: AlignOptions, loop: Stage, evaluated: d
     """
     require_free(options.out, study.params.model, EDIT_LOG)
     require_checkpoint(study.params.model, options.checkpoint)
-    finished = read_loop(loop)
-    choice = finished.choice
-    best = finished.log.at_iteration(choice.best_iteration)
+    choice, best = read_loop(chosen.loop).choice, chosen.log
 
     def compute(folder: Path) -> dict:
         best.save(folder / EDIT_LOG, study.log_metadata)
         if best.sublayers:
             export_adapter(study.chat_model, best, folder / "adapter")
+            if chosen.trade_off:
+                chosen.trade_off.save(folder / TRADE_OFF, study.log_metadata)
         if options.checkpoint:
             _export(study.params.model, best, folder / "checkpoint", options.checkpoint)
         said = read_test_rows(evaluated)[ORIGINAL]
-        facts = {**asdict(choice), "method": options.method, **_facts(study, best, said)}
-        write_report(folder, study, facts, loop, read_probe_history(study, loop), evaluated)
+        facts = {**asdict(choice), "method": options.method, "beta": chosen.beta, **_facts(study, best, said)}
+        history = read_probe_history(study, chosen.loop)
+        write_report(folder, study, facts, chosen.loop, history, evaluated, chosen.trials)
         return facts
 
     parameters = {
         "method": options.method,
         "iteration": choice.best_iteration,
+        "beta": chosen.beta,
         "checkpoint": options.checkpoint,
         "model": study.log_metadata,
     }
-    return run_stage(
-        options.out, compute, parameters=parameters, upstream=(loop, *evaluated.values()), version=FOLDER_VERSION
-    )
+    upstream = (chosen.loop, *evaluated.values())
+    return run_stage(options.out, compute, parameters=parameters, upstream=upstream, version=FOLDER_VERSION)
 
 
 def read_probe_history(study: Study, loop: Stage) -> pandas.DataFrame:

@@ -17,8 +17,9 @@ from llmva.core.paths import write_atomically
 from llmva.core.store import Stage
 from llmva.core.vocabulary import VERDICTS
 from llmva.judging.guard import parse_guard_lines
-from llmva.measures.intervals import with_intervals
+from llmva.measures.intervals import wilson_interval, with_intervals
 from llmva.measures.shares import shares_of
+from llmva.method.trade_off import TRADE_OFF
 from llmva.models.sources import split_source
 from llmva.study.evaluation import read_test_rows, read_utility
 from llmva.study.loop_variants import read_loop
@@ -36,7 +37,13 @@ COLOURS = {"original": "#8A8A8A", "aligned": "#0072B2"}
 
 
 def write_report(
-    folder: Path, study: Study, facts: dict, loop: Stage, candidates: pandas.DataFrame, evaluated: dict[str, Stage]
+    folder: Path,
+    study: Study,
+    facts: dict,
+    loop: Stage,
+    candidates: pandas.DataFrame,
+    evaluated: dict[str, Stage],
+    trials: pandas.DataFrame | None = None,
 ) -> None:
     """Write `report.html`, one file without outside parts, and the model card `README.md`, from the same figures.
 
@@ -52,6 +59,8 @@ def write_report(
         Validation history of every candidate for L_select: l_select, iteration, strict_f1.
     evaluated : dict of str to Stage
         `Original` and the method.
+    trials : DataFrame, optional
+        Validation metrics by beta, of a method whose last edit can be moved.
     """
     rows = _by_model(evaluated)
     results = with_intervals(rows, "original", seed=study.params.seed)
@@ -70,6 +79,8 @@ def write_report(
         "categories": _categories(rows),
         "utility": utility,
         "candidates": _candidates(candidates),
+        "trade_off": _trade_off(trials, study.validation),
+        "trade_off_plot": _draw_trade_off(trials, study.validation, facts["beta"]),
         "history_plot": _draw_history(read_loop(loop).history, facts["best_iteration"]),
         "files": _files(folder),
     }
@@ -213,6 +224,48 @@ def _draw_history(history: pandas.DataFrame, chosen: int) -> str:
     return draw_svg(figure)
 
 
+def _trade_off(trials: pandas.DataFrame | None, prompts: pandas.DataFrame) -> pandas.DataFrame | None:
+    """Return both failures by beta with their intervals, as text; None where nothing can be moved."""
+    if trials is None or len(trials) < 2:
+        return None
+    columns = {}
+    for (metric, name), counted in zip(WORDS["failures"].items(), _failures(trials, prompts), strict=True):
+        cells = zip(trials[metric], counted["low"], counted["high"], strict=True)
+        columns[name] = [f"{share:.3f} [{low:.3f}, {high:.3f}]" for share, low, high in cells]
+    broken = {ROWS["degenerate"]: trials["degenerate"].round(3)}
+    return pandas.DataFrame(columns | broken, index=trials.index).reset_index()
+
+
+def _failures(trials: pandas.DataFrame, prompts: pandas.DataFrame) -> list[pandas.DataFrame]:
+    tables = []
+    for metric, label in zip(WORDS["failures"], ("toxic", "benign"), strict=True):
+        n = int((prompts["label"] == label).sum())
+        bounds = [wilson_interval(round(share * n), n)[:2] for share in trials[metric]]
+        tables.append(pandas.DataFrame(bounds, columns=["low", "high"], index=trials.index))
+    return tables
+
+
+def _draw_trade_off(trials: pandas.DataFrame | None, prompts: pandas.DataFrame, chosen: float) -> str:
+    if trials is None or len(trials) < 2:
+        return ""
+    figure, axes = draw_axes()
+    toxic, benign = (trials[metric] for metric in WORDS["failures"])
+    errors = [
+        [values - table["low"], table["high"] - values]
+        for values, table in zip((toxic, benign), _failures(trials, prompts), strict=True)
+    ]
+    style = {"color": COLOURS["aligned"], "markersize": 4, "linewidth": 0.8, "ecolor": "0.8", "elinewidth": 0.8}
+    axes.errorbar(toxic, benign, xerr=errors[0], yerr=errors[1], fmt="o-", label="beta", **style)
+    for beta in trials.index[:: max(1, len(trials) // 6)]:
+        axes.annotate(
+            f"{beta:+.2g}", (toxic[beta], benign[beta]), xytext=(4, 4), textcoords="offset points", fontsize=7
+        )
+    axes.plot(toxic[chosen], benign[chosen], "o", color="#D55E00", label="this model")
+    for name, set_label in zip(WORDS["failures"].values(), (axes.set_xlabel, axes.set_ylabel), strict=True):
+        set_label(name)
+    return draw_svg(figure)
+
+
 def draw_axes() -> tuple[Figure, Axes]:
     """Return an empty plot of a report."""
     figure = Figure(figsize=(6.5, 2.4), layout="constrained")
@@ -231,8 +284,8 @@ def draw_svg(figure: Figure) -> str:
 
 
 def _files(folder: Path) -> pandas.DataFrame:
-    # Single files are always written, some of them after the report; folders only where there is something to put in.
-    left_out = {name for name in WORDS["files"] if name.endswith("/") and not (folder / name).is_dir()}
+    # These are there before the report, or not at all; the rest is always written, some of it after.
+    left_out = {name for name in WORDS["files"] if name.endswith(("/", TRADE_OFF)) and not (folder / name).exists()}
     there = [(name, what) for name, what in WORDS["files"].items() if name not in left_out]
     return pandas.DataFrame(there, columns=["file", "what it is"])
 

@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from llmva.aligned_model.choice import read_preference
 from llmva.aligned_model.folder import EDIT_LOG, FORMATS, METHODS, require_checkpoint, require_free
 from llmva.aligned_model.params import build_params
 from llmva.commands.notebooks import find_notebook, run_notebook
@@ -20,7 +21,9 @@ COST = (
 )
 
 
-def align_model(params: StudyParams, out: Path, method: str, checkpoint: str | None) -> Path:
+def align_model(
+    params: StudyParams, out: Path, method: str, checkpoint: str | None, prefer: float | None = None
+) -> Path:
     """Run the alignment's notebook on a model and return its executed copy; see `AlignOptions`.
 
     Finished parts of an interrupted earlier run are taken up again.
@@ -39,7 +42,7 @@ def align_model(params: StudyParams, out: Path, method: str, checkpoint: str | N
     params.run_folder.mkdir(parents=True, exist_ok=True)
     # Runs with other numbers of iterations share this folder, and would replace each other's stages.
     with locked(params.run_folder / method.lower()):
-        more = {"method": method, "out": str(out), "checkpoint": checkpoint}
+        more = {"method": method, "out": str(out), "checkpoint": checkpoint, "prefer": prefer}
         run_notebook(source, target, {**params.model_dump(), **more})
     return target
 
@@ -50,11 +53,12 @@ def main(arguments: list[str] | None = None) -> None:
     options = make_parser().parse_args(arguments)
     if not options.model:
         raise InputError("MODEL: not given; write `make align MODEL=<folder> [DATA=<csv>] [OUT=<folder>]`")
+    prefer = read_preference(options.prefer, SLUGS[options.method])
     params = build_params(options)
     name = "aligned" if options.method == "llm-va-r" else f"aligned-{options.method}"
     out = Path(options.out or params.run_folder / name).absolute()
     print(f"aligning {params.model}: {COST}", file=sys.stderr)
-    executed = align_model(params, out, SLUGS[options.method], options.checkpoint)
+    executed = align_model(params, out, SLUGS[options.method], options.checkpoint, prefer)
     print((out / "README.md").read_text(encoding="utf-8").split("## Use")[0].split("---\n", 2)[2].strip())
     print(f"\nwritten to {out}; begin with {out / 'report.html'} (how it was made: {executed})")
 
@@ -82,6 +86,11 @@ def make_parser() -> argparse.ArgumentParser:
         const=FORMATS[0],
         help="also write the whole edited model: 1, in the base's own format (also without a value); gguf, one file "
         "for llama.cpp; or gguf-q8_0, with matrices of 8 bits",
+    )
+    parser.add_argument(
+        "--prefer",
+        help="safe, balanced, helpful, or the weight of answered toxic prompts from 0 to 1: by it LLM-VA-R's last edit "
+        "is moved along the trade-off; default: it stays as the loop made it",
     )
     parser.add_argument("--judge", default="phrases", help="`phrases`, or a guard model in Qwen3Guard-Gen's format")
     parser.add_argument(

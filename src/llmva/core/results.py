@@ -20,6 +20,7 @@ KEY_COLUMNS = {
     "degrees": "Int64",
     "draw": "Int64",
     "l_select": "Int64",
+    "trial": "Int64",
     "noise": "float",
     "id": "str",
     "group": "str",

@@ -72,7 +72,7 @@ BOTH = f"{OUR_LOOP} + two-sided StMP"
 # Its last edit moved along the trade-off between both failures, as validation chooses.
 MOVED_LOOP = f"{OUR_LOOP}, beta"
 LOOPS = (RELEASED_LOOP, RELEASED_STRICT, PAPER_LOOP, GUARDED_LOOP, OUR_LOOP)
-PRINTED_METHODS = (ORIGINAL, UNTUNED, *CONSTANTS, *BASELINES, *RUNTIME_METHODS, TWO_SIDED, *LOOPS, BOTH)
+PRINTED_METHODS = (ORIGINAL, UNTUNED, *CONSTANTS, *BASELINES, *RUNTIME_METHODS, TWO_SIDED, *LOOPS, MOVED_LOOP, BOTH)
 
 # A loop stops where its selection metric falls below this and below half of the original's.
 LOWEST_F1 = 0.1

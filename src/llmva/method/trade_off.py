@@ -10,6 +10,8 @@ edit is moved: offsets in every edit of a loop pile up, and language breaks.
 """
 
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
 
 import numpy
 import pandas
@@ -22,6 +24,8 @@ from llmva.models.activations import Capture
 from llmva.models.reading import read_activations
 from llmva.prompts.pools import draw_sample
 
+# Of an aligned model's folder.
+EDIT_LOG, TRADE_OFF = "edit_log.safetensors", "trade_off.safetensors"
 # What is preferred, in words, and the weight of answered toxic prompts in the loss.
 PREFERENCES = {"helpful": 0.2, "balanced": 0.5, "safe": 0.8}
 
@@ -51,6 +55,23 @@ class TradeOff:
             for edit in self.log.iterations[-1]
         )
         return self.log.at_iteration(len(self.log) - 1).appended(moved)
+
+    def save(self, path: Path, metadata: dict[str, object]) -> None:
+        """Write the last edits as the loop made them, and the offsets, as an edit log of two iterations."""
+        EditLog((*self.log.iterations[-1:], *self.offsets.iterations)).save(path, metadata)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read the trade-off of an aligned model's folder, whichever beta its own log has.
+
+        Raises
+        ------
+        InputError
+            When a file is missing or damaged.
+        """
+        log, parts = EditLog.load(Path(folder) / EDIT_LOG), EditLog.load(Path(folder) / TRADE_OFF)
+        last, offsets = parts.iterations
+        return cls(log.at_iteration(len(log) - 1).appended(last), EditLog((offsets,)))
 
 
 def solve_offsets(observer: Observer, log: EditLog) -> EditLog:

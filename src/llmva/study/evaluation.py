@@ -20,6 +20,7 @@ from llmva.core.vocabulary import (
     REPLY_TASK,
     UNTUNED,
 )
+from llmva.measures.metrics import measure, strict_rates
 from llmva.measures.shares import chance_levels
 from llmva.steering.base import SteeringMethod
 from llmva.steering.llm_va import LlmVa
@@ -34,7 +35,7 @@ from llmva.study.side_by_side import compute_ahead
 from llmva.study.study import Study
 
 # Of how methods are tuned and measured; added to each method's own version.
-MEASURE_VERSION = 0
+MEASURE_VERSION = 1
 # Rows that differ from a loop's own by the choice among its iterations alone.
 OTHER_CHOICES = {PAPER_LOOP: (GUARDED_LOOP, "guarded"), RELEASED.name: (RELEASED_STRICT, "strict")}
 # Those that take longest begin first, where methods are computed side by side.
@@ -118,8 +119,9 @@ def evaluate_method(
     Stage
         `outcomes.csv`: method, part (test or transfer), id, dataset, label, guard_verdict, verdict, raw;
         `responses.csv`: method, part, id, response; `utility.csv`: method, task, metric, value, n,
-        unreadable; `settings.json`: the chosen setting by method; and, when tuned, `trials.csv`. The manifest
-        says whether there was anything to fit. A method with variants has the rows of its best setting under its
+        unreadable; `settings.json`: the chosen setting by method; and, when tuned, `trials.csv`, and `front.csv`, the
+        test metrics of the settings that no other one beat on validation. The manifest says whether there was
+        anything to fit. A method with variants has the rows of its best setting under its
         name, and those of each variant under "name (variant)".
     """
 
@@ -212,7 +214,15 @@ def _tuned(study: Study, method: SteeringMethod, folder: Path) -> dict[str, dict
     trials = study.params.trials
     tuned = tune(method, study.examiner, study.validation, trials=trials, progress=f"tuning {method.name}")
     tuned.trials.to_csv(folder / "trials.csv", index=False)
+    rates = [_measure_test(study, method, setting) for setting in tuned.front]
+    pandas.DataFrame(rates).to_csv(folder / "front.csv", index=False)
     return {method.name: tuned.setting, **{f"{method.name} ({name})": best for name, best in tuned.variants.items()}}
+
+
+def _measure_test(study: Study, method: SteeringMethod, setting: dict) -> dict:
+    with method.applied(study.chat_model, setting):
+        rows = study.examiner.examine(study.test).rows
+    return {**setting, **measure(rows), **strict_rates(rows)}
 
 
 def _measure(study: Study, method: SteeringMethod, setting: dict) -> tuple[pandas.DataFrame, pandas.DataFrame]:

@@ -11,6 +11,7 @@ from llmva.paper.figures.items import (
     angles,
     distortion,
     framework,
+    frontiers,
     iterations,
     judges,
     l_select,
@@ -74,6 +75,7 @@ FIGURES = Catalogue(
         "figure14": Design(("runtime_sweep",), runtime.tidy_layers, runtime.draw_layers, means=True),
         "figure15": Design(("runtime_sweep",), runtime.tidy_frontiers, runtime.draw_frontiers, means=True),
         "figure16": Design(("runtime_turns",), runtime.tidy_turns, runtime.draw_turns, means=True),
+        "figure17": Design(("frontier",), frontiers.tidy_frontiers, frontiers.draw_frontiers, averaged=False),
     },
     # Of organisms that took no part in the design of LLM-VA-R, and of those that are steered at run time: never of the
     # models of the other figures.
