@@ -57,14 +57,19 @@ class AlignOptions:
     @classmethod
     def of(cls, namespace: dict) -> Self:
         """Read them from a notebook's `globals()`: `method`, `out`, `checkpoint` and `prefer`, each with a default."""
-        wanted = namespace.get("method", OUR_LOOP)
-        method = next((name for name in METHODS if name.lower() == str(wanted).lower()), None)
-        if method is None:
-            raise InputError(f"method: is {wanted!r}; choose {' or '.join(METHODS)}")
+        method = read_method(namespace.get("method", OUR_LOOP))
         out = Path(namespace.get("out") or default_folder(namespace)).absolute()
         checkpoint = namespace.get("checkpoint")
         prefer = read_preference(namespace.get("prefer"), method)
         return cls(method, out, {True: FORMATS[0], False: None}.get(checkpoint, checkpoint), prefer)
+
+
+def read_method(wanted: str) -> str:
+    """Return a method's name as it is written, whatever its case; or raise an `InputError`."""
+    method = next((name for name in METHODS if name.lower() == str(wanted).lower()), None)
+    if method is None:
+        raise InputError(f"method: is {wanted!r}; choose {' or '.join(METHODS)}")
+    return method
 
 
 def default_folder(namespace: dict) -> Path:
@@ -98,7 +103,7 @@ def write_aligned(study: Study, options: AlignOptions, chosen: Chosen, evaluated
             if chosen.trade_off:
                 chosen.trade_off.save(folder / TRADE_OFF, study.log_metadata)
         if options.checkpoint:
-            _export(study.params.model, best, folder / "checkpoint", options.checkpoint)
+            _export(study, best, folder / "checkpoint", options.checkpoint)
         said = read_test_rows(evaluated)[ORIGINAL]
         facts = {**asdict(choice), "method": options.method, "beta": chosen.beta, **_facts(study, best, said)}
         history = read_probe_history(study, chosen.loop)
@@ -148,8 +153,14 @@ def require_checkpoint(model: str, wanted: str | None) -> None:
         require_gguf(model, GGUF_TYPES[wanted])
 
 
-def _export(model: str, log: EditLog, folder: Path, wanted: str) -> None:
-    if wanted in GGUF_TYPES or split_gguf(model):
+def _export(study: Study, log: EditLog, folder: Path, wanted: str) -> None:
+    model = study.params.model
+    if study.held:
+        with EditedModel(study.chat_model.writers) as edited:
+            edited.apply(log)
+            study.chat_model.model.save_pretrained(folder)
+            study.chat_model.tokenizer.save_pretrained(folder)
+    elif wanted in GGUF_TYPES or split_gguf(model):
         export_gguf(model, log, folder, GGUF_TYPES.get(wanted))
     else:
         export_checkpoint(model, log, folder)

@@ -40,15 +40,28 @@ def build_params(options: argparse.Namespace, *, write: bool = True) -> StudyPar
     model, judge = (absolute_source(source) for source in (options.model, options.judge))
     data = str(Path(options.data).absolute()) if options.data else ""
     config = _read_config(model)
-    _require_judge(judge, options.mapping)
-    candidates = sorted({max(1, round(share * 2 * config.num_hidden_layers)) for share in DEPTH_SHARES})
+    require_judge(judge, options.mapping)
+    slug = name_study(model, model, judge, data, options)
+    data = data or str(_generated_data(slug, options.seed, write))
+    return assemble_params(options, slug=slug, model=model, judge=judge, data=data, config=config)
+
+
+def name_study(model: str, key: str, judge: str, data: str, options: argparse.Namespace) -> str:
+    """Return the slug of a model's alignment: its name, and a digest of what tells it from others of that name."""
     name = re.sub("[^A-Za-z0-9]+", "-", Path(split_source(model)[0]).name)[:40]
-    slug = f"align-{name}-{digest([model, judge, data, *_settings(options)])[:8]}"
+    return f"align-{name}-{digest([key, judge, data, *_settings(options)])[:8]}"
+
+
+def assemble_params(
+    options: argparse.Namespace, *, slug: str, model: str, judge: str, data: str, config: PreTrainedConfig
+) -> StudyParams:
+    """Return the parameters of a model's alignment; `config` is that of its language model."""
+    candidates = sorted({max(1, round(share * 2 * config.num_hidden_layers)) for share in DEPTH_SHARES})
     values = FIXED | {
         "slug": slug,
         "model": model,
         "judge": judge if options.mapping == "outcome" else {"model": judge, "mapping": options.mapping},
-        "data": data or str(_generated_data(slug, options.seed, write)),
+        "data": data,
         "seed": options.seed,
         "threads": options.threads,
         "dtype": options.dtype or str(config.dtype or "float32").removeprefix("torch."),
@@ -85,7 +98,7 @@ def _read_config(model: str) -> PreTrainedConfig:
         ) from None
 
 
-def _require_judge(judge: str, mapping: str) -> None:
+def require_judge(judge: str, mapping: str) -> None:
     """Raise an `InputError` for a judge that is not there: found out now, and not after the model has loaded."""
     if judge != "phrases":
         try:

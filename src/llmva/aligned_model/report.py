@@ -65,7 +65,7 @@ def write_report(
     rows = _by_model(evaluated)
     results = with_intervals(rows, "original", seed=study.params.seed)
     pooled = _over_all_sets(results)
-    utility = _utility(evaluated)
+    utility, movable = _utility(evaluated), trials is not None and len(trials) > 1
     parts = {
         **_words(study, facts, pooled),
         "gguf": facts.get("gguf"),
@@ -79,8 +79,8 @@ def write_report(
         "categories": _categories(rows),
         "utility": utility,
         "candidates": _candidates(candidates),
-        "trade_off": _trade_off(trials, study.validation),
-        "trade_off_plot": _draw_trade_off(trials, study.validation, facts["beta"]),
+        "trade_off": _trade_off(trials, study.validation) if movable else None,
+        "trade_off_plot": draw_svg(draw_trade_off(trials, study.validation, facts["beta"])) if movable else "",
         "history_plot": _draw_history(read_loop(loop).history, facts["best_iteration"]),
         "files": _files(folder),
     }
@@ -224,10 +224,8 @@ def _draw_history(history: pandas.DataFrame, chosen: int) -> str:
     return draw_svg(figure)
 
 
-def _trade_off(trials: pandas.DataFrame | None, prompts: pandas.DataFrame) -> pandas.DataFrame | None:
-    """Return both failures by beta with their intervals, as text; None where nothing can be moved."""
-    if trials is None or len(trials) < 2:
-        return None
+def _trade_off(trials: pandas.DataFrame, prompts: pandas.DataFrame) -> pandas.DataFrame:
+    """Return both failures by beta with their intervals, as text."""
     columns = {}
     for (metric, name), counted in zip(WORDS["failures"].items(), _failures(trials, prompts), strict=True):
         cells = zip(trials[metric], counted["low"], counted["high"], strict=True)
@@ -245,9 +243,16 @@ def _failures(trials: pandas.DataFrame, prompts: pandas.DataFrame) -> list[panda
     return tables
 
 
-def _draw_trade_off(trials: pandas.DataFrame | None, prompts: pandas.DataFrame, chosen: float) -> str:
-    if trials is None or len(trials) < 2:
-        return ""
+def draw_trade_off(trials: pandas.DataFrame, prompts: pandas.DataFrame, chosen: float) -> Figure:
+    """Draw both failures on validation prompts by beta, with Wilson's 95 % intervals, and the chosen one.
+
+    Parameters
+    ----------
+    trials : DataFrame
+        Indexed by beta: strict_asr and strict_orr.
+    prompts : DataFrame
+        The validation prompts, of which the labels are counted.
+    """
     figure, axes = draw_axes()
     toxic, benign = (trials[metric] for metric in WORDS["failures"])
     errors = [
@@ -263,7 +268,7 @@ def _draw_trade_off(trials: pandas.DataFrame | None, prompts: pandas.DataFrame, 
     axes.plot(toxic[chosen], benign[chosen], "o", color="#D55E00", label="this model")
     for name, set_label in zip(WORDS["failures"].values(), (axes.set_xlabel, axes.set_ylabel), strict=True):
         set_label(name)
-    return draw_svg(figure)
+    return figure
 
 
 def draw_axes() -> tuple[Figure, Axes]:

@@ -91,12 +91,12 @@ def load_model(source: str, *, dtype: str = "float32", device: str | None = None
     options = {**pinned, "device_map": "auto", "max_memory": _room()} if shared else pinned
     try:
         config = read_config(location, pinned)
-        _require_unquantised(config, source)
+        require_unquantised(config, source)
         tokenizer = load_tokenizer(source)
         model = _load_weights(location, config, dtype, options)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise InputError(f"{source}: cannot be loaded ({first_line(error)}); {_fix(location)}") from None
-    _require_finite(model, source)
+    require_finite(model, source)
     if editable:
         require_dense(model, source)
     if "gguf_file" in pinned:
@@ -206,13 +206,15 @@ def _require_all_loaded(report: dict) -> None:
         raise ValueError(f"weights of another shape than the configuration says: {', '.join(mismatched[:3])}")
 
 
-def _require_finite(model, source: str) -> None:
+def require_finite(model: PreTrainedModel, source: str) -> None:
+    """Raise an `InputError` where a weight is not finite; those on the disk are not read."""
     for name, weight in all_stored_parameters(model):
         if not weight.is_meta and not torch.isfinite(weight).all():
             raise InputError(f"{source}: {name} holds NaN or infinite weights; restore the checkpoint")
 
 
-def _require_unquantised(config, source: str) -> None:
+def require_unquantised(config: PreTrainedConfig, source: str) -> None:
+    """Raise an `InputError` for quantised weights, by their configuration."""
     if quantised := getattr(config, "quantization_config", None):
         method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised.quant_method
         raise InputError(

@@ -14,23 +14,25 @@ from llmva.engines.memory import ReplyMemory
 
 
 class AnyStudy(Protocol):
-    """A study that another process can take up from its parameters alone."""
+    """A study that another process can take up from its parameters alone, unless its model is held in memory."""
 
     params: StrictModel
     replies: ReplyMemory
+    held: object | None
 
 
 def compute_ahead(study: AnyStudy, stages: Sequence[Callable[[AnyStudy], object]]) -> None:
     """Compute stages of a study side by side; whoever asks for them afterwards finds them.
 
-    Nothing is done with one process, the default, or on a GPU, whose memory holds one copy of a model.
+    Nothing is done with one process, the default, on a GPU, whose memory holds one copy of a model, or for a model
+    that only this process has.
 
     Parameters
     ----------
     stages : sequence of callable
         Functions of a module, of the study alone (or a `partial` of such), the longest first.
     """
-    if not _several():
+    if not _several() or study.held is not None:
         return
     pending = [_pool().submit(_compute, type(study), study.params, stage) for stage in stages]
     # All are waited for, so that one that fails takes none of the others' work with it.

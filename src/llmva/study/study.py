@@ -25,6 +25,7 @@ from llmva.measures.utility import measure_utility
 from llmva.method.iteration import ObservationSettings
 from llmva.method.loop import LoopSettings
 from llmva.models.chat_model import ChatModel, load_model
+from llmva.models.in_memory import HeldModel
 from llmva.models.sources import checkpoint_key, split_source
 from llmva.organisms.corpus import draw_attacks
 from llmva.prompts.pools import read_attack_sets, read_transfer_sets
@@ -41,10 +42,13 @@ class Study:
     ----------
     params : StudyParams
         Checked parameters. Torch's thread count is set from them, since results depend on it.
+    held : HeldModel, optional
+        A model that is in memory already; then `params.model` is only its name.
     """
 
-    def __init__(self, params: StudyParams) -> None:
+    def __init__(self, params: StudyParams, held: HeldModel | None = None) -> None:
         self.params = params
+        self.held = held
         torch.set_num_threads(params.threads)
 
     @classmethod
@@ -66,7 +70,12 @@ class Study:
     @cached_property
     def chat_model(self) -> ChatModel:
         """The model, loaded at first use."""
-        return load_model(self.params.model, dtype=self.params.dtype)
+        return self.held.chat_model if self.held else load_model(self.params.model, dtype=self.params.dtype)
+
+    @property
+    def model_key(self) -> str:
+        """What identifies the model's weights."""
+        return self.held.key if self.held else checkpoint_key(self.params.model)
 
     @cached_property
     def judge(self) -> Judge:
@@ -99,7 +108,7 @@ class Study:
     def examiner(self) -> Examiner:
         """The examiner that every stage after the prompts uses."""
         # A second copy of the model judges language, so that edits to the first cannot excuse themselves.
-        reference = load_model(self.params.model, dtype=self.params.dtype)
+        reference = self.held.reference if self.held else load_model(self.params.model, dtype=self.params.dtype)
         limit = self.prompts_stage.manifest["facts"]["surprise_limit"]
         check = DegeneracyCheck(reference, limit, self.params.generation.batch_size, self.surprises)
         return replace(self.plain_examiner, degeneracy=check)
@@ -123,7 +132,7 @@ class Study:
         return {
             "model": name,
             "revision": revision,
-            "key": checkpoint_key(self.params.model),
+            "key": self.model_key,
             "slug": self.params.slug,
         }
 
@@ -199,7 +208,7 @@ class Study:
         if params.judge_mapping != "outcome":
             judge = f"{judge}:{params.judge_mapping}"
         return {
-            "model": checkpoint_key(params.model),
+            "model": self.model_key,
             "judge": judge,
             **{name: _plain(getattr(params, name)) for name in (*generation, *fields)},
         }

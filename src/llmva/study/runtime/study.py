@@ -21,6 +21,7 @@ from llmva.judging.trait_judge import VERSION, TraitJudge
 from llmva.judging.traits import WORDS_VERSION, judge_trait, markers
 from llmva.measures.coherence import CoherenceCheck
 from llmva.models.chat_model import ChatModel, encode_chats, load_model
+from llmva.models.in_memory import HeldModel
 from llmva.models.sources import checkpoint_key, locate
 from llmva.prompts.capability import read_mmlu, read_open_prompts
 from llmva.prompts.tasks import read_tasks
@@ -38,10 +39,13 @@ class RuntimeStudy:
     ----------
     params : RuntimeParams
         Checked parameters. Torch's thread count is set from them, since results depend on it.
+    held : HeldModel, optional
+        A model that is in memory already; then `params.model` is only its name.
     """
 
-    def __init__(self, params: RuntimeParams) -> None:
+    def __init__(self, params: RuntimeParams, held: HeldModel | None = None) -> None:
         self.params = params
+        self.held = held
         torch.set_num_threads(params.threads)
 
     @classmethod
@@ -58,7 +62,13 @@ class RuntimeStudy:
     @cached_property
     def chat_model(self) -> ChatModel:
         """The model, loaded at first use."""
-        return load_model(self.params.model, dtype=self.params.dtype, editable=False)
+        params = self.params
+        return self.held.chat_model if self.held else load_model(params.model, dtype=params.dtype, editable=False)
+
+    @property
+    def model_key(self) -> str:
+        """What identifies the model's weights."""
+        return self.held.key if self.held else checkpoint_key(self.params.model)
 
     @cached_property
     def threats(self) -> dict[str, Threat]:
@@ -150,7 +160,7 @@ class RuntimeStudy:
         """Declare a stage of this study and return it, found or computed; see `run_stage`."""
         params = self.params
         chosen = {name: getattr(params, name) for name in ("seed", "threads", "dtype", *fields)}
-        identity = {"model": checkpoint_key(params.model), "generation": params.generation.model_dump(), **chosen}
+        identity = {"model": self.model_key, "generation": params.generation.model_dump(), **chosen}
         return run_stage(
             params.run_folder / name,
             compute,

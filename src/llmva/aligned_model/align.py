@@ -1,0 +1,118 @@
+"""`llmva.align`: a model in memory and a table of prompts, by the same stages as the notebooks."""
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pandas
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from llmva.aligned_model.choice import choose_model, evaluate_aligned, read_preference, run_method
+from llmva.aligned_model.folder import read_method
+from llmva.aligned_model.params import assemble_params, name_study, require_judge
+from llmva.aligned_model.result import Aligned
+from llmva.core import paths
+from llmva.core.errors import InputError
+from llmva.core.params import SOFT_PENALTY, StudyParams
+from llmva.core.provenance import digest
+from llmva.core.vocabulary import OUR_LOOP
+from llmva.models.in_memory import HeldModel, hold
+from llmva.models.sources import absolute_source
+from llmva.prompts.sets import read_candidates, require_two_classes
+from llmva.study.stages import collect_prompts
+from llmva.study.study import Study
+
+PROMPTS = "prompts.csv"
+COLUMNS = ("prompt", "label", "dataset", "group", "split")
+
+
+def align(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: pandas.DataFrame,
+    *,
+    judge: str = "phrases",
+    mapping: str = "outcome",
+    method: str = OUR_LOOP,
+    prefer: str | float | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+    max_new_tokens: int = 128,
+    candidates: int = 1500,
+    iterations: int = 30,
+    penalty: float = SOFT_PENALTY,
+) -> Aligned:
+    """Align a chat model that is in memory: find the edits, choose among them, and test them.
+
+    The model is left as it was; `Aligned.applied`, `merge` and `save` do something with the edits. What is computed is
+    kept below `runs/` in the working folder, so that a call that is stopped resumes, and a second one takes seconds.
+
+    Parameters
+    ----------
+    model, tokenizer
+        Of transformers, dense and not quantised, in float32, bfloat16 or float16, with a chat template.
+    prompts : DataFrame
+        `prompt` and `label` (benign or toxic); optionally `dataset`, `group` and `split`, as `make align` takes them.
+        Some hundreds of each label are enough; they are split 8:1:1.
+    judge : str
+        `phrases`, or the folder or hub id of a guard model in Qwen3Guard-Gen's format.
+    mapping : str
+        What a guard's lines mean: `outcome` or `refusal`.
+    method : str
+        "LLM-VA-R", ours, or "LLM-VA", the paper's.
+    prefer : str or float, optional
+        `safe`, `balanced`, `helpful`, or the weight of answered toxic prompts from 0 to 1; see `TradeOff`.
+    seed, batch_size, max_new_tokens, candidates, iterations, penalty
+        As the options of `make align`.
+
+    Raises
+    ------
+    InputError
+        When model, prompts or an option cannot be used: one line that names it and the fix.
+    """
+    method = read_method(method)
+    weight = read_preference(prefer, method)
+    options = argparse.Namespace(
+        mapping=mapping,
+        seed=seed,
+        threads=torch.get_num_threads(),
+        dtype=str(model.dtype).removeprefix("torch."),
+        batch_size=batch_size,
+        max_new_tokens=max_new_tokens,
+        candidates=candidates,
+        iterations=iterations,
+        penalty=penalty,
+    )
+    held = hold(model, tokenizer)
+    study = Study(_params(held, absolute_source(judge), prompts, options), held)
+    with _evaluating(model):
+        collect_prompts(study)
+        chosen = choose_model(study, method, run_method(study, method), weight)
+        return Aligned(study, method, chosen, evaluate_aligned(study, method, chosen))
+
+
+def _params(held: HeldModel, judge: str, prompts: pandas.DataFrame, options: argparse.Namespace) -> StudyParams:
+    require_judge(judge, options.mapping)
+    if absent := [name for name in ("prompt", "label") if name not in prompts]:
+        raise InputError(f"prompts: no column {absent[0]!r}; name the columns prompt and label (benign or toxic)")
+    table = prompts[[name for name in COLUMNS if name in prompts]]
+    name = held.chat_model.source
+    slug = name_study(name, held.key, judge, digest(table.astype(str).to_numpy().tolist()), options)
+    path = paths.RUNS / slug / PROMPTS
+    path.parent.mkdir(parents=True, exist_ok=True)
+    paths.write_texts(path, table)
+    require_two_classes(read_candidates(path), "prompts")
+    config = held.chat_model.model.config.get_text_config()
+    return assemble_params(options, slug=slug, model=name, judge=judge, data=str(path), config=config)
+
+
+@contextmanager
+def _evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """Switch dropout off inside the block."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

@@ -1,0 +1,122 @@
+"""What `llmva.align` returns: a model's alignment to look at, to try on, to keep and to save."""
+
+import html
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas
+from matplotlib.figure import Figure
+from transformers import PreTrainedModel
+
+from llmva.aligned_model.choice import Chosen
+from llmva.aligned_model.folder import AlignOptions, write_aligned
+from llmva.aligned_model.report import draw_trade_off, summarise
+from llmva.core.errors import InputError
+from llmva.core.store import Stage
+from llmva.edits.edited_model import EditedModel
+from llmva.edits.log import EditLog
+from llmva.study.loop_variants import read_loop
+from llmva.study.study import Study
+
+
+class Report:
+    """A report to be shown in a notebook; `path` is its file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def _repr_html_(self) -> str:
+        # In a frame of its own, so that neither style sheet reaches the other's page.
+        text = html.escape(self.path.read_text(encoding="utf-8"))
+        return f'<iframe srcdoc="{text}" style="width: 100%; height: 40em; border: 1px solid #ccc"></iframe>'
+
+
+class Aligned:
+    """A finished alignment of a model that is in memory; the model itself is as it was.
+
+    Attributes
+    ----------
+    study : Study
+        Its prompts, model, judge and folders.
+    method : str
+        "LLM-VA-R" or "LLM-VA".
+    log : EditLog
+        The chosen edits.
+    beta : float
+        How far the last edit was moved; 0 is the loop's own.
+    """
+
+    def __init__(self, study: Study, method: str, chosen: Chosen, evaluated: dict[str, Stage]) -> None:
+        self.study, self.method = study, method
+        self.log, self.beta = chosen.log, chosen.beta
+        self._chosen, self._evaluated = chosen, evaluated
+
+    @property
+    def history(self) -> pandas.DataFrame:
+        """The loop's validation metrics by iteration, 0 being the original."""
+        return read_loop(self._chosen.loop).history
+
+    @property
+    def frontier(self) -> pandas.DataFrame:
+        """Both failures and broken replies on validation prompts by beta; no row without a trade-off."""
+        return self._chosen.show_trials()
+
+    def summary(self) -> pandas.DataFrame:
+        """Return rates and scores on the test prompts before and after, with 95 % intervals, as text."""
+        return summarise(self._evaluated, self.study)
+
+    def _repr_html_(self) -> str:
+        return self.summary().to_html()
+
+    def plot_frontier(self) -> Figure:
+        """Draw both failures on validation prompts by beta, with intervals; see `TradeOff`.
+
+        Raises
+        ------
+        InputError
+            When the method has no trade-off, or nothing was edited.
+        """
+        if self._chosen.trials is None or len(self._chosen.trials) < 2:
+            raise InputError(f"frontier: {self.method} has edited nothing that could be moved; see history")
+        return draw_trade_off(self._chosen.trials, self.study.validation, self.beta)
+
+    def at(self, beta: float) -> EditLog:
+        """Return the edits with the last one moved: beta < 0 refuses more, > 0 answers more. It costs nothing.
+
+        Raises
+        ------
+        InputError
+            When the method has no trade-off.
+        """
+        if self._chosen.trade_off is None:
+            raise InputError(f"beta: {self.method} has no trade-off; use method='LLM-VA-R'")
+        return self._chosen.trade_off.at(beta)
+
+    @contextmanager
+    def applied(self, beta: float | None = None) -> Iterator[PreTrainedModel]:
+        """Edit the weights in place inside a `with` block; leaving restores them bit for bit."""
+        with EditedModel(self.study.chat_model.writers) as edited:
+            edited.apply(self.log if beta is None else self.at(beta))
+            yield self.study.chat_model.model
+
+    def merge(self, beta: float | None = None) -> PreTrainedModel:
+        """Edit the model's weights in place for good, and return it."""
+        EditedModel(self.study.chat_model.writers).apply(self.log if beta is None else self.at(beta))
+        return self.study.chat_model.model
+
+    def save(self, folder: str | Path, *, checkpoint: bool = False) -> Path:
+        """Write adapter, edit log, report, model card and manifest, and, if asked for, the whole edited model.
+
+        Raises
+        ------
+        InputError
+            When the folder holds something else, or cannot be written.
+        """
+        out = Path(folder).absolute()
+        options = AlignOptions(self.method, out, "1" if checkpoint else None)
+        return write_aligned(self.study, options, self._chosen, self._evaluated).folder
+
+    def report(self) -> Report:
+        """Return the report, which a notebook shows; it is written to the study's folder."""
+        return Report(self.save(self.study.folder / "report") / "report.html")

@@ -1,0 +1,61 @@
+"""A model that is in memory already, as a user's notebook has it: held as `load_model` would have loaded it."""
+
+import copy
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from llmva.core.errors import InputError
+from llmva.models.chat_model import ChatModel, require_finite, require_unquantised
+from llmva.models.offloading import all_stored_parameters
+from llmva.models.sublayers import require_dense
+
+
+@dataclass(frozen=True)
+class HeldModel:
+    """A user's model.
+
+    Attributes
+    ----------
+    chat_model : ChatModel
+        The user's own weights, which edits go into, with a tokenizer that has a pad token.
+    reference : ChatModel
+        A copy, which is never edited: it judges the language of replies.
+    key : str
+        The digest of the configuration and of all weights.
+    """
+
+    chat_model: ChatModel
+    reference: ChatModel
+    key: str
+
+
+def hold(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> HeldModel:
+    """Check a model as `load_model` does, and copy it.
+
+    Raises
+    ------
+    InputError
+        No chat template, non-finite or quantised weights, or a block without a linear `o_proj` and `down_proj`.
+    """
+    name = str(getattr(model.config, "_name_or_path", "") or type(model).__name__)
+    if not getattr(tokenizer, "chat_template", None):
+        raise InputError(f"{name}: the tokenizer has no chat template; set tokenizer.chat_template")
+    require_unquantised(model.config, name)
+    require_finite(model, name)
+    require_dense(model, name)
+    own = tokenizer
+    if tokenizer.pad_token is None:
+        own = copy.deepcopy(tokenizer)
+        own.pad_token = own.eos_token
+    return HeldModel(ChatModel(name, model, own), ChatModel(name, copy.deepcopy(model).eval(), own), _digest(model))
+
+
+def _digest(model: PreTrainedModel) -> str:
+    seen = hashlib.sha256(model.config.to_json_string(use_diff=False).encode())
+    for name, weight in sorted(all_stored_parameters(model), key=lambda pair: pair[0]):
+        seen.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+        seen.update(weight.detach().to("cpu").contiguous().view(-1).view(torch.uint8).numpy())
+    return f"sha256:{seen.hexdigest()}"

@@ -1,0 +1,143 @@
+"""`llmva.align` as a user's notebook calls it: a model in memory, a table of prompts, and the model left as it was."""
+
+import subprocess
+import sys
+
+import pandas
+import pytest
+import torch
+from conftest import prompt_table, save_random_model
+from test_align import any_change_is_right, two_classes  # noqa: F401
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import llmva
+from llmva.core import paths
+from llmva.core.errors import InputError
+from llmva.edits.log import EditLog
+
+QUICK = {"iterations": 2, "max_new_tokens": 4, "batch_size": 64}
+
+
+@pytest.fixture
+def loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "RUNS", tmp_path / "runs")
+    folder = save_random_model(tmp_path / "model")
+    return AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.fixture
+def prompts():
+    return prompt_table(40)[["prompt", "label"]]
+
+
+def weights_of(model):
+    return {name: weight.clone() for name, weight in model.state_dict().items()}
+
+
+def same(first, second) -> bool:
+    return all(torch.equal(weight, second[name]) for name, weight in first.items())
+
+
+def test_a_model_in_memory_is_aligned_and_left_as_it_was(loaded, prompts, any_change_is_right, tmp_path):  # noqa: F811
+    model, tokenizer = loaded
+    model.train()
+    before = weights_of(model)
+    result = llmva.align(model, tokenizer, prompts, **QUICK)
+    assert same(before, model.state_dict()) and model.training
+    assert result.history.index.tolist() == [0, 1, 2] and len(result.log) > 0
+    assert list(result.summary().columns) == ["original", "aligned"] and "<table" in result._repr_html_()
+    with result.applied() as edited:
+        assert edited is model and not same(before, model.state_dict())
+        inside = weights_of(model)
+    assert same(before, model.state_dict())
+    out = result.save(tmp_path / "aligned", checkpoint=True)
+    assert {"adapter", "checkpoint", "edit_log.safetensors", "report.html", "README.md"} <= {
+        path.name for path in out.iterdir()
+    }
+    saved = AutoModelForCausalLM.from_pretrained(out / "checkpoint").state_dict()
+    assert same(inside, saved) and same(before, model.state_dict())
+    assert EditLog.load(out / "edit_log.safetensors").sublayers == result.log.sublayers
+    assert result.merge() is model and same(inside, model.state_dict())
+
+
+def test_the_knob_is_exact_and_costs_nothing(loaded, prompts, any_change_is_right):  # noqa: F811
+    result = llmva.align(*loaded, prompts, **QUICK)
+    assert result.beta == 0 and result.at(0).iterations == result.log.iterations
+    assert len(result.at(-0.5)) == len(result.log)
+    assert result.frontier.loc[0.0, "strict_asr"] == pytest.approx(result.history["asr"].iloc[-1], abs=1)
+    assert len(result.plot_frontier().axes) == 1
+    with result.applied(-0.5) as moved:
+        first = weights_of(moved)
+    with result.applied() as own:
+        assert not same(first, own.state_dict())
+
+
+def test_a_second_call_computes_nothing_and_other_weights_are_another_study(
+    loaded,
+    prompts,
+    any_change_is_right,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+):
+    model, tokenizer = loaded
+    llmva.align(model, tokenizer, prompts, **QUICK)
+    (first,) = (tmp_path / "runs").glob("align-*")
+    with monkeypatch.context() as patched:
+        patched.setattr("llmva.study.study.ReplyMemory.respond", lambda *_, **__: pytest.fail("asked again"))
+        llmva.align(model, tokenizer, prompts, **QUICK)
+    with torch.no_grad():
+        model.get_output_embeddings().weight[0, 0] += 1
+    llmva.align(model, tokenizer, prompts, **QUICK)
+    assert len(list((tmp_path / "runs").glob("align-*"))) == 2 and first.is_dir()
+
+
+def test_the_report_is_shown_in_a_frame_of_its_own(loaded, prompts, two_classes):  # noqa: F811
+    report = llmva.align(*loaded, prompts, **QUICK).report()
+    shown = report._repr_html_()
+    assert shown.startswith("<iframe srcdoc=") and "toxic prompts answered" in shown and "<html" not in shown
+    assert not any(prompt in report.path.read_text() for prompt in prompts["prompt"])
+
+
+def test_the_papers_method_has_no_trade_off(loaded, prompts, two_classes):  # noqa: F811
+    result = llmva.align(*loaded, prompts, method="llm-va", **QUICK)
+    assert result.method == "LLM-VA" and result.frontier.empty
+    with pytest.raises(InputError, match="beta: LLM-VA has no trade-off"):
+        result.at(0.5)
+    with pytest.raises(InputError, match="frontier: LLM-VA has edited nothing that could be moved"):
+        result.plot_frontier()
+
+
+MISTAKES = {
+    "no label": ({"prompts": pandas.DataFrame({"prompt": ["a"]})}, "prompts: no column 'label'"),
+    "few": ({"prompts": pandas.DataFrame({"prompt": ["a"], "label": ["toxic"]})}, "prompts: 1 prompts; at least 10"),
+    "method": ({"method": "best"}, "method: is 'best'; choose LLM-VA-R or LLM-VA"),
+    "prefer": ({"prefer": "most"}, "PREFER: is 'most'"),
+    "judge": ({"judge": "/absent"}, "JUDGE: .*absent"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_one_line(loaded, prompts, case):
+    changes, said = MISTAKES[case]
+    model, tokenizer = loaded
+    with pytest.raises(InputError, match=said) as raised:
+        llmva.align(model, tokenizer, **({"prompts": prompts} | QUICK | changes))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_tokenizer_without_a_template_is_one_line(loaded, prompts):
+    model, tokenizer = loaded
+    tokenizer.chat_template = None
+    with pytest.raises(InputError, match="no chat template; set tokenizer.chat_template"):
+        llmva.align(model, tokenizer, prompts, **QUICK)
+
+
+def test_the_face_of_the_library_imports_no_torch():
+    code = "import sys, llmva; assert 'align' in dir(llmva); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'realign'"):
+        _ = llmva.realign
