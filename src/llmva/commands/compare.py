@@ -1,4 +1,4 @@
-"""Write the notebook of a comparison: `python -m llmva.commands.compare aligned`."""
+"""Write the notebook of a comparison: `llmva compare aligned`."""
 
 import sys
 from pathlib import Path
@@ -13,7 +13,7 @@ NOTEBOOK = "15"
 @command
 def main(arguments: list[str] | None = None) -> None:
     """Write a copy of the comparison's notebook for an aligned model, and say how to open it."""
-    parser = OneLineParser(prog="python -m llmva.commands.compare", description=__doc__)
+    parser = OneLineParser(prog="python -m llmva compare", description=__doc__)
     parser.add_argument("aligned", nargs="?", help="a folder that `make align` made")
     options = parser.parse_args(arguments)
     if not options.aligned:

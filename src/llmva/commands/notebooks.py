@@ -1,4 +1,4 @@
-"""Run numbered notebooks for one model: `python -m llmva.commands.notebooks 04 05 --model tiny-llama`."""
+"""Run numbered notebooks for one model: `llmva notebooks 04 05 --model tiny-llama`."""
 
 import logging
 import os
@@ -154,7 +154,7 @@ def _use_papermill(source: Path, target: Path, parameters: dict, **options: obje
 @command
 def main(arguments: list[str] | None = None) -> None:
     """Execute notebooks, or only prepare them."""
-    parser = OneLineParser(prog="python -m llmva.commands.notebooks", description=__doc__)
+    parser = OneLineParser(prog="python -m llmva notebooks", description=__doc__)
     parser.add_argument("notebooks", nargs="*", help="notebooks' names or the beginnings of them, such as 05")
     parser.add_argument("--model", default="tiny-llama", help="the name of a file in papermill_params/")
     parser.add_argument("--due", type=Path, metavar="FILE", help="run the notebooks listed in a file, as Make does")

@@ -1,4 +1,4 @@
-"""What a study, or aligning one's own model, will cost: `python -m llmva.commands.plan llama-3.1-8b [--gpu H100]`.
+"""What a study, or aligning one's own model, will cost: `llmva plan llama-3.1-8b [--gpu H100]`.
 
 No checkpoint is loaded: configurations say enough, and prompts are counted where the data are there. The plan is for
 this machine, measured in the type of the study, unless another one is named.
@@ -32,7 +32,7 @@ from llmva.performance.runtime_plan import (
 from llmva.performance.sizes import Shape, count_amounts, expect_amounts, find_shape, find_shapes, is_here
 
 EPILOG = (
-    "For a model of your own, the options of `python -m llmva.commands.align` (--data, --judge, --method and others) "
+    "For a model of your own, the options of `python -m llmva align` (--data, --judge, --method and others) "
     "are passed on, and the plan is that of `make align` with the same ones."
 )
 
@@ -43,7 +43,7 @@ LARGE = 8e9
 @command
 def main(arguments: list[str] | None = None) -> None:
     """Print the plan of a study of either kind, or of an alignment of one's own model."""
-    parser = OneLineParser(prog="python -m llmva.commands.plan", description=__doc__, epilog=EPILOG, allow_abbrev=False)
+    parser = OneLineParser(prog="python -m llmva plan", description=__doc__, epilog=EPILOG, allow_abbrev=False)
     about = "a model: the name of a file in or below papermill_params/, or a checkpoint folder or GGUF file"
     parser.add_argument("slug", help=about)
     here = "this machine, its GPU or else its CPU, measured anew (default)"

@@ -1,4 +1,4 @@
-"""GLUE and GSM8K of lm-evaluation-harness, before and after: `python -m llmva.commands.standard_tasks aligned`."""
+"""GLUE and GSM8K of lm-evaluation-harness, before and after: `llmva standard aligned`."""
 
 import sys
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ def compare_standard_utility(
 @command
 def main(arguments: list[str] | None = None) -> None:
     """Measure what `make align` left; print the table and write it beside that folder."""
-    parser = OneLineParser(prog="python -m llmva.commands.standard_tasks", description=__doc__)
+    parser = OneLineParser(prog="python -m llmva standard", description=__doc__)
     parser.add_argument("aligned", nargs="?", help="a folder that `make align` made")
     parser.add_argument("--most", type=int, help="rows of each task; default: all")
     options = parser.parse_args(arguments)

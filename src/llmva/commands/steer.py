@@ -1,4 +1,4 @@
-"""Find a direction that brings a trait back: `python -m llmva.commands.steer --model FOLDER --pairs CSV`."""
+"""Find a direction that brings a trait back: `llmva steer --model FOLDER --pairs CSV`."""
 
 import re
 import sys
@@ -74,7 +74,7 @@ def count_steerings(study: RuntimeStudy, threat: Threat) -> str:
 
 def make_parser() -> OneLineParser:
     """Return the parser of the command's options, with their defaults."""
-    parser = OneLineParser(prog="python -m llmva.commands.steer", description=__doc__)
+    parser = OneLineParser(prog="python -m llmva steer", description=__doc__)
     parser.add_argument("--model", help="a checkpoint folder with a chat template, a GGUF file, or <hub id>@<revision>")
     parser.add_argument("--pairs", help="CSV with prompt, aligned and malicious (system prompts)")
     parser.add_argument("--method", default="StMP", help="SwFC, StTP or StMP (default)")

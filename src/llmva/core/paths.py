@@ -1,7 +1,8 @@
 """Paths anchored at the repository's root, and writes that are all or nothing.
 
-`LLMVA_OUT` moves `results/`, `tables/` and `figures/` elsewhere: the tests use it, so that a
-check never rewrites what is committed.
+Where the package was installed without a repository, `runs/` and the rest lie in the working folder, and the notebooks
+and parameter files are those in the package. `LLMVA_ROOT` names another root, and `LLMVA_OUT` moves `results/`,
+`tables/` and `figures/` elsewhere: the tests use it, so that a check never rewrites what is committed.
 """
 
 import csv
@@ -14,11 +15,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas
 
-ROOT = Path(os.environ.get("LLMVA_ROOT", Path(__file__).resolve().parents[3]))
+PACKAGE = Path(__file__).resolve().parents[1]
+REPOSITORY = PACKAGE.parents[1]
+IN_REPOSITORY = (REPOSITORY / "papermill_params").is_dir()
+ROOT = Path(os.environ.get("LLMVA_ROOT", REPOSITORY if IN_REPOSITORY else Path.cwd()))
 OUT = Path(os.environ.get("LLMVA_OUT", ROOT)).absolute()
 
-NOTEBOOKS = ROOT / "notebooks"
-PARAMS = ROOT / "papermill_params"
+SHIPPED = ROOT if IN_REPOSITORY else PACKAGE
+NOTEBOOKS = SHIPPED / "notebooks"
+PARAMS = SHIPPED / "papermill_params"
 RUNS = ROOT / "runs"
 ORGANISMS = ROOT / "organisms"
 RESULTS = OUT / "results"

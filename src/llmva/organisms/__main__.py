@@ -14,7 +14,7 @@ DEFAULT_SLUGS = (GUARD, *(f"tiny-{family}" for family in FAMILIES))
 @command
 def main() -> None:
     """Build the organisms named on the command line, or the guard and all six families."""
-    parser = OneLineParser(prog="python -m llmva.organisms", description=__doc__)
+    parser = OneLineParser(prog="python -m llmva organisms", description=__doc__)
     parser.add_argument(
         "slugs",
         nargs="*",

@@ -47,8 +47,7 @@ class Catalogue(dict[str, Item]):
 
         The models are all organisms where none are named.
         """
-        module = f"llmva.paper.{self.kind}s"
-        parser = OneLineParser(prog=f"python -m {module}", description=f"Make {self.kind}s from results/.")
+        parser = OneLineParser(prog=f"python -m llmva {self.kind}s", description=f"Make {self.kind}s from results/.")
         parser.add_argument("item", help=f"{', '.join(self)}, or all: every {self.kind} that has results")
         parser.add_argument("--models", nargs="+", help="slugs; default: the organisms of papermill_params/")
         parser.add_argument("--seeds", type=int, default=1, help="seeds of each organism: itself, -s1, ...; default 1")

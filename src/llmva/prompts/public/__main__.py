@@ -13,7 +13,7 @@ from llmva.prompts.public.fetching import FOLDER_VARIABLE, local_folder
 def main() -> None:
     """Build a data folder and say where each set came from and under which licence."""
     parser = OneLineParser(
-        prog="python -m llmva.prompts.public",
+        prog="python -m llmva data",
         description=__doc__,
         epilog=_about(),
         formatter_class=argparse.RawDescriptionHelpFormatter,

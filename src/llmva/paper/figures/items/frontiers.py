@@ -1,5 +1,6 @@
 """Figure 17: each method's settings by both failures, on test prompts."""
 
+import numpy
 import pandas
 from matplotlib.figure import Figure
 
@@ -13,6 +14,7 @@ FAILURES = ["strict_asr", "strict_orr"]
 POINTS = {ORIGINAL: ("black", "X"), PAPER_LOOP: (style.BLUE, "o"), OUR_LOOP: (style.VERMILLION, "o")}
 # Others that are named: those with the largest areas, on average over the models that are shown.
 MAX_NAMED = 4
+TICKS = (0, 0.05, 0.2, 0.5, 1)
 
 
 def tidy_frontiers(results: pandas.DataFrame) -> pandas.DataFrame:
@@ -40,12 +42,16 @@ def draw_frontiers(data: pandas.DataFrame) -> Figure:
                 continue
             color = colors.get(method, style.PALE_GREY)
             front = front[on_front(front[FAILURES].to_numpy())].sort_values(FAILURES[0])
-            x = [*front[FAILURES[0]], 1.0]
-            y = [*front[FAILURES[1]], front[FAILURES[1]].iloc[-1]]
-            look = {"color": color, "linewidth": 1.6 if method == MOVED_LOOP else 0.9, "marker": ".", "markersize": 4}
-            label = method if method in colors else style.OTHERS
-            axis.plot(x, y, drawstyle="steps-post", label=label, zorder=2 if method in colors else 1, **look)
-        axis.set(xlim=(-0.02, 1), ylim=(-0.02, 1))
+            # From the upper edge down to the first point, and from the last one to the right edge.
+            x = [front[FAILURES[0]].iloc[0], *front[FAILURES[0]], 1.0]
+            y = [1.0, *front[FAILURES[1]], front[FAILURES[1]].iloc[-1]]
+            look = {"color": color, "linewidth": 1.6 if method == MOVED_LOOP else 0.9, "zorder": 1 + (method in colors)}
+            axis.plot(x, y, drawstyle="steps-post", label=method if method in colors else style.OTHERS, **look)
+            axis.plot(front[FAILURES[0]], front[FAILURES[1]], ".", color=color, markersize=4, zorder=look["zorder"])
+        # Roots, since what matters lies in the corner.
+        axis.set_xscale("function", functions=(numpy.sqrt, numpy.square))
+        axis.set_yscale("function", functions=(numpy.sqrt, numpy.square))
+        axis.set(xlim=(0, 1), ylim=(0, 1), xticks=TICKS, yticks=TICKS)
         axis.set_title(style.title_of(rows))
 
     return style.draw_models(data, draw, alone=(3.4, 3.0), among=(2.2, 2.0), **style.WORDS["figure17"]["labels"])
