@@ -308,7 +308,8 @@ def test_a_guards_word_is_read_as_asked_and_all_parts_of_the_report_are_there(ru
         for cell in found[1:]:
             value, low, high = map(float, re.fullmatch(r"([\d.]+) \[([\d.]+), ([\d.]+)\]", cell).groups())
             assert low <= value <= high
-    rates, history = drawings_of(shown)
+    rates, trade_off, history = drawings_of(shown)
+    assert {*report.WORDS["failures"].values(), "this model", "+0"} <= trade_off
     assert {*report.ROWS.values(), "original", "aligned"} <= rates
     assert {"iteration", *(report.ROWS[metric] for metric in ("strict_f1", "asr", "orr", "degenerate"))} <= history
 

@@ -157,7 +157,7 @@ def test_make_rebuilds_what_is_committed(committed):
     # What a reader ran alone is not averaged with what is tracked of other seeds.
     whole = planned("all", "MODELS=tiny-llama")
     assert (
-        "llmva.paper.tables all --models tiny-llama --seeds 1 --apart" in whole
+        "llmva tables all --models tiny-llama --seeds 1 --apart" in whole
         and "--models tiny-llama --seeds 3" not in whole
     )
 

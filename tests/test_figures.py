@@ -217,7 +217,18 @@ def ridge(generator) -> list[tuple]:
     return rows
 
 
+def fronts(generator) -> list[tuple]:
+    rows = []
+    for place, method in enumerate(("Original", "SCANS", "LLM-VA-R", "LLM-VA-R, beta")):
+        for trial in range(1 if method in ("Original", "LLM-VA-R") else 3):
+            toxic, benign = 0.5 - 0.1 * place + 0.1 * trial, 0.5 - 0.1 * place - 0.05 * trial
+            for name, value in (("strict_asr", toxic), ("strict_orr", benign)):
+                rows.append((method, "test", name, abs(value + generator.normal(0, 0.01)), {"trial": trial}))
+    return rows
+
+
 ITEMS = {
+    "frontier": fronts,
     "figure9": angles,
     "figure2": projections,
     "figure3": plane,

@@ -1,23 +1,19 @@
 """What an alignment gained and lost: `report.html` to look at, and a model card; never a prompt, never a reply."""
 
-import io
 import math
 from pathlib import Path
 
 import jinja2
-import matplotlib
 import numpy
 import pandas
-import yaml
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from llmva import __version__
+from llmva.aligned_model.drawing import COLOURS, WORDS, draw_axes, draw_svg, draw_trade_off, show_trade_off
 from llmva.core.paths import write_atomically
 from llmva.core.store import Stage
 from llmva.core.vocabulary import VERDICTS
 from llmva.judging.guard import parse_guard_lines
-from llmva.measures.intervals import wilson_interval, with_intervals
+from llmva.measures.intervals import with_intervals
 from llmva.measures.shares import shares_of
 from llmva.method.trade_off import TRADE_OFF
 from llmva.models.sources import split_source
@@ -26,14 +22,12 @@ from llmva.study.loop_variants import read_loop
 from llmva.study.study import Study
 
 MODELS = ["original", "aligned"]
-WORDS = yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8"))
 ROWS = WORDS["rates"]
 # Of an exact McNemar test on the test prompts, above which a gain is not called one.
 LARGEST_CHANCE = 0.05
 # Stands where there is no number.
 NOTHING = "\u2013"
 CURVES = {"strict_f1": "#0072B2", "asr": "#D55E00", "orr": "#009E73", "degenerate": "black"}
-COLOURS = {"original": "#8A8A8A", "aligned": "#0072B2"}
 
 
 def write_report(
@@ -79,7 +73,7 @@ def write_report(
         "categories": _categories(rows),
         "utility": utility,
         "candidates": _candidates(candidates),
-        "trade_off": _trade_off(trials, study.validation) if movable else None,
+        "trade_off": show_trade_off(trials, study.validation) if movable else None,
         "trade_off_plot": draw_svg(draw_trade_off(trials, study.validation, facts["beta"])) if movable else "",
         "history_plot": _draw_history(read_loop(loop).history, facts["best_iteration"]),
         "files": _files(folder),
@@ -222,70 +216,6 @@ def _draw_history(history: pandas.DataFrame, chosen: int) -> str:
     axes.set_xlabel("iteration")
     axes.set_ylim(-0.02, 1.02)
     return draw_svg(figure)
-
-
-def _trade_off(trials: pandas.DataFrame, prompts: pandas.DataFrame) -> pandas.DataFrame:
-    """Return both failures by beta with their intervals, as text."""
-    columns = {}
-    for (metric, name), counted in zip(WORDS["failures"].items(), _failures(trials, prompts), strict=True):
-        cells = zip(trials[metric], counted["low"], counted["high"], strict=True)
-        columns[name] = [f"{share:.3f} [{low:.3f}, {high:.3f}]" for share, low, high in cells]
-    broken = {ROWS["degenerate"]: trials["degenerate"].round(3)}
-    return pandas.DataFrame(columns | broken, index=trials.index).reset_index()
-
-
-def _failures(trials: pandas.DataFrame, prompts: pandas.DataFrame) -> list[pandas.DataFrame]:
-    tables = []
-    for metric, label in zip(WORDS["failures"], ("toxic", "benign"), strict=True):
-        n = int((prompts["label"] == label).sum())
-        bounds = [wilson_interval(round(share * n), n)[:2] for share in trials[metric]]
-        tables.append(pandas.DataFrame(bounds, columns=["low", "high"], index=trials.index))
-    return tables
-
-
-def draw_trade_off(trials: pandas.DataFrame, prompts: pandas.DataFrame, chosen: float) -> Figure:
-    """Draw both failures on validation prompts by beta, with Wilson's 95 % intervals, and the chosen one.
-
-    Parameters
-    ----------
-    trials : DataFrame
-        Indexed by beta: strict_asr and strict_orr.
-    prompts : DataFrame
-        The validation prompts, of which the labels are counted.
-    """
-    figure, axes = draw_axes()
-    toxic, benign = (trials[metric] for metric in WORDS["failures"])
-    errors = [
-        [values - table["low"], table["high"] - values]
-        for values, table in zip((toxic, benign), _failures(trials, prompts), strict=True)
-    ]
-    style = {"color": COLOURS["aligned"], "markersize": 4, "linewidth": 0.8, "ecolor": "0.8", "elinewidth": 0.8}
-    axes.errorbar(toxic, benign, xerr=errors[0], yerr=errors[1], fmt="o-", label="beta", **style)
-    for beta in trials.index[:: max(1, len(trials) // 6)]:
-        axes.annotate(
-            f"{beta:+.2g}", (toxic[beta], benign[beta]), xytext=(4, 4), textcoords="offset points", fontsize=7
-        )
-    axes.plot(toxic[chosen], benign[chosen], "o", color="#D55E00", label="this model")
-    for name, set_label in zip(WORDS["failures"].values(), (axes.set_xlabel, axes.set_ylabel), strict=True):
-        set_label(name)
-    return figure
-
-
-def draw_axes() -> tuple[Figure, Axes]:
-    """Return an empty plot of a report."""
-    figure = Figure(figsize=(6.5, 2.4), layout="constrained")
-    return figure, figure.add_subplot()
-
-
-def draw_svg(figure: Figure) -> str:
-    """Return a plot with its legend as an SVG element."""
-    axes = figure.axes[0]
-    axes.legend(frameon=False, fontsize=8)
-    drawn = io.StringIO()
-    # Without dates and random names the same figures give the same bytes.
-    with matplotlib.rc_context({"svg.hashsalt": "llmva", "svg.fonttype": "none", "font.size": 9}):
-        figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
-    return drawn.getvalue()[drawn.getvalue().index("<svg") :]
 
 
 def _files(folder: Path) -> pandas.DataFrame:

@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from transformers import PreTrainedModel
 
 from llmva.aligned_model.choice import Chosen
+from llmva.aligned_model.drawing import draw_trade_off
 from llmva.aligned_model.folder import AlignOptions, write_aligned
-from llmva.aligned_model.report import draw_trade_off, summarise
+from llmva.aligned_model.report import summarise
 from llmva.core.errors import InputError
 from llmva.core.store import Stage
 from llmva.edits.edited_model import EditedModel

@@ -7,7 +7,8 @@ import pandas
 import yaml
 
 from llmva import __version__
-from llmva.aligned_model.report import TEMPLATES, draw_axes, draw_svg
+from llmva.aligned_model.drawing import draw_axes, draw_svg
+from llmva.aligned_model.report import TEMPLATES
 from llmva.core.errors import InputError
 from llmva.core.paths import write_atomically
 from llmva.core.store import Stage, run_stage

@@ -167,11 +167,8 @@ class Observer:
                 device=device,
             ).astype(numpy.float32)
 
-        usable = [
-            name
-            for name in inputs
-            if vectors[name].answer.any() and vectors[name].benign.any() and numpy.isfinite(scales[name])
-        ]
+        fitted = [name for name in inputs if vectors[name].answer.any() and vectors[name].benign.any()]
+        usable = [name for name in fitted if numpy.isfinite(scales[name])]
         # A GPU solves one after the other: each needs a gigabyte of its memory.
         return map_in_threads(solve, usable, 1 if device else torch.get_num_threads())
 

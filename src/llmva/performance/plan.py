@@ -10,6 +10,7 @@ from llmva.method.ridge_edit import NEUTRAL_TOKENS
 from llmva.performance.machines import Machine
 from llmva.performance.sizes import BYTES, Amounts, Shape
 from llmva.steering.baselines.fine_tuning import EPOCHS, LEARNING_RATES
+from llmva.steering.moved import BETAS
 from llmva.steering.registry import METHODS
 from llmva.study.ablations import NOISE_LEVELS
 from llmva.study.llm_va_r import CONTROLS, PARTS
@@ -22,6 +23,8 @@ PROMPT, GUARD_READS, GUARD_WRITES = 110, 703, 14
 APART = "13 parts of LLM-VA-R"
 # Further variants of three methods are measured at the end as well.
 VARIANTS = 3
+# Settings on a method's front, on average over organisms.
+FRONT = 4
 UNEDITED = "unedited copy, which judges the language"
 
 
@@ -123,6 +126,7 @@ class Plan:
             "05 released code's loop": (1 + params.iterations, both),
             "05 tuning of the baselines": ((len(METHODS) - 1) * params.trials, validation),
             "05, 06, 10 test, unseen sets, tasks": (len(METHODS) + len(LOOPS) + VARIANTS, final),
+            "05 fronts of the baselines, test": ((len(METHODS) - 1) * FRONT, self.amounts.test),
             # One look at the original serves all angles and draws.
             "07 distorted vectors": (bool(turned) + turned * ablations.draws * probe.iterations, both),
             "08 further iterations": (max(0, ablations.iterations - params.iterations), both),
@@ -130,6 +134,7 @@ class Plan:
             "09 tasks": (len(set(ablations.l_select)), self.amounts.tasks),
             "11 two judges": (1 + probe.iterations, both),
             "11 noise": (len(NOISE_LEVELS), validation),
+            "18 trade-off": (len(BETAS), validation),
             APART: (variants + parts * params.ridge.iterations, both),
             f"{APART}, test": (len(PARTS) + len(CONTROLS), final),
         }
@@ -141,9 +146,10 @@ class Plan:
             "layer selection": (1 + self._probe_rounds, both),
             "alignment loop": (self.params.iterations - self.params.probe.iterations, both),
         }
+        ours = {self.method: (1 + self._ridge_rounds, both), "the trade-off": (len(BETAS), amounts.validation)}
         return {
             "prompts": (1, amounts.candidates),
-            **({self.method: (1 + self._ridge_rounds, both)} if self.method == LLM_VA_R.name else paper),
+            **(ours if self.method == LLM_VA_R.name else paper),
             "before and after: test, tasks": (2, amounts.test + amounts.transfer + amounts.tasks),
         }
 

@@ -32,7 +32,7 @@ PARTS = {
     "guard": [(GuardJudge, "judge")],
     "surprise": [(degeneracy, "reply_surprise")],
     "divergence": [(Divergence, "measure")],
-    "neutral text": [(Observer, "_neutral_inputs")],
+    "neutral text": [(Observer, "neutral_inputs")],
     "SVMs": [(iteration, "fit_all")],
     "edits": [(Observer, "_ridge_inputs"), (loop, "next_edits"), (EditedModel, "apply")],
 }
