@@ -109,6 +109,13 @@ def test_without_an_edit_there_is_nothing_to_move(llama, pool):
     assert Moved(nothing).outcome == "nothing to fit"
 
 
+def test_a_file_without_offsets_is_one_line(trade_off, tmp_path):
+    trade_off.log.save(tmp_path / "edit_log.safetensors", {})
+    trade_off.offsets.save(tmp_path / "trade_off.safetensors", {})
+    with pytest.raises(InputError, match="not the last edits and their offsets; write the folder again"):
+        TradeOff.load(tmp_path)
+
+
 def test_the_betas_are_symmetric_and_begin_with_none():
     assert BETAS[0] == 0 and sorted(BETAS) == sorted(-beta for beta in BETAS) and len(set(BETAS)) == len(BETAS)
 

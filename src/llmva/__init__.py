@@ -11,7 +11,12 @@ os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 __version__ = "0.1.0"
 
 # What a notebook of one's own needs; imported when first asked for, since torch takes seconds.
-PUBLIC = {"align": "llmva.aligned_model.align", "Aligned": "llmva.aligned_model.result", "EditLog": "llmva.edits.log"}
+PUBLIC = {
+    "align": "llmva.aligned_model.align",
+    "Aligned": "llmva.aligned_model.result",
+    "EditLog": "llmva.edits.log",
+    "TradeOff": "llmva.method.trade_off",
+}
 __all__ = list(PUBLIC)
 
 

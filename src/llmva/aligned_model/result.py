@@ -52,6 +52,7 @@ class Aligned:
         self.study, self.method = study, method
         self.log, self.beta = chosen.log, chosen.beta
         self._chosen, self._evaluated = chosen, evaluated
+        self._merged = False
 
     @property
     def history(self) -> pandas.DataFrame:
@@ -97,13 +98,22 @@ class Aligned:
     @contextmanager
     def applied(self, beta: float | None = None) -> Iterator[PreTrainedModel]:
         """Edit the weights in place inside a `with` block; leaving restores them bit for bit."""
+        self._require_unmerged()
         with EditedModel(self.study.chat_model.writers) as edited:
             edited.apply(self.log if beta is None else self.at(beta))
             yield self.study.chat_model.model
 
     def merge(self, beta: float | None = None) -> PreTrainedModel:
-        """Edit the model's weights in place for good, and return it."""
+        """Edit the model's weights in place for good, and return it.
+
+        Raises
+        ------
+        InputError
+            When that was done before: the edits would go in twice. So do `applied` and `save` after it.
+        """
+        self._require_unmerged()
         EditedModel(self.study.chat_model.writers).apply(self.log if beta is None else self.at(beta))
+        self._merged = True
         return self.study.chat_model.model
 
     def save(self, folder: str | Path, *, checkpoint: bool = False) -> Path:
@@ -114,6 +124,7 @@ class Aligned:
         InputError
             When the folder holds something else, or cannot be written.
         """
+        self._require_unmerged()
         out = Path(folder).absolute()
         options = AlignOptions(self.method, out, "1" if checkpoint else None)
         return write_aligned(self.study, options, self._chosen, self._evaluated).folder
@@ -121,3 +132,7 @@ class Aligned:
     def report(self) -> Report:
         """Return the report, which a notebook shows; it is written to the study's folder."""
         return Report(self.save(self.study.folder / "report") / "report.html")
+
+    def _require_unmerged(self) -> None:
+        if self._merged:
+            raise InputError("model: holds the edits for good already; save first and merge then, or load it again")

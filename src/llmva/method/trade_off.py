@@ -70,6 +70,8 @@ class TradeOff:
             When a file is missing or damaged.
         """
         log, parts = EditLog.load(Path(folder) / EDIT_LOG), EditLog.load(Path(folder) / TRADE_OFF)
+        if len(parts) != 2 or not len(log):
+            raise InputError(f"{folder}/{TRADE_OFF}: not the last edits and their offsets; write the folder again")
         last, offsets = parts.iterations
         return cls(log.at_iteration(len(log) - 1).appended(last), EditLog((offsets,)))
 

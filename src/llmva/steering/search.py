@@ -7,6 +7,7 @@ import numpy
 import pandas
 
 from llmva.core.progress import progress_bar
+from llmva.core.vocabulary import STRICT_RATES
 from llmva.judging.examiner import Examiner
 from llmva.measures.frontier import on_front
 from llmva.measures.metrics import measure, strict_rates
@@ -119,6 +120,6 @@ def tune(
     best_first = [settings[index] for index in numpy.argsort(-table["strict_f1"].fillna(-1), kind="stable")]
     variants = dict.fromkeys(setting["variant"] for setting in settings if "variant" in setting)
     best_of = {name: next(setting for setting in best_first if setting.get("variant") == name) for name in variants}
-    unbeaten = on_front(table[["strict_asr", "strict_orr"]].to_numpy())
+    unbeaten = on_front(table[list(STRICT_RATES)].to_numpy())
     front = [setting for setting, kept in zip(settings, unbeaten, strict=True) if kept]
     return Tuned(best_first[0], best_of, table, front)

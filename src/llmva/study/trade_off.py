@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas
 
 from llmva.core.store import Stage
-from llmva.core.vocabulary import ORIGINAL, OUR_LOOP, PAPER_LOOP
+from llmva.core.vocabulary import ORIGINAL, OUR_LOOP, PAPER_LOOP, STRICT_RATES
 from llmva.edits.edited_model import EditedModel
 from llmva.edits.log import EditLog
 from llmva.measures.frontier import hypervolume
@@ -20,7 +20,6 @@ from llmva.study.records import record
 from llmva.study.study import Study
 
 OFFSETS = "offsets.safetensors"
-FAILURES = ("strict_asr", "strict_orr")
 # Of one setting each, so that their front is a point.
 POINTS = (ORIGINAL, PAPER_LOOP, OUR_LOOP)
 
@@ -83,7 +82,7 @@ def record_frontiers(study: Study, evaluated: dict[str, Stage]) -> pandas.DataFr
     rows = pandas.concat(fronts, names=["method", "trial"]).melt(var_name="metric", ignore_index=False).reset_index()
     chosen = {name: measure(outcomes[name])["strict_f1"] for name in fronts}
     scores = pandas.DataFrame({"method": list(chosen), "metric": "strict_f1", "value": list(chosen.values())})
-    labels = study.test["label"].map({"toxic": FAILURES[0], "benign": FAILURES[1]}).value_counts()
+    labels = study.test["label"].map({"toxic": STRICT_RATES[0], "benign": STRICT_RATES[1]}).value_counts()
     frame = pandas.concat([rows, scores], ignore_index=True)
     frame["n"] = frame["metric"].map(labels).fillna(len(study.test)).astype(int)
     record(study, "frontier", frame, dataset="test")
@@ -107,5 +106,5 @@ def _has_front(name: str, stage: Stage) -> bool:
 
 def _front_of(stage: Stage, outcomes: pandas.DataFrame) -> pandas.DataFrame:
     if (stage / "front.csv").is_file():
-        return pandas.read_csv(stage / "front.csv")[list(FAILURES)]
+        return pandas.read_csv(stage / "front.csv")[list(STRICT_RATES)]
     return pandas.DataFrame([strict_rates(outcomes)])

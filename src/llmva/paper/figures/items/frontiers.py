@@ -4,12 +4,12 @@ import numpy
 import pandas
 from matplotlib.figure import Figure
 
-from llmva.core.vocabulary import MOVED_LOOP, ORIGINAL, OUR_LOOP, PAPER_LOOP
+from llmva.core.vocabulary import MOVED_LOOP, ORIGINAL, OUR_LOOP, PAPER_LOOP, STRICT_RATES
 from llmva.measures.frontier import hypervolume, on_front
 from llmva.paper.figures import style
 from llmva.paper.figures.tidying import average, select
 
-FAILURES = ["strict_asr", "strict_orr"]
+FAILURES = list(STRICT_RATES)
 # Of one setting each.
 POINTS = {ORIGINAL: ("black", "X"), PAPER_LOOP: (style.BLUE, "o"), OUR_LOOP: (style.VERMILLION, "o")}
 # Others that are named: those with the largest areas, on average over the models that are shown.

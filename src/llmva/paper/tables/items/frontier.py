@@ -5,13 +5,12 @@ import pandas
 
 from llmva.core.errors import InputError
 from llmva.core.results import remake
-from llmva.core.vocabulary import MOVED_LOOP
+from llmva.core.vocabulary import MOVED_LOOP, STRICT_RATES
 from llmva.measures.frontier import hypervolume
 from llmva.paper.names import name_models, order_methods
 from llmva.paper.tables import resampling
 from llmva.paper.tables.layout import WORDS, Block, Frames, Table, read_columns
 
-FAILURES = ["strict_asr", "strict_orr"]
 MEASURES = ("hypervolume", "strict_f1")
 
 
@@ -28,8 +27,8 @@ def build_frontier(results: Frames) -> Frames:
         When a method has no result for one of the runs.
     """
     rows = results["frontier"]
-    points = rows[rows["metric"].isin(FAILURES)]
-    fronts = points.pivot(index=["model", "method", "trial"], columns="metric", values="value")[FAILURES]
+    points = rows[rows["metric"].isin(STRICT_RATES)]
+    fronts = points.pivot(index=["model", "method", "trial"], columns="metric", values="value")[list(STRICT_RATES)]
     runs = pandas.DataFrame(
         {
             "hypervolume": fronts.groupby(["model", "method"]).apply(lambda front: hypervolume(front.to_numpy())),
