@@ -11,7 +11,7 @@ from llmva.core.errors import InputError, first_line
 from llmva.core.params import StudyParams
 from llmva.core.provenance import digest
 from llmva.core.store import run_stage
-from llmva.models.chat_model import read_config
+from llmva.models.chat_model import LOADING_ERRORS, read_config
 from llmva.models.sources import absolute_source, locate, split_source
 from llmva.organisms.build import write_data_sets
 
@@ -92,7 +92,7 @@ def _read_config(model: str) -> PreTrainedConfig:
     location, pinned = locate(model)
     try:
         return read_config(location, pinned).get_text_config()
-    except (OSError, ValueError, KeyError) as error:
+    except LOADING_ERRORS as error:
         raise InputError(
             f"{model}: config.json: not readable ({first_line(error)}); restore it, or check the network"
         ) from None

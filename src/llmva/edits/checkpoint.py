@@ -14,16 +14,14 @@ import safetensors.torch
 from llmva.core.errors import InputError
 from llmva.edits.edited_model import EDITABLE_TYPES, edited_parameter, require_found, require_shape
 from llmva.edits.log import EditLog
-from llmva.models.sources import local_folder
+from llmva.models.sources import ADAPTER_CONFIG, SHARD_INDEX, SINGLE_FILE, local_folder
 from llmva.models.sublayers import sublayer_name
 
-SINGLE_FILE = "model.safetensors"
-SHARD_INDEX = f"{SINGLE_FILE}.index.json"
 # Weights in other files or formats would be the unedited ones; the named files are the base's own story.
 LEFT_OUT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5", ".gguf", ".onnx"}
 # What is missing where a checkpoint has no such parameter.
 BIAS_OF = "bias of {}"
-LEFT_OUT_FILES = {"manifest.json", "README.md"}
+LEFT_OUT_FILES = {"manifest.json", "README.md", ADAPTER_CONFIG}
 
 
 def export_checkpoint(source: str, log: EditLog, folder: Path) -> None:

@@ -17,7 +17,7 @@ from llmva.core.errors import InputError, first_line
 from llmva.core.paths import anchored
 from llmva.edits.gguf_layout import CONVERTER, NO_CAP, add_shape, find_architecture
 from llmva.edits.gguf_tokenizer import add_tokenizer, require_byte_level
-from llmva.models.chat_model import encode_chats, encode_texts, load_tokenizer, read_config
+from llmva.models.chat_model import LOADING_ERRORS, encode_chats, encode_texts, load_tokenizer, read_config
 from llmva.models.gguf_files import GgufFile, read_gguf
 from llmva.models.gguf_loading import find_end_tokens, load_gguf_tokenizer
 from llmva.models.sources import locate, split_source
@@ -81,7 +81,7 @@ def read_checkpoint(source: str) -> Checkpoint:
     location, options = locate(source)
     try:
         config = read_config(location, options)
-    except (OSError, ValueError, KeyError) as error:
+    except LOADING_ERRORS as error:
         fix = "fix the checkpoint" if isinstance(location, Path) else "check the network and run again"
         raise InputError(f"{source}: config.json: cannot be read ({first_line(error)}); {fix}") from None
     find_architecture(source, config)

@@ -51,9 +51,8 @@ def _greedy(chat_model: ChatModel, max_new_tokens: int) -> Iterator[None]:
     With a penalty or a shortest length it would not be greedy, and `generate` fills in whatever it is not given.
     """
     shipped, ends = chat_model.model.generation_config, end_tokens(chat_model) or None
-    pad = chat_model.tokenizer.pad_token_id
     chat_model.model.generation_config = GenerationConfig(
-        do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=ends, pad_token_id=pad
+        do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=ends, pad_token_id=chat_model.padding
     )
     try:
         yield

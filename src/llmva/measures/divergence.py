@@ -44,7 +44,7 @@ class Divergence:
 
     def _before(self) -> Iterator[torch.Tensor]:
         # Characters are more than tokens, so this errs on the safe side.
-        logits = sum(map(len, self.replies)) * self.reference.model.config.vocab_size
+        logits = sum(map(len, self.replies)) * self.reference.model.config.get_text_config().vocab_size
         if self._kept is None and logits <= MAX_KEPT_LOGITS:
             self._kept = list(self._logits(self.reference))
         return self._logits(self.reference) if self._kept is None else iter(self._kept)

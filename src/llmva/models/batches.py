@@ -1,7 +1,7 @@
 """Token sequences through a model in left-padded batches, longest first, halved where memory runs out."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -9,12 +9,15 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 from transformers.utils import ModelOutput
 
+from llmva.core.errors import InputError
 from llmva.core.progress import progress_bar
 from llmva.models.activations import Activations, Capture, recording
 from llmva.models.chat_model import ChatModel
 
 # Of a batch that a CPU only reads, padding included: what so few tokens need stays in its caches.
 READ_TOKENS = 2048
+# What torch's error says where the CPU has no memory left.
+CPU_ALLOCATOR = "DefaultCPUAllocator"
 
 
 @torch.inference_mode()
@@ -54,7 +57,7 @@ def run_batches(
             recorder.start(part, marked)
             try:
                 step(batch, part)
-            except torch.OutOfMemoryError:
+            except RuntimeError:
                 recorder.drop()
                 raise
             bar.update(len(part))
@@ -83,7 +86,7 @@ def for_each_batch(
     while done < len(order):
         part, fitted = batch_at(order, done, batch_size, lengths), False
         # What a failed batch holds is freed with its traceback, when the handler ends.
-        with contextlib.suppress(torch.OutOfMemoryError):
+        with contextlib.suppress(torch.OutOfMemoryError), memory_errors():
             run(part)
             fitted = True
         if fitted:
@@ -93,6 +96,17 @@ def for_each_batch(
             raise torch.OutOfMemoryError("one prompt alone does not fit into memory; use a smaller model or a CPU")
         torch.cuda.empty_cache()
         batch_size = (len(part) + 1) // 2
+
+
+@contextlib.contextmanager
+def memory_errors() -> Iterator[None]:
+    """Give the CPU's want of memory the kind of error that a GPU's has."""
+    try:
+        yield
+    except RuntimeError as error:
+        if CPU_ALLOCATOR not in str(error):
+            raise
+        raise torch.OutOfMemoryError(str(error)) from None
 
 
 def batch_at(order: Sequence[int], done: int, batch_size: int, lengths: Sequence[int] | None = None) -> Sequence[int]:
@@ -115,8 +129,20 @@ def by_length(sequences: list[list[int]]) -> list[int]:
 def pad(
     chat_model: ChatModel, sequences: list[list[int]], side: Literal["left", "right"] = "left"
 ) -> dict[str, torch.Tensor]:
-    """Return a model's `input_ids` and `attention_mask` for sequences, on its device."""
-    tokens = _stack(sequences, chat_model.tokenizer.pad_token_id, side)
+    """Return a model's `input_ids` and `attention_mask` for sequences, on its device.
+
+    Raises
+    ------
+    InputError
+        When the tokenizer has given a token that the model has no embedding for.
+    """
+    tokens = _stack(sequences, chat_model.padding, side)
+    if (highest := int(tokens.max())) >= chat_model.vocabulary:
+        token = chat_model.tokenizer.convert_ids_to_tokens(highest)
+        raise InputError(
+            f"{chat_model.source}: tokenizer: {token!r} has id {highest}, and the model {chat_model.vocabulary} "
+            "embeddings; resize them (model.resize_token_embeddings), or remove the token"
+        )
     mask = _stack([[1] * len(sequence) for sequence in sequences], side=side)
     return {"input_ids": tokens.to(chat_model.device), "attention_mask": mask.to(chat_model.device)}
 

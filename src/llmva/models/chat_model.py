@@ -27,9 +27,14 @@ from llmva.models.gguf_loading import complete_config, complete_model, load_gguf
 from llmva.models.offloading import all_stored_parameters, input_device
 from llmva.models.sources import locate
 from llmva.models.sublayers import Sublayer, list_blocks, list_sublayers, require_dense
+from llmva.models.templates import render_chats, require_template
 
 # Of a GPU's memory; the rest is for keys, values and logits.
 SHARE_FOR_WEIGHTS = 0.8
+# What transformers raises for files that are not there, or do not hold what they should.
+LOADING_ERRORS = (OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError)
+# Far beyond the deepest models; building more would never end.
+MAX_LAYERS = 1000
 # Token ids of single turns, by tokenizer, template and turn.
 _ENCODED: WeakKeyDictionary = WeakKeyDictionary()
 
@@ -56,6 +61,17 @@ class ChatModel:
     def device(self) -> torch.device:
         """Where its inputs go."""
         return input_device(self.model)
+
+    @property
+    def vocabulary(self) -> int:
+        """How many token ids have an embedding."""
+        return self.model.get_input_embeddings().num_embeddings
+
+    @property
+    def padding(self) -> int:
+        """The id of padding: any will do, since it is masked, but for one without an embedding."""
+        known = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id)
+        return next((number for number in known if number is not None and number < self.vocabulary), 0)
 
     @property
     def writers(self) -> dict[str, torch.nn.Linear]:
@@ -94,7 +110,7 @@ def load_model(source: str, *, dtype: str = "float32", device: str | None = None
         require_unquantised(config, source)
         tokenizer = load_tokenizer(source)
         model = _load_weights(location, config, dtype, options)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except LOADING_ERRORS as error:
         raise InputError(f"{source}: cannot be loaded ({first_line(error)}); {_fix(location)}") from None
     require_finite(model, source)
     if editable:
@@ -105,12 +121,26 @@ def load_model(source: str, *, dtype: str = "float32", device: str | None = None
 
 
 def read_config(location: Path | str, options: dict) -> PreTrainedConfig:
-    """Return a model's configuration, from where `locate` finds the model; errors are transformers' own."""
+    """Return a model's configuration, from where `locate` finds the model; errors are transformers' own.
+
+    Raises
+    ------
+    InputError
+        When the model needs code of its own, or has more layers than any model has.
+    """
     try:
-        config = AutoConfig.from_pretrained(location, **options)
+        config = AutoConfig.from_pretrained(location, trust_remote_code=False, **options)
     except StrictDataclassError as error:
         # It has a kind of its own for values that do not go together, and says them last.
         raise ValueError(str(error).splitlines()[-1].strip()) from None
+    except ValueError as error:
+        if "custom code" not in str(error):
+            raise
+        fix = "name a model whose architecture transformers has"
+        raise InputError(f"{location}: auto_map: needs code of its own, which is never run here; {fix}") from None
+    layers = getattr(config.get_text_config(), "num_hidden_layers", 0)
+    if layers > MAX_LAYERS:
+        raise InputError(f"{location}: config.json: num_hidden_layers: is {layers:,}; restore the file")
     if "gguf_file" in options:
         complete_config(config, read_gguf(Path(options["gguf_file"])))
     return config
@@ -121,13 +151,12 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     location, pinned = locate(source)
     try:
         tokenizer = _load_tokenizer(location, pinned)
-    except (OSError, ValueError, KeyError) as error:
+    except LOADING_ERRORS as error:
         raise InputError(f"{source}: cannot be loaded ({first_line(error)}); {_fix(location)}") from None
-    if not tokenizer.chat_template:
-        raise InputError(f"{source}: the tokenizer has no chat template; add chat_template.jinja to the folder")
     if isinstance(tokenizer.chat_template, dict):
         tokenizer.chat_template = _default_template(tokenizer.chat_template, source)
-    if tokenizer.pad_token is None:
+    require_template(tokenizer, source)
+    if tokenizer.pad_token is None and tokenizer.eos_token is not None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
@@ -135,7 +164,7 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
 def _load_tokenizer(location: Path | str, options: dict) -> PreTrainedTokenizerBase:
     if "gguf_file" in options:
         return load_gguf_tokenizer(read_gguf(Path(options["gguf_file"])), padding_side="left")
-    return AutoTokenizer.from_pretrained(location, padding_side="left", **options)
+    return AutoTokenizer.from_pretrained(location, padding_side="left", trust_remote_code=False, **options)
 
 
 def _default_template(templates: dict[str, str], source: str) -> str:
@@ -154,14 +183,11 @@ def encode_chats(tokenizer: PreTrainedTokenizerBase, chats: Sequence[str | list[
     """
     known = _ENCODED.setdefault(tokenizer, {}).setdefault(tokenizer.chat_template, {})
     turns = [chat for chat in dict.fromkeys(chat for chat in chats if isinstance(chat, str)) if chat not in known]
-    known |= zip(turns, _encode_chats(tokenizer, [[{"role": "user", "content": turn}] for turn in turns]), strict=True)
-    talks = iter(_encode_chats(tokenizer, [chat for chat in chats if not isinstance(chat, str)]))
-    return [known[chat] if isinstance(chat, str) else next(talks) for chat in chats]
-
-
-def _encode_chats(tokenizer: PreTrainedTokenizerBase, chats: list[list[dict]]) -> list[list[int]]:
-    options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
-    return encode_texts(tokenizer, [tokenizer.apply_chat_template(chat, **options) for chat in chats])
+    single = [[{"role": "user", "content": turn}] for turn in turns]
+    known |= zip(turns, encode_texts(tokenizer, render_chats(tokenizer, single)), strict=True)
+    talks = [chat for chat in chats if not isinstance(chat, str)]
+    encoded = iter(encode_texts(tokenizer, render_chats(tokenizer, talks)))
+    return [known[chat] if isinstance(chat, str) else next(encoded) for chat in chats]
 
 
 def encode_with_replies(
@@ -185,25 +211,33 @@ def _load_weights(location, config, dtype: str, options: dict) -> PreTrainedMode
         options["attn_implementation"] = "eager"
     if "gguf_file" in options:
         options["quantization_config"] = GgufConfig(dequantize=True)
+    else:
+        # Never a pickle, also where one lies beside a file of other tensors.
+        options["use_safetensors"] = True
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
-            location, output_loading_info=True, ignore_mismatched_sizes=True, **options
+            location, output_loading_info=True, ignore_mismatched_sizes=True, trust_remote_code=False, **options
         )
     finally:
         if shown:
             transformers_logging.enable_progress_bar()
     _require_all_loaded(report)
+    if getattr(model, "_hf_peft_config_loaded", False):
+        # Of a folder on the hub, which nobody has looked into before.
+        raise ValueError("an adapter lies beside the model's weights")
     return model
 
 
 def _require_all_loaded(report: dict) -> None:
-    """Raise where transformers would go on with random numbers in a weight's place."""
+    """Raise where transformers would go on with random numbers in a weight's place, or without a stored weight."""
     if missing := sorted(report["missing_keys"]):
         raise ValueError(f"weights missing: {', '.join(missing[:3])}")
     if mismatched := sorted(name for name, *_ in report["mismatched_keys"]):
         raise ValueError(f"weights of another shape than the configuration says: {', '.join(mismatched[:3])}")
+    if left := sorted(report["unexpected_keys"]):
+        raise ValueError(f"weights that the configuration has no place for: {', '.join(left[:3])}")
 
 
 def require_finite(model: PreTrainedModel, source: str) -> None:

@@ -11,6 +11,7 @@ from llmva.core.errors import InputError
 from llmva.models.chat_model import ChatModel, require_finite, require_unquantised
 from llmva.models.offloading import all_stored_parameters
 from llmva.models.sublayers import require_dense
+from llmva.models.templates import require_template
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class HeldModel:
     Attributes
     ----------
     chat_model : ChatModel
-        The user's own weights, which edits go into, with a tokenizer that has a pad token.
+        The user's own weights, which edits go into, and tokenizer.
     reference : ChatModel
         A copy, which is never edited: it judges the language of replies.
     key : str
@@ -43,14 +44,12 @@ def hold(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> HeldMode
     name = str(getattr(model.config, "_name_or_path", "") or type(model).__name__)
     if not getattr(tokenizer, "chat_template", None):
         raise InputError(f"{name}: the tokenizer has no chat template; set tokenizer.chat_template")
+    require_template(tokenizer, name)
     require_unquantised(model.config, name)
     require_finite(model, name)
     require_dense(model, name)
-    own = tokenizer
-    if tokenizer.pad_token is None:
-        own = copy.deepcopy(tokenizer)
-        own.pad_token = own.eos_token
-    return HeldModel(ChatModel(name, model, own), ChatModel(name, copy.deepcopy(model).eval(), own), _digest(model))
+    reference = ChatModel(name, copy.deepcopy(model).eval(), tokenizer)
+    return HeldModel(ChatModel(name, model, tokenizer), reference, _digest(model))
 
 
 def _digest(model: PreTrainedModel) -> str:

@@ -12,6 +12,15 @@ from llmva.core.store import MANIFEST, is_whole, read_manifest
 from llmva.models.gguf_files import find_gguf, split_gguf
 
 LARGE_FILE = 256 * 2**20
+SINGLE_FILE = "model.safetensors"
+SHARD_INDEX = f"{SINGLE_FILE}.index.json"
+ADAPTER_CONFIG = "adapter_config.json"
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+# What a browser shows of a model: its page, or one at a revision.
+HUB_PAGE = re.compile(
+    r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(?P<id>[\w.-]+/[\w.-]+)"
+    r"(?:/(?:tree|commit|blob)/(?P<revision>\w+))?(?:[/?#].*)?"
+)
 COMMIT_HASH = re.compile(r"[0-9a-f]{40}")
 
 
@@ -29,7 +38,14 @@ def split_source(source: str) -> tuple[str, str]:
 
 
 def absolute_source(source: str) -> str:
-    """Return a source as it is named from any folder: the path of a folder or a file made absolute."""
+    """Return a source as it is named from any folder: the path of a folder or a file made absolute.
+
+    A `~` is the user's home also where the shell has left it, and a page of the hub is its model.
+    """
+    if page := HUB_PAGE.fullmatch(source):
+        return page["id"] + (f"@{page['revision']}" if page["revision"] else "")
+    if source.startswith("~"):
+        source = str(Path(source).expanduser())
     if Path(source).is_dir():
         return str(Path(source).absolute())
     name, pin = split_gguf(source) or ("", "")
@@ -53,6 +69,9 @@ def locate(source: str) -> tuple[Path | str, dict]:
         fix = "`make organisms` builds the tiny ones" if tiny else "name a folder as save_pretrained writes it"
         raise InputError(f"{source}: no such model folder; {fix}")
     name, revision = split_source(source)
+    if not HUB_ID.fullmatch(name):
+        wrong = "is a file" if folder.is_file() else "no such model folder"
+        raise InputError(f"{source}: {wrong}; name a folder as save_pretrained writes it, a GGUF file, or a hub id")
     if not COMMIT_HASH.fullmatch(revision):
         # A branch moves, and with it the weights behind finished stages.
         raise InputError(
@@ -99,8 +118,12 @@ def checkpoint_key(source: str) -> str:
 def _require_weights(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder}: no config.json; name a checkpoint folder as save_pretrained writes it")
-    if not any(folder.glob("*.safetensors")):
-        raise InputError(f"{folder}: no weights (*.safetensors); save the model with safe serialisation")
+    if not any((folder / name).is_file() for name in (SINGLE_FILE, SHARD_INDEX)):
+        raise InputError(f"{folder}: no weights ({SINGLE_FILE}); save the model with safe serialisation")
+    if (adapter := folder / ADAPTER_CONFIG).is_file():
+        # transformers would apply it to weights that it may be merged into already.
+        fix = "move it and its weights away, or merge it into the model"
+        raise InputError(f"{adapter}: is an adapter's, beside a model; {fix}")
     if read_manifest(folder) is not None and not is_whole(folder):
         raise InputError(f"{folder}: a file is not as its manifest says; `make organisms` builds the folder again")
 

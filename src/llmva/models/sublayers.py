@@ -1,6 +1,7 @@
 """The sublayers of a decoder: what writes into its residual stream, and whether it can be edited."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -45,9 +46,8 @@ class Sublayer:
 def list_sublayers(model: torch.nn.Module) -> tuple[Sublayer, ...]:
     """Return the attention and MLP sublayers of every block that end in a linear `o_proj` or `down_proj`."""
     sublayers = []
-    for path, module in model.named_modules():
-        match = WRITER_PATH.match(path)
-        if match and isinstance(module, torch.nn.Linear):
+    for path, module, match in _writers(model):
+        if isinstance(module, torch.nn.Linear):
             kind, layer = KIND_OF_WRITER[match["writer"]], int(match["layer"])
             contribution = _post_norm(model.get_submodule(match["block"]), kind) or module
             sublayers.append(Sublayer(sublayer_name(path), kind, layer, path, module, contribution))
@@ -70,8 +70,20 @@ def _post_norm(block: torch.nn.Module, kind: str) -> torch.nn.Module | None:
 
 def list_blocks(model: torch.nn.Module) -> tuple[torch.nn.Module, ...]:
     """Return the decoder blocks that hold the sublayers, in order."""
-    writers = filter(None, (WRITER_PATH.match(path) for path, _ in model.named_modules()))
-    return tuple(model.get_submodule(path) for path in dict.fromkeys(match["block"] for match in writers))
+    paths = dict.fromkeys(match["block"] for _, _, match in _writers(model))
+    return tuple(model.get_submodule(path) for path in paths)
+
+
+def _writers(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module, re.Match]]:
+    """Yield path, module and matched path of what is named as a writer, in the language model alone.
+
+    The towers of a multimodal model, for pictures or sound, may have blocks of the same names.
+    """
+    decoder = model.get_decoder() if hasattr(model, "get_decoder") else model
+    inside = set(map(id, decoder.modules()))
+    for path, module in model.named_modules():
+        if id(module) in inside and (match := WRITER_PATH.match(path)):
+            yield path, module, match
 
 
 def require_dense(model: torch.nn.Module, source: str) -> None:

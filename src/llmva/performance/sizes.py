@@ -12,7 +12,7 @@ from llmva.core.errors import InputError, first_line
 from llmva.core.params import Count, StrictModel, StudyParams, load_shapes
 from llmva.core.vocabulary import SAFETY_SETS, SPLITS, TRANSFER_SETS
 from llmva.edits.checkpoint import list_shards
-from llmva.models.chat_model import read_config
+from llmva.models.chat_model import LOADING_ERRORS, read_config
 from llmva.models.gguf_files import find_gguf
 from llmva.models.sources import local_folder, locate
 from llmva.prompts.pools import assign_splits, draw_candidates, read_transfer_sets
@@ -119,6 +119,8 @@ def read_shape(folder: Path, **options: str) -> Shape:
     """Return the shape of a checkpoint folder, from its `config.json`, or of the GGUF file that the options name."""
     try:
         config = read_config(folder, options).get_text_config()
+        # Where layers differ, as in Gemma 4, the costs are those of the common one.
+        config.allow_global_per_layer_attribute_access = True
         heads = config.num_attention_heads
         return Shape(
             blocks=config.num_hidden_layers,
@@ -130,7 +132,7 @@ def read_shape(folder: Path, **options: str) -> Shape:
             vocabulary=config.vocab_size,
             tied=config.tie_word_embeddings,
         )
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except LOADING_ERRORS as error:
         path = options.get("gguf_file", folder / "config.json")
         raise InputError(f"{path}: no dense decoder's configuration ({first_line(error)}); restore it") from None
 

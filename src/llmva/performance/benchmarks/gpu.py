@@ -93,7 +93,7 @@ def _time_stage(stage: str, model: PreTrainedModel, prompts: int, read: int, wri
 
 def _write(chat_model: ChatModel, *, prompts: int, read: int, written: int, head: int | None) -> Activations | None:
     """Answer random prompts that share a head, with capture where none is given."""
-    vocabulary = chat_model.model.config.vocab_size
+    vocabulary = chat_model.model.config.get_text_config().vocab_size
     sequences = random_generator(0, "gpu", read).integers(1, vocabulary, size=(prompts, read))
     sequences[:, : head or 0] = sequences[0, : head or 0]
     options = {"max_new_tokens": written, "batch_size": BATCH, "capture": Capture() if head is None else None}

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from llmva.core.progress import progress_bar
 from llmva.core.provenance import random_generator, seed_for
 from llmva.engines.greedy import respond
-from llmva.models.batches import pad
+from llmva.models.batches import memory_errors, pad
 from llmva.models.chat_model import ChatModel, encode_texts, encode_with_replies
 from llmva.steering.base import FITTED, NOT_FITTED, SteeringMethod, TrainingData
 
@@ -249,9 +249,10 @@ def _accumulate(adapted: torch.nn.Module, batch: list[Exchange], chat_model: Cha
     tokens = sum(len(exchange.ids) - exchange.reply_start for exchange in batch)
     while True:
         try:
-            for start in range(0, len(batch), rows_at_once):
-                part = _pad(batch[start : start + rows_at_once], chat_model)
-                adapted(**part, use_cache=False, num_items_in_batch=tokens).loss.backward()
+            with memory_errors():
+                for start in range(0, len(batch), rows_at_once):
+                    part = _pad(batch[start : start + rows_at_once], chat_model)
+                    adapted(**part, use_cache=False, num_items_in_batch=tokens).loss.backward()
             return rows_at_once
         except torch.OutOfMemoryError:
             if rows_at_once == 1:

@@ -1,0 +1,63 @@
+"""Chat templates: what a model's own turns a chat into, and whether the prompt is still in it."""
+
+from collections.abc import Sequence
+from weakref import WeakKeyDictionary
+
+from transformers import PreTrainedTokenizerBase
+
+from llmva.core.errors import InputError, first_line
+
+# Real ones have some 30,000 characters; reading one is otherwise endless.
+MAX_TEMPLATE = 300_000
+# Words that no template has of its own, to find again in what it writes.
+PROBE = "Which colour has zyxomma?"
+# Whether a tokenizer's template wants content as a list of parts, by tokenizer and template.
+_TAKES_PARTS: WeakKeyDictionary = WeakKeyDictionary()
+
+
+def render_chats(tokenizer: PreTrainedTokenizerBase, chats: Sequence[list[dict]]) -> list[str]:
+    """Return chats as the tokenizer's template writes them, generation prompt included.
+
+    Some templates read a turn's content as a list of parts and drop a string: those are given parts.
+    """
+    known = _TAKES_PARTS.setdefault(tokenizer, {})
+    if tokenizer.chat_template not in known:
+        probe = [{"role": "user", "content": PROBE}]
+        known[tokenizer.chat_template] = PROBE not in _render(tokenizer, [probe], parts=False)[0]
+    return _render(tokenizer, chats, parts=known[tokenizer.chat_template])
+
+
+def require_template(tokenizer: PreTrainedTokenizerBase, source: str) -> None:
+    """Raise an `InputError` unless the template writes one user turn, with the prompt in it, without a system turn.
+
+    It is tried before weights are loaded.
+    """
+    template = tokenizer.chat_template
+    if not template:
+        raise InputError(f"{source}: the tokenizer has no chat template; add chat_template.jinja to the folder")
+    if len(template) > MAX_TEMPLATE:
+        size = f"{len(template):,} characters"
+        raise InputError(f"{source}: chat template: has {size}, more than {MAX_TEMPLATE:,}; restore the model's own")
+    try:
+        (written,) = render_chats(tokenizer, [[{"role": "user", "content": PROBE}]])
+    except Exception as error:  # A template is a program, and may raise anything.
+        chat = "a chat of one user turn without a system turn"
+        raise InputError(
+            f"{source}: chat template: fails on {chat} ({first_line(error)}); edit chat_template.jinja so that it "
+            "writes one"
+        ) from None
+    if PROBE not in written:
+        raise InputError(
+            f"{source}: chat template: drops the user's prompt; edit chat_template.jinja so that it writes "
+            "message['content']"
+        )
+
+
+def _render(tokenizer: PreTrainedTokenizerBase, chats: Sequence[list[dict]], *, parts: bool) -> list[str]:
+    options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
+    chats = [[_in_parts(turn) for turn in chat] for chat in chats] if parts else chats
+    return [tokenizer.apply_chat_template(chat, **options) for chat in chats]
+
+
+def _in_parts(turn: dict) -> dict:
+    return {**turn, "content": [{"type": "text", "text": turn["content"]}]}
