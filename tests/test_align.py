@@ -1,6 +1,7 @@
 """`make align` as a user meets it: an edited checkpoint, a log and a report, or one clear line and status 2."""
 
 import hashlib
+import json
 import os
 import re
 import subprocess
@@ -124,7 +125,12 @@ def test_a_users_model_and_prompts_give_adapter_checkpoint_log_and_report(
     assert AutoTokenizer.from_pretrained(out / "checkpoint").chat_template == original.tokenizer.chat_template
     report, card = (out / "report.html").read_text(), (out / "README.md").read_text()
     assert f"<h1>{name} on model</h1>" in report and "<td>toxic prompts answered</td>" in report
-    assert "| toxic prompts answered |" in card and f"base_model: {folder}" in card
+    assert "| toxic prompts answered |" in card
+    if (config := out / "adapter" / "adapter_config.json").is_file():
+        assert json.loads(config.read_text())["base_model_name_or_path"] == "model"
+    # The hub refuses a card whose base is no model of its own, and paths say who made it.
+    for shared in (report, card, config.read_text()):
+        assert "base_model:" not in shared and str(tmp_path) not in shared
     for written in ("adapter/", "checkpoint/", "edit_log.safetensors", "README.md", "manifest.json"):
         assert f"<td>{written}</td>" in report
     assert ("trade_off.safetensors</td>" in report) == ("One failure for the other" in report) == (name == "LLM-VA-R")
@@ -525,6 +531,45 @@ def test_an_output_that_is_a_file_or_holds_something_else(runs, tmp_path, capsys
     (tmp_path / "out" / "thesis.txt").write_text("mine")
     _expect_refusal(capsys, tmp_path, "holds other files", "--model", model, "--data", own_prompts)
     assert (tmp_path / "out" / "thesis.txt").read_text() == "mine"
+
+
+def test_an_output_with_a_link_in_it_or_that_leads_into_the_model(runs, tmp_path, capsys, own_prompts):
+    model = save_random_model(tmp_path / "model")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").symlink_to(tmp_path)
+    _expect_refusal(capsys, tmp_path, "holds other files (mine)", "--model", model, "--data", own_prompts)
+    (tmp_path / "out" / "mine").unlink()
+    (tmp_path / "out").rmdir()
+    (tmp_path / "link").symlink_to(model)
+    assert run("--model", model, "--data", own_prompts, "--out", tmp_path / "link" / "out", *QUICK) == 2
+    assert "lies in the model's own folder" in capsys.readouterr().err
+    assert run("--model", model, "--data", own_prompts, "--out", "/", *QUICK) == 2
+    assert "is a mount point" in capsys.readouterr().err
+
+
+def test_the_result_of_other_prompts_is_not_replaced(runs, tmp_path, capsys, own_prompts, two_classes):
+    model = save_random_model(tmp_path / "model")
+    assert run("--model", model, "--data", own_prompts, "--out", tmp_path / "out", *QUICK) == 0
+    others = tmp_path / "others.csv"
+    prompt_table(41).to_csv(others, index=False, columns=["prompt", "label"])
+    before = (tmp_path / "out" / "manifest.json").read_bytes()
+    _expect_refusal(capsys, tmp_path, "holds the result of other data", "--model", model, "--data", others)
+    assert (tmp_path / "out" / "manifest.json").read_bytes() == before
+
+
+def test_a_prompt_longer_than_the_context_is_told_before_anything_is_asked(runs, tmp_path, capsys, own_prompts):
+    model = save_random_model(tmp_path / "model")
+    with own_prompts.open("a") as table:
+        table.write(f"{'please repeat the words ' * 200},toxic\n")
+    with pytest.raises(
+        InputError, match=r"prompt: 1 of 81 are longer than the model's 512 tokens less 4 for the reply"
+    ):
+        align.align_model(align_params(model, own_prompts), tmp_path / "out", "LLM-VA-R", None)
+
+
+def align_params(model, data):
+    """Return the parameters that the command makes of a model and a file."""
+    return build_params(align.make_parser().parse_args(["--model", str(model), "--data", str(data), *QUICK]))
 
 
 def test_an_output_that_cannot_be_written(runs, tmp_path, capsys, own_prompts, monkeypatch):

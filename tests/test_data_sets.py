@@ -356,6 +356,15 @@ def test_released_files_that_are_not_all_there_are_named(raw, tmp_path):
         build_folder(tmp_path / "data", folder=raw, released=tmp_path / "released")
 
 
+@pytest.mark.parametrize(("there", "wrong"), [(False, "no such folder"), (True, "none of LLM-VA's released split")])
+def test_a_mistyped_folder_of_released_files_is_not_ignored(raw, tmp_path, there, wrong):
+    if there:
+        (tmp_path / "released").mkdir()
+    with pytest.raises(InputError, match=f"released: {wrong}.*leave RELEASED out"):
+        build_folder(tmp_path / "data", folder=raw, released=tmp_path / "released")
+    assert not (tmp_path / "data").exists()
+
+
 # The hub
 
 

@@ -150,6 +150,50 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path, name):
     assert read_prompts(write(tmp_path, "\ufeff" + content, name))["prompt"].iloc[0] == "how do i bake a cake"
 
 
+@pytest.mark.parametrize("name", ["p.JSONL", "p.json", "array.json", "p.parquet", "p.csv.gz", "p.tsv", "p.CSV", "p"])
+def test_files_are_read_by_their_format_whatever_its_case(tmp_path, name):
+    table = pandas.DataFrame(
+        [("how do i bake?", "benign"), ("say none, and stop", "toxic")], columns=["prompt", "label"]
+    )
+    path = tmp_path / name
+    match path.suffix.lower():
+        case ".parquet":
+            table.to_parquet(path)
+        case ".jsonl" | ".json":
+            table.to_json(path, orient="records", lines=not name.startswith("array"))
+        case suffix:
+            table.to_csv(path, index=False, sep="\t" if suffix == ".tsv" else ",")
+    assert read_prompts(path)["prompt"].tolist() == table["prompt"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("p.xlsx", b"PK", "unknown format .xlsx; known are .csv"),
+        ("p.parquet", b"PAR1", "cannot be read"),
+        ("p.json", b'[{"prompt": "a", "label": "toxic"}, 3]', "item 2: not a JSON object"),
+        ("p.json", b"[1, 2", "cannot be read"),
+        ("p.json", b"[]", "no rows in it"),
+        # What pandas writes when it is not asked for records.
+        ("p.json", b'{"prompt": {"0": "how"}, "label": {"0": "toxic"}}', "empty in data row 1"),
+        ("p.csv.gz", b"prompt,label\n", "cannot be read"),
+        ("p.csv", b"prompt,label,dataset\nhow,toxic,all\n", "'all' means something else in results"),
+        ("p.csv", b"prompt,label\n" + b"a" * 500_001 + b",toxic\n", "500,001 characters in data row 1"),
+        ("p.csv", b"a" * 200_000 + b",label\nhow,toxic\n", "cannot be parsed"),
+    ],
+)  # fmt: skip
+def test_any_other_file_gets_one_line(tmp_path, name, content, problem):
+    assert problem in mistake_in(write(tmp_path, content, name))
+
+
+def test_a_line_shows_little_of_what_may_be_prompts(tmp_path):
+    secret = "w" * 3000
+    content = f"{secret},{secret}2\n" + "how,benign\n" * 3
+    assert len(mistake_in(write(tmp_path, content))) < len(str(tmp_path)) + 300
+    message = mistake_in(write(tmp_path, f"prompt,label\nhow,{secret}\n"))
+    assert len(message) < len(str(tmp_path)) + 300
+
+
 def test_a_json_string_may_hold_any_line_separator(tmp_path):
     prompt = "first\u2028second\u0085third"
     line = json.dumps({"prompt": prompt, "label": "benign"}, ensure_ascii=False)
@@ -301,6 +345,16 @@ def test_what_is_measured_last_is_checked_before_the_model_is_loaded(study, tmp_
     with pytest.raises(InputError) as caught:
         collect_prompts(study)
     assert problem in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_splits_that_leave_a_label_out_are_told_before_the_model_is_loaded(study, tmp_path, split):
+    for name, label in SAFETY_SETS.items():
+        rows = [(f"{name} {number}", label, split) for number in range(20)]
+        table = pandas.DataFrame(rows, columns=["prompt", "label", "split"])
+        table.to_csv(tmp_path / "data" / "safety" / f"{name}.csv", index=False)
+    with pytest.raises(InputError, match=r"data: split: no benign prompts are left for \w+; add some"):
+        collect_prompts(study)
 
 
 # Splits

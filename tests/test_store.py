@@ -346,6 +346,25 @@ def test_a_file_in_the_stages_place_is_refused_and_left_alone(tmp_path):
     assert (tmp_path / "stage").read_text() == "mine"
 
 
+def test_a_mount_point_is_refused_before_anything_is_computed(tmp_path, monkeypatch):
+    (tmp_path / "stage").mkdir()
+    monkeypatch.setattr(Path, "is_mount", lambda path: path.name == "stage")
+    with pytest.raises(InputError, match="stage: is a mount point, which cannot be replaced; name a folder inside it"):
+        run_stage(tmp_path / "stage", forbidden, parameters={})
+
+
+def test_a_stage_that_had_stepped_aside_is_found_again(tmp_path):
+    old = run_stage(tmp_path / "stage", write_files, parameters={"seed": 0})
+    old.folder.rename(tmp_path / ".stage.old")
+
+    def fail(folder):
+        raise InputError("on purpose")
+
+    with pytest.raises(InputError, match="on purpose"):
+        run_stage(tmp_path / "stage", fail, parameters={"seed": 1})
+    assert is_whole(tmp_path / "stage", old.key) and contents(tmp_path / "stage") == FILES
+
+
 @pytest.mark.parametrize("folder", ["file/stage", "file/deeper/stage"])
 def test_a_file_above_the_stages_place_is_refused(tmp_path, folder):
     (tmp_path / "file").write_text("mine")

@@ -9,7 +9,9 @@ import pandas
 from llmva.aligned_model.choice import Chosen, read_preference
 from llmva.aligned_model.report import write_report
 from llmva.core.errors import InputError
-from llmva.core.paths import anchored
+from llmva.core.params import StudyParams
+from llmva.core.paths import RUNS, anchored, user_path
+from llmva.core.runtime_params import RuntimeParams
 from llmva.core.store import MANIFEST, Stage, read_manifest, require_writable, run_stage
 from llmva.core.vocabulary import ORIGINAL, OUR_LOOP, PAPER_LOOP
 from llmva.edits.adapter import export_adapter
@@ -58,7 +60,7 @@ class AlignOptions:
     def of(cls, namespace: dict) -> Self:
         """Read them from a notebook's `globals()`: `method`, `out`, `checkpoint` and `prefer`, each with a default."""
         method = read_method(namespace.get("method", OUR_LOOP))
-        out = Path(namespace.get("out") or default_folder(namespace)).absolute()
+        out = user_path(namespace.get("out") or default_folder(namespace))
         checkpoint = namespace.get("checkpoint")
         prefer = read_preference(namespace.get("prefer"), method)
         return cls(method, out, {True: FORMATS[0], False: None}.get(checkpoint, checkpoint), prefer)
@@ -92,7 +94,7 @@ def write_aligned(study: Study, options: AlignOptions, chosen: Chosen, evaluated
     InputError
         When `out` is a file, holds something else, or cannot be written; or the checkpoint cannot have its format.
     """
-    require_free(options.out, study.params.model, EDIT_LOG)
+    require_free(options.out, study.params, EDIT_LOG)
     require_checkpoint(study.params.model, options.checkpoint)
     choice, best = read_loop(chosen.loop).choice, chosen.log
 
@@ -128,21 +130,31 @@ def read_probe_history(study: Study, loop: Stage) -> pandas.DataFrame:
     return pandas.read_csv(probe_layers(study) / "probes.csv" if paper else loop / "history.csv")
 
 
-def require_free(out: Path, model: str, mark: str) -> None:
+def require_free(out: Path, params: StudyParams | RuntimeParams, mark: str) -> None:
     """Raise an `InputError` unless the result may be written there: found out now, and not after an hour's work.
 
-    An earlier result of the same kind, which the file `mark` tells, and of the same model is replaced.
+    An earlier result of the same kind, which the file `mark` tells, of the same model and the same data is replaced.
     """
     require_writable(out)
-    there = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} if out.is_dir() else set()
-    manifest = read_manifest(out)
-    made_for = manifest["facts"].get("study", {}).get("model") if manifest else None
-    ours = made_for == model and mark in manifest["files"]
-    # The folder is replaced as a whole, so nothing else may be in it.
-    if strangers := sorted(there - ({MANIFEST, *manifest["files"]} if ours else set())):
-        raise InputError(f"{out}: holds other files ({strangers[0]}); name an empty or a new folder")
-    if anchored(model) in (out, *out.parents):
+    if anchored(params.model).resolve() in ((place := out.resolve()), *place.parents):
         raise InputError(f"{out}: lies in the model's own folder; name another one")
+    manifest = read_manifest(out)
+    made_for = manifest["facts"].get("study", {}) if manifest else {}
+    ours = made_for.get("model") == params.model and mark in manifest["files"]
+    known = {MANIFEST, *manifest["files"]} if ours else set()
+    # The folder is replaced as a whole, so nothing else may be in it; a link in it would be lost.
+    for path in out.rglob("*"):
+        if (path.is_symlink() or not path.is_dir()) and str(path.relative_to(out)) not in known:
+            raise InputError(f"{out}: holds other files ({path.relative_to(out)}); name an empty or a new folder")
+    if ours and _users_own(made_for["data"]) != _users_own(params.data):
+        raise InputError(
+            f"{out}: holds the result of other data ({made_for['data']}); name another folder, or delete it"
+        )
+
+
+def _users_own(data: str) -> str:
+    """Return a study's data as the user has named them; nothing for those that were generated for a study."""
+    return "" if anchored(data).is_relative_to(RUNS) else data
 
 
 def require_checkpoint(model: str, wanted: str | None) -> None:

@@ -38,7 +38,7 @@ def build_params(options: argparse.Namespace, *, write: bool = True) -> StudyPar
     Without data of the user's own, prompts are generated and written, or, without `write`, only named.
     """
     model, judge = (absolute_source(source) for source in (options.model, options.judge))
-    data = str(Path(options.data).absolute()) if options.data else ""
+    data = str(paths.user_path(options.data)) if options.data else ""
     config = _read_config(model)
     require_judge(judge, options.mapping)
     slug = name_study(model, model, judge, data, options)

@@ -16,7 +16,7 @@ from llmva.judging.guard import parse_guard_lines
 from llmva.measures.intervals import with_intervals
 from llmva.measures.shares import shares_of
 from llmva.method.trade_off import TRADE_OFF
-from llmva.models.sources import split_source
+from llmva.models.sources import shared_name, split_source
 from llmva.study.evaluation import read_test_rows, read_utility
 from llmva.study.loop_variants import read_loop
 from llmva.study.study import Study
@@ -109,7 +109,9 @@ def _words(study: Study, facts: dict, pooled: pandas.DataFrame) -> dict:
         "params": study.params,
         "version": __version__,
         "name": Path(base).name,
-        "base": base,
+        "base": base if revision else "",
+        # As Python writes a text, whatever signs are in it.
+        "where": repr(shared_name(study.params.model)),
         "revision": revision,
         "verdict": _verdict(pooled),
         "test": WORDS["test"].format(**pooled["aligned"]),
@@ -232,3 +234,4 @@ def _html(table: pandas.DataFrame) -> str:
 LOADER = jinja2.PackageLoader("llmva.aligned_model")
 TEMPLATES = jinja2.Environment(loader=LOADER, autoescape=jinja2.select_autoescape())
 TEMPLATES.filters["table"] = _html
+TEMPLATES.filters["shared"] = shared_name

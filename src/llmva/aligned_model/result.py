@@ -14,6 +14,7 @@ from llmva.aligned_model.drawing import draw_trade_off
 from llmva.aligned_model.folder import AlignOptions, write_aligned
 from llmva.aligned_model.report import summarise
 from llmva.core.errors import InputError
+from llmva.core.paths import user_path
 from llmva.core.store import Stage
 from llmva.edits.edited_model import EditedModel
 from llmva.edits.log import EditLog
@@ -125,7 +126,7 @@ class Aligned:
             When the folder holds something else, or cannot be written.
         """
         self._require_unmerged()
-        out = Path(folder).absolute()
+        out = user_path(folder)
         options = AlignOptions(self.method, out, "1" if checkpoint else None)
         return write_aligned(self.study, options, self._chosen, self._evaluated).folder
 

@@ -77,13 +77,13 @@ def _write_report(
     recovered = (after["trait"] - before["trait"]) / gap if gap > 0 else numpy.nan
     parts = {
         "name": Path(base).name,
-        "base": base,
+        "base": base if revision else "",
         "revision": revision,
         "version": __version__,
         "params": study.params,
         "point": point,
         "chosen": _say_how_chosen(study, point, cells),
-        "replies": study.params.run_folder / "12_tests" / PAIRS / "responses.csv",
+        "replies": Path("runs", study.params.slug, "12_tests", PAIRS, "responses.csv"),
         "verdict": _verdict(before, after, aligned, recovered),
         "rates": _rates(table),
         "map_plot": _draw_map(cells, point),

@@ -10,6 +10,7 @@ from llmva.aligned_model.params import build_params
 from llmva.commands.notebooks import find_notebook, run_notebook
 from llmva.core.errors import InputError, OneLineParser, command
 from llmva.core.params import SOFT_PENALTY, StudyParams
+from llmva.core.paths import user_path
 from llmva.core.store import locked
 from llmva.prompts.sets import read_candidates, require_two_classes
 
@@ -34,7 +35,7 @@ def align_model(
         When the prompts cannot be used, or `out` or the checkpoint cannot be written: found out before the model is
         loaded.
     """
-    require_free(out, params.model, EDIT_LOG)
+    require_free(out, params, EDIT_LOG)
     require_checkpoint(params.model, checkpoint)
     require_two_classes(read_candidates(params.data), params.data)
     source = find_notebook(NOTEBOOK)
@@ -56,7 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
     prefer = read_preference(options.prefer, SLUGS[options.method])
     params = build_params(options)
     name = "aligned" if options.method == "llm-va-r" else f"aligned-{options.method}"
-    out = Path(options.out or params.run_folder / name).absolute()
+    out = user_path(options.out or params.run_folder / name)
     print(f"aligning {params.model}: {COST}", file=sys.stderr)
     executed = align_model(params, out, SLUGS[options.method], options.checkpoint, prefer)
     print((out / "README.md").read_text(encoding="utf-8").split("## Use")[0].split("---\n", 2)[2].strip())
@@ -68,7 +69,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(prog="python -m llmva align", description=__doc__)
     parser.add_argument("--model", help="a checkpoint folder with a chat template, a GGUF file, or <hub id>@<revision>")
     parser.add_argument(
-        "--data", help="CSV or JSONL with prompt and label (benign or toxic); default: generated prompts"
+        "--data", help="CSV, JSON, JSONL or Parquet with prompt and label (benign or toxic); default: generated prompts"
     )
     parser.add_argument("--out", help="folder to make; default: runs/<name>/aligned, or aligned-llm-va")
     parser.add_argument(

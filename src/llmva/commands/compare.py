@@ -1,11 +1,11 @@
 """Write the notebook of a comparison: `llmva compare aligned`."""
 
 import sys
-from pathlib import Path
 
 from llmva.aligned_model.comparison import open_aligned
 from llmva.commands.notebooks import prepare_notebook
 from llmva.core.errors import InputError, OneLineParser, command
+from llmva.core.paths import user_path
 
 NOTEBOOK = "15"
 
@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if not options.aligned:
         raise InputError("OUT: not given; write `make compare OUT=<folder that make align made>`")
-    folder = Path(options.aligned).absolute()
+    folder = user_path(options.aligned)
     params, _ = open_aligned(folder)
     notebook = prepare_notebook(NOTEBOOK, params, aligned=str(folder))
     print(f"open with: {sys.executable} -m jupyter lab {notebook}")

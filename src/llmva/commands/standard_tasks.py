@@ -8,7 +8,7 @@ import pandas
 
 from llmva.aligned_model.comparison import Comparison, open_aligned
 from llmva.core.errors import InputError, OneLineParser, command
-from llmva.core.paths import write_atomically
+from llmva.core.paths import user_path, write_atomically
 from llmva.measures.utility import measure_standard_utility
 
 COST = "fetches the public sets; two passes over as many rows of six tasks as MOST says, GSM8K with replies"
@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
     tasks = load_standard_tasks()
     comparison = Comparison.of(options.aligned)
     table = compare_standard_utility(comparison, tasks, batch_size=params.generation.batch_size, most=options.most)
-    path = Path(f"{Path(options.aligned).absolute()}-standard.csv")
+    path = Path(f"{user_path(options.aligned)}-standard.csv")
     print(table.round(3).to_markdown(index=False))
     write_atomically(path, table.to_csv(index=False, lineterminator="\n"))
     print(f"\nwritten to {path}")

@@ -7,6 +7,7 @@ from pathlib import Path
 from llmva.aligned_model.folder import require_free
 from llmva.aligned_model.steering import DIRECTION, require_method, write_steering
 from llmva.core.errors import InputError, OneLineParser, command
+from llmva.core.paths import user_path
 from llmva.core.provenance import digest
 from llmva.core.runtime_params import RuntimeParams
 from llmva.models.sources import absolute_source, locate, split_source
@@ -25,8 +26,8 @@ def main(arguments: list[str] | None = None) -> None:
             raise InputError(f"{name.upper()}: not given; write `make steer MODEL=<folder> PAIRS=<csv> [METHOD=StMP]`")
     method = require_method(options.method)
     study = RuntimeStudy(build_params(options))
-    out = Path(options.out or study.params.run_folder / f"steering-{method.lower()}").absolute()
-    require_free(out, study.params.model, DIRECTION)
+    out = user_path(options.out or study.params.run_folder / f"steering-{method.lower()}")
+    require_free(out, study.params, DIRECTION)
     # Found out now, and not after the model has loaded.
     if Path(study.params.data).is_dir():
         raise InputError(f"{study.params.data}: is a folder; name a CSV with columns {', '.join(PAIR_COLUMNS)}")
@@ -43,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
 def build_params(options) -> RuntimeParams:
     """Return the parameters of a study of pairs of system prompts."""
     model = absolute_source(options.model)
-    pairs = str(Path(options.pairs).absolute())
+    pairs = str(user_path(options.pairs))
     method = require_method(options.method)
     alphas = {
         method: _read_numbers("alphas", options.alphas, float) if options.alphas is not None else list(ALPHAS[method])

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from llmva.core import paths
 from llmva.core.errors import InputError, command, first_line
 
-Count = Annotated[int, Field(gt=0)]
+# Far beyond any study; a slip of the keyboard would otherwise never end.
+Count = Annotated[int, Field(gt=0, le=10_000_000)]
 # Torch aborts the process for want of memory with many more.
 Threads = Annotated[int, Field(gt=0, le=1024)]
 Share = Annotated[float, Field(ge=0, le=1)]

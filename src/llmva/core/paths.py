@@ -36,6 +36,11 @@ def anchored(path: str | Path) -> Path:
     return ROOT / path
 
 
+def user_path(path: str | Path) -> Path:
+    """Return a path that a user has named from the working folder, as an absolute one; `~` is the user's home."""
+    return Path(path).expanduser().absolute()
+
+
 def find_in_package(name: str) -> Path | None:
     """Return the path of a file in an installed package, of which nothing is imported; None without the package.
 

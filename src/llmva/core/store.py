@@ -85,6 +85,9 @@ def run_stage(
     require_writable(folder)
     with locked(folder):
         temporary, aside = (folder.parent / f".{folder.name}.{state}" for state in ("partial", "old"))
+        if not folder.exists() and is_whole(aside):
+            # A kill between the two renames below has left it there.
+            aside.rename(folder)
         for leftover in (temporary, aside):
             shutil.rmtree(leftover, ignore_errors=True)
         if is_whole(folder, key):
@@ -136,6 +139,8 @@ def require_writable(folder: Path) -> None:
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         # A link would be replaced, and its folder left as it is.
         raise InputError(f"{folder}: is a link or a device, not a folder; {fix}")
+    if folder.is_mount():
+        raise InputError(f"{folder}: is a mount point, which cannot be replaced; name a folder inside it")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):

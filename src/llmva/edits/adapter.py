@@ -9,7 +9,7 @@ from safetensors.torch import save
 from llmva.core.errors import InputError
 from llmva.edits.log import EditLog, SublayerEdit
 from llmva.models.chat_model import ChatModel
-from llmva.models.sources import split_source
+from llmva.models.sources import shared_name, split_source
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
@@ -37,10 +37,10 @@ def export_adapter(chat_model: ChatModel, log: EditLog, folder: Path) -> None:
         for sublayer in log.sublayers
         for part, values in _factors(log.edits_of(sublayer), rank, biased).items()
     }
-    name, revision = split_source(chat_model.source)
+    _, revision = split_source(chat_model.source)
     config = LoraConfig(
         task_type="CAUSAL_LM",
-        base_model_name_or_path=name,
+        base_model_name_or_path=shared_name(chat_model.source),
         revision=revision or None,
         r=rank,
         lora_alpha=rank,

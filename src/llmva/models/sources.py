@@ -9,7 +9,7 @@ from llmva.core.errors import InputError
 from llmva.core.paths import anchored
 from llmva.core.provenance import digest, file_digest
 from llmva.core.store import MANIFEST, is_whole, read_manifest
-from llmva.models.gguf_files import find_gguf, split_gguf
+from llmva.models.gguf_files import PACKAGE_PREFIX, find_gguf, split_gguf
 
 LARGE_FILE = 256 * 2**20
 SINGLE_FILE = "model.safetensors"
@@ -50,6 +50,15 @@ def absolute_source(source: str) -> str:
         return str(Path(source).absolute())
     name, pin = split_gguf(source) or ("", "")
     return f"{Path(name).absolute()}{'@' if pin else ''}{pin}" if Path(name).is_file() else source
+
+
+def shared_name(source: str) -> str:
+    """Return what a model, or a file of prompts, is called in what people share: paths of this machine say too much.
+
+    A model of the hub and one in a package are called so everywhere; of a folder or a file it is the last name.
+    """
+    name, revision = split_source(source)
+    return name if revision or source.startswith(PACKAGE_PREFIX) else Path(name).name
 
 
 def locate(source: str) -> tuple[Path | str, dict]:

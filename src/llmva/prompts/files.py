@@ -14,10 +14,14 @@ import pandas
 
 from llmva.core.errors import DISK_ERRORS, InputError, first_line
 
-FILE_FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
+FILE_FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
+# Of what a file holds, so much is shown in a line that tells what is wrong with it.
+MAX_SHOWN, MAX_LETTERS = 12, 40
 
 
-def read_rows(path: Path, columns: Sequence[str] | None = None) -> list[dict]:
+def read_rows(
+    path: Path, columns: Sequence[str] | None = None, *, fix: str = "correct that line, or fetch the file again"
+) -> list[dict]:
     """Return a file's rows, one dict each.
 
     Parameters
@@ -26,16 +30,18 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> list[dict]:
         A file in one of `FILE_FORMATS`, also zipped or gzipped; of a zip the one file that is no system file is read.
     columns : sequence of str, optional
         Names for a TSV table, which then has no header.
+    fix : str
+        What to do about a file that cannot be read.
 
     Raises
     ------
     InputError
         When the file cannot be read; names it and the fix.
     """
-    with reading(path, "cannot be read", "correct that line, or fetch the file again"):
+    with reading(path, "cannot be read", fix):
         rows = _parse(*_unpack(path), columns)
     if not rows:
-        raise InputError(f"{path}: no rows in it; fetch the file again")
+        raise InputError(f"{path}: no rows in it; {fix}")
     return rows
 
 
@@ -52,7 +58,7 @@ def reading(path: Path, problem: str, fix: str) -> Iterator[None]:
         if error.errno in DISK_ERRORS:
             raise
         raise InputError(f"{path}: {problem} ({first_line(error)}); {fix}") from None
-    except (ValueError, zipfile.BadZipFile, pandas.errors.ParserWarning) as error:
+    except (ValueError, zipfile.BadZipFile, csv.Error, pandas.errors.ParserWarning) as error:
         raise InputError(f"{path}: {problem} ({first_line(error)}); {fix}") from None
 
 
@@ -88,34 +94,41 @@ def parse_json_lines(text: str) -> list[dict]:
 
 def require_columns(table: pandas.DataFrame, columns: Sequence[str], path: Path) -> None:
     """Raise an `InputError` unless a table has all of these columns."""
-    found = ", ".join(map(str, table))
+    # Without a header these are the first row's own words.
+    named = [shortened(str(name)) for name in list(table)[:MAX_SHOWN]]
+    shown = ", ".join(named + ["..."] * (len(table.columns) > MAX_SHOWN))
     for column in columns:
         if column not in table:
-            shown = found if len(found) < 200 else f"{found[:200]}..."
             raise InputError(f"{path}: no column {column!r}; add it (columns found: {shown})")
 
 
+def shortened(text: str) -> str:
+    """Return a text cut to what a line has room for."""
+    return text if len(text) <= MAX_LETTERS else f"{text[:MAX_LETTERS]}..."
+
+
 def _unpack(path: Path) -> tuple[str, bytes]:
-    if path.suffix == ".gz":
+    if path.suffix.lower() == ".gz":
         return path.stem, gzip.decompress(path.read_bytes())
-    if path.suffix != ".zip":
+    if path.suffix.lower() != ".zip":
         return path.name, path.read_bytes()
     with zipfile.ZipFile(path) as archive:
         # Archives made on a Mac hold a twin of each file in a folder of its own, at which pandas gives up.
         names = [name for name in archive.namelist() if not name.startswith("__MACOSX/")]
-        names = [name for name in names if name.endswith(FILE_FORMATS)]
+        names = [name for name in names if name.lower().endswith(FILE_FORMATS)]
         if len(names) != 1:
             raise ValueError(f"{len(names)} data files in it, not one")
         return names[0], archive.read(names[0])
 
 
 def _parse(name: str, content: bytes, columns: Sequence[str] | None) -> list[dict]:
-    match Path(name).suffix:
+    match Path(name).suffix.lower():
         case ".parquet":
-            return pandas.read_parquet(io.BytesIO(content)).to_dict("records")
+            table = pandas.read_parquet(io.BytesIO(content))
+            return table.astype(object).where(table.notna(), None).to_dict("records")
         case ".json":
-            return json.loads(decode(content))
-        case ".jsonl":
+            return _parse_json(decode(content))
+        case ".jsonl" | ".ndjson":
             return parse_json_lines(decode(content))
         case ".csv" | ".tsv" as suffix:
             # A table's sentences hold single quotation marks, which are no quoting.
@@ -124,6 +137,16 @@ def _parse(name: str, content: bytes, columns: Sequence[str] | None) -> list[dic
         case suffix:
             known = ", ".join(FILE_FORMATS)
             raise ValueError(f"unknown format {suffix or 'without a suffix'}; known are {known}")
+
+
+def _parse_json(text: str) -> list[dict]:
+    """Return the objects of an array, or, as many write such files, one a line."""
+    if not text.lstrip().startswith("["):
+        return parse_json_lines(text)
+    rows = json.loads(text)
+    if strangers := [number for number, row in enumerate(rows, start=1) if not isinstance(row, dict)]:
+        raise ValueError(f"item {strangers[0]}: not a JSON object")
+    return rows
 
 
 def _parse_object(line: str, number: int) -> dict:

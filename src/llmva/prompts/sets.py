@@ -16,13 +16,21 @@ from llmva.core.vocabulary import (
     SPLITS,
     TRANSFER_SETS,
 )
-from llmva.prompts.files import decode, parse_csv, parse_json_lines, reading, require_columns
+from llmva.prompts.files import decode, parse_csv, read_rows, reading, require_columns, shortened
 
 MIN_PROMPTS = 10
+# Read as CSV; other files are of the format that their suffix says.
+PLAIN_SUFFIXES = (".csv", ".txt", "")
+# No prompt that a model can read is longer, in characters.
+MAX_PROMPT = 500_000
+# Words that stand for something else where results say which set they are of.
+RESERVED_SETS = ("all", "strict")
 
 
 def read_prompts(path: str | Path, dataset: str | None = None) -> pandas.DataFrame:
-    """Read prompts from a CSV or JSONL file with `prompt` and `label`, optionally `dataset`, `group` and `split`.
+    """Read prompts from a file with `prompt` and `label`, optionally `dataset`, `group` and `split`.
+
+    It may be CSV, TSV, JSON (an array, or an object a line), JSONL or Parquet, also gzipped or zipped.
 
     Returns
     -------
@@ -46,6 +54,8 @@ def read_prompts(path: str | Path, dataset: str | None = None) -> pandas.DataFra
         table["split"] = table["split"].fillna("").astype(str)
         _check_words(table, "split", ("", *SPLITS), path, fix=f"write {', '.join(SPLITS)}, or nothing")
     table["dataset"] = dataset or _filled(table, "dataset", table["label"])
+    if reserved := sorted(set(table["dataset"]) & set(RESERVED_SETS)):
+        raise InputError(f"{path}: dataset: {reserved[0]!r} means something else in results; give the set another name")
     table["group"] = _filled(table, "group", table["prompt"])
     table["id"] = [prompt_id(name, prompt) for name, prompt in zip(table["dataset"], table["prompt"], strict=True)]
     columns = ["id", "dataset", "label", "group", "prompt", *(["split"] if "split" in table else [])]
@@ -91,7 +101,7 @@ def list_missing_sets(source: str | Path) -> list[str]:
 
 
 def read_candidates(source: str | Path) -> pandas.DataFrame:
-    """Read candidate prompts from one CSV or JSONL file, or those of `safety/<dataset>.csv` that a data folder has.
+    """Read candidate prompts from one file, or those of `safety/<dataset>.csv` that a data folder has.
 
     Raises
     ------
@@ -122,6 +132,17 @@ def require_two_classes(prompts: pandas.DataFrame, source: str) -> None:
             raise InputError(f"{source}: label: {count} groups of {label} prompts; add at least {len(SPLITS)}")
 
 
+def require_every_split(prompts: pandas.DataFrame, source: str) -> None:
+    """Raise an `InputError` unless both labels have prompts to learn from, to choose by and to test on."""
+    for split in SPLITS:
+        for label in LABELS:
+            if not (prompts["split"].eq(split) & prompts["label"].eq(label)).any():
+                raise InputError(
+                    f"{source}: split: no {label} prompts are left for {split}; add some, raise --candidates, or leave "
+                    "the column `split` out where there is one"
+                )
+
+
 def prompt_id(dataset: str, prompt: str) -> str:
     """Return a prompt's identity: its set and the digest of its text."""
     return f"{dataset}-{digest(prompt)[:12]}"
@@ -129,26 +150,29 @@ def prompt_id(dataset: str, prompt: str) -> str:
 
 def _read_table(path: Path) -> pandas.DataFrame:
     if not path.is_file():
-        raise InputError(f"{path}: no such file; name a CSV or JSONL file with columns prompt and label")
-    with reading(path, "cannot be parsed", "fix that line"):
-        text = decode(path.read_bytes())
-        if not text.strip():
-            raise InputError(f"{path}: is empty; it needs columns prompt and label")
-        if path.suffix in {".jsonl", ".ndjson"}:
-            return pandas.DataFrame(parse_json_lines(text), dtype=object)
-        return parse_csv(text)
+        raise InputError(f"{path}: no such file; name a CSV, JSON, JSONL or Parquet file with columns prompt and label")
+    if path.suffix.lower() in PLAIN_SUFFIXES:
+        with reading(path, "cannot be parsed", "fix that line"):
+            text = decode(path.read_bytes())
+            if not text.strip():
+                raise InputError(f"{path}: is empty; it needs columns prompt and label")
+            return parse_csv(text)
+    return pandas.DataFrame(read_rows(path, fix="fix that line"), dtype=object)
 
 
 def _check_prompts(table: pandas.DataFrame, path: Path) -> None:
     for number, prompt in enumerate(table["prompt"], start=1):
         if not (isinstance(prompt, str) and prompt.strip()):
             raise InputError(f"{path}: prompt: empty in data row {number}; fill or remove that row")
+        if len(prompt) > MAX_PROMPT:
+            size = f"{len(prompt):,} characters in data row {number}"
+            raise InputError(f"{path}: prompt: {size}, of {MAX_PROMPT:,} that are allowed; shorten or remove that row")
 
 
 def _check_words(table: pandas.DataFrame, column: str, words: Sequence[str], path: Path, *, fix: str) -> None:
     for number, word in enumerate(table[column], start=1):
         if word not in words:
-            raise InputError(f"{path}: {column}: {word!r} in data row {number}; {fix}")
+            raise InputError(f"{path}: {column}: {shortened(repr(word))} in data row {number}; {fix}")
 
 
 def _filled(table: pandas.DataFrame, column: str, default: pandas.Series) -> pandas.Series:

@@ -19,6 +19,7 @@ from llmva.measures.metrics import correct
 from llmva.method.control_vectors import permuted_angles, random_angles, solver_difference
 from llmva.method.iteration import save_observation
 from llmva.models.activations import FINAL, Capture
+from llmva.models.chat_model import encode_chats
 from llmva.prompts.pools import (
     assign_splits,
     describe_pool,
@@ -27,7 +28,7 @@ from llmva.prompts.pools import (
     errors_first_pool,
     read_transfer_sets,
 )
-from llmva.prompts.sets import list_missing_sets, read_candidates, require_two_classes
+from llmva.prompts.sets import list_missing_sets, read_candidates, require_every_split, require_two_classes
 from llmva.prompts.tasks import list_missing_tasks, read_tasks, require_known_answers
 from llmva.study.side_by_side import begin_processes
 from llmva.study.study import PROMPTS_STAGE, Study
@@ -52,10 +53,12 @@ def collect_prompts(study: Study) -> Stage:
     candidates = _read_data(study)
     drawn = draw_candidates(candidates, params.candidates, params.seed)
     drawn["split"] = assign_splits(drawn, params.seed)
+    require_every_split(drawn, params.data)
     kept = study.tasks[study.tasks["task"] == REPLY_TASK]
 
     def compute(folder: Path) -> dict:
         begin_processes()
+        _require_short(study, drawn)
         # Before hours of replies rest on it.
         _require_format(study.plain_examiner.examine(drawn.head(FIRST_LOOK)).rows, params.judge_model)
         answered = study.plain_examiner.examine(drawn, progress="replies of the original model").rows
@@ -70,6 +73,7 @@ def collect_prompts(study: Study) -> Stage:
         verdicts = judge_responses(exchanges, study.judge, cache=study.plain_examiner.cache, degeneracy=check)
         wrong = ~correct(drawn.merge(verdicts, on="id", validate="one_to_one"))
         pool = errors_first_pool(drawn, wrong, size=params.pool_size, error_share=params.error_share, seed=params.seed)
+        require_every_split(pool, params.data)
         write_texts(folder / "neutral.csv", _neutral(study, pool, exchanges, verdicts))
         if len(kept):
             write_texts(folder / "neutral_test.csv", _answered(study, kept))
@@ -199,6 +203,19 @@ def _require_format(verdicts: pandas.DataFrame, judge: str) -> None:
         raise InputError(
             f"{judge}: {strange:.0%} of its judgements are not the three lines of Qwen3Guard-Gen; "
             "name a guard model of that format, or `phrases`"
+        )
+
+
+def _require_short(study: Study, prompts: pandas.DataFrame) -> None:
+    """Raise an `InputError` where prompts do not fit into the model's context with a reply behind them."""
+    config, written = study.chat_model.model.config.get_text_config(), study.params.generation.max_new_tokens
+    context = getattr(config, "max_position_embeddings", None)
+    lengths = pandas.Series(map(len, encode_chats(study.chat_model.tokenizer, prompts["prompt"].tolist())))
+    if context and (long := lengths + written > context).any():
+        shortest = prompts["prompt"].str.len().to_numpy()[long].min()
+        raise InputError(
+            f"{study.params.data}: prompt: {long.sum()} of {len(prompts)} are longer than the model's {context:,} "
+            f"tokens less {written:,} for the reply; remove or shorten those of {shortest:,} characters and more"
         )
 
 

@@ -13,7 +13,7 @@ from llmva.core.paths import write_texts
 from llmva.core.provenance import random_generator
 from llmva.core.store import MANIFEST, require_writable
 from llmva.prompts.public.catalogue import KNOWN_SETS, PUBLIC_SETS, DataSet
-from llmva.prompts.public.fetching import FOLDER_VARIABLE, Fetched, fetch, read_released
+from llmva.prompts.public.fetching import FOLDER_VARIABLE, Fetched, fetch, read_released, require_released
 from llmva.prompts.public.grouping import find_bases, fold
 from llmva.prompts.public.runtime_sets import COLUMNS, finish_table
 
@@ -106,6 +106,9 @@ def read_sets(
     unknown = sorted(set(names) - set(KNOWN_SETS))
     if unknown:
         raise InputError(f"{', '.join(unknown)}: unknown as a data set; known are {', '.join(KNOWN_SETS)}")
+    safety = [name for name in names if KNOWN_SETS[name].part == "safety"]
+    if released is not None and safety:
+        require_released(released, safety)
     tables, manifest, missing = {}, {}, []
     for name in names:
         try:

@@ -1,6 +1,7 @@
 """Raw rows of a public set: released with their splits, from a local folder, or from the hub at a pinned revision."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +64,13 @@ def fetch(name: str, data_set: DataSet, folder: Path | None, *, neutral: bool = 
     if hub is None:
         raise InputError(f"{name}: not on the hub; get it from {data_set.home} and put it at {wanted}")
     return _from_hub(name, hub, wanted, single=data_set.neutral is None)
+
+
+def require_released(folder: Path, names: Sequence[str]) -> None:
+    """Raise an `InputError` unless a folder has a released split file of one of these sets: another one is a slip."""
+    if not any(True for name in names for _ in folder.glob(f"{name}_*")):
+        wrong = "none of LLM-VA's released split files" if folder.is_dir() else "no such folder"
+        raise InputError(f"{folder}: {wrong}; name the folder that holds {names[0]}_train.csv, or leave RELEASED out")
 
 
 def read_released(folder: Path, name: str) -> Fetched | None:
