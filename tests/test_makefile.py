@@ -120,3 +120,73 @@ def test_tables_and_figures_make_no_notebook_due(finished):
 def test_models_that_are_named_are_steered_if_they_have_parameters_for_it(finished, named, steered):
     said = made(finished, "--dry-run", "PYTHON=python", f"MODELS={named}", target="runtime")
     assert said.strip().endswith(f"runtime --models {steered}")
+
+
+# What users give
+
+SHELL_WORDS = [
+    "'; touch ran; '", "$(shell touch ran)", "`touch ran`", "$$(touch ran)", "it's mine", 'a "b" c', "a,b #c",
+]  # fmt: skip
+    "'; touch ran; '",
+    "$(shell touch ran)",
+    "`touch ran`",
+    "$$(touch ran)",
+    "it's mine",
+    'a "b" c',
+    "a,b #c",
+]
+TARGETS = {
+    "align": ["MODEL", "DATA", "OUT", "JUDGE", "MAPPING", "METHOD", "PREFER", "CHECKPOINT", "ALIGN_OPTIONS"],
+    "plan": ["MODEL", "DATA", "JUDGE", "MAPPING", "METHOD", "GPU", "ALIGN_OPTIONS"],
+    "steer": ["MODEL", "PAIRS", "METHOD", "OUT", "STEER_OPTIONS"],
+    "data": ["OUT", "RELEASED", "SETS"],
+    "compare": ["OUT"],
+    "standard": ["OUT", "MOST"],
+    "step": ["NB", "MODEL"],
+}
+
+
+@pytest.fixture
+def echoing(tmp_path):
+    """A folder, with signs of the shell in its name, whose Python prints what it is called with."""
+    folder = tmp_path / "a b'c $(touch ran) d"
+    folder.mkdir()
+    shutil.copy(ROOT / "Makefile", folder)
+    python = folder / "my python"
+    python.write_text('#!/bin/sh\nfor word; do echo "[$word]"; done\n')
+    python.chmod(0o755)
+    return folder
+
+
+@pytest.mark.parametrize("word", SHELL_WORDS)
+@pytest.mark.parametrize("target", TARGETS)
+def test_no_value_is_run_by_make_or_the_shell(echoing, target, word):
+    folder = echoing
+    for name in TARGETS[target]:
+        said = made(folder, "PYTHON=./my python", f"{name}={word}", target=target)
+        # Options come word by word, and blanks between them are as good as one.
+        expected = [f"[{part}]" for part in word.split()] if name.endswith(("OPTIONS", "SETS")) else [f"[{word}]"]
+        assert [line for line in said.splitlines() if line in expected][-len(expected) :] == expected, said
+        assert not list(folder.parent.rglob("ran"))
+
+
+def test_values_of_the_environment_are_texts_too(echoing, monkeypatch):
+    monkeypatch.setenv("MODEL", "$(shell touch ran)")
+    assert "[$(shell touch ran)]" in made(echoing, "PYTHON=./my python", target="align")
+    assert not list(echoing.rglob("ran"))
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *(f"{name}=a;touch ran" for name in ("MODELS", "DRAWS", "FRESH", "RUNTIME", "SEEDS")),
+        "MODELS=$(shell touch ran)", "MODELS=../x", "SEEDS=%", "SEEDS=0", "SEEDS=99999999", "MODEL=a\ntouch ran",
+    ],
+)  # fmt: skip
+def test_a_name_that_is_none_is_one_line(echoing, setting):
+    folder = echoing
+    command = ["make", "table2", "PYTHON=./my python", setting]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and f"*** {setting.partition('=')[0]}: " in line
+    assert not list(folder.rglob("ran")) and not list(folder.rglob("runs"))
