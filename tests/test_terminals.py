@@ -1,6 +1,7 @@
 """What a run leaves on a terminal and in a log: few lines, no carriage returns, nothing of a kernel's own."""
 
 import gc
+import json
 import os
 import pty
 import subprocess
@@ -10,10 +11,12 @@ import termios
 import nbformat
 import psutil
 import pytest
+from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.provisioning import LocalProvisioner
 from local_kernels import LocalKernel
 
 from llmva.commands import notebooks
+from llmva.commands.kernels import LocalSockets
 from llmva.commands.notebooks import refresh_notebook, run_notebook
 from llmva.core import paths, progress
 from llmva.core.errors import InputError
@@ -148,6 +151,26 @@ def test_a_killed_kernel_is_one_line(notebook, tmp_path):
     kill = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
     with pytest.raises(InputError, match="two_cells.ipynb for toy: its kernel was killed"):
         run_notebook(notebook(kill), tmp_path / "executed.ipynb", {"slug": "toy"})
+
+
+def test_a_kernel_is_this_python_whatever_is_installed_under_its_name(notebook, tmp_path, monkeypatch):
+    folder = tmp_path / "jupyter" / "kernels" / "python3"
+    folder.mkdir(parents=True)
+    spec = {"argv": ["/bin/false", "{connection_file}"], "display_name": "Python 3", "language": "python"}
+    (folder / "kernel.json").write_text(json.dumps(spec))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "0")
+    source = notebook(f"import sys\nassert sys.executable == {sys.executable!r}")
+    run_notebook(source, tmp_path / "executed.ipynb", {"slug": "toy"})
+    refresh_notebook(source)
+
+
+def test_a_kernel_that_does_not_start_is_one_line(notebook, tmp_path, monkeypatch):
+    monkeypatch.setattr(LocalSockets, "kernel_spec", KernelSpec(argv=["/bin/false"], language="python"))
+    with pytest.raises(
+        InputError, match="two_cells.ipynb for toy: its kernel did not start; .* ipykernel --version"
+    ):
+        run_notebook(notebook(""), tmp_path / "executed.ipynb", {"slug": "toy"})
 
 
 def test_noise_of_a_kernel_at_its_end_is_not_shown(notebook, tmp_path, capfd):

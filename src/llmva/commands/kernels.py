@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 import tempfile
 import weakref
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from jupyter_client import AsyncKernelManager, KernelManager
+from jupyter_client.kernelspec import KernelSpec
 from nbclient import NotebookClient
 from nbclient.util import run_sync
 from nbformat import v4
@@ -23,7 +25,12 @@ class LocalSockets(KernelManager):
     """Keeps the sockets of a kernel in a temporary folder of its own, and its noise away from the terminal.
 
     What cells write is sent. What the process itself writes is of sockets that close in an unlucky order at its end.
+    The kernel is this process's own Python, whatever an installed kernel of the wanted name would run.
     """
+
+    kernel_spec = KernelSpec(
+        argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"], name="python3", language="python"
+    )
 
     def __init__(self, **options) -> None:
         short = len(tempfile.gettempdir()) <= MAX_TEMPORARY

@@ -87,6 +87,11 @@ def _failures_in_a_line(name: str, fix: str) -> Iterator[None]:
         raise InputError(f"{name}: {cause}{fix}") from None
     except DeadKernelError:
         raise InputError(f"{name}: {KERNEL_DIED}") from None
+    except RuntimeError as error:
+        if "Kernel died" not in str(error):
+            raise
+        fix = f"see what `{sys.executable} -m ipykernel --version` says"
+        raise InputError(f"{name}: its kernel did not start; {fix}") from None
 
 
 def prepare_notebook(name: str, params: StrictModel, **more: object) -> Path:
