@@ -404,6 +404,28 @@ def test_a_manifest_that_someone_edited_is_no_manifest(tmp_path, manifest):
     assert read_manifest(tmp_path) is None and not is_whole(tmp_path)
 
 
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
+@pytest.mark.parametrize("left", [False, True])
+def test_a_disk_without_locks_is_told_and_no_reason_to_stop_or_to_wait(tmp_path, capsys, monkeypatch, number, left):
+    def flock(descriptor, operation):
+        raise OSError(number, os.strerror(number))
+
+    if left:
+        # By a run on a disk that had some.
+        (tmp_path / ".stage.lock").touch()
+    monkeypatch.setattr("fcntl.flock", flock)
+    for hit in (False, True):
+        assert run_stage(tmp_path / "stage", lambda folder: None, parameters={}).hit is hit
+        assert "stage: its file system has no locks; do not run it twice at once" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to("elsewhere")])
+def test_a_lock_that_cannot_be_is_no_reason_to_wait(tmp_path, make):
+    make(tmp_path / ".stage.lock")
+    with pytest.raises(InputError, match=r"\.stage\.lock: cannot be locked, .*; remove it"):
+        run_stage(tmp_path / "stage", forbidden, parameters={})
+
+
 def test_a_run_that_waits_for_another_one_says_so(tmp_path, capsys):
     with FileLock(tmp_path / ".stage.lock"):
         waiting = threading.Thread(

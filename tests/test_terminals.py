@@ -167,9 +167,7 @@ def test_a_kernel_is_this_python_whatever_is_installed_under_its_name(notebook, 
 
 def test_a_kernel_that_does_not_start_is_one_line(notebook, tmp_path, monkeypatch):
     monkeypatch.setattr(LocalSockets, "kernel_spec", KernelSpec(argv=["/bin/false"], language="python"))
-    with pytest.raises(
-        InputError, match="two_cells.ipynb for toy: its kernel did not start; .* ipykernel --version"
-    ):
+    with pytest.raises(InputError, match="two_cells.ipynb for toy: its kernel did not start; .* ipykernel --version"):
         run_notebook(notebook(""), tmp_path / "executed.ipynb", {"slug": "toy"})
 
 

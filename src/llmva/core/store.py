@@ -6,6 +6,7 @@ and never a mixture.
 """
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -24,6 +25,8 @@ from llmva.core.paths import ROOT
 from llmva.core.provenance import digest, environment, file_digest
 
 MANIFEST = "manifest.json"
+# As of Lustre, and of NFS.
+WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 @dataclass(frozen=True, repr=False)
@@ -165,18 +168,30 @@ def read_manifest(folder: Path) -> dict | None:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder's lock, or wait for the run that holds it."""
-    # The lock dies with its process, so a killed run never blocks the next one.
-    lock = FileLock(folder.parent / f".{folder.name}.lock")
+    """Hold a folder's lock, or wait for the run that holds it; go on with a warning where the disk has no locks."""
+    path = folder.parent / f".{folder.name}.lock"
+    if path.is_symlink() or (path.exists() and not (path.is_file() and os.access(path, os.W_OK))):
+        raise InputError(f"{path}: cannot be locked, since it is no file that may be written to; remove it")
+    # The lock dies with its process, so a killed run never blocks the next one. One that is a mere file would.
+    lock = FileLock(path, fallback_to_soft=False)
+    try:
+        _acquire(lock, folder)
+    except OSError as error:
+        if error.errno not in WITHOUT_LOCKS:
+            raise
+        print(f"{folder}: its file system has no locks; do not run it twice at once", file=sys.stderr)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _acquire(lock: FileLock, folder: Path) -> None:
     try:
         lock.acquire(timeout=0)
     except Timeout:
         print(f"{folder}: another run is computing it; waiting for that", file=sys.stderr)
         lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _write_stage(folder: Path, compute: Callable[[Path], dict | None], inputs: dict) -> None:
