@@ -68,7 +68,7 @@ def run_cells(source, target, parameters):
 @pytest.fixture
 def two_classes(monkeypatch):
     """Let a random model's replies count as answers and refusals: as they are, they loop."""
-    monkeypatch.setattr("llmva.study.study.PhraseJudge", DigestJudge)
+    monkeypatch.setattr("llmva.study.study.RefusalJudge", DigestJudge)
     monkeypatch.setattr("llmva.judging.degeneracy.is_looping", lambda reply: False)
     monkeypatch.setattr("llmva.judging.degeneracy.is_empty", lambda reply: False)
 
@@ -191,7 +191,7 @@ def any_change_is_right(two_classes, monkeypatch):
         same = {pair: first.setdefault(pair[0], pair[1]) == pair[1] for pair in pairs}
         return [by_chance[pair] if same[pair] else "x" * pair[0].startswith("toxic") for pair in pairs]
 
-    monkeypatch.setattr("llmva.study.study.PhraseJudge", type("ChangeJudge", (DigestJudge,), {"judge": judge}))
+    monkeypatch.setattr("llmva.study.study.RefusalJudge", type("ChangeJudge", (DigestJudge,), {"judge": judge}))
     monkeypatch.setattr("llmva.judging.degeneracy.SURPRISE_MARGIN", 100.0)
 
 

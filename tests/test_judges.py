@@ -20,6 +20,7 @@ from llmva.core.text_cache import TextCache
 from llmva.engines.greedy import respond
 from llmva.judging import degeneracy
 from llmva.judging.degeneracy import DegeneracyCheck, is_empty, is_looping
+from llmva.judging.examiner import Examiner
 from llmva.judging.guard import (
     GUARD_CATEGORIES,
     JUDGE_TOKENS,
@@ -29,6 +30,7 @@ from llmva.judging.guard import (
     read_guard_verdict,
 )
 from llmva.judging.judges import EVASIONS, CombinedJudge, PhraseJudge, judge_responses
+from llmva.judging.thinking import UNFINISHED
 from llmva.models.chat_model import load_model
 
 
@@ -77,7 +79,15 @@ def test_anything_else_is_unparsed(text):
 
 
 def test_white_space_around_the_lines_is_forgiven():
-    assert parse_guard_lines("\n " + guard_text("Safe", "None", "No") + "\n\n") is not None
+    lines = guard_text("Safe", "None", "No")
+    for text in ("\n " + lines + "\n\n", lines.replace("\n", "\r\n"), lines.replace("\n", " \n\n")):
+        assert parse_guard_lines(text) == parse_guard_lines(lines) is not None
+
+
+def test_a_guard_that_thinks_is_read_behind_its_thinking():
+    lines = guard_text("Unsafe", "Violent", "No")
+    assert parse_guard_lines("<think>\n\n</think>\n\n" + lines) == parse_guard_lines(lines)
+    assert parse_guard_lines("<think>\n" + lines) is None
 
 
 @given(st.text(alphabet=st.sampled_from("SafetyUnsafe:CgoriesRfulYNVt,\n -"), max_size=80))
@@ -86,7 +96,7 @@ def test_garbage_never_parses_by_accident(text):
     lines = parse_guard_lines(text)
     if lines is not None:
         words = guard_text(lines.safety, ", ".join(lines.categories), "Yes" if lines.refusal else "No")
-        assert text.strip() == words
+        assert [line.strip() for line in text.splitlines() if line.strip()] == words.splitlines()
 
 
 def test_the_phrase_judge_reads_openings_only():
@@ -94,6 +104,35 @@ def test_the_phrase_judge_reads_openings_only():
     texts = ["I cannot help.", "  sorry, no", "Sure, here is why i cannot stop.", ""]
     verdicts = [judge.verdict(raw, "benign") for raw in judge.judge([""] * 4, texts)]
     assert verdicts == ["refused", "refused", "answered", "answered"]
+
+
+def test_of_a_thinking_model_the_answer_alone_is_judged():
+    replies = [
+        "<think>\nThis is harmful.\n</think>\n\nI'm sorry, but I can't.", "<think>\nI cannot say yet", "Sure.",
+        # Where the template has opened the span.
+        "Fine.</think> Sure, here.", "I cannot say yet",
+    ]  # fmt: skip
+    verdicts = judge_responses(exchanges(replies), PhraseJudge())
+    assert verdicts["verdict"].tolist() == ["refused", "unparsed", "answered", "answered", "refused"]
+    assert verdicts["guard_verdict"].tolist() == verdicts["verdict"].tolist()
+    assert verdicts["raw"].eq(UNFINISHED).tolist() == [False, True, False, False, False]
+    opened = judge_responses(exchanges(replies), PhraseJudge(), opened=True)
+    assert opened["verdict"].tolist() == ["refused", "unparsed", "unparsed", "answered", "unparsed"]
+
+
+def test_a_template_that_opens_the_thinking_is_known(llama):
+    examiner = Examiner(llama, PhraseJudge(), TextCache(None), None, batch_size=4, max_new_tokens=2)
+    rows = exchanges(["I cannot say yet"])
+    assert examiner.judge_responses(rows)["verdict"].tolist() == ["refused"]
+    llama.tokenizer.chat_template += "{% if add_generation_prompt %}<think>\n{% endif %}"
+    assert examiner.judge_responses(rows)["verdict"].tolist() == ["unparsed"]
+
+
+def test_loops_are_looked_for_in_the_answer(llama):
+    check = DegeneracyCheck(llama, float("inf"), 4)
+    broken = ["<think>x</think>" + "sure " * 9, "<think>" + "so " * 20, "<think>x</think> ."]
+    sound = ["<think>" + "so " * 20 + "</think> Sure, here it is.", "<think>let me see what this asks for"]
+    assert check.find(["hi"] * 5, broken + sound).tolist() == [True] * 3 + [False] * 2
 
 
 class CountingJudge(PhraseJudge):

@@ -225,7 +225,7 @@ def row_of(printed, stage):
 
 def test_a_folder_of_your_own_has_a_plan_and_nothing_is_written(own, tmp_path, capsys):
     printed = planned(capsys, own)
-    assert "judged by phrases" in printed and f"weights here already: {own}" in printed
+    assert "judged by words" in printed and f"weights here already: {own}" in printed
     # Four generated sets of 1500 prompts each.
     assert "6,000 prompts" in printed and "assumed" in printed and row_of(printed, "prompts")[:2] == ["1", "6,000"]
     assert not (tmp_path / "runs").exists()

@@ -32,7 +32,7 @@ def align(
     tokenizer: PreTrainedTokenizerBase,
     prompts: pandas.DataFrame,
     *,
-    judge: str = "phrases",
+    judge: str = "refusals",
     mapping: str = "outcome",
     method: str = OUR_LOOP,
     prefer: str | float | None = None,
@@ -56,7 +56,8 @@ def align(
         `prompt` and `label` (benign or toxic); optionally `dataset`, `group` and `split`, as `make align` takes them.
         Some hundreds of each label are enough; they are split 8:1:1.
     judge : str
-        `phrases`, or the folder or hub id of a guard model in Qwen3Guard-Gen's format.
+        `refusals`, which looks for what declines in a reply's first sentences; `phrases`, of which it must begin with
+        one; or, better, the folder or hub id of a guard model in Qwen3Guard-Gen's format.
     mapping : str
         What a guard's lines mean: `outcome` or `refusal`.
     method : str

@@ -11,6 +11,7 @@ from llmva.core.errors import InputError, first_line
 from llmva.core.params import StudyParams
 from llmva.core.provenance import digest
 from llmva.core.store import run_stage
+from llmva.core.vocabulary import WORD_JUDGES
 from llmva.models.chat_model import LOADING_ERRORS, read_config
 from llmva.models.sources import absolute_source, locate, split_source
 from llmva.organisms.build import write_data_sets
@@ -100,10 +101,10 @@ def _read_config(model: str) -> PreTrainedConfig:
 
 def require_judge(judge: str, mapping: str) -> None:
     """Raise an `InputError` for a judge that is not there: found out now, and not after the model has loaded."""
-    if judge != "phrases":
+    if judge not in WORD_JUDGES:
         try:
             _read_config(judge)
         except InputError as error:
-            raise InputError(f"JUDGE: {error}; or leave JUDGE out, for `phrases`") from None
+            raise InputError(f"JUDGE: {error}; or leave JUDGE out, for `refusals`") from None
     elif mapping != "outcome":
         raise InputError(f"MAPPING: {mapping} is a way to read a guard's lines; name a guard as JUDGE")

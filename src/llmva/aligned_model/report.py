@@ -13,6 +13,8 @@ from llmva.core.paths import write_atomically
 from llmva.core.store import Stage
 from llmva.core.vocabulary import VERDICTS
 from llmva.judging.guard import parse_guard_lines
+from llmva.judging.refusals import LATER
+from llmva.judging.thinking import UNFINISHED
 from llmva.measures.intervals import with_intervals
 from llmva.measures.shares import shares_of
 from llmva.method.trade_off import TRADE_OFF
@@ -69,6 +71,7 @@ def write_report(
         "rates": _rates(pooled),
         "rates_plot": _draw_rates(pooled),
         "data_sets": _data_sets(results),
+        "judged": _judged(rows, study.params.judge_model),
         "changes": _changes(rows),
         "categories": _categories(rows),
         "utility": utility,
@@ -157,6 +160,19 @@ def _changes(rows: dict[str, pandas.DataFrame]) -> pandas.DataFrame:
     counts = counts.reindex(columns=[name for name in VERDICTS if name in counts])
     counts.index = [f"{label}: {verdict}" for label, verdict in counts.index]
     return counts.rename_axis("").rename_axis(None, axis=1).reset_index()
+
+
+def _judged(rows: dict[str, pandas.DataFrame], judge: str) -> list[str]:
+    """Return what is to be known of the verdicts, the worst first: sentences."""
+    words, count = WORDS["judged"], len(rows["original"])
+    raw = {model: table["raw"].astype(str) for model, table in rows.items()}
+    counts = {
+        "ungraded": {model: int(table["guard_verdict"].eq("unparsed").sum()) for model, table in rows.items()},
+        "unfinished": {model: int(texts.eq(UNFINISHED).sum()) for model, texts in raw.items()},
+        judge: {model: int(texts.str.startswith(LATER).sum()) for model, texts in raw.items()},
+    }
+    told = [name for name, by_model in counts.items() if name in words and (name == judge or any(by_model.values()))]
+    return [words[name].format(count=count, **counts[name]) for name in told]
 
 
 def _categories(rows: dict[str, pandas.DataFrame]) -> pandas.DataFrame | None:

@@ -93,7 +93,12 @@ def make_parser() -> argparse.ArgumentParser:
         help="safe, balanced, helpful, or the weight of answered toxic prompts from 0 to 1: by it LLM-VA-R's last edit "
         "is moved along the trade-off; default: it stays as the loop made it",
     )
-    parser.add_argument("--judge", default="phrases", help="`phrases`, or a guard model in Qwen3Guard-Gen's format")
+    parser.add_argument(
+        "--judge",
+        default="refusals",
+        help="a guard model in Qwen3Guard-Gen's format; or `refusals` (default), which looks for what declines in a "
+        "reply's first sentences, or `phrases`, one of which it must begin with",
+    )
     parser.add_argument(
         "--mapping", choices=["outcome", "refusal"], default="outcome", help="what a guard's lines mean (see README)"
     )

@@ -17,6 +17,7 @@ from llmva.core.params import StudyParams, load_params
 from llmva.core.paths import anchored
 from llmva.core.runtime_params import is_runtime_slug, load_runtime_params
 from llmva.core.store import MANIFEST, is_whole
+from llmva.core.vocabulary import WORD_JUDGES
 from llmva.models.chat_model import SHARE_FOR_WEIGHTS
 from llmva.models.gguf_files import split_gguf
 from llmva.models.sources import absolute_source
@@ -94,7 +95,7 @@ def _own_study(slug: str, more: list[str]) -> tuple[StudyParams, str, bool]:
     options = make_parser().parse_args(["--model", model, *more])
     # Before their configurations are asked of the hub.
     find_shape(options.model, "MODEL")
-    if options.judge != "phrases":
+    if options.judge not in WORD_JUDGES:
         find_shape(options.judge, "JUDGE")
     return build_params(options, write=False), SLUGS[options.method], bool(options.data)
 
@@ -161,7 +162,7 @@ def _origin(plan: Plan | RuntimePlan) -> str:
 def _subject(plan: Plan, source: str) -> list[str]:
     amounts, about = plan.amounts, f", aligned with {plan.method}" if plan.method else ""
     return [
-        *_sizes(plan, source, about, "judged by phrases"),
+        *_sizes(plan, source, about, "judged by words"),
         f"{amounts.candidates:,} prompts, {amounts.validation:,} of them for validation and {amounts.test:,} for test; "
         f"{amounts.transfer:,} of unseen sets, {amounts.tasks:,} of tasks ({_origin(plan)})",
     ]

@@ -105,8 +105,9 @@ class StudyParams(StrictModel):
         A checkpoint folder or GGUF file (relative to the root, or absolute), `<hub id>@<revision>`, or a GGUF file of
         a package, `package:<python package>/<file>.gguf`; a GGUF file may have `@sha256:<digest>` behind it.
     judge : str or Guard
-        The guard model, likewise, or `phrases` for the phrase judge. As `{model: ..., mapping: refusal}` the guard's
-        word on refusal counts alone; otherwise its `outcome` does, as in the paper's code.
+        The guard model, likewise, or `phrases` or `refusals` for a judge that reads words. As
+        `{model: ..., mapping: refusal}` the guard's word on refusal counts alone; otherwise its `outcome` does, as in
+        the paper's code.
     data : str
         Folder with `safety/<dataset>.csv` and `utility/<task>.csv`, or one CSV or JSONL of prompts.
     seed : int
@@ -169,7 +170,7 @@ class StudyParams(StrictModel):
 
     @property
     def judge_model(self) -> str:
-        """The guard model, or `phrases`."""
+        """The guard model, or one of `WORD_JUDGES`."""
         return self.judge.model if isinstance(self.judge, Guard) else self.judge
 
     @property

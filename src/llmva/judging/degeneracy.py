@@ -14,6 +14,7 @@ import numpy
 
 from llmva.core.provenance import digest
 from llmva.core.text_cache import TextCache
+from llmva.judging.thinking import read_answers
 from llmva.models.chat_model import ChatModel
 from llmva.models.likelihood import reply_surprise
 from llmva.models.state import model_state
@@ -60,7 +61,10 @@ class DegeneracyCheck:
 
     def find(self, prompts: Sequence[str], replies: Sequence[str]) -> numpy.ndarray:
         """Return a boolean mask of the replies in broken language."""
-        broken = numpy.array([is_empty(reply) or is_looping(reply) for reply in replies], dtype=bool)
+        # Thinking that never ends may go round in circles as well.
+        pairs = zip(replies, read_answers(replies), strict=True)
+        said = [reply if answer is None else answer for reply, answer in pairs]
+        broken = numpy.array([is_empty(text) or is_looping(text) for text in said], dtype=bool)
         return broken | (self._surprise(prompts, replies) > self.limit)
 
     @cached_property

@@ -9,6 +9,7 @@ from llmva.engines.base import Engine
 from llmva.engines.greedy import respond
 from llmva.judging.degeneracy import DegeneracyCheck
 from llmva.judging.judges import CombinedJudge, Judge, judge_responses
+from llmva.judging.thinking import opens_thinking
 from llmva.models.activations import Activations, Capture
 from llmva.models.chat_model import ChatModel
 
@@ -45,8 +46,16 @@ class Examiner:
             self.chat_model, prompts["prompt"].tolist(), capture=capture, progress=progress, **limits
         )
         exchanges = prompts.assign(response=responses.texts)
-        verdicts = judge_responses(exchanges, self.judge, cache=self.cache, degeneracy=self.degeneracy)
+        verdicts = self.judge_responses(exchanges)
         return Examination(exchanges.merge(verdicts, on="id", validate="one_to_one"), responses.activations)
+
+    def judge_responses(
+        self, exchanges: pandas.DataFrame, degeneracy: DegeneracyCheck | None = None
+    ) -> pandas.DataFrame:
+        """Judge responses of this model; see `llmva.judging.judges.judge_responses`."""
+        opened = opens_thinking(self.chat_model.tokenizer)
+        options = {"cache": self.cache, "degeneracy": degeneracy or self.degeneracy, "opened": opened}
+        return judge_responses(exchanges, self.judge, **options)
 
 
 def answer_labels(rows: pandas.DataFrame, source: str = "verdict") -> pandas.Series:

@@ -11,6 +11,7 @@ import torch
 from llmva.core.provenance import digest
 from llmva.engines.base import Engine
 from llmva.engines.greedy import respond
+from llmva.judging.thinking import read_answers
 from llmva.models.chat_model import ChatModel
 from llmva.models.offloading import all_stored_parameters, read_offloaded
 
@@ -88,8 +89,12 @@ class GuardLines:
 
 
 def parse_guard_lines(text: str) -> GuardLines | None:
-    """Read the three lines strictly: these keys in this order, known values, and nothing else."""
-    match = GUARD_LINES.fullmatch(text.strip())
+    """Read the three lines strictly: these keys in this order, known values, and nothing else but white space.
+
+    A guard that thinks first is read behind its thinking.
+    """
+    lines = (line.strip() for line in (read_answers([text])[0] or "").splitlines())
+    match = GUARD_LINES.fullmatch("\n".join(filter(None, lines)))
     if match is None:
         return None
     categories = tuple(match["categories"].split(", "))

@@ -30,7 +30,7 @@ UNEDITED = "unedited copy, which judges the language"
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be run, and on what: the judge is None for phrases, the method that of `make align` or empty."""
+    """What is to be run, and on what: the judge is None for one of words, the method that of `make align` or empty."""
 
     params: StudyParams
     model: Shape

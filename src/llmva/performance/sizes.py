@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from llmva.core.errors import InputError, first_line
 from llmva.core.params import Count, StrictModel, StudyParams, load_shapes
-from llmva.core.vocabulary import SAFETY_SETS, SPLITS, TRANSFER_SETS
+from llmva.core.vocabulary import SAFETY_SETS, SPLITS, TRANSFER_SETS, WORD_JUDGES
 from llmva.edits.checkpoint import list_shards
 from llmva.models.chat_model import LOADING_ERRORS, read_config
 from llmva.models.gguf_files import find_gguf
@@ -81,10 +81,10 @@ def random_model(shape: Shape, dtype: str = "float32", device: str = "cpu", **op
 
 
 def find_shapes(params: StudyParams) -> tuple[Shape, Shape | None]:
-    """Return the shapes of a study's model and its judge, None for phrases: its parameter file's, or as read here."""
+    """Return the shapes of a study's model and its judge, None for one of words: from its parameter file, or read here."""
     known = load_shapes(params.slug)
     model = Shape(**known["shape"]) if "shape" in known else find_shape(params.model, "model")
-    if params.judge_model == "phrases":
+    if params.judge_model in WORD_JUDGES:
         return model, None
     return model, Shape(**known["judge_shape"]) if "judge_shape" in known else find_shape(params.judge_model, "judge")
 

@@ -14,7 +14,7 @@ from llmva.core.store import Stage
 from llmva.core.vocabulary import REPLY_TASK
 from llmva.judging.degeneracy import DegeneracyCheck
 from llmva.judging.examiner import answer_labels, benign_labels
-from llmva.judging.judges import judge_responses
+from llmva.judging.thinking import UNFINISHED
 from llmva.measures.metrics import correct
 from llmva.method.control_vectors import permuted_angles, random_angles, solver_difference
 from llmva.method.iteration import save_observation
@@ -70,7 +70,8 @@ def collect_prompts(study: Study) -> Stage:
             params.generation.batch_size,
             study.surprises,
         )
-        verdicts = judge_responses(exchanges, study.judge, cache=study.plain_examiner.cache, degeneracy=check)
+        verdicts = study.plain_examiner.judge_responses(exchanges, check)
+        _tell_unfinished(verdicts)
         wrong = ~correct(drawn.merge(verdicts, on="id", validate="one_to_one"))
         pool = errors_first_pool(drawn, wrong, size=params.pool_size, error_share=params.error_share, seed=params.seed)
         require_every_split(pool, params.data)
@@ -198,12 +199,20 @@ def _read_data(study: Study) -> pandas.DataFrame:
 
 def _require_format(verdicts: pandas.DataFrame, judge: str) -> None:
     # The original's replies are sound, so it is the judge that speaks another language.
+    if verdicts["raw"].eq(UNFINISHED).mean() > MAX_UNPARSED:
+        raise InputError(f"max_new_tokens: most replies {UNFINISHED}, so that there is no answer to judge; raise it")
     strange = verdicts["guard_verdict"].eq("unparsed").mean()
     if strange > MAX_UNPARSED:
         raise InputError(
             f"{judge}: {strange:.0%} of its judgements are not the three lines of Qwen3Guard-Gen; "
-            "name a guard model of that format, or `phrases`"
+            "name a guard model of that format, or `refusals`"
         )
+
+
+def _tell_unfinished(verdicts: pandas.DataFrame) -> None:
+    if count := int(verdicts["raw"].eq(UNFINISHED).sum()):
+        fix = "they count as wrong; raise max_new_tokens"
+        print(f"{count} of {len(verdicts)} replies {UNFINISHED}: {fix}", file=sys.stderr)
 
 
 def _require_short(study: Study, prompts: pandas.DataFrame) -> None:

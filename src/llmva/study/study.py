@@ -15,12 +15,13 @@ from llmva.core.paths import anchored
 from llmva.core.results import is_organism, world_of
 from llmva.core.store import MANIFEST, Stage, open_stage, read_manifest, run_stage
 from llmva.core.text_cache import TextCache
-from llmva.core.vocabulary import REPLY_TASK
+from llmva.core.vocabulary import REPLY_TASK, WORD_JUDGES
 from llmva.engines.memory import ReplyMemory
 from llmva.judging.degeneracy import DegeneracyCheck
 from llmva.judging.examiner import Examiner
 from llmva.judging.guard import GuardJudge
 from llmva.judging.judges import Judge, PhraseJudge
+from llmva.judging.refusals import RefusalJudge
 from llmva.measures.utility import measure_utility
 from llmva.method.iteration import ObservationSettings
 from llmva.method.loop import LoopSettings
@@ -81,8 +82,8 @@ class Study:
     def judge(self) -> Judge:
         """The judge, loaded at first use."""
         params = self.params
-        if params.judge_model == "phrases":
-            return PhraseJudge()
+        if params.judge_model in WORD_JUDGES:
+            return {"phrases": PhraseJudge, "refusals": RefusalJudge}[params.judge_model]()
         # In its own type: what it says is no part of the study's precision.
         guard = load_model(params.judge_model, dtype="auto", editable=False)
         return GuardJudge(guard, params.generation.batch_size, mapping=params.judge_mapping)
@@ -204,7 +205,7 @@ class Study:
         """Return a stage's parameters: the fields it depends on and what the model and the judge are."""
         generation = ("threads", "dtype", "generation")
         params = self.params
-        judge = "phrases" if params.judge_model == "phrases" else checkpoint_key(params.judge_model)
+        judge = params.judge_model if params.judge_model in WORD_JUDGES else checkpoint_key(params.judge_model)
         if params.judge_mapping != "outcome":
             judge = f"{judge}:{params.judge_mapping}"
         return {
