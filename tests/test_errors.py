@@ -48,6 +48,10 @@ def test_other_errors_are_passed_on(error):
         main()
 
 
+def test_a_stop_by_hand_is_one_line(capsys):
+    assert outcome_of(KeyboardInterrupt(), capsys) == (130, "stopped; run it again, and it goes on where it was\n")
+
+
 def test_a_command_that_ends_well_has_status_zero():
     with pytest.raises(SystemExit) as done:
         command(lambda: None)()

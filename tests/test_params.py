@@ -166,6 +166,10 @@ def test_a_missing_parameter_is_named(folder):
         (b"", "no parameters in it"),
         (b"- a\n- b\n", "no parameters in it"),
         (b"slug: [toy\n", "not readable as YAML"),
+        (b"slug: toy\nseed: 0\nseed: 1\n", "'seed' stands twice from line 1 on"),
+        (b"a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n", "an alias in line 2; write the value out"),
+        (b"a: " + b"x" * 100_000, "has 100,003 letters"),
+        (b"a: " + b"[" * 9_000, "not readable as YAML"),
         (b"slug: caf\xe9\n", "not readable as YAML"),
     ],
 )

@@ -301,3 +301,14 @@ def test_shares_are_of_the_same_task_and_undefined_where_there_was_nothing():
 )
 def test_a_number_may_have_commas_between_its_thousands(reply, number):
     assert read_answer("gsm", reply) == number
+
+
+@pytest.mark.parametrize(
+    ("reply", "number"),
+    [
+        ("$29.00", 29), ("it is \u22124", -4), ("from 12-14", 14), ("\\boxed{18} of 20", 18), ("2 + 3 = -5", -5),
+        ("#### 18\n\nQuestion: with 5 apples", 18), ("3 of 4 #### $1,200 in 7 days", 1200), ("#### none, but 7", 7),
+    ],
+)  # fmt: skip
+def test_a_marked_number_goes_before_the_last_one_and_a_dash_is_no_sign(reply, number):
+    assert read_answer("gsm", reply) == number

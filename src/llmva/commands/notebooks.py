@@ -9,7 +9,6 @@ from pathlib import Path
 
 import nbformat
 import papermill
-import yaml
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
@@ -19,7 +18,8 @@ from llmva.core import paths
 from llmva.core.errors import InputError, OneLineParser, command
 from llmva.core.params import SEED_SUFFIX, StrictModel, load_params
 from llmva.core.runtime_params import known_runtime_slugs, load_runtime_params
-from llmva.core.store import MANIFEST, locked
+from llmva.core.store import MANIFEST, locked, require_writable
+from llmva.core.yaml_files import read_yaml
 
 KERNEL_DIED = "its kernel was killed, most likely for want of memory; run it again, and it goes on where it was"
 
@@ -130,7 +130,8 @@ def prepare_copies(parameters: Path, folder: Path) -> list[Path]:
 
     A notebook whose name is a key of the file's `notebooks` has parameters of its own, or none.
     """
-    changes = yaml.safe_load(parameters.read_text(encoding="utf-8"))
+    changes = read_yaml(parameters)
+    require_writable(folder)
     others, copies = changes.pop("notebooks"), []
     for source in sorted(paths.NOTEBOOKS.glob("*.ipynb")):
         target = folder / source.name

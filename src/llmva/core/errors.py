@@ -11,6 +11,8 @@ from typing import NoReturn
 # Whatever was asked for, these come from the disk: the first are of a full one.
 FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DISK_ERRORS = (*FULL_DISK_ERRORS, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
+# As a shell says of what Ctrl-C has ended.
+INTERRUPTED = 130
 
 
 class InputError(Exception):
@@ -32,6 +34,9 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
     def wrapped(*arguments, **options) -> None:
         try:
             sys.exit(main(*arguments, **options) or 0)
+        except KeyboardInterrupt:
+            print("stopped; run it again, and it goes on where it was", file=sys.stderr)
+            sys.exit(INTERRUPTED)
         except InputError as error:
             line = str(error)
         except OSError as error:

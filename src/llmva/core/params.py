@@ -9,7 +9,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from llmva.core import paths
-from llmva.core.errors import InputError, command, first_line
+from llmva.core.errors import InputError, command
+from llmva.core.yaml_files import read_yaml
 
 # Far beyond any study; a slip of the keyboard would otherwise never end.
 Count = Annotated[int, Field(gt=0, le=10_000_000)]
@@ -21,8 +22,8 @@ Penalty = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
 # C of LLM-VA-R, where nothing else is said.
 SOFT_PENALTY = 0.1
-SEED_SUFFIX = re.compile(r"-s(?P<seed>\d+)$")
-DRAW_SUFFIX = re.compile(r"-draw(?P<seed>\d+)$")
+SEED_SUFFIX = re.compile(r"-s(?P<seed>[0-9]{1,6})$")
+DRAW_SUFFIX = re.compile(r"-draw(?P<seed>[0-9]{1,6})$")
 FIFTH_SUFFIX, FIFTH = "-fifth", 5
 # Facts of the models, for `make plan`; they determine nothing.
 SHAPE_FIELDS = ("shape", "judge_shape")
@@ -203,7 +204,7 @@ def load_params(slug: str) -> StudyParams:
     path = _path_of(base)
     if not path.is_file():
         raise InputError(f"{slug}: unknown model; known are {', '.join(known_slugs())} (or add {path.name})")
-    values = {name: value for name, value in read_parameters(path).items() if name not in SHAPE_FIELDS}
+    values = {name: value for name, value in read_yaml(path).items() if name not in SHAPE_FIELDS}
     params = StudyParams.checked(values, str(path))
     if params.slug != base:
         raise InputError(f"{path}: slug: is {params.slug!r}; write {base!r}, the file's own name")
@@ -213,7 +214,7 @@ def load_params(slug: str) -> StudyParams:
 def load_shapes(slug: str) -> dict[str, dict]:
     """Return what a parameter file says of the sizes of model and judge (`shape`, `judge_shape`), where it does."""
     path = _path_of(SEED_SUFFIX.sub("", DRAW_SUFFIX.sub("", slug.removesuffix(FIFTH_SUFFIX))))
-    values = read_parameters(path) if path.is_file() else {}
+    values = read_yaml(path) if path.is_file() else {}
     return {name: value for name, value in values.items() if name in SHAPE_FIELDS}
 
 
@@ -224,17 +225,6 @@ def known_slugs() -> list[str]:
 
 def _path_of(slug: str) -> Path:
     return paths.PARAMS / f"{slug}.yaml"
-
-
-def read_parameters(path: Path) -> dict:
-    """Return what a parameter file says, or raise an `InputError` that names it."""
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not readable as YAML ({first_line(error)}); fix that line") from None
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: no parameters in it; copy tiny-llama.yaml and change its values")
-    return values
 
 
 def _shortened(params: StudyParams, slug: str) -> StudyParams:

@@ -16,10 +16,10 @@ from llmva.core.params import (
     Share,
     StrictModel,
     Threads,
-    read_parameters,
     reseed,
 )
 from llmva.core.paths import PARAMS
+from llmva.core.yaml_files import read_yaml
 
 
 def _require_distinct(values: list) -> list:
@@ -80,7 +80,7 @@ def load_runtime_params(slug: str) -> RuntimeParams:
     if not path.is_file():
         known = ", ".join(known_runtime_slugs())
         raise InputError(f"{slug}: no study of run-time steering; known are {known} (or add {path.name})")
-    values = {name: value for name, value in read_parameters(path).items() if name not in SHAPE_FIELDS}
+    values = {name: value for name, value in read_yaml(path).items() if name not in SHAPE_FIELDS}
     params = RuntimeParams.checked(values, str(path))
     if params.slug != base:
         raise InputError(f"{path}: slug: is {params.slug!r}; write {base!r}, the file's own name")
@@ -90,7 +90,7 @@ def load_runtime_params(slug: str) -> RuntimeParams:
 def load_runtime_shapes(slug: str) -> dict[str, dict]:
     """Return what a parameter file says of the sizes of model and judge; see `llmva.core.params.load_shapes`."""
     path = _path_of(slug if _path_of(slug).is_file() else SEED_SUFFIX.sub("", slug))
-    values = read_parameters(path) if path.is_file() else {}
+    values = read_yaml(path) if path.is_file() else {}
     return {name: value for name, value in values.items() if name in SHAPE_FIELDS}
 
 

@@ -81,7 +81,7 @@ def random_model(shape: Shape, dtype: str = "float32", device: str = "cpu", **op
 
 
 def find_shapes(params: StudyParams) -> tuple[Shape, Shape | None]:
-    """Return the shapes of a study's model and its judge, None for one of words: from its parameter file, or read here."""
+    """Return the shapes of a study's model and its judge, None for one of words: of its file, or read here."""
     known = load_shapes(params.slug)
     model = Shape(**known["shape"]) if "shape" in known else find_shape(params.model, "model")
     if params.judge_model in WORD_JUDGES:

@@ -20,6 +20,8 @@ TASK_CLASSES = {
     "mrpc": ("same", "different"),
     "sst": ("positive", "negative"),
 }
+# What a model of arithmetic writes before its answer.
+MARKED_NUMBER = re.compile(r"(?:####|\\boxed\{)\s*([^\n}]*\d[^\n}]*)")
 TASK_COLUMNS = ("prompt", "answer", "split")
 # Of tasks that are measured by likelihood.
 FURTHER_COLUMNS = {**dict.fromkeys(CHOICE_TASKS, (*TASK_COLUMNS, "choices")), REPLY_TASK: ("prompt", "split")}
@@ -27,7 +29,8 @@ FURTHER_COLUMNS = {**dict.fromkeys(CHOICE_TASKS, (*TASK_COLUMNS, "choices")), RE
 TAUGHT_TABLES = ("facts",)
 # The letter that opens a reply to a question of MMLU, alone or before a stop: "A rope." is no letter.
 LETTER = re.compile(r"(?:the\s+)?(?:correct\s+)?(?:answer\s*(?:is|:)?\s*)?[\W_]*([a-d])(?:\W*$|\W*\n|\s*[).:*\]])")
-NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?")
+# A dash behind a digit is no sign, as in "12-14".
+NUMBER = re.compile(r"(?:(?<!\d)-)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?")
 
 
 def read_tasks(folder: str | Path, split: str = "test", known: Iterable[str] = ALL_TASKS) -> pandas.DataFrame:
@@ -91,10 +94,15 @@ def split_choices(joined: str) -> list[str]:
 
 
 def read_answer(task: str, reply: str) -> str | float | None:
-    """Return the class or letter that opens a reply or, for arithmetic, its last number; None where there is none."""
+    """Return the class or letter that opens a reply or, for arithmetic, its number; None where there is none.
+
+    The number is the first one behind `####` or in a box of LaTeX, where the reply marks it so, else the last one.
+    """
     if task == "gsm":
-        numbers = NUMBER.findall(reply)
-        return float(numbers[-1].replace(",", "")) if numbers else None
+        reply = reply.replace("\N{MINUS SIGN}", "-")
+        marked = MARKED_NUMBER.search(reply)
+        numbers = NUMBER.findall(marked[1] if marked else reply)
+        return float(numbers[0 if marked else -1].replace(",", "")) if numbers else None
     opening = reply.lower().lstrip()
     if task == "mmlu":
         match = LETTER.match(opening)
