@@ -82,7 +82,7 @@ seeded = $(SEEDED:%=$(1)@%)
 STUDIES := $(sort $(shell echo $(DRAWS) | sed -E 's/-draw[0-9]+//g') $(DRAWS))
 drawn = $(STUDIES:%=$(1)@%)
 
-.PHONY: help env smol-packages organisms tables figures all seeds fresh data plan step align steer compare standard bench test test-units test-organism test-notebooks lint notebooks clean
+.PHONY: help env smol-packages organisms tables figures all seeds fresh data plan doctor step align steer compare standard bench test test-units test-organism test-notebooks lint notebooks clean
 TABLES := table1 table2 table3 table4 attacks gating headlines frontier
 FIGURES := $(addprefix figure,1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17)
 .PHONY: $(TABLES) $(FIGURES) utility margins judges noise shortcuts examples draws budget ridge runtime
@@ -245,6 +245,9 @@ step: $(ENV) ## NB=05 MODEL=tiny-llama: a copy of a notebook with that model's p
 plan: $(ENV) ## MODEL=<name, folder or GGUF file> [GPU=A100-80] [DATA=<csv>] [JUDGE=<folder>] [METHOD=LLM-VA]: what a study, or aligning your own model, will cost on that GPU, or else on this machine
 	@$(python) -m llmva plan $(call quoted,$(or $(MODEL),llama-3.1-8b)) $(call option,gpu,GPU) $(call option,data,DATA) \
 	  $(call option,judge,JUDGE) $(call option,mapping,MAPPING) $(call option,method,METHOD) $(call each,$(ALIGN_OPTIONS))
+
+doctor: $(ENV) ## [MODEL=<folder or GGUF file>]: what this machine has and what a model needs, line by line (10 s)
+	@$(python) -m llmva doctor $(if $(MODEL),$(call quoted,$(MODEL)))
 
 data: $(ENV) ## OUT=data/paper [RELEASED=folder] [SETS='nq xstest']: a study's data folder from the public sets
 	@$(python) -m llmva data $(call quoted,$(or $(OUT),data/paper)) $(call option,released,RELEASED) $(if $(SETS),--only $(call each,$(SETS)))

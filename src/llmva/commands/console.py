@@ -11,6 +11,7 @@ from llmva.core.errors import InputError, command
 COMMANDS = {
     "align": ("llmva.commands.align", "align a model of your own: edits, adapter, report"),
     "plan": ("llmva.commands.plan", "say what a study, or aligning your model, will cost"),
+    "doctor": ("llmva.commands.doctor", "look at this machine, and at a model, before you run"),
     "compare": ("llmva.commands.compare", "talk to the original and the aligned model side by side"),
     "standard": ("llmva.commands.standard_tasks", "GLUE and GSM8K by lm-evaluation-harness, before and after"),
     "steer": ("llmva.commands.steer", "find a direction that brings a trait back at run time"),

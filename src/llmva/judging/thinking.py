@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from llmva.models.templates import render_chats
+from llmva.models.templates import OPENED_THINKING, render_chats
 
-OPEN, CLOSE = "<think>", "</think>"
+CLOSE = "</think>"
 # A judge's raw words on a reply that ended inside its thinking: nobody was asked.
 UNFINISHED = "ended inside its thinking"
 
@@ -22,11 +22,11 @@ def read_answers(replies: Sequence[str], opened: bool = False) -> list[str | Non
 def opens_thinking(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Tell whether a tokenizer's template begins each reply with a thinking span that the model is to close."""
     (written,) = render_chats(tokenizer, [[{"role": "user", "content": "Hello."}]])
-    return written.rstrip().endswith(OPEN)
+    return written.rstrip().endswith(OPENED_THINKING)
 
 
 def _answer(reply: str, opened: bool) -> str | None:
     _, closed, answer = reply.rpartition(CLOSE)
     if closed:
         return answer.strip()
-    return None if opened or reply.lstrip().startswith(OPEN) else reply
+    return None if opened or reply.lstrip().startswith(OPENED_THINKING) else reply

@@ -9,6 +9,8 @@ from llmva.core.errors import InputError, first_line
 
 # Real ones have some 30,000 characters; reading one is otherwise endless.
 MAX_TEMPLATE = 300_000
+# How templates of thinking models open the span in which they think.
+OPENED_THINKING = "<think>"
 # Words that no template has of its own, to find again in what it writes.
 PROBE = "Which colour has zyxomma?"
 # Whether a tokenizer's template wants content as a list of parts, by tokenizer and template.

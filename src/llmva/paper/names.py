@@ -11,6 +11,8 @@ from llmva.core.results import has_seeds
 from llmva.core.vocabulary import LOOPS, PRINTED_METHODS
 
 MEAN = "mean"
+# As many as the Makefile takes.
+MAX_SEEDS = 200
 VARIANT = re.compile(r"(?P<method>.+) \([^()]+\)")
 
 
@@ -48,8 +50,8 @@ def name_models(slugs: Iterable[str]) -> dict[str, str]:
 
 def add_seeds(slugs: Sequence[str], seeds: int) -> list[str]:
     """Return the slugs, each that has seeds and no seed suffix followed by `-s1` to `-s<seeds - 1>`."""
-    if seeds < 1:
-        raise InputError(f"seeds: is {seeds}; it must be 1 (the organism itself) or more")
+    if not 1 <= seeds <= MAX_SEEDS:
+        raise InputError(f"seeds: is {seeds}; it must be 1 (the organism itself) or more, up to {MAX_SEEDS}")
     seeded = []
     for slug in slugs:
         count = seeds if has_seeds(slug) and not SEED_SUFFIX.search(slug) else 1
