@@ -15,7 +15,7 @@ quoted = '$(subst ','\'',$(1))'
 # An option with the value of a variable, where it has one; and words that are options themselves.
 option = $(if $($(2)),--$(1) $(call quoted,$($(2))))
 each = $(foreach word,$(1),$(call quoted,$(word)))
-TEXTS := PYTHON BASE_PYTHON RETRAIN MODEL DATA OUT JUDGE MAPPING METHOD PREFER CHECKPOINT PAIRS GPU RELEASED SETS NB MOST ALIGN_OPTIONS STEER_OPTIONS LAUNCH LAUNCH_studies LAUNCH_organisms LAUNCH_align LAUNCH_steer
+TEXTS := PYTHON BASE_PYTHON RETRAIN MODEL FROM DATA OUT JUDGE MAPPING METHOD PREFER CHECKPOINT PAIRS GPU RELEASED SETS NB MOST ALIGN_OPTIONS STEER_OPTIONS LAUNCH LAUNCH_studies LAUNCH_organisms LAUNCH_align LAUNCH_steer
 NAMES := MODELS DRAWS FRESH RUNTIME SEEDS
 given := $(foreach name,$(TEXTS) $(NAMES),$(if $(filter command environment,$(firstword $(origin $(name)))),$(name)))
 $(foreach name,$(given),$(eval override $(name) := $$(value $(name))))
@@ -255,8 +255,8 @@ doctor: $(ENV) ## [MODEL=<folder or GGUF file>]: what this machine has and what 
 data: $(ENV) ## OUT=data/paper [RELEASED=folder] [SETS='nq xstest']: a study's data folder from the public sets
 	@$(python) -m llmva data $(call quoted,$(or $(OUT),data/paper)) $(call option,released,RELEASED) $(if $(SETS),--only $(call each,$(SETS)))
 
-align: $(ENV) ## MODEL=<folder or GGUF file> [DATA=<csv>] [JUDGE=<folder> [MAPPING=refusal]] [METHOD=LLM-VA] [PREFER=safe, balanced, helpful or a weight] [CHECKPOINT=1, gguf or gguf-q8_0] [OUT=<folder>]: align a model of your own (3 min per tiny model)
-	@$(call launch,align) $(python) -m llmva align $(call option,model,MODEL) $(call option,data,DATA) $(call option,out,OUT) $(call option,judge,JUDGE) \
+align: $(ENV) ## MODEL=<folder or GGUF file> [DATA=<csv>] [JUDGE=<folder> [MAPPING=refusal]] [METHOD=LLM-VA] [PREFER=safe, balanced, helpful or a weight] [CHECKPOINT=1, gguf or gguf-q8_0] [OUT=<folder>], or FROM=<aligned folder>: align a model of your own (3 min per tiny model)
+	@$(call launch,align) $(python) -m llmva align $(call option,model,MODEL) $(call option,from,FROM) $(call option,data,DATA) $(call option,out,OUT) $(call option,judge,JUDGE) \
 	  $(call option,mapping,MAPPING) $(call option,method,METHOD) $(call option,prefer,PREFER) $(call option,checkpoint,CHECKPOINT) \
 	  $(call each,$(ALIGN_OPTIONS))
 

@@ -32,6 +32,7 @@ from llmva.core.provenance import file_digest
 from llmva.core.store import read_manifest, run_stage
 from llmva.core.vocabulary import TASKS
 from llmva.edits.edited_model import EditedModel
+from llmva.edits.loading import load_edited
 from llmva.edits.log import EditLog
 from llmva.engines.greedy import respond
 from llmva.judging.guard import GuardJudge, parse_guard_lines, read_guard_verdict
@@ -39,6 +40,7 @@ from llmva.method import iteration
 from llmva.method.trade_off import TradeOff
 from llmva.models.chat_model import ChatModel, load_model
 from llmva.models.likelihood import reply_surprise
+from llmva.models.sources import find_base
 from llmva.organisms.tasks import task_table
 from llmva.steering.moved import BETAS
 
@@ -531,6 +533,61 @@ def test_an_output_that_is_a_file_or_holds_something_else(runs, tmp_path, capsys
     (tmp_path / "out" / "thesis.txt").write_text("mine")
     _expect_refusal(capsys, tmp_path, "holds other files", "--model", model, "--data", own_prompts)
     assert (tmp_path / "out" / "thesis.txt").read_text() == "mine"
+
+
+# A further alignment
+
+
+@pytest.fixture
+def twice_aligned(runs, tmp_path, own_prompts, any_change_is_right):
+    """Return the folders of a model, of its alignment, and of one that went on from there with other prompts."""
+    model = save_random_model(tmp_path / "model", "qwen2")
+    others = tmp_path / "others.csv"
+    table = prompt_table(48)
+    table.assign(prompt="now " + table["prompt"]).to_csv(others, index=False, columns=["prompt", "label"])
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert run("--model", model, "--data", own_prompts, "--out", first, *QUICK) == 0
+    assert run("--from", first, "--data", others, "--out", second, "--checkpoint", *QUICK) == 0
+    return model, first, second
+
+
+def test_a_further_alignment_goes_on_from_the_edits_of_the_first(twice_aligned, tmp_path, prompts):
+    model, first, second = twice_aligned
+    before, both = (EditLog.load(folder / "edit_log.safetensors") for folder in (first, second))
+    assert len(before) and len(both) > len(before)
+    for old, new in zip(before.iterations, both.iterations, strict=False):
+        for edit, again in zip(old, new, strict=True):
+            assert edit.sublayer == again.sublayer and numpy.array_equal(edit.input_vector, again.input_vector)
+    facts = read_manifest(second)["facts"]
+    assert facts["base"] == str(model) and facts["earlier"] == len(before)
+    # A third one would go on from the same base.
+    assert find_base(str(second)) == str(model)
+    edited, checkpoint = load_edited(str(second)), load_model(str(second / "checkpoint"))
+    for name, weight in checkpoint.model.state_dict().items():
+        assert torch.equal(weight, edited.model.state_dict()[name]), name
+    options = {"max_new_tokens": 4, "batch_size": 8}
+    comparison = Comparison.of(second)
+    assert comparison.chat_model.source == str(model)
+    assert respond(comparison.chat_model, prompts, **options).texts == respond(edited, prompts, **options).texts
+
+
+def test_what_a_further_alignment_does_to_the_prompts_of_before_is_told(twice_aligned, runs, tmp_path, capsys):
+    _, first, second = twice_aligned
+    said = "the test prompts of the earlier alignment"
+    for written in ("report.html", "README.md"):
+        assert said in " ".join((second / written).read_text().split())
+        assert "of the earlier alignment" not in (first / written).read_text()
+    assert "On the prompts of before" in (second / "report.html").read_text()
+    slug = read_manifest(first)["facts"]["study"]["slug"]
+    (runs / slug).rename(tmp_path / "elsewhere")
+    assert run("--from", first, "--data", tmp_path / "others.csv", "--out", tmp_path / "third", *QUICK) == 0
+    assert "what was lost on them is not known" in " ".join((tmp_path / "third" / "README.md").read_text().split())
+
+
+def test_what_is_no_aligned_model_is_nothing_to_go_on_from(runs, tmp_path, capsys, own_prompts):
+    model = save_random_model(tmp_path / "model")
+    _expect_refusal(capsys, tmp_path, "not a folder that `make align` made", "--from", model, "--data", own_prompts)
+    _expect_refusal(capsys, tmp_path, "leave one of them out", "--from", model, "--model", model)
 
 
 def test_an_output_with_a_link_in_it_or_that_leads_into_the_model(runs, tmp_path, capsys, own_prompts):

@@ -151,7 +151,7 @@ SHELL_WORDS = [
     "'; touch ran; '", "$(shell touch ran)", "`touch ran`", "$$(touch ran)", "it's mine", 'a "b" c', "a,b #c",
 ]  # fmt: skip
 TARGETS = {
-    "align": ["MODEL", "DATA", "OUT", "JUDGE", "MAPPING", "METHOD", "PREFER", "CHECKPOINT", "ALIGN_OPTIONS"],
+    "align": ["MODEL", "FROM", "DATA", "OUT", "JUDGE", "MAPPING", "METHOD", "PREFER", "CHECKPOINT", "ALIGN_OPTIONS"],
     "plan": ["MODEL", "DATA", "JUDGE", "MAPPING", "METHOD", "GPU", "ALIGN_OPTIONS"],
     "steer": ["MODEL", "PAIRS", "METHOD", "OUT", "STEER_OPTIONS"],
     "data": ["OUT", "RELEASED", "SETS"],

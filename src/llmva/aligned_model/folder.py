@@ -7,6 +7,7 @@ from typing import Self
 import pandas
 
 from llmva.aligned_model.choice import Chosen, read_preference
+from llmva.aligned_model.earlier import examine_earlier
 from llmva.aligned_model.report import write_report
 from llmva.core.errors import InputError
 from llmva.core.params import StudyParams
@@ -18,10 +19,12 @@ from llmva.edits.adapter import export_adapter
 from llmva.edits.checkpoint import export_checkpoint
 from llmva.edits.edited_model import EditedModel
 from llmva.edits.gguf_export import GgufType, export_gguf, require_gguf
+from llmva.edits.loading import read_earlier
 from llmva.edits.log import EditLog
-from llmva.method.trade_off import EDIT_LOG, TRADE_OFF
+from llmva.method.trade_off import TRADE_OFF
 from llmva.models.gguf_files import describe_gguf, split_gguf
 from llmva.models.likelihood import reply_surprise
+from llmva.models.sources import EDIT_LOG, find_base
 from llmva.study.evaluation import read_test_rows
 from llmva.study.loop_variants import PAPER_STAGE, probe_layers, read_loop
 from llmva.study.study import Study
@@ -96,20 +99,24 @@ def write_aligned(study: Study, options: AlignOptions, chosen: Chosen, evaluated
     """
     require_free(options.out, study.params, EDIT_LOG)
     require_checkpoint(study.params.model, options.checkpoint)
-    choice, best = read_loop(chosen.loop).choice, chosen.log
+    choice, earlier = read_loop(chosen.loop).choice, read_earlier(study.params.model)
+    # Of a model that was aligned before: all edits, from its base.
+    log = EditLog((*earlier.iterations, *chosen.log.iterations))
 
     def compute(folder: Path) -> dict:
-        best.save(folder / EDIT_LOG, study.log_metadata)
-        if best.sublayers:
-            export_adapter(study.chat_model, best, folder / "adapter")
-            if chosen.trade_off:
-                chosen.trade_off.save(folder / TRADE_OFF, study.log_metadata)
+        log.save(folder / EDIT_LOG, study.log_metadata)
+        if log.sublayers:
+            export_adapter(study.chat_model, log, folder / "adapter")
+        if chosen.log.sublayers and chosen.trade_off:
+            chosen.trade_off.save(folder / TRADE_OFF, study.log_metadata)
         if options.checkpoint:
-            _export(study, best, folder / "checkpoint", options.checkpoint)
+            _export(study, log, folder / "checkpoint", options.checkpoint)
         said = read_test_rows(evaluated)[ORIGINAL]
-        facts = {**asdict(choice), "method": options.method, "beta": chosen.beta, **_facts(study, best, said)}
-        history = read_probe_history(study, chosen.loop)
-        write_report(folder, study, facts, chosen.loop, history, evaluated, chosen.trials)
+        facts = {**asdict(choice), "method": options.method, "beta": chosen.beta, "earlier": len(earlier)}
+        facts |= _facts(study, log) | {"added": bool(chosen.log.sublayers)}
+        facts |= {"drift": measure_drift(study, chosen.log, said)}
+        history, before = read_probe_history(study, chosen.loop), examine_earlier(study, chosen.log)
+        write_report(folder, study, facts, chosen.loop, history, evaluated, chosen.trials, before)
         return facts
 
     parameters = {
@@ -162,11 +169,11 @@ def require_checkpoint(model: str, wanted: str | None) -> None:
     if wanted and wanted not in FORMATS:
         raise InputError(f"CHECKPOINT: is {wanted!r}; choose {' or '.join(FORMATS)}, or leave it out")
     if wanted in GGUF_TYPES:
-        require_gguf(model, GGUF_TYPES[wanted])
+        require_gguf(find_base(model), GGUF_TYPES[wanted])
 
 
 def _export(study: Study, log: EditLog, folder: Path, wanted: str) -> None:
-    model = study.params.model
+    model = find_base(study.params.model)
     if study.held:
         with EditedModel(study.chat_model.writers) as edited:
             edited.apply(log)
@@ -193,12 +200,13 @@ def measure_drift(study: Study, log: EditLog, original: pandas.DataFrame) -> flo
     return float((after - before).mean())
 
 
-def _facts(study: Study, log: EditLog, original: pandas.DataFrame) -> dict:
+def _facts(study: Study, log: EditLog) -> dict:
+    base = find_base(study.params.model)
     return {
+        "base": base,
         "sublayers": len(study.chat_model.sublayers),
         "edited": sorted(log.sublayers),
         "rank": max((len(log.edits_of(name)) for name in log.sublayers), default=0),
-        "drift": measure_drift(study, log, original),
         "study": study.params.model_dump(),
-        **describe_gguf(study.params.model),
+        **describe_gguf(base),
     }

@@ -30,7 +30,7 @@ RIDGE = {"neutral_weight": 1.0, "damping": 1e-3}
 ABLATIONS = {"degrees": [0, 30, 60, 90], "draws": 1}
 # Of a command's options: named by their full paths elsewhere, or of its results alone; or in the keys of all stages
 # that they determine, so that a longer run finds the iterations of a shorter one.
-NOT_OF_THE_STUDY = ("model", "judge", "data", "out", "checkpoint", "method", "prefer", "iterations")
+NOT_OF_THE_STUDY = ("model", "earlier", "judge", "data", "out", "checkpoint", "method", "prefer", "iterations")
 
 
 def build_params(options: argparse.Namespace, *, write: bool = True) -> StudyParams:

@@ -18,7 +18,7 @@ from llmva.judging.thinking import UNFINISHED
 from llmva.measures.intervals import with_intervals
 from llmva.measures.shares import shares_of
 from llmva.method.trade_off import TRADE_OFF
-from llmva.models.sources import shared_name, split_source
+from llmva.models.sources import find_base, shared_name, split_source
 from llmva.study.evaluation import read_test_rows, read_utility
 from llmva.study.loop_variants import read_loop
 from llmva.study.study import Study
@@ -40,6 +40,7 @@ def write_report(
     candidates: pandas.DataFrame,
     evaluated: dict[str, Stage],
     trials: pandas.DataFrame | None = None,
+    earlier: dict[str, pandas.DataFrame] | None = None,
 ) -> None:
     """Write `report.html`, one file without outside parts, and the model card `README.md`, from the same figures.
 
@@ -57,6 +58,8 @@ def write_report(
         `Original` and the method.
     trials : DataFrame, optional
         Validation metrics by beta, of a method whose last edit can be moved.
+    earlier : dict of str to DataFrame, optional
+        Of a model that was aligned before: its test prompts of then, examined; see `examine_earlier`.
     """
     rows = _by_model(evaluated)
     results = with_intervals(rows, "original", seed=study.params.seed)
@@ -71,6 +74,7 @@ def write_report(
         "rates": _rates(pooled),
         "rates_plot": _draw_rates(pooled),
         "data_sets": _data_sets(results),
+        **_earlier(earlier, study.params.seed),
         "judged": _judged(rows, study.params.judge_model),
         "changes": _changes(rows),
         "categories": _categories(rows),
@@ -106,7 +110,7 @@ def _over_all_sets(results: pandas.DataFrame) -> pandas.DataFrame:
 
 
 def _words(study: Study, facts: dict, pooled: pandas.DataFrame) -> dict:
-    base, revision = split_source(study.params.model)
+    base, revision = split_source(find_base(study.params.model))
     return {
         "facts": facts,
         "params": study.params,
@@ -114,11 +118,11 @@ def _words(study: Study, facts: dict, pooled: pandas.DataFrame) -> dict:
         "name": Path(base).name,
         "base": base if revision else "",
         # As Python writes a text, whatever signs are in it.
-        "where": repr(shared_name(study.params.model)),
+        "where": repr(shared_name(find_base(study.params.model))),
         "revision": revision,
         "verdict": _verdict(pooled),
         "test": WORDS["test"].format(**pooled["aligned"]),
-        "choice": WORDS["choice"]["edited" if facts["edited"] else "original"].format(**facts),
+        "choice": WORDS["choice"]["edited" if facts["added"] else "original"].format(**facts),
         "drift": WORDS["drift"]["unknown" if math.isnan(facts["drift"]) else "known"].format(**facts),
     }
 
@@ -160,6 +164,18 @@ def _changes(rows: dict[str, pandas.DataFrame]) -> pandas.DataFrame:
     counts = counts.reindex(columns=[name for name in VERDICTS if name in counts])
     counts.index = [f"{label}: {verdict}" for label, verdict in counts.index]
     return counts.rename_axis("").rename_axis(None, axis=1).reset_index()
+
+
+def _earlier(rows: dict[str, pandas.DataFrame] | None, seed: int) -> dict:
+    """Return what became of the earlier alignment's prompts: a sentence, and a table where they are there."""
+    if not rows:
+        return {"earlier": WORDS["earlier"]["unknown"] if rows is not None else "", "earlier_rates": None}
+    pooled = _over_all_sets(with_intervals(rows, "original", seed=seed))
+    before, after = (pooled[model] for model in MODELS)
+    lost = after["strict_f1"] < before["strict_f1"] and after["mcnemar_p"] <= LARGEST_CHANCE
+    words = WORDS["earlier"]["lost" if lost else "kept"]
+    sentence = words.format(before=before["strict_f1"], after=after["strict_f1"], chance=after["mcnemar_p"])
+    return {"earlier": sentence, "earlier_rates": _rates(pooled)}
 
 
 def _judged(rows: dict[str, pandas.DataFrame], judge: str) -> list[str]:

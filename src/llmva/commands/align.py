@@ -12,6 +12,7 @@ from llmva.core.errors import InputError, OneLineParser, command
 from llmva.core.params import SOFT_PENALTY, StudyParams
 from llmva.core.paths import user_path
 from llmva.core.store import locked
+from llmva.models.sources import absolute_source, find_base
 from llmva.prompts.sets import read_candidates, require_two_classes
 
 NOTEBOOK = "14"
@@ -52,8 +53,7 @@ def align_model(
 def main(arguments: list[str] | None = None) -> None:
     """Align the model named on the command line."""
     options = make_parser().parse_args(arguments)
-    if not options.model:
-        raise InputError("MODEL: not given; write `make align MODEL=<folder> [DATA=<csv>] [OUT=<folder>]`")
+    options.model = _read_model(options)
     prefer = read_preference(options.prefer, SLUGS[options.method])
     params = build_params(options)
     name = "aligned" if options.method == "llm-va-r" else f"aligned-{options.method}"
@@ -64,10 +64,27 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"\nwritten to {out}; begin with {out / 'report.html'} (how it was made: {executed})")
 
 
+def _read_model(options: argparse.Namespace) -> str:
+    """Return the model to align: of `--from` the folder of one that was aligned before."""
+    if options.earlier and options.model:
+        raise InputError("FROM: names the model that MODEL names too; leave one of them out")
+    if options.earlier and find_base(absolute_source(options.earlier)) == absolute_source(options.earlier):
+        raise InputError(f"FROM: {options.earlier}: not a folder that `make align` made; name its OUT")
+    if not (options.earlier or options.model):
+        raise InputError("MODEL: not given; write `make align MODEL=<folder> [DATA=<csv>] [OUT=<folder>]`")
+    return options.earlier or options.model
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's options, with their defaults."""
     parser = OneLineParser(prog="python -m llmva align", description=__doc__)
     parser.add_argument("--model", help="a checkpoint folder with a chat template, a GGUF file, or <hub id>@<revision>")
+    parser.add_argument(
+        "--from",
+        dest="earlier",
+        metavar="FOLDER",
+        help="instead of a model: the folder of one that was aligned before, to go on from its edits with new prompts",
+    )
     parser.add_argument(
         "--data", help="CSV, JSON, JSONL or Parquet with prompt and label (benign or toxic); default: generated prompts"
     )

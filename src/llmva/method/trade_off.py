@@ -22,10 +22,11 @@ from llmva.method.iteration import Observer
 from llmva.method.ridge_edit import offset_input_vector
 from llmva.models.activations import Capture
 from llmva.models.reading import read_activations
+from llmva.models.sources import EDIT_LOG
 from llmva.prompts.pools import draw_sample
 
 # Of an aligned model's folder.
-EDIT_LOG, TRADE_OFF = "edit_log.safetensors", "trade_off.safetensors"
+TRADE_OFF = "trade_off.safetensors"
 # What is preferred, in words, and the weight of answered toxic prompts in the loss.
 PREFERENCES = {"helpful": 0.2, "balanced": 0.5, "safe": 0.8}
 

@@ -25,7 +25,7 @@ from llmva.core.errors import InputError, first_line
 from llmva.models.gguf_files import read_gguf
 from llmva.models.gguf_loading import complete_config, complete_model, load_gguf_tokenizer
 from llmva.models.offloading import all_stored_parameters, input_device
-from llmva.models.sources import locate
+from llmva.models.sources import find_base, locate
 from llmva.models.sublayers import Sublayer, list_blocks, list_sublayers, require_dense
 from llmva.models.templates import render_chats, require_template
 
@@ -102,6 +102,8 @@ def load_model(source: str, *, dtype: str = "float32", device: str | None = None
         No weights, no chat template, non-finite or quantised weights, or a block without a linear `o_proj` and
         `down_proj` to edit.
     """
+    if find_base(source) != source:
+        raise ValueError("a base alone is not the aligned model; see llmva.edits.loading")
     location, pinned = locate(source)
     shared = device is None and torch.cuda.is_available()
     options = {**pinned, "device_map": "auto", "max_memory": _room()} if shared else pinned

@@ -1,4 +1,4 @@
-"""Where a model comes from: a checkpoint folder, a GGUF file, or the hub at a commit; what identifies its weights."""
+"""Where a model comes from: a checkpoint, a GGUF file, the hub at a commit, or a model that was aligned before."""
 
 import re
 from pathlib import Path
@@ -15,6 +15,8 @@ LARGE_FILE = 256 * 2**20
 SINGLE_FILE = "model.safetensors"
 SHARD_INDEX = f"{SINGLE_FILE}.index.json"
 ADAPTER_CONFIG = "adapter_config.json"
+# Of the folder of an aligned model.
+EDIT_LOG = "edit_log.safetensors"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 # What a browser shows of a model: its page, or one at a revision.
 HUB_PAGE = re.compile(
@@ -22,6 +24,17 @@ HUB_PAGE = re.compile(
     r"(?:/(?:tree|commit|blob)/(?P<revision>\w+))?(?:[/?#].*)?"
 )
 COMMIT_HASH = re.compile(r"[0-9a-f]{40}")
+
+
+def find_base(source: str) -> str:
+    """Return the model that a source's edits are made for: of a folder that `make align` left; else the source itself.
+
+    So an aligned model can be named as the model of a further alignment.
+    """
+    folder = anchored(source)
+    manifest = read_manifest(folder) if (folder / EDIT_LOG).is_file() else None
+    facts = manifest["facts"] if manifest else {}
+    return facts.get("base") or facts.get("study", {}).get("model") or source
 
 
 def split_source(source: str) -> tuple[str, str]:
@@ -62,10 +75,12 @@ def shared_name(source: str) -> str:
 
 
 def locate(source: str) -> tuple[Path | str, dict]:
-    """Return where transformers finds a model, and the options that it needs to.
+    """Return where transformers finds a model, and the options that it needs to; of an aligned model that is its base.
 
     A checkpoint folder has none; a GGUF file's folder has the file, and a hub id its revision.
     """
+    if (base := find_base(source)) != source:
+        return locate(base)
     if file := find_gguf(source):
         # By its whole path, since transformers would prefer a file of this name in the working folder.
         return file.path.parent, {"gguf_file": str(file.path)}
@@ -120,6 +135,8 @@ def checkpoint_key(source: str) -> str:
     folder = anchored(source)
     if not folder.is_dir():
         return source
+    if (base := find_base(source)) != source:
+        return digest([checkpoint_key(base), file_digest(folder / EDIT_LOG)])
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != MANIFEST)
     return digest([[path.name, _file_key(path)] for path in files])
 

@@ -16,6 +16,7 @@ from llmva.core.results import is_organism, world_of
 from llmva.core.store import MANIFEST, Stage, open_stage, read_manifest, run_stage
 from llmva.core.text_cache import TextCache
 from llmva.core.vocabulary import REPLY_TASK, WORD_JUDGES
+from llmva.edits.loading import load_edited
 from llmva.engines.memory import ReplyMemory
 from llmva.judging.degeneracy import DegeneracyCheck
 from llmva.judging.examiner import Examiner
@@ -27,7 +28,7 @@ from llmva.method.iteration import ObservationSettings
 from llmva.method.loop import LoopSettings
 from llmva.models.chat_model import ChatModel, load_model
 from llmva.models.in_memory import HeldModel
-from llmva.models.sources import checkpoint_key, split_source
+from llmva.models.sources import checkpoint_key, find_base, split_source
 from llmva.organisms.corpus import draw_attacks
 from llmva.prompts.pools import read_attack_sets, read_transfer_sets
 from llmva.prompts.tasks import read_tasks
@@ -71,7 +72,7 @@ class Study:
     @cached_property
     def chat_model(self) -> ChatModel:
         """The model, loaded at first use."""
-        return self.held.chat_model if self.held else load_model(self.params.model, dtype=self.params.dtype)
+        return self.held.chat_model if self.held else load_edited(self.params.model, dtype=self.params.dtype)
 
     @property
     def model_key(self) -> str:
@@ -109,7 +110,7 @@ class Study:
     def examiner(self) -> Examiner:
         """The examiner that every stage after the prompts uses."""
         # A second copy of the model judges language, so that edits to the first cannot excuse themselves.
-        reference = self.held.reference if self.held else load_model(self.params.model, dtype=self.params.dtype)
+        reference = self.held.reference if self.held else load_edited(self.params.model, dtype=self.params.dtype)
         limit = self.prompts_stage.manifest["facts"]["surprise_limit"]
         check = DegeneracyCheck(reference, limit, self.params.generation.batch_size, self.surprises)
         return replace(self.plain_examiner, degeneracy=check)
@@ -129,7 +130,7 @@ class Study:
     @property
     def log_metadata(self) -> dict[str, str]:
         """What an edit log says of its base: the model, its revision, and what identifies its weights."""
-        name, revision = split_source(self.params.model)
+        name, revision = split_source(find_base(self.params.model))
         return {
             "model": name,
             "revision": revision,

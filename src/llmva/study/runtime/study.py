@@ -16,6 +16,7 @@ from llmva.core.runtime_params import RuntimeParams, load_runtime_params
 from llmva.core.store import Stage, run_stage
 from llmva.core.text_cache import TextCache
 from llmva.core.vocabulary import TASKS
+from llmva.edits.loading import load_edited
 from llmva.engines.memory import ReplyMemory
 from llmva.judging.trait_judge import VERSION, TraitJudge
 from llmva.judging.traits import WORDS_VERSION, judge_trait, markers
@@ -63,7 +64,7 @@ class RuntimeStudy:
     def chat_model(self) -> ChatModel:
         """The model, loaded at first use."""
         params = self.params
-        return self.held.chat_model if self.held else load_model(params.model, dtype=params.dtype, editable=False)
+        return self.held.chat_model if self.held else load_edited(params.model, dtype=params.dtype, editable=False)
 
     @property
     def model_key(self) -> str:
