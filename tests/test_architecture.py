@@ -202,8 +202,8 @@ def test_the_check_of_docstrings_sees_methods():
 def test_nothing_runs_code_from_a_file_or_a_hub(path):
     text = path.read_text(encoding="utf-8")
     forbidden = r"\b(pickle|cloudpickle|dill|joblib|shelve|marshal)\b|torch\.load\b|trust_remote_code|\beval\(|\bexec\("
-    # `.eval()` of a torch module takes no argument and runs nothing.
-    assert not re.search(forbidden, text.replace(".eval()", ""))
+    # `.eval()` of a torch module takes no argument and runs nothing, and transformers asks unless it is told not to.
+    assert not re.search(forbidden, text.replace(".eval()", "").replace("trust_remote_code=False", ""))
 
 
 @each

@@ -111,7 +111,7 @@ def test_the_lines_of_the_card_work_on_a_model_that_was_loaded_otherwise(run, ro
         ({"threads": 100000}, "threads: is 100000"),
         ({"pairs": "."}, "is a folder; name a CSV"),
         ({"pairs": "none.csv"}, "no such file"),
-        ({"model": "none"}, "none: no such folder"),
+        ({"model": "none"}, "none: no such model folder"),
     ],
 )
 def test_bad_options_are_one_line_and_status_2(run, root, changes, message):
@@ -142,7 +142,11 @@ def test_a_folder_that_holds_something_else_is_left_as_it_is(run, root):
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        ("{{ raise_exception('System role not supported') }}", "takes no system prompt (System role not supported)"),
+        (
+            "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+            "{{ messages[0].content }}",
+            "takes no system prompt (System role not supported)",
+        ),
         ("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}", "leaves out system prompts"),
     ],
 )

@@ -13,7 +13,6 @@ from llmva.core.params import StudyParams
 from llmva.core.store import read_manifest
 from llmva.engines.greedy import respond
 from llmva.models.chat_model import ChatModel, load_model
-from llmva.models.sources import find_base
 
 
 class Comparison:
@@ -76,7 +75,7 @@ def open_aligned(aligned: str | Path) -> tuple[StudyParams, Path]:
         raise InputError(f"{aligned}: not a folder that `make align` made; name its OUT")
     params = StudyParams.checked(manifest["facts"]["study"], f"{aligned}/manifest.json")
     # The adapter holds the edits of all alignments, and the original is the model before the first.
-    params = params.model_copy(update={"model": find_base(str(Path(aligned).absolute()))})
+    params = params.model_copy(update={"model": manifest["facts"].get("base", params.model)})
     if not adapter.is_dir():
         raise InputError(f"{adapter}: no adapter, since no edit was better than the original; see report.html")
     return params, adapter
