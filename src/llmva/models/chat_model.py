@@ -214,7 +214,7 @@ def _load_weights(location, config, dtype: str, options: dict) -> PreTrainedMode
     if "gguf_file" in options:
         options["quantization_config"] = GgufConfig(dequantize=True)
     else:
-        # Never a pickle, also where one lies beside a file of other tensors.
+        # Also where a file that could run code lies beside one of other tensors.
         options["use_safetensors"] = True
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
