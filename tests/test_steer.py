@@ -14,6 +14,7 @@ import torch
 from conftest import save_random_model
 from gguf_models import save_random_gguf
 
+import llmva
 from llmva.aligned_model.steering import CONTROL_VECTOR, DIRECTION
 from llmva.commands import steer
 from llmva.core import paths
@@ -157,6 +158,66 @@ def test_a_model_that_reads_no_system_prompt_is_refused_before_it_answers(run, r
     (folder / "chat_template.jinja").write_text(template)
     status, printed = run("--layers", "2", model=folder, out=root / "never", alphas="1")
     assert status == 2 and message in printed.err.splitlines()[-1] and not (root / "never").exists()
+
+
+# In Python
+
+
+@pytest.fixture
+def in_memory(root, monkeypatch):
+    monkeypatch.setattr(paths, "RUNS", root / "runs")
+    chat_model, pairs = load_model(str(root / "model")), pandas.read_csv(root / "pairs.csv")
+    return chat_model, lambda **more: llmva.steer(
+        chat_model.model, chat_model.tokenizer, pairs,
+        **{"method": "swfc", "alphas": [8], "layers": [1, 2], "max_new_tokens": 6, **more},
+    )  # fmt: skip
+
+
+def test_a_model_in_memory_is_steered_as_the_command_steers_its_folder(in_memory, run, root):
+    chat_model, steer = in_memory
+    weights = copy.deepcopy(chat_model.model.state_dict())
+    result = steer()
+    assert run("--layers", "1 2", method="SwFC", out=root / "by-command", alphas="8")[0] == 0
+    by_command = read_steering(root / "by-command" / DIRECTION, chat_model)
+    assert (result.steering.layer, result.steering.alpha) == (by_command.layer, by_command.alpha)
+    plain = respond(chat_model, ["what is a rope?"], max_new_tokens=6, batch_size=1).texts
+    texts = []
+    for context in (result.applied(), by_command.applied(chat_model)):
+        with context:
+            texts.append(respond(chat_model, ["what is a rope?"], max_new_tokens=6, batch_size=1).texts)
+    assert texts[0] == texts[1] != plain
+    assert respond(chat_model, ["what is a rope?"], max_new_tokens=6, batch_size=1).texts == plain
+    assert all(torch.equal(value, weights[name]) for name, value in chat_model.model.state_dict().items())
+    assert "<iframe" in result.report()._repr_html_() and len(result.cells) > 2
+    saved = result.save(root / "by-python")
+    assert sorted(path.name for path in saved.iterdir()) == sorted(
+        path.name for path in (root / "by-command").iterdir()
+    )
+    assert str(root) not in (saved / "README.md").read_text()
+
+
+def test_a_second_call_searches_nothing(in_memory, monkeypatch):
+    _, steer = in_memory
+    steer()
+    monkeypatch.setattr("llmva.study.runtime.sweep.respond", None, raising=False)
+    again = steer()
+    assert again._stage.hit
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [({"method": "best"}, "best"), ({"layers": [9]}, "layers: 9 is not there"), ({"seed": -1}, "seed")],
+)
+def test_a_bad_option_in_python_is_one_line(in_memory, more, said):
+    _, steer = in_memory
+    with pytest.raises(InputError, match=said):
+        steer(**more)
+
+
+def test_pairs_without_a_column_are_told(in_memory, root):
+    chat_model, _ = in_memory
+    with pytest.raises(InputError, match="pairs: no column 'malicious'"):
+        llmva.steer(chat_model.model, chat_model.tokenizer, pandas.DataFrame({"prompt": ["a"], "aligned": ["b"]}))
 
 
 def test_without_a_model_the_command_says_how_it_is_called(capsys):

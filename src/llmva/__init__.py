@@ -14,6 +14,8 @@ __version__ = "0.1.0"
 PUBLIC = {
     "align": "llmva.aligned_model.align",
     "Aligned": "llmva.aligned_model.result",
+    "steer": "llmva.aligned_model.steer",
+    "Steered": "llmva.aligned_model.steer",
     "EditLog": "llmva.edits.log",
     "TradeOff": "llmva.method.trade_off",
 }

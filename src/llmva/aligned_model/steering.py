@@ -14,7 +14,7 @@ from llmva.core.paths import write_atomically
 from llmva.core.store import Stage, run_stage
 from llmva.core.vocabulary import RUNTIME_METHODS
 from llmva.models.gguf_files import describe_gguf
-from llmva.models.sources import checkpoint_key, split_source
+from llmva.models.sources import split_source
 from llmva.prompts.threats import ALIGNED, MALICIOUS, PAIRS
 from llmva.steering.runtime.control_vector import export_control_vector
 from llmva.steering.runtime.saved import save_steering
@@ -44,14 +44,18 @@ def write_steering(study: RuntimeStudy, out: Path, method: str) -> Stage:
 
     def compute(folder: Path) -> dict:
         name, revision = split_source(study.params.model)
-        base = {"model": name, "revision": revision, "key": checkpoint_key(study.params.model)}
+        base = {"model": name, "revision": revision, "key": study.model_key}
         save_steering(folder / DIRECTION, steering, base, study.chat_model)
         if exported := _export(study, folder, steering):
             exported = WORDS["exported"][exported]
         cells = read_cells(swept)
         cells.to_csv(folder / "cells.csv", index=False)
         _write_report(folder, study, point, describe_tests(study, PAIRS, tested), cells, exported)
-        return {"study": study.params.model_dump(), "point": vars(point), **describe_gguf(study.params.model)}
+        return {
+            "study": study.params.model_dump(),
+            "point": vars(point),
+            **({} if study.held else describe_gguf(study.params.model)),
+        }
 
     parameters = {"method": method, "model": study.params.model}
     return run_stage(out, compute, parameters=parameters, upstream=(tested, swept), version=FOLDER_VERSION)

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from llmva.aligned_model.folder import require_free
+from llmva.aligned_model.steer import assemble_params
 from llmva.aligned_model.steering import DIRECTION, require_method, write_steering
 from llmva.core.errors import InputError, OneLineParser, command
 from llmva.core.paths import user_path
@@ -46,25 +47,15 @@ def build_params(options) -> RuntimeParams:
     model = absolute_source(options.model)
     pairs = str(user_path(options.pairs))
     method = require_method(options.method)
-    alphas = {
-        method: _read_numbers("alphas", options.alphas, float) if options.alphas is not None else list(ALPHAS[method])
-    }
+    alphas = list(ALPHAS[method]) if options.alphas is None else _read_numbers("alphas", options.alphas, float)
+    layers = "all" if options.layers is None else _read_numbers("layers", options.layers, int)
     name = re.sub("[^A-Za-z0-9]+", "-", Path(split_source(model)[0]).name)[:40]
-    values = {
-        "slug": f"steer-{name}-{digest([model, pairs, options.seed, options.dtype, options.layers, alphas])[:8]}",
-        "model": model,
-        "judge": "likelihood",
-        "data": pairs,
-        "seed": options.seed,
-        "threads": options.threads,
-        "dtype": options.dtype,
-        "generation": {"batch_size": options.batch_size, "max_new_tokens": options.max_new_tokens},
-        "layers": _read_numbers("layers", options.layers, int) if options.layers is not None else "all",
-        "alphas": alphas,
-        "min_coherence": 0.9,
-        "max_repetition": 0.05,
-    }
-    return RuntimeParams.checked(values, "steer")
+    told = digest([model, pairs, options.seed, options.dtype, options.layers, {method: alphas}])
+    return assemble_params(
+        slug=f"steer-{name}-{told[:8]}", model=model, data=pairs, method=method, alphas=alphas, layers=layers,
+        seed=options.seed, threads=options.threads, dtype=options.dtype, batch_size=options.batch_size,
+        max_new_tokens=options.max_new_tokens,
+    )  # fmt: skip
 
 
 def count_steerings(study: RuntimeStudy, threat: Threat) -> str:

@@ -37,12 +37,14 @@ class GuardJudge:
     batch_size: int
     mapping: GuardMapping = "outcome"
     engine: Engine = respond
+    engine_name: str = "greedy"
 
     @cached_property
     def name(self) -> str:
-        """Identity in the cache: the source, and what its words depend on, the template and the weights."""
+        """Identity in the cache: the source, and what its words depend on, the template, the weights and the engine."""
         template = digest(self.guard.tokenizer.chat_template)[:12]
-        return f"guard:{self.guard.source}:{template}:{weights_digest(self.guard)}"
+        by = "" if self.engine_name == "greedy" else f":{self.engine_name}"
+        return f"guard:{self.guard.source}:{template}:{weights_digest(self.guard)}{by}"
 
     def judge(self, prompts: Sequence[str], responses: Sequence[str]) -> list[str]:
         """Return the guard's lines for each exchange; what does not parse is asked for once more.

@@ -128,28 +128,30 @@ def recording(chat_model: ChatModel, capture: Capture) -> Iterator[Recorder]:
     """Attach hooks that record into the yielded recorder, and remove them whatever happens."""
     recorder = Recorder(capture)
     with ExitStack() as hooks:
-        for handle in _attach(chat_model, recorder):
+        for handle in attach_hooks(chat_model, capture, recorder.record):
             hooks.enter_context(handle)
+        hooks.enter_context(chat_model.model.register_forward_hook(recorder.finish_prefill, with_kwargs=True))
         yield recorder
 
 
-def _attach(chat_model: ChatModel, recorder: Recorder) -> Iterator[RemovableHandle]:
-    capture = recorder.capture
+def attach_hooks(
+    chat_model: ChatModel, capture: Capture, record: Callable[[str, str | int, torch.Tensor], None]
+) -> Iterator[RemovableHandle]:
+    """Attach the hooks of a capture, one after the other, which call `record(site, name, values)` in every pass."""
     for sublayer in chat_model.sublayers:
         if capture.outputs:
             writer = sublayer.module if capture.basis == "module" else sublayer.contribution
-            yield _on_output(writer, partial(recorder.record, "outputs", sublayer.name))
+            yield _on_output(writer, partial(record, "outputs", sublayer.name))
         if capture.inputs:
-            yield _on_input(sublayer.module, partial(recorder.record, "inputs", sublayer.name))
+            yield _on_input(sublayer.module, partial(record, "inputs", sublayer.name))
     if capture.final:
-        yield _on_output(chat_model.blocks[-1], partial(recorder.record, "outputs", FINAL))
+        yield _on_output(chat_model.blocks[-1], partial(record, "outputs", FINAL))
     if capture.blocks:
         chosen = range(len(chat_model.blocks)) if capture.layers is None else capture.layers
         for index, block in enumerate(chat_model.blocks):
             if index not in chosen:
                 continue
-            yield _on_input(block, partial(recorder.record, "blocks", index))
-    yield chat_model.model.register_forward_hook(recorder.finish_prefill, with_kwargs=True)
+            yield _on_input(block, partial(record, "blocks", index))
 
 
 def _on_output(module: torch.nn.Module, record: Callable[[torch.Tensor], None]) -> RemovableHandle:

@@ -22,19 +22,19 @@ class HeldModel:
     ----------
     chat_model : ChatModel
         The user's own weights, which edits go into, and tokenizer.
-    reference : ChatModel
-        A copy, which is never edited: it judges the language of replies.
+    reference : ChatModel, optional
+        A copy, which is never edited: it judges the language of replies. None where the model will not be edited.
     key : str
         The digest of the configuration and of all weights.
     """
 
     chat_model: ChatModel
-    reference: ChatModel
+    reference: ChatModel | None
     key: str
 
 
-def hold(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> HeldModel:
-    """Check a model as `load_model` does, and copy it.
+def hold(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, editable: bool = True) -> HeldModel:
+    """Check a model as `load_model` does, and, where it will be edited, copy it.
 
     Raises
     ------
@@ -47,8 +47,9 @@ def hold(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> HeldMode
     require_template(tokenizer, name)
     require_unquantised(model.config, name)
     require_finite(model, name)
-    require_dense(model, name)
-    reference = ChatModel(name, copy.deepcopy(model).eval(), tokenizer)
+    if editable:
+        require_dense(model, name)
+    reference = ChatModel(name, copy.deepcopy(model).eval(), tokenizer) if editable else None
     return HeldModel(ChatModel(name, model, tokenizer), reference, _digest(model))
 
 

@@ -17,6 +17,7 @@ from llmva.core.store import MANIFEST, Stage, open_stage, read_manifest, run_sta
 from llmva.core.text_cache import TextCache
 from llmva.core.vocabulary import REPLY_TASK, WORD_JUDGES
 from llmva.edits.loading import load_edited
+from llmva.engines.choice import judge_engine
 from llmva.engines.memory import ReplyMemory
 from llmva.judging.degeneracy import DegeneracyCheck
 from llmva.judging.examiner import Examiner
@@ -87,7 +88,9 @@ class Study:
             return {"phrases": PhraseJudge, "refusals": RefusalJudge}[params.judge_model]()
         # In its own type: what it says is no part of the study's precision.
         guard = load_model(params.judge_model, dtype="auto", editable=False)
-        return GuardJudge(guard, params.generation.batch_size, mapping=params.judge_mapping)
+        name, engine = judge_engine()
+        options = {"mapping": params.judge_mapping, "engine": engine, "engine_name": name}
+        return GuardJudge(guard, params.generation.batch_size, **options)
 
     @cached_property
     def plain_examiner(self) -> Examiner:
