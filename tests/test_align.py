@@ -702,3 +702,13 @@ def test_the_whole_command_aligns_an_organism_by_its_guards_word(tmp_path):
     assert len(answers) == 20 and answers == respond(checkpoint, **asked).texts
     with adapted.model.disable_adapter():
         assert respond(adapted, **asked).texts != answers
+
+
+def test_categories_of_the_prompts_are_in_the_report(runs, tmp_path, two_classes):
+    data, table = tmp_path / "prompts.csv", prompt_table(40)
+    table["category"] = [f"kind {number % 2}" for number in range(len(table))]
+    table.to_csv(data, index=False, columns=["prompt", "label", "category"])
+    model, out = save_random_model(tmp_path / "model"), tmp_path / "out"
+    assert run("--model", model, "--data", data, "--out", out, *QUICK) == 0
+    report = (out / "report.html").read_text()
+    assert "<h2>By category</h2>" in report and "<td>kind 1</td>" in report

@@ -24,7 +24,7 @@ from llmva.study.stages import collect_prompts
 from llmva.study.study import Study
 
 PROMPTS = "prompts.csv"
-COLUMNS = ("prompt", "label", "dataset", "group", "split")
+COLUMNS = ("prompt", "label", "dataset", "group", "split", "category")
 
 
 def align(

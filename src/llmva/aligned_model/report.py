@@ -8,6 +8,7 @@ import numpy
 import pandas
 
 from llmva import __version__
+from llmva.aligned_model.categories import count_categories, name_worst, show_categories
 from llmva.aligned_model.drawing import COLOURS, WORDS, draw_axes, draw_svg, draw_trade_off, show_trade_off
 from llmva.core.paths import write_atomically
 from llmva.core.store import Stage
@@ -64,6 +65,7 @@ def write_report(
     rows = _by_model(evaluated)
     results = with_intervals(rows, "original", seed=study.params.seed)
     pooled = _over_all_sets(results)
+    kinds = count_categories(rows, study.params.data)
     utility, movable = _utility(evaluated), trials is not None and len(trials) > 1
     parts = {
         **_words(study, facts, pooled),
@@ -74,6 +76,8 @@ def write_report(
         "rates": _rates(pooled),
         "rates_plot": _draw_rates(pooled),
         "data_sets": _data_sets(results),
+        "kinds": None if kinds is None else show_categories(kinds),
+        "worst_kinds": "" if kinds is None else name_worst(kinds),
         **_earlier(earlier, study.params.seed),
         "judged": _judged(rows, study.params.judge_model),
         "changes": _changes(rows),

@@ -28,7 +28,7 @@ RESERVED_SETS = ("all", "strict")
 
 
 def read_prompts(path: str | Path, dataset: str | None = None) -> pandas.DataFrame:
-    """Read prompts from a file with `prompt` and `label`, optionally `dataset`, `group` and `split`.
+    """Read prompts from a file with `prompt` and `label`, optionally `dataset`, `group`, `split` and `category`.
 
     It may be CSV, TSV, JSON (an array, or an object a line), JSONL or Parquet, also gzipped or zipped.
 
@@ -37,7 +37,8 @@ def read_prompts(path: str | Path, dataset: str | None = None) -> pandas.DataFra
     DataFrame
         Columns id, dataset, label, group, prompt; duplicates of a prompt within a set removed. Without
         a `dataset` the label names the set; without a `group` each prompt is its own. A row may leave
-        either empty. Where the file gives a `split`, so does the table.
+        either empty. Where the file gives a `split`, or a `category` (the kind of harm, or of anything else), so does
+        the table.
 
     Raises
     ------
@@ -58,7 +59,9 @@ def read_prompts(path: str | Path, dataset: str | None = None) -> pandas.DataFra
         raise InputError(f"{path}: dataset: {reserved[0]!r} means something else in results; give the set another name")
     table["group"] = _filled(table, "group", table["prompt"])
     table["id"] = [prompt_id(name, prompt) for name, prompt in zip(table["dataset"], table["prompt"], strict=True)]
-    columns = ["id", "dataset", "label", "group", "prompt", *(["split"] if "split" in table else [])]
+    if "category" in table:
+        table["category"] = table["category"].fillna("").astype(str).str.strip()
+    columns = ["id", "dataset", "label", "group", "prompt", *(name for name in ("split", "category") if name in table)]
     return table.drop_duplicates("id")[columns].astype(str).reset_index(drop=True)
 
 
