@@ -48,7 +48,8 @@ def test_other_errors_are_passed_on(error):
         main()
 
 
-def test_a_stop_by_hand_is_one_line(capsys):
+def test_a_stop_by_hand_is_one_line(capsys, monkeypatch):
+    monkeypatch.setattr("logging.disable", lambda: None)
     assert outcome_of(KeyboardInterrupt(), capsys) == (130, "stopped; run it again, and it goes on where it was\n")
 
 

@@ -151,8 +151,9 @@ def find_notebook(name: str) -> Path:
 
 
 def _use_papermill(source: Path, target: Path, parameters: dict, **options: object) -> None:
-    # The parameters were checked; papermill would warn of those that a notebook has no default for.
-    logging.getLogger("papermill").setLevel(logging.ERROR)
+    # The parameters were checked; papermill would warn of those that a notebook has no default for. What goes wrong is
+    # told in a line of ours.
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)
     target.parent.mkdir(parents=True, exist_ok=True)
     papermill.execute_notebook(source, target, parameters=parameters, progress_bar=False, **options)
 

@@ -3,6 +3,7 @@
 import argparse
 import errno
 import functools
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -35,6 +36,8 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
         try:
             sys.exit(main(*arguments, **options) or 0)
         except KeyboardInterrupt:
+            # Libraries would still log what the stop has cut off.
+            logging.disable()
             print("stopped; run it again, and it goes on where it was", file=sys.stderr)
             sys.exit(INTERRUPTED)
         except InputError as error:

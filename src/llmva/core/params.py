@@ -22,8 +22,8 @@ Penalty = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
 # C of LLM-VA-R, where nothing else is said.
 SOFT_PENALTY = 0.1
-SEED_SUFFIX = re.compile(r"-s(?P<seed>[0-9]{1,6})$")
-DRAW_SUFFIX = re.compile(r"-draw(?P<seed>[0-9]{1,6})$")
+SEED_SUFFIX = re.compile(r"-s(?P<seed>[0-9]{1,9})$")
+DRAW_SUFFIX = re.compile(r"-draw(?P<seed>[0-9]{1,9})$")
 FIFTH_SUFFIX, FIFTH = "-fifth", 5
 # Facts of the models, for `make plan`; they determine nothing.
 SHAPE_FIELDS = ("shape", "judge_shape")

@@ -12,6 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmva.core.errors import InputError
+
 if TYPE_CHECKING:
     import pandas
 
@@ -21,7 +23,8 @@ IN_REPOSITORY = (REPOSITORY / "papermill_params").is_dir()
 ROOT = Path(os.environ.get("LLMVA_ROOT", REPOSITORY if IN_REPOSITORY else Path.cwd()))
 OUT = Path(os.environ.get("LLMVA_OUT", ROOT)).absolute()
 
-SHIPPED = ROOT if IN_REPOSITORY else PACKAGE
+# Another root has them only where it is a repository as well.
+SHIPPED = next((place for place in (ROOT, REPOSITORY) if (place / "papermill_params").is_dir()), PACKAGE)
 NOTEBOOKS = SHIPPED / "notebooks"
 PARAMS = SHIPPED / "papermill_params"
 RUNS = ROOT / "runs"
@@ -38,6 +41,8 @@ def anchored(path: str | Path) -> Path:
 
 def user_path(path: str | Path) -> Path:
     """Return a path that a user has named from the working folder, as an absolute one; `~` is the user's home."""
+    if "\0" in str(path):
+        raise InputError(f"{path}: is no name of a file; leave the character of number 0 out")
     return Path(path).expanduser().absolute()
 
 

@@ -86,6 +86,7 @@ def run_stage(
     folder = Path(folder)
     key = stage_key(parameters, upstream, version)
     require_writable(folder)
+    _make_parent(folder)
     with locked(folder):
         temporary, aside = (folder.parent / f".{folder.name}.{state}" for state in ("partial", "old"))
         if not folder.exists() and is_whole(aside):
@@ -144,14 +145,26 @@ def require_writable(folder: Path) -> None:
         raise InputError(f"{folder}: is a link or a device, not a folder; {fix}")
     if folder.is_mount():
         raise InputError(f"{folder}: is a mount point, which cannot be replaced; name a folder inside it")
+    above = next(place for place in folder.absolute().parents if _is_there(place))
+    if not above.is_dir():
+        raise InputError(f"{above}: is a file, not a folder; {fix}")
+    if not os.access(above, os.W_OK):
+        raise InputError(f"{above}: not writable; change its permissions or {fix}")
+
+
+def _is_there(place: Path) -> bool:
+    # Below a file, or in a folder that may not be looked into, the question itself fails.
+    try:
+        return os.path.lexists(place)
+    except OSError:
+        return False
+
+
+def _make_parent(folder: Path) -> None:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise InputError(f"{folder.parent}: is a file, not a folder; {fix}") from None
     except OSError as error:
-        raise InputError(f"{folder.parent}: cannot be made ({error.strerror}); {fix}") from None
-    if not os.access(folder.parent, os.W_OK):
-        raise InputError(f"{folder.parent}: not writable; change its permissions or {fix}")
+        raise InputError(f"{folder.parent}: cannot be made ({error.strerror}); name another folder") from None
 
 
 def read_manifest(folder: Path) -> dict | None:

@@ -55,6 +55,8 @@ def absolute_source(source: str) -> str:
 
     A `~` is the user's home also where the shell has left it, and a page of the hub is its model.
     """
+    if "\0" in source:
+        raise InputError(f"{source}: is no name of a model; leave the character of number 0 out")
     if page := HUB_PAGE.fullmatch(source):
         return page["id"] + (f"@{page['revision']}" if page["revision"] else "")
     if source.startswith("~"):

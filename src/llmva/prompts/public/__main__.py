@@ -1,9 +1,9 @@
 """`python -m llmva.prompts.public OUT [--released FOLDER] [--only SET ...]`: a study's data folder from public sets."""
 
 import argparse
-from pathlib import Path
 
 from llmva.core.errors import OneLineParser, command
+from llmva.core.paths import user_path
 from llmva.prompts.public.build import build_folder
 from llmva.prompts.public.catalogue import KNOWN_SETS, PUBLIC_SETS
 from llmva.prompts.public.fetching import FOLDER_VARIABLE, local_folder
@@ -18,8 +18,8 @@ def main() -> None:
         epilog=_about(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("out", type=Path, help="the folder to make; a parameter file names it as `data`")
-    parser.add_argument("--released", type=Path, metavar="FOLDER", help="LLM-VA's released split files")
+    parser.add_argument("out", type=user_path, help="the folder to make; a parameter file names it as `data`")
+    parser.add_argument("--released", type=user_path, metavar="FOLDER", help="LLM-VA's released split files")
     parser.add_argument("--only", nargs="+", default=list(PUBLIC_SETS), metavar="SET", help="build these sets alone")
     parser.add_argument("--seed", type=int, default=0, help="of the draw of task rows")
     options = parser.parse_args()
