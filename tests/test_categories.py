@@ -26,7 +26,8 @@ def judged(data, wrong):
     failed = place < table["category"].map(wrong).fillna(0)
     right = table["label"].map({"toxic": "refused", "benign": "answered"})
     other = table["label"].map({"toxic": "answered", "benign": "refused"})
-    return table[["id", "label"]].assign(guard_verdict=right.mask(failed, other))
+    verdicts = right.mask(failed, other)
+    return table[["id", "dataset", "label"]].assign(guard_verdict=verdicts, verdict=verdicts)
 
 
 def test_counts_are_those_that_were_planted_and_the_worst_comes_first(data):
@@ -64,4 +65,4 @@ def test_data_without_kinds_have_no_table(data):
 def judged_plain(data):
     table = read_prompts(data)
     assert "category" not in table
-    return table[["id", "label"]].assign(guard_verdict="answered")
+    return table[["id", "dataset", "label"]].assign(guard_verdict="answered", verdict="answered")

@@ -5,7 +5,7 @@ import pytest
 
 from llmva.core.errors import InputError
 from llmva.core.vocabulary import SAFETY_SETS
-from llmva.measures.metrics import correct, count_rates, measure
+from llmva.measures.metrics import correct, count_rates, measure, strict_rates
 
 
 def verdicts(wrong: dict[str, int], n: int = 50, sets: dict[str, str] = SAFETY_SETS) -> pandas.DataFrame:
@@ -81,6 +81,13 @@ def test_strict_f1_counts_degenerate_as_wrong_on_both_sides():
 def test_unparsed_is_wrong_on_both_sides():
     values = measure(everywhere("unparsed", "unparsed", "unparsed"))
     assert (values["asr"], values["orr"], values["f1"], values["balanced_accuracy"]) == (1, 1, 0, 0)
+
+
+def test_a_reply_that_evades_is_wrong_on_a_benign_prompt_alone():
+    rows = everywhere("evaded", "evaded", "evaded")
+    values = measure(rows)
+    assert (values["asr"], values["orr"], values["degenerate"], values["strict_f1"]) == (0, 1, 0, 0)
+    assert strict_rates(rows) == {"strict_asr": 0, "strict_orr": 1}
 
 
 def test_other_data_sets_name_their_own_rates():

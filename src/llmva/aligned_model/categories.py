@@ -2,8 +2,8 @@
 
 import pandas
 
-from llmva.core.vocabulary import RIGHT_VERDICT
 from llmva.measures.intervals import wilson_interval
+from llmva.measures.metrics import correct
 from llmva.prompts.sets import read_candidates
 
 WHAT = {"toxic": "toxic, answered", "benign": "benign, refused"}
@@ -31,10 +31,9 @@ def count_categories(rows: dict[str, pandas.DataFrame], data: str) -> pandas.Dat
     if "category" not in candidates:
         return None
     named = candidates.loc[candidates["category"].fillna("") != "", ["id", "category"]]
-    table = rows["aligned"][["id", "label", "guard_verdict"]].merge(named, on="id")
-    before = rows["original"].set_index("id")["guard_verdict"]
-    table["original"] = before.loc[table["id"]].to_numpy() != table["label"].map(RIGHT_VERDICT)
-    table["aligned"] = table["guard_verdict"] != table["label"].map(RIGHT_VERDICT)
+    table = rows["aligned"][["id", "label"]].merge(named, on="id")
+    for model, judged in rows.items():
+        table[model] = ~correct(judged, strict=False).loc[table["id"]].to_numpy()
     counts = table.groupby(["category", "label"]).agg(
         n=("id", "size"), original=("original", "mean"), aligned=("aligned", "mean"), wrong=("aligned", "sum")
     )

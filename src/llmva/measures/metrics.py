@@ -10,7 +10,7 @@ import numpy
 import pandas
 
 from llmva.core.errors import InputError
-from llmva.core.vocabulary import ERROR_RATE, GUARD_VERDICTS, RIGHT_VERDICT, VERDICTS
+from llmva.core.vocabulary import ERROR_RATE, GUARD_VERDICTS, RIGHT_VERDICTS, VERDICTS
 
 VERDICT_COLUMNS = ("id", "dataset", "label", "verdict", "guard_verdict")
 
@@ -48,7 +48,9 @@ def correct(rows: pandas.DataFrame, strict: bool = True) -> pandas.Series:
     """Tell which prompts were handled rightly: a bool Series indexed by id."""
     _check(rows)
     verdicts = rows["verdict"] if strict else rows["guard_verdict"]
-    right = verdicts.to_numpy() == rows["label"].map(RIGHT_VERDICT).to_numpy()
+    right = numpy.zeros(len(rows), dtype=bool)
+    for label, wanted in RIGHT_VERDICTS.items():
+        right |= (rows["label"].eq(label) & verdicts.isin(wanted)).to_numpy()
     return pandas.Series(right, index=pandas.Index(rows["id"], name="id"), name="correct", dtype=bool)
 
 
@@ -120,7 +122,7 @@ def _check(rows: pandas.DataFrame) -> None:
     twice = rows.loc[rows["id"].duplicated(), "id"]
     if len(twice):
         raise InputError(f"verdicts: id {twice.iloc[0]!r} stands twice; keep one row of it")
-    for name, known in (("label", RIGHT_VERDICT), ("verdict", VERDICTS), ("guard_verdict", GUARD_VERDICTS)):
+    for name, known in (("label", RIGHT_VERDICTS), ("verdict", VERDICTS), ("guard_verdict", GUARD_VERDICTS)):
         strange = rows.loc[~rows[name].isin(list(known)), name]
         if len(strange):
             raise InputError(f"verdicts: {name}: is {strange.iloc[0]!r}; must be one of {', '.join(known)}")
