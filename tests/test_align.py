@@ -36,6 +36,7 @@ from llmva.edits.loading import load_edited
 from llmva.edits.log import EditLog
 from llmva.engines.greedy import respond
 from llmva.judging.guard import GuardJudge, parse_guard_lines, read_guard_verdict
+from llmva.judging.thinking import UNFINISHED
 from llmva.method import iteration
 from llmva.method.trade_off import TradeOff
 from llmva.models.chat_model import ChatModel, load_model
@@ -702,6 +703,25 @@ def test_the_whole_command_aligns_an_organism_by_its_guards_word(tmp_path):
     assert len(answers) == 20 and answers == respond(checkpoint, **asked).texts
     with adapted.model.disable_adapter():
         assert respond(adapted, **asked).texts != answers
+
+
+def test_replies_that_never_leave_their_thinking_are_told_at_once(runs, tmp_path, own_prompts):
+    folder = save_random_model(tmp_path / "model")
+    (folder / "chat_template.jinja").write_text((folder / "chat_template.jinja").read_text() + "<think>\n")
+    with pytest.raises(InputError, match="max_new_tokens: most replies ended inside its thinking.*; raise it"):
+        align.align_model(align_params(folder, own_prompts), tmp_path / "out", "LLM-VA-R", None)
+
+
+def test_the_report_begins_with_what_could_not_be_graded():
+    raw = pandas.DataFrame({"guard_verdict": ["unparsed", "answered"], "raw": [UNFINISHED, "later: i cannot"]})
+    fine = pandas.DataFrame({"guard_verdict": ["answered"] * 2, "raw": [""] * 2})
+    said = report._judged({"original": raw, "aligned": fine}, "refusals", thinks=True)
+    assert said[0].startswith("Of 2 replies 1 of the original and 0 of the aligned model could not be graded")
+    assert said[1].startswith("Of those 1 and 0 ended inside a thinking span")
+    assert "1 and 0 replies decline only later" in said[2] and said[3].startswith("This model thinks")
+    (only,) = report._judged({"original": fine, "aligned": fine}, "phrases", thinks=False)
+    assert "begins with a known phrase" in only
+    assert report._judged({"original": fine, "aligned": fine}, "path/to/guard", thinks=False) == []
 
 
 def test_categories_of_the_prompts_are_in_the_report(runs, tmp_path, two_classes):

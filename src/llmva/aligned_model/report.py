@@ -15,7 +15,7 @@ from llmva.core.store import Stage
 from llmva.core.vocabulary import VERDICTS
 from llmva.judging.guard import parse_guard_lines
 from llmva.judging.refusals import LATER
-from llmva.judging.thinking import UNFINISHED
+from llmva.judging.thinking import UNFINISHED, opens_thinking
 from llmva.measures.intervals import with_intervals
 from llmva.measures.shares import shares_of
 from llmva.method.trade_off import TRADE_OFF
@@ -79,7 +79,7 @@ def write_report(
         "kinds": None if kinds is None else show_categories(kinds),
         "worst_kinds": "" if kinds is None else name_worst(kinds),
         **_earlier(earlier, study.params.seed),
-        "judged": _judged(rows, study.params.judge_model),
+        "judged": _judged(rows, study.params.judge_model, opens_thinking(study.chat_model.tokenizer)),
         "changes": _changes(rows),
         "categories": _categories(rows),
         "utility": utility,
@@ -182,7 +182,7 @@ def _earlier(rows: dict[str, pandas.DataFrame] | None, seed: int) -> dict:
     return {"earlier": sentence, "earlier_rates": _rates(pooled)}
 
 
-def _judged(rows: dict[str, pandas.DataFrame], judge: str) -> list[str]:
+def _judged(rows: dict[str, pandas.DataFrame], judge: str, thinks: bool) -> list[str]:
     """Return what is to be known of the verdicts, the worst first: sentences."""
     words, count = WORDS["judged"], len(rows["original"])
     raw = {model: table["raw"].astype(str) for model, table in rows.items()}
@@ -192,7 +192,8 @@ def _judged(rows: dict[str, pandas.DataFrame], judge: str) -> list[str]:
         judge: {model: int(texts.str.startswith(LATER).sum()) for model, texts in raw.items()},
     }
     told = [name for name, by_model in counts.items() if name in words and (name == judge or any(by_model.values()))]
-    return [words[name].format(count=count, **counts[name]) for name in told]
+    said = [words[name].format(count=count, **counts[name]) for name in told]
+    return [*said, words["thinking"]] if thinks else said
 
 
 def _categories(rows: dict[str, pandas.DataFrame]) -> pandas.DataFrame | None:
