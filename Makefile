@@ -85,7 +85,7 @@ seeded = $(SEEDED:%=$(1)@%)
 STUDIES := $(sort $(shell echo $(DRAWS) | sed -E 's/-draw[0-9]+//g') $(DRAWS))
 drawn = $(STUDIES:%=$(1)@%)
 
-.PHONY: help env smol-packages organisms tables figures all seeds fresh data plan doctor step align steer compare standard bench test test-units test-organism test-notebooks lint notebooks clean
+.PHONY: help env smol-packages organisms tables figures all seeds fresh data plan doctor step align steer compare standard bench site test test-units test-organism test-notebooks lint notebooks clean
 TABLES := table1 table2 table3 table4 attacks gating headlines frontier
 FIGURES := $(addprefix figure,1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17)
 .PHONY: $(TABLES) $(FIGURES) utility margins judges noise shortcuts examples draws budget ridge runtime
@@ -112,7 +112,7 @@ env: $(ENV) ## make .venv with the pinned packages (3 min; needs Python 3.11 or 
 	$(call quoted,$(BASE_PYTHON)) -m venv .venv
 	.venv/bin/python -m pip install --quiet --upgrade pip
 	.venv/bin/python -m pip install --quiet --constraint constraints.txt torch
-	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[test,site]'
 	@touch $@
 
 # Always asked, since only the library sees whether a file was damaged.
@@ -273,6 +273,13 @@ standard: $(ENV) ## OUT=<folder that align made> [MOST=200]: GLUE and GSM8K as l
 # Always asked, since only the library sees whether code or machine are the same.
 bench: $(ENV) 05_main_results@tiny-llama ## two ways in one run, and what one gains on the other; tables/performance.csv (half an hour, with nothing beside it)
 	$(python) -m llmva notebooks 16 --model tiny-llama
+
+# From tracked files alone; warnings are errors. It opens from a file, without a network.
+site: $(ENV) ## the package as a book: build/site/index.html, with notebooks, results and API (a minute)
+	rm -rf build/site
+	$(python) -m llmva.commands.site build/site_source
+	$(python) -m sphinx -W --keep-going -q -b html -d build/site_doctrees build/site_source build/site
+	@echo "open build/site/index.html"
 
 lint: $(ENV)
 	$(python) -m ruff check .

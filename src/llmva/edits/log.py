@@ -1,7 +1,7 @@
 """The log of edits: which rank-1 factors were added to which sublayer in which iteration, in one safetensors file.
 
 The file can be replayed on a model without this package. `modules` maps names as "mlp.17" to the linear modules
-(`o_proj` of attention, `down_proj` of MLP). All edits of a module are summed in float32 and cast once:
+(`o_proj` of attention, `down_proj` of MLP). All edits of a module are summed in float32 and cast once::
 
     tensors = safetensors.torch.load_file(path)
     for name, module in modules.items():

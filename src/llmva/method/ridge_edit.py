@@ -3,7 +3,7 @@
 Eq. 9 changes what a module does to all inputs. The ridge edit asks for the same change on the inputs of
 safety prompts, and for none on those of neutral text: with target w = W^T (s v_b - v_a),
 
-    u = argmin  E_s (u.x - w.x)^2 + lambda E_n (u.x)^2 + mu tr(C_s)/d |u|^2
+    u = argmin  E_s (u.x - w.x)^2 + lambda E_n (u.x)^2 + mu tr(C_s)/d u.u
       = (C_s + lambda C_n + mu tr(C_s)/d I)^-1 C_s w,          W <- W + v_a u^T
 
 with C_s and C_n the second moments of the module's inputs. lambda = mu = 0 gives u = w, the paper's update.

@@ -39,7 +39,7 @@ class SvmFit:
 
 
 def fit_svms(features: numpy.ndarray, labels: numpy.ndarray, *, penalty: float = 1.0, solver: str = "newton") -> SvmFit:
-    """Minimise 1/2 |w|^2 + C sum_i max(0, 1 - y_i w.x_i)^2 for each column of labels (Eq. 2).
+    """Minimise 1/2 w.w + C sum_i max(0, 1 - y_i w.x_i)^2 for each column of labels (Eq. 2).
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def fit_svms(features: numpy.ndarray, labels: numpy.ndarray, *, penalty: float =
 
 
 def svm_objective(features: numpy.ndarray, labels: numpy.ndarray, weights: numpy.ndarray, penalty: float) -> float:
-    """Return 1/2 |w|^2 + C sum_i max(0, 1 - y_i w.x_i)^2 of one column of labels (n,) and its weights (d,)."""
+    """Return 1/2 w.w + C sum_i max(0, 1 - y_i w.x_i)^2 of one column of labels (n,) and its weights (d,)."""
     rows = labels != 0
     slack = numpy.maximum(0, 1 - labels[rows] * (features[rows].astype(numpy.float64) @ weights))
     return float(weights @ weights / 2 + penalty * slack @ slack)
