@@ -24,6 +24,7 @@ napoleon_use_rtype = False
 html_theme = "furo"
 html_title = "llmva"
 html_static_path = ["_static"]
+html_favicon = "_static/icon.svg"
 html_css_files = ["site.css"]
 html_js_files = [("sort.js", {"defer": "defer"})]
 html_copy_source = False

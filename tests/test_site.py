@@ -1,9 +1,15 @@
-"""The package as a book: built from tracked files without a warning, whole, small, and with nothing to fetch."""
+"""The package as a book: built without a warning, whole, small, with nothing to fetch, and so in a browser as well."""
 
 import csv
+import functools
+import http.server
+import json
+import os
 import re
+import shutil
 import subprocess
 import sys
+import threading
 from html import unescape
 from importlib.util import find_spec
 from pathlib import Path
@@ -107,3 +113,117 @@ def test_mathematics_that_cannot_be_drawn_is_an_error(monkeypatch):
     assert "<math" in _converted(math("", r"\sigma_a \, v_b^\top"), "inline")
     with pytest.raises(ValueError, match="MathML does not have"):
         _converted(math("", r"\nosuchcommand{x}"), "inline")
+
+
+# In a browser
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+DRIVER = shutil.which("chromedriver")
+WIDTHS = {"desktop": 1280, "phone": 390}
+PAGES = ("index", "paper", "method/ridge", "results/tables", "results/figures", "results/smol", "use/python",
+         "notebooks/05_main_results", "api")  # fmt: skip
+BOX = "getBoundingClientRect()"
+in_browser = pytest.mark.skipif(
+    not (BROWSER and DRIVER and find_spec("selenium")),
+    reason="no Chromium with its driver (Debian: chromium-driver), or no selenium",
+)
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Serves files and writes no log."""
+
+    def log_message(self, *_) -> None:
+        """Write nothing."""
+
+
+@pytest.fixture(scope="module")
+def address(book):
+    """Return the address at which the book is served: the search reads its index as a page does."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(book)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    options.add_argument("--headless=new")
+    options.add_argument("--disable-gpu")
+    options.add_argument("--disable-dev-shm-usage")
+    if os.geteuid() == 0:
+        options.add_argument("--no-sandbox")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    driver.set_page_load_timeout(60)
+    yield driver
+    driver.quit()
+
+
+def requests_of(browser) -> list[str]:
+    """Return the addresses that were asked for since the last look."""
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+
+
+@in_browser
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_pages_are_whole_in_a_browser(browser, address, width, dark):
+    media = {"features": [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    metrics = {"width": WIDTHS[width], "height": 900, "deviceScaleFactor": 1, "mobile": width == "phone"}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    for page in PAGES:
+        browser.get(f"{address}/{page}.html")
+        assert not [line for line in browser.get_log("browser") if line["level"] == "SEVERE"], page
+        asked = requests_of(browser)
+        assert not [url for url in asked if not url.startswith((address, "data:", "chrome:"))], (page, asked)
+        wide = browser.execute_script("return document.documentElement.scrollWidth - window.innerWidth")
+        assert wide <= 0, (page, width, wide)
+        broken = "return [...document.images].filter(p => p.complete && !p.naturalWidth || !p.alt).map(p => p.src)"
+        assert browser.execute_script(broken) == [], page
+        ground = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+        brightness = sum(map(int, ground.strip("rgba()").split(",")[:3]))
+        assert (brightness < 384) is dark, (page, ground)
+
+
+@in_browser
+def test_mathematics_has_size_and_its_own_font(browser, address):
+    browser.get(f"{address}/method/ridge.html")
+    browser.execute_async_script("document.fonts.ready.then(arguments[0])")
+    assert browser.execute_script("return document.fonts.check('16px \"STIX Two Math\"')")
+    heights = browser.execute_script(
+        "return [...document.querySelectorAll('math')].map(m => m.getBoundingClientRect().height)"
+    )
+    assert len(heights) >= 4 and min(heights) > 8
+    # An index stands below its letter.
+    lowered = f"const [a, i] = document.querySelector('msub').children; return i.{BOX}.bottom - a.{BOX}.bottom"
+    assert browser.execute_script(lowered) > 1
+
+
+@in_browser
+def test_the_search_finds_a_term(browser, address):
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    browser.get(f"{address}/search.html?q=benign+vector")
+    found = WebDriverWait(browser, 30).until(lambda seen: seen.find_elements(By.CSS_SELECTOR, "ul.search li a"))
+    assert any("Control vectors" in link.text for link in found)
+
+
+@in_browser
+def test_a_click_on_a_head_sorts_a_table(browser, address):
+    browser.get(f"{address}/index.html")
+    head = "document.querySelectorAll('table.docutils thead th')[1]"
+    browser.execute_script(f"{head}.click()")
+    rows = "[...document.querySelector('table.docutils').tBodies[0].rows]"
+    column = f"return {rows}.map(row => parseFloat(row.cells[1].textContent))"
+    values = browser.execute_script(column)
+    assert values == sorted(values, reverse=True) and len(values) > 3
+    browser.execute_script(f"{head}.click()")
+    assert browser.execute_script(column) == sorted(values)
