@@ -209,7 +209,9 @@ class Study:
         """Return a stage's parameters: the fields it depends on and what the model and the judge are."""
         generation = ("threads", "dtype", "generation")
         params = self.params
-        judge = params.judge_model if params.judge_model in WORD_JUDGES else checkpoint_key(params.judge_model)
+        # Its words may become more; those of `phrases` stay as finished studies had them.
+        named = {"phrases": "phrases", "refusals": RefusalJudge().name}
+        judge = named.get(params.judge_model) or checkpoint_key(params.judge_model)
         if params.judge_mapping != "outcome":
             judge = f"{judge}:{params.judge_mapping}"
         return {
