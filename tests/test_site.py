@@ -99,6 +99,15 @@ def test_all_notebooks_tables_figures_and_commands_are_shown(book):
     assert all(f"python -m llmva {name}" in commands for name in COMMANDS)
 
 
+def test_marks_say_their_numbers_under_the_mouse(book):
+    page = (book / "results" / "hover.html").read_text(encoding="utf-8")
+    with (ROOT / "figures" / "figure17.csv").open(encoding="utf-8") as file:
+        row = next(row for row in csv.DictReader(file) if row["method"] == "LLM-VA-R")
+    said = f"LLM-VA-R: {float(row['strict_asr']):.3f} of toxic not refused, {float(row['strict_orr']):.3f} of benign"
+    assert said in page and "<title>layer 1, alpha 1: trait " in page
+    assert page.count("<svg viewBox") >= 12 and "<script" not in page[page.index("<article") : page.index("</article")]
+
+
 def test_without_a_repository_there_is_no_site(tmp_path, monkeypatch):
     monkeypatch.setattr(site, "PAGES", tmp_path / "none")
     with pytest.raises(InputError, match="built in a clone of the repository"):
@@ -120,8 +129,10 @@ def test_mathematics_that_cannot_be_drawn_is_an_error(monkeypatch):
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")
 WIDTHS = {"desktop": 1280, "phone": 390}
-PAGES = ("index", "paper", "method/ridge", "results/tables", "results/figures", "results/smol", "use/python",
-         "notebooks/05_main_results", "api")  # fmt: skip
+PAGES = (
+    "index", "paper", "method/ridge", "results/tables", "results/figures", "results/hover", "results/smol",
+    "use/python", "notebooks/05_main_results", "api",
+)  # fmt: skip
 BOX = "getBoundingClientRect()"
 in_browser = pytest.mark.skipif(
     not (BROWSER and DRIVER and find_spec("selenium")),

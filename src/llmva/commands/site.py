@@ -9,11 +9,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import nbformat
+import pandas
 
 from llmva.commands.console import COMMANDS
 from llmva.core import paths
 from llmva.core.errors import InputError, OneLineParser, command
 from llmva.core.results import world_of
+from llmva.paper.figures.hover import draw_frontiers, draw_map
 
 PAGES = paths.REPOSITORY / "site"
 TEXTS = ("README.md", "DEVIATIONS.md", "CHANGELOG.md", "STYLE.md")
@@ -51,6 +53,7 @@ def assemble(target: Path) -> None:
         "results/index.md": RESULTS,
         "results/tables.md": list_tables(target / "tables"),
         "results/figures.md": list_figures(target / "figures"),
+        "results/hover.md": show_hover(target / "figures"),
         "results/smol.md": show_pretrained(target),
         "use/commands.md": show_help(),
     }
@@ -70,6 +73,7 @@ model never share a column, a mean or a page.
 
 tables
 figures
+hover
 smol
 ```
 """
@@ -111,6 +115,27 @@ def list_figures(folder: Path) -> str:
     for path in sorted(folder.glob("*.png"), key=_number):
         parts += ["", f"## {_title(path.stem)}", "", _picture(f"../figures/{path.name}", path.stem), ""]
         parts += [_downloads("figures", path.stem, folder)]
+    return "\n".join([*parts, ""])
+
+
+def show_hover(folder: Path) -> str:
+    """Return the page of pictures whose marks say their numbers where the mouse rests."""
+    points, cells = (pandas.read_csv(folder / f"{name}.csv") for name in ("figure17", "figure15"))
+    parts = ["# Under the mouse", "", "Rest the mouse on a mark, and it says its numbers. Of model organisms."]
+    parts += [
+        "",
+        "## One failure for the other",
+        "",
+        "Each setting on a method's front, on test prompts; the loops and",
+    ]
+    parts += ["LLM-VA-R moved by beta are in colour. Scales are roots, since what matters lies in the corner."]
+    for model in dict.fromkeys(points["model"]):
+        parts += ["", f"### {model}", "", "```{raw} html", draw_frontiers(points, model), "```"]
+    parts += ["", "## Layers and strengths at run time", "", "Means over the persona organisms, from 0 (dark) to 1."]
+    for method in dict.fromkeys(cells["method"]):
+        for value in ("trait", "coherence"):
+            parts += ["", f"### {method}, {value} under dishonesty", "", "```{raw} html"]
+            parts += [draw_map(cells, method, "dishonesty", value), "```"]
     return "\n".join([*parts, ""])
 
 
