@@ -43,7 +43,8 @@ def assemble(target: Path) -> None:
         (target / name).write_text(text, encoding="utf-8")
     for name in ("tables", "figures"):
         shutil.copytree(paths.REPOSITORY / name, target / name)
-    shutil.copytree(paths.PACKAGE, target / "code", ignore=shutil.ignore_patterns("__pycache__"))
+    for name, source in {"code": paths.PACKAGE, "examples": paths.REPOSITORY / "tests" / "examples"}.items():
+        shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__"))
     notebooks = sorted((paths.REPOSITORY / "notebooks").glob("*.ipynb"))
     (target / "notebooks").mkdir()
     for path in notebooks:
