@@ -296,7 +296,7 @@ def test_a_guards_word_is_read_as_asked_and_all_parts_of_the_report_are_there(ru
             read_guard_verdict(said, label, mapping) for said, label in zip(lines, table["label"], strict=True)
         ]
     shown, card = (out / "report.html").read_text(), (out / "README.md").read_text()
-    assert f"Judge: <code>{guard}</code>" in shown and f"by this judge (`{guard}`)" in card
+    assert f"Judge: <code>{guard.name}</code>" in shown and f"by this judge (`{guard.name}`)" in card
     # Categories of the answers to toxic prompts, before and after.
     answered = [table[table["label"].eq("toxic") & table["verdict"].eq("answered")] for table in rows.values()]
     for category in ("Violent", "PII") if mapping == "outcome" else ("Violent", "PII", "None"):

@@ -15,11 +15,16 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from conftest import prompt_table, save_random_model
+from test_alignment import DigestJudge
 
+import llmva
 from llmva.commands import site
 from llmva.commands.console import COMMANDS
+from llmva.core import paths
 from llmva.core.errors import InputError
 from llmva.core.paths import ROOT
+from llmva.models.chat_model import load_model
 
 MOST_BYTES = 15e6
 pytestmark = pytest.mark.skipif(
@@ -175,6 +180,20 @@ def browser():
     driver.quit()
 
 
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """Return the report of a small alignment."""
+    folder = tmp_path_factory.mktemp("align")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paths, "RUNS", folder / "runs")
+        patch.setattr("llmva.study.study.RefusalJudge", DigestJudge)
+        patch.setattr("llmva.judging.degeneracy.is_looping", lambda reply: False)
+        patch.setattr("llmva.judging.degeneracy.is_empty", lambda reply: False)
+        chat_model = load_model(str(save_random_model(folder / "model")))
+        options = {"max_new_tokens": 4, "iterations": 2}
+        return llmva.align(chat_model.model, chat_model.tokenizer, prompt_table(40), **options).report().path
+
+
 def requests_of(browser) -> list[str]:
     """Return the addresses that were asked for since the last look."""
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
@@ -238,3 +257,16 @@ def test_a_click_on_a_head_sorts_a_table(browser, address):
     assert values == sorted(values, reverse=True) and len(values) > 3
     browser.execute_script(f"{head}.click()")
     assert browser.execute_script(column) == sorted(values)
+
+
+@in_browser
+@pytest.mark.parametrize("width", WIDTHS)
+def test_reports_are_whole_in_a_browser(browser, report, width):
+    metrics = {"width": WIDTHS[width], "height": 900, "deviceScaleFactor": 1, "mobile": width == "phone"}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    browser.get(report.as_uri())
+    assert not [line for line in browser.get_log("browser") if line["level"] == "SEVERE"]
+    assert [url for url in requests_of(browser) if not url.startswith(("file:", "data:", "chrome:"))] == []
+    assert browser.execute_script("return document.documentElement.scrollWidth - window.innerWidth") <= 0
+    unnamed = "return [...document.querySelectorAll('svg')].filter(s => !s.getAttribute('aria-label')).length"
+    assert browser.execute_script(unnamed) == 0

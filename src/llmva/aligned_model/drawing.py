@@ -1,5 +1,6 @@
 """The plots of a report as SVG, and the trade-off between both failures in figures and as a plot."""
 
+import html
 import io
 from pathlib import Path
 
@@ -68,12 +69,13 @@ def draw_axes() -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def draw_svg(figure: Figure) -> str:
-    """Return a plot with its legend as an SVG element."""
+def draw_svg(figure: Figure, what: str) -> str:
+    """Return a plot with its legend as an SVG element; `what` says in words what it shows."""
     axes = figure.axes[0]
     axes.legend(frameon=False, fontsize=8)
     drawn = io.StringIO()
     # Without dates and random names the same figures give the same bytes.
     with matplotlib.rc_context({"svg.hashsalt": "llmva", "svg.fonttype": "none", "font.size": 9}):
         figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
-    return drawn.getvalue()[drawn.getvalue().index("<svg") :]
+    element = drawn.getvalue()[drawn.getvalue().index("<svg") :]
+    return element.replace("<svg", f'<svg role="img" aria-label="{html.escape(what)}"', 1)

@@ -85,7 +85,7 @@ def write_report(
         "utility": utility,
         "candidates": _candidates(candidates),
         "trade_off": show_trade_off(trials, study.validation) if movable else None,
-        "trade_off_plot": draw_svg(draw_trade_off(trials, study.validation, facts["beta"])) if movable else "",
+        "trade_off_plot": _draw_movable(study, trials, facts["beta"]) if movable else "",
         "history_plot": _draw_history(read_loop(loop).history, facts["best_iteration"]),
         "files": _files(folder),
     }
@@ -244,7 +244,12 @@ def _draw_rates(pooled: pandas.DataFrame) -> str:
         axes.errorbar(values, heights + shift, xerr=ends, label=model, **style)
     axes.set_yticks(heights, list(ROWS.values()))
     axes.set_xlim(-0.02, 1.02)
-    return draw_svg(figure)
+    return draw_svg(figure, "Rates and scores of both models with intervals; the table above has the numbers")
+
+
+def _draw_movable(study: Study, trials: pandas.DataFrame, beta: float) -> str:
+    figure = draw_trade_off(trials, study.validation, beta)
+    return draw_svg(figure, "Both failures on validation prompts by beta; the table below has the numbers")
 
 
 def _draw_history(history: pandas.DataFrame, chosen: int) -> str:
@@ -254,7 +259,7 @@ def _draw_history(history: pandas.DataFrame, chosen: int) -> str:
     axes.axvline(chosen, color="0.5", linestyle=":")
     axes.set_xlabel("iteration")
     axes.set_ylim(-0.02, 1.02)
-    return draw_svg(figure)
+    return draw_svg(figure, "Validation metrics by iteration of the chosen loop")
 
 
 def _files(folder: Path) -> pandas.DataFrame:

@@ -132,7 +132,7 @@ def _draw_map(cells: pandas.DataFrame, point: Cell) -> str:
     axes.set_ylabel("layer")
     axes.plot(list(grid.columns).index(point.alpha) + 0.5, point.layer + 0.5, "o", color="white", label="chosen")
     figure.colorbar(image, label="trait")
-    return draw_svg(figure)
+    return draw_svg(figure, "The trait by layer and strength on validation prompts; cells.csv has the numbers")
 
 
 def _draw_frontier(cells: pandas.DataFrame, point: Cell) -> str:
@@ -142,7 +142,7 @@ def _draw_frontier(cells: pandas.DataFrame, point: Cell) -> str:
         axes.plot(rows["coherence"], rows["trait"], "o", markersize=3, alpha=0.6, label=method)
     axes.set_xlabel("coherence")
     axes.set_ylabel("trait")
-    return draw_svg(figure)
+    return draw_svg(figure, "Trait and coherence of all settings on validation prompts; cells.csv has the numbers")
 
 
 def require_method(method: str) -> str:
