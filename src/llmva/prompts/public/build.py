@@ -60,6 +60,9 @@ def build_folder(
     if target.exists():
         raise InputError(f"{target}: exists already; remove it or name another folder")
     require_writable(target)
+    safety = [name for name in only if name in KNOWN_SETS and KNOWN_SETS[name].part == "safety"]
+    if released is not None and safety:
+        require_released(released, safety)
     tables, manifest = read_sets(only, folder=folder, released=released, seed=seed, report=report)
     if count := _count_divided(tables):
         report(f"{count} base prompts stand in two of the given splits, in other words or inside an attack: a leak")
@@ -106,9 +109,6 @@ def read_sets(
     unknown = sorted(set(names) - set(KNOWN_SETS))
     if unknown:
         raise InputError(f"{', '.join(unknown)}: unknown as a data set; known are {', '.join(KNOWN_SETS)}")
-    safety = [name for name in names if KNOWN_SETS[name].part == "safety"]
-    if released is not None and safety:
-        require_released(released, safety)
     tables, manifest, missing = {}, {}, []
     for name in names:
         try:
