@@ -3,10 +3,11 @@
 import pandas
 import pytest
 from prose import changed_at_each_number, unchecked_numbers
-from test_committed import committed  # noqa: F401
+from test_committed import committed, pretrained_of  # noqa: F401
 from test_paper_notebook import Committed, find_unchecked, read_prose
 
 SLUG = "smol"
+SEEDS = {1: "One seed of the tuning has", 2: "Two seeds of the tuning have", 3: "Three seeds of the tuning have"}
 OURS, PAPER, TUNED = "LLM-VA-R", "LLM-VA", "Fine-tuning"
 
 
@@ -17,18 +18,20 @@ def table_of(files: Committed, name: str):
 
 
 def main_results(files: Committed) -> list[str]:
-    """Table 2 on one seed."""
+    """Table 2, on average over the seeds that were studied."""
     table, papers = table_of(files, "table2"), files.table("table2")
-    score, (prompts,) = table["strict_f1"], table["n"].unique()
-    rows = files.results("table2", [SLUG])
-    benign = prompts_of(rows)[["orfuzzset", "nq", "xstest"]].sum()
-    asr = rows[(rows["dataset"] == "all") & (rows["metric"] == "asr")].set_index("method")["value"]
+    score, slugs = table["strict_f1"], slugs_of(files)
+    rows = files.results("table2", slugs)
+    counts = prompts_of(rows)
+    prompts, benign = counts.sum(), counts[["orfuzzset", "nq", "xstest"]].sum()
+    asr = rows[(rows["dataset"] == "all") & (rows["metric"] == "asr")].groupby("method")["value"].mean()
     organisms = papers[papers["model"] == "mean"].set_index("method")["strict_f1"]
     assert organisms["SCANS"] < 0.6 and organisms["Two-sided StMP"] == pytest.approx(organisms[OURS], abs=0.01)
     assert score["VectorSteer"] > score["Original"] and score["AlphaSteer"] > score["Original"]
     assert score["LLM-VA-R + two-sided StMP"] < table["strict_f1_high"][OURS]
     return [
-        f"with {prompts} test prompts, of which {benign} are benign; answering everything has an F1 of "
+        SEEDS[len(slugs)],
+        f"each with {prompts} test prompts, of which {benign} are benign; answering everything has an F1 of "
         f"{table['f1']['Answer everything']:.3f}",
         f"its F1 is {table['f1']['Original']:.3f}, and theirs {paper_f1(files):.3f} on average",
         f"strict F1 is {score[OURS]:.3f}, {score[TUNED]:.3f} and {score[PAPER]:.3f}, with wide",
@@ -38,6 +41,11 @@ def main_results(files: Committed) -> list[str]:
         f"would show ({score['LLM-VA-R + two-sided StMP']:.3f})",
         f"what LLM-VA gains** ({score['LLM-VA (guarded)']:.3f})",
     ]
+
+
+def slugs_of(files: Committed) -> list[str]:
+    """Return the seeds whose main results are committed."""
+    return pretrained_of(files.folder / "results")
 
 
 def prompts_of(rows) -> pandas.Series:
@@ -95,7 +103,7 @@ def sublayers(files: Committed) -> list[str]:
     scores = files.results("figure10", [SLUG]).query("metric == 'score'").set_index("sublayer")["value"]
     blocks = scores.index.str.slice(-2).astype(int)
     assert scores[blocks < 20].abs().max() < 0.15 and scores[blocks >= 20].min() > 0.05
-    (chosen,) = files.table(f"table3_{SLUG}")["l_select"]
+    (chosen,) = files.results("table3", [SLUG]).query("metric == 'l_select'")["value"]
     return [
         "The score of Eq. 6",
         f"to {scores.max():.2f}.",
@@ -108,9 +116,10 @@ def unseen(files: Committed) -> list[str]:
     score, utility = table_of(files, "table4")["strict_f1"], table_of(files, "utility").reset_index()
     kept = utility.pivot(index="method", columns="task", values="kept")
     means, tasks = kept["mean"], kept[["sentiment", "entailment", "closed_facts"]]
-    rows = files.results("utility", [SLUG]).query("method == 'Original'")
+    rows = files.results("utility", slugs_of(files)).query("method == 'Original'")
     right, chance = (
-        rows[rows["metric"] == metric].set_index("dataset")["value"][list(tasks)] for metric in ("accuracy", "chance")
+        rows[rows["metric"] == metric].groupby("dataset")["value"].mean()[list(tasks)]
+        for metric in ("accuracy", "chance")
     )
     return [
         f"The original's strict F1 is {score['Original']:.3f} there, LLM-VA's {score[PAPER]:.3f}, LLM-VA-R's "

@@ -6,7 +6,7 @@ import nbformat
 import pandas
 import pytest
 from prose import changed_at_each_number, count_in_words, unchecked_numbers
-from test_committed import committed  # noqa: F401
+from test_committed import committed, pretrained_of  # noqa: F401
 
 from llmva.core import paths
 from llmva.core.paths import ROOT
@@ -140,8 +140,9 @@ def pretrained_rows(folder) -> list[str]:
     """Return the rows of the pretrained model's table, and of its examples."""
     table2, table4 = (pandas.read_csv(folder / f"{name}_smol.csv").query("model == 'smol'").set_index("method")
                       for name in ("table2", "table4"))  # fmt: skip
-    results = pandas.read_csv(folder.parent / "results" / "smol" / "table2.csv").query("dataset == 'all'")
-    rates = results.pivot(index="method", columns="metric", values="value")
+    paths = [folder.parent / "results" / slug / "table2.csv" for slug in pretrained_of(folder.parent / "results")]
+    results = pandas.concat(map(pandas.read_csv, paths)).query("dataset == 'all'")
+    rates = results.pivot_table(index="method", columns="metric", values="value")
     kept = pandas.read_csv(folder / "utility_smol.csv").set_index(["model", "method", "task"])["kept"]
     rows = []
     for method in PRETRAINED:
@@ -166,9 +167,9 @@ def pretrained_caption(folder) -> str:
 def pretrained_prompts(folder) -> str:
     """Return how many prompts the pretrained model was studied on."""
     test, unseen = (pandas.read_csv(folder / "tables" / f"{name}_smol_seeds.csv") for name in ("table2", "table4"))
-    assert test["model"].nunique() == 1
+    seeds = {1: "One seed of it is", 2: "Two seeds of it are", 3: "Three seeds of it are"}[test["model"].nunique()]
     return (
-        f"One seed of it is studied so far, on {test['n'].unique().item()} test prompts of AdvBench, XSTest, ORFuzzSet "
+        f"{seeds} studied so far, each on {test['n'].unique().item()} test prompts of AdvBench, XSTest, ORFuzzSet "
         f"and NQ, and {unseen['n'].unique().item()} of unseen kinds"
     )
 
