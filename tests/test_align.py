@@ -27,7 +27,7 @@ from llmva.aligned_model.comparison import Comparison
 from llmva.aligned_model.params import build_params
 from llmva.commands import align
 from llmva.core import paths
-from llmva.core.errors import InputError
+from llmva.core.errors import INTERRUPTED, InputError
 from llmva.core.provenance import file_digest
 from llmva.core.store import read_manifest, run_stage
 from llmva.core.vocabulary import TASKS
@@ -221,7 +221,7 @@ def test_a_gguf_file_is_aligned_and_written_again_with_only_the_edited_tensors_c
     assert expected and {name for name in before if before[name] != after[name]} == expected
     assert {after[name][0] for name in expected} == {GgufType.F16}
     card = (out / "README.md").read_text()
-    assert f'load_model("{path}")' in card and "llama-cli -m checkpoint/Small.Q4-edited.gguf" in card
+    assert f"load_model({path.name!r})" in card and "llama-cli -m checkpoint/Small.Q4-edited.gguf" in card
     assert file_digest(path) in (out / "report.html").read_text()
     require_same_speaker(out, written, prompts)
 
@@ -369,7 +369,7 @@ def test_what_the_original_could_not_do_is_a_dash_and_no_number(tmp_path):
 
 NO_JUDGE = {
     "absent/guard": "JUDGE: absent/guard: no such folder, and a hub id needs a commit",
-    "phrase": "JUDGE: phrase: no such folder",
+    "phrase": "JUDGE: phrase: no such model folder",
     "/absent": "JUDGE: /absent: no such model folder",
     ".": "no config.json",
 }
@@ -427,8 +427,8 @@ def test_an_interrupted_run_is_taken_up_again(runs, tmp_path, own_prompts, two_c
     folder, out = save_random_model(tmp_path / "model"), tmp_path / "aligned"
     whole = aligned.write_report
     monkeypatch.setattr(aligned, "write_report", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        align.main(["--model", str(folder), "--data", str(own_prompts), "--out", str(out), *QUICK])
+    monkeypatch.setattr("logging.disable", lambda: None)
+    assert run("--model", folder, "--data", own_prompts, "--out", out, *QUICK) == INTERRUPTED
     assert not out.exists()
     monkeypatch.setattr(aligned, "write_report", whole)
     monkeypatch.setattr(DigestJudge, "judge", lambda *_: pytest.fail("judged again"))
