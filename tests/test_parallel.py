@@ -1,5 +1,9 @@
 """Threads: the same results in the same order, to the bit, however many there are."""
 
+import ctypes
+import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -47,3 +51,23 @@ def test_a_number_of_processes_that_is_none_is_refused_in_a_line(monkeypatch):
     monkeypatch.setenv(PROCESSES, "all")
     with pytest.raises(InputError, match="LLMVA_PROCESSES: 'all' is no number"):
         count_processes()
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="another C library than glibc")
+def test_free_memory_goes_back_to_the_system():
+    """Of a process that keeps large blocks, as Make has them, and trains."""
+    code = (
+        "import gc, psutil, torch\n"
+        "from llmva.core.parallel import release_memory\n"
+        "held = [torch.ones(2**22) for _ in range(24)]\n"
+        "last = torch.ones(8)\n"
+        "del held; gc.collect()\n"
+        "before = psutil.Process().memory_info().rss\n"
+        "release_memory()\n"
+        "print((before - psutil.Process().memory_info().rss) / 2**20)\n"
+    )
+    environment = {**os.environ, "MALLOC_TRIM_THRESHOLD_": str(2**32), "MALLOC_MMAP_MAX_": "0"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    # Of 384 MiB.
+    assert float(done.stdout) > 200

@@ -1,5 +1,7 @@
 """The same work on many things at once, with results that do not depend on how many threads there are."""
 
+import contextlib
+import ctypes
 import multiprocessing
 import os
 import threading
@@ -43,6 +45,15 @@ def map_in_threads(work: Callable[[Item], Result], items: Iterable[Item], thread
     items = list(items)
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(max_workers=threads) as pool:
         return dict(zip(items, pool.map(work, items), strict=True))
+
+
+def release_memory() -> None:
+    """Give free memory back to the system, where the C library can: Make has it keep large blocks, for speed.
+
+    A process that has trained would otherwise hold what that took for as long as it lives.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _end_with(parent: int) -> None:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import torch
 
-from llmva.core.parallel import count_processes, process_pool
+from llmva.core.parallel import count_processes, process_pool, release_memory
 from llmva.core.params import StrictModel
 from llmva.engines.memory import ReplyMemory
 
@@ -63,6 +63,7 @@ def _compute(kind: type[AnyStudy], params: StrictModel, stage: Callable[[AnyStud
     study = _study(kind, type(params), params.model_dump_json())
     asked, answered = study.replies.asked, study.replies.answered
     stage(study)
+    release_memory()
     return study.replies.asked - asked, study.replies.answered - answered
 
 
