@@ -222,7 +222,7 @@ def test_the_judge_is_loaded_from_its_folder_and_a_stage_knows_which_it_was(stud
 
 def test_a_judge_that_is_nowhere_is_found_out_before_a_model_is_asked(study):
     absent = RuntimeStudy(study.params.model_copy(update={"judge": "wrods"}))
-    with pytest.raises(InputError, match="wrods: no such folder, and a hub id needs a commit"):
+    with pytest.raises(InputError, match="wrods: no such model folder; name a folder"):
         learn_boundaries(absent)
     assert "chat_model" not in absent.__dict__
 
