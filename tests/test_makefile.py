@@ -32,11 +32,15 @@ def planned(folder, *options):
 
 def made(folder, *options, target="table2"):
     """Let Make do Table 2, or another target, and return what it says."""
-    # The tests themselves may be run by a Make with jobs side by side.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
-    command = ["make", target, *options]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["make", target, *options], cwd=folder, env=own_environment(), capture_output=True, text=True, check=True
+    )
     return done.stdout
+
+
+def own_environment():
+    """Return the environment without what a Make leaves in it that runs the tests, with jobs side by side."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
 
 
 def listed(folder, *touched):
@@ -201,7 +205,8 @@ def test_values_of_the_environment_are_texts_too(echoing, monkeypatch):
 def test_a_name_that_is_none_is_one_line(echoing, setting):
     folder = echoing
     command = ["make", "table2", "PYTHON=./my python", setting]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    options = {"env": own_environment(), "capture_output": True, "text": True, "check": False}
+    done = subprocess.run(command, cwd=folder, **options)
     (line,) = done.stderr.splitlines()
     assert done.returncode == 2 and f"*** {setting.partition('=')[0]}: " in line
     assert not list(folder.rglob("ran")) and not list(folder.rglob("runs"))

@@ -264,6 +264,9 @@ def test_a_click_on_a_head_sorts_a_table(browser, address):
 def test_reports_are_whole_in_a_browser(browser, report, width):
     metrics = {"width": WIDTHS[width], "height": 900, "deviceScaleFactor": 1, "mobile": width == "phone"}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    # What the pages before have asked for is none of this one's.
+    requests_of(browser)
+    browser.get_log("browser")
     browser.get(report.as_uri())
     assert not [line for line in browser.get_log("browser") if line["level"] == "SEVERE"]
     assert [url for url in requests_of(browser) if not url.startswith(("file:", "data:", "chrome:"))] == []
