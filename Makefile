@@ -71,7 +71,7 @@ run_due = @test ! -e $(DUE)/$(1) -a ! -e $(DUE)/$(1).taken || $(call launch,stud
 # Without -j a study has all cores for stages that do not wait for each other, and so have figures.
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 parallel = $(filter -j% --jobserver%,$(MAKEFLAGS))
-ALONE = $(if $(parallel)$(LAUNCH),,LLMVA_PROCESSES=$(CORES))
+ALONE = $(if $(parallel)$(call launch,studies),,LLMVA_PROCESSES=$(CORES))
 # What stands before heavy recipes, such as `srun -n1 -c4 --gpus=1`: Make remains the scheduler. LAUNCH_studies,
 # LAUNCH_organisms, LAUNCH_align and LAUNCH_steer go before it, each for recipes of its kind.
 launch = $(call each,$(or $(LAUNCH_$(1)),$(LAUNCH)))

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from llmva.commands import doctor
+from llmva.edits.log import EditLog
 from llmva.models.chat_model import load_tokenizer
 from llmva.models.inspection import inspect_model
 
@@ -122,3 +123,15 @@ def test_a_tokenizer_that_begins_where_its_template_does_not_is_told(folder):
     adds = tokenizer("Hello.")["input_ids"][:1] == [tokenizer.bos_token_id]
     told = [line for line in found_in(folder, "warning") if "begins texts with" in line]
     assert bool(told) == adds
+
+
+def test_a_damaged_index_is_a_problem_and_an_aligned_folder_is_looked_at_as_its_base(folder, tmp_path):
+    (tmp_path / "aligned").mkdir()
+    EditLog().save(tmp_path / "aligned" / "edit_log.safetensors", {})
+    manifest = {"key": "a", "files": {}, "facts": {"base": str(folder)}}
+    (tmp_path / "aligned" / "manifest.json").write_text(json.dumps(manifest))
+    assert found_in(tmp_path / "aligned", "ok") == found_in(folder, "ok")
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text("[")
+    (line,) = found_in(folder, "problem")
+    assert "index.json: cannot be read" in line and "restore the checkpoint" in line

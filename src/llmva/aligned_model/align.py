@@ -1,8 +1,6 @@
 """`llmva.align`: a model in memory and a table of prompts, by the same stages as the notebooks."""
 
 import argparse
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pandas
 import torch
@@ -17,7 +15,7 @@ from llmva.core.errors import InputError
 from llmva.core.params import SOFT_PENALTY, StudyParams
 from llmva.core.provenance import digest
 from llmva.core.vocabulary import OUR_LOOP
-from llmva.models.in_memory import HeldModel, hold
+from llmva.models.in_memory import HeldModel, evaluating, hold
 from llmva.models.sources import absolute_source
 from llmva.prompts.sets import read_candidates, require_two_classes
 from llmva.study.stages import collect_prompts
@@ -87,7 +85,7 @@ def align(
     )
     held = hold(model, tokenizer)
     study = Study(_params(held, absolute_source(judge), prompts, options), held)
-    with _evaluating(model):
+    with evaluating(model):
         collect_prompts(study)
         chosen = choose_model(study, method, run_method(study, method), weight)
         return Aligned(study, method, chosen, evaluate_aligned(study, method, chosen))
@@ -106,14 +104,3 @@ def _params(held: HeldModel, judge: str, prompts: pandas.DataFrame, options: arg
     require_two_classes(read_candidates(path), "prompts")
     config = held.chat_model.model.config.get_text_config()
     return assemble_params(options, slug=slug, model=name, judge=judge, data=str(path), config=config)
-
-
-@contextmanager
-def _evaluating(model: PreTrainedModel) -> Iterator[None]:
-    """Switch dropout off inside the block."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)

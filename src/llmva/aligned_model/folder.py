@@ -29,7 +29,7 @@ from llmva.study.evaluation import read_test_rows
 from llmva.study.loop_variants import PAPER_STAGE, probe_layers, read_loop
 from llmva.study.study import Study
 
-FOLDER_VERSION = 3
+FOLDER_VERSION = 4
 METHODS = (OUR_LOOP, PAPER_LOOP)
 # Of a whole edited model as llama.cpp has it, the type of its matrices: as fine as the base's, or one that is named.
 GGUF_TYPES = {"gguf": None, "gguf-q8_0": GgufType.Q8_0}

@@ -15,7 +15,7 @@ from llmva.core import paths
 from llmva.core.errors import InputError
 from llmva.core.provenance import digest
 from llmva.core.runtime_params import RuntimeParams
-from llmva.models.in_memory import hold
+from llmva.models.in_memory import evaluating, hold
 from llmva.prompts.threats import PAIR_COLUMNS, PAIRS
 from llmva.steering.runtime.saved import read_steering
 from llmva.steering.runtime.steering import RuntimeSteering
@@ -124,12 +124,8 @@ def steer(
     )  # fmt: skip
     study = RuntimeStudy(params, held)
     study.require_fit()
-    training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         return Steered(study, method)
-    finally:
-        model.train(training)
 
 
 def assemble_params(

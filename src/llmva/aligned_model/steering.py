@@ -24,7 +24,7 @@ from llmva.study.runtime.records import describe_tests
 from llmva.study.runtime.sweep import Cell, find_sound, read_cells, sweep_threat
 from llmva.study.runtime.testing import measure_points, read_points
 
-FOLDER_VERSION = 1
+FOLDER_VERSION = 2
 DIRECTION, CONTROL_VECTOR = "direction.safetensors", "control_vector.gguf"
 WORDS = yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8"))["steering"]
 

@@ -4,14 +4,13 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
-from importlib import metadata
 
 import psutil
 import torch
 
 from llmva.core import paths
 from llmva.core.errors import OneLineParser, command
-from llmva.core.provenance import multiplies_bfloat16
+from llmva.core.provenance import multiplies_bfloat16, package_version
 from llmva.models.inspection import Finding, inspect_model
 from llmva.models.sources import absolute_source
 
@@ -41,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def inspect_machine() -> Iterator[Finding]:
     """Yield what this machine has: packages, cores, memory, GPUs, fast bfloat16, room on the disk."""
-    versions = ", ".join(f"{name} {version}" for name in PACKAGES if (version := _version(name)))
+    versions = ", ".join(f"{name} {package_version(name)}" for name in PACKAGES)
     yield Finding("ok", f"Python {platform.python_version()}, {versions}")
     memory = psutil.virtual_memory()
     size = f"{memory.available / 1e9:.0f} of {memory.total / 1e9:.0f} GB of memory are free"
@@ -78,13 +77,6 @@ def _inspect_disk() -> Iterator[Finding]:
 
 def _largest(room: float) -> str:
     return f"{room / COPIES / BYTES / 1e9:.1f}"
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return ""
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def random_generator(seed: int, *purpose: object) -> numpy.random.Generator:
 def environment() -> dict[str, str]:
     """Return the versions a manifest records: packages, Python, machine, commit."""
     return {
-        **{name: _version(name) for name in RECORDED_PACKAGES},
+        **{name: package_version(name) for name in RECORDED_PACKAGES},
         "python": platform.python_version(),
         "system": platform.system(),
         "machine": platform.machine(),
@@ -79,7 +79,8 @@ def multiplies_bfloat16() -> bool:
     return any(units.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16"))
 
 
-def _version(package: str) -> str:
+def package_version(package: str) -> str:
+    """Return an installed package's version, or `absent`."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -4,7 +4,6 @@ Works from file to file, one shard at a time: names, types, sharding and every u
 and no model is loaded.
 """
 
-import json
 import shutil
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import safetensors.torch
 from llmva.core.errors import InputError
 from llmva.edits.edited_model import EDITABLE_TYPES, edited_parameter, require_found, require_shape
 from llmva.edits.log import EditLog
-from llmva.models.sources import ADAPTER_CONFIG, SHARD_INDEX, SINGLE_FILE, local_folder
+from llmva.models.sources import ADAPTER_CONFIG, SHARD_INDEX, SINGLE_FILE, list_shards, local_folder
 from llmva.models.sublayers import sublayer_name
 
 # Weights in other files or formats would be the unedited ones; the named files are the base's own story.
@@ -55,25 +54,6 @@ def export_checkpoint(source: str, log: EditLog, folder: Path) -> None:
         if path.is_file() and path.suffix not in LEFT_OUT_SUFFIXES and path.name not in left_out:
             shutil.copyfile(path, folder / path.name)
     require_found(source, missing)
-
-
-def list_shards(folder: Path) -> set[str]:
-    """Return the files that transformers loads: the single one where it is there, else those of the index.
-
-    Raises
-    ------
-    InputError
-        When neither is there, or a file that the index names is not.
-    """
-    index = folder / SHARD_INDEX
-    if (folder / SINGLE_FILE).is_file():
-        return {SINGLE_FILE}
-    if not index.is_file():
-        raise InputError(f"{folder}: neither {SINGLE_FILE} nor {SHARD_INDEX} is there; restore the checkpoint")
-    shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    if absent := sorted(name for name in shards if not (folder / name).is_file()):
-        raise InputError(f"{index}: names {', '.join(absent[:3])}, which the folder lacks; restore the checkpoint")
-    return shards
 
 
 def _write_shard(path: Path, log: EditLog, target: Path) -> set[str]:

@@ -8,7 +8,7 @@ import safetensors
 import torch
 
 from llmva.core.errors import InputError
-from llmva.edits.checkpoint import BIAS_OF, list_shards
+from llmva.edits.checkpoint import BIAS_OF
 from llmva.edits.edited_model import edited_parameter, require_found, require_shape
 from llmva.edits.gguf_header import (
     Checkpoint,
@@ -20,7 +20,7 @@ from llmva.edits.gguf_header import (
 )
 from llmva.edits.gguf_layout import CONVERTER, lay_out, name_tensor, require_blocks
 from llmva.edits.log import EditLog
-from llmva.models.sources import local_folder, locate
+from llmva.models.sources import list_shards, local_folder, locate
 from llmva.models.sublayers import sublayer_name
 
 GgufType = gguf.GGMLQuantizationType

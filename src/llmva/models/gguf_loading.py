@@ -10,6 +10,7 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTr
 from llmva.core.errors import InputError
 from llmva.models.gguf_files import ANOTHER_FILE, GgufFile, open_reader
 from llmva.models.gguf_pre_tokenizers import complete_pre_tokenizer
+from llmva.models.templates import written_behind_reply
 
 # Fields that transformers reads of some architectures only, and the configuration's names for them.
 CONFIG_FIELDS = {
@@ -77,8 +78,7 @@ def find_end_tokens(tokenizer: PreTrainedTokenizerBase, file: GgufFile) -> list[
     named = [file.metadata[key] for key in END_FIELDS if key in file.metadata]
     # Some files count Gemma's end of a turn among the user's own tokens, as they do its runs of line breaks.
     whole = {number for number, token in tokenizer.added_tokens_decoder.items() if token.content.strip()}
-    chat = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Reply."}]
-    after = tokenizer.apply_chat_template(chat, tokenize=False).rpartition("Reply.")[2]
+    after = written_behind_reply(tokenizer)
     written = [token for token in tokenizer(after, add_special_tokens=False)["input_ids"] if token in whole]
     return list(dict.fromkeys([*named, *written[:1]]))
 

@@ -2,6 +2,8 @@
 
 import copy
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -51,6 +53,17 @@ def hold(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, editable
         require_dense(model, name)
     reference = ChatModel(name, copy.deepcopy(model).eval(), tokenizer) if editable else None
     return HeldModel(ChatModel(name, model, tokenizer), reference, _digest(model))
+
+
+@contextmanager
+def evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """Switch dropout off inside the block."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 def _digest(model: PreTrainedModel) -> str:

@@ -1,6 +1,5 @@
 """What a model is like before its weights are loaded: what an alignment needs of it, and what it may trip over."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,20 +11,26 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from llmva.core.errors import InputError, first_line
-from llmva.models.chat_model import encode_chats, encode_texts, load_tokenizer, read_config, require_unquantised
+from llmva.models.chat_model import (
+    LOADING_ERRORS,
+    encode_chats,
+    encode_texts,
+    load_tokenizer,
+    read_config,
+    require_unquantised,
+)
 from llmva.models.gguf_files import describe_gguf
-from llmva.models.sources import SHARD_INDEX, SINGLE_FILE, locate
+from llmva.models.sources import find_base, list_shards, locate
 from llmva.models.sublayers import list_sublayers, require_dense
-from llmva.models.templates import OPENED_THINKING, render_chats
+from llmva.models.templates import OPENED_THINKING, render_chats, written_behind_reply
 
 # Generation settings that are set aside, since replies are to be the likeliest, and what each is where it does nothing.
 SET_ASIDE = {
     "do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_length": 0,
     "min_new_tokens": 0, "stop_strings": None, "use_cache": True, "return_dict_in_generate": False,
 }  # fmt: skip
-REPLY = "Reply."
-TALK = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": REPLY}]
-SYSTEM = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello."}]
+TURN = [{"role": "user", "content": "Hello."}]
+SYSTEM = [{"role": "system", "content": "Be brief."}, *TURN]
 
 
 @dataclass(frozen=True)
@@ -39,13 +44,15 @@ class Finding:
 
 def inspect_model(source: str) -> Iterator[Finding]:
     """Yield what there is to know of a model, without loading its weights; ends at what makes the rest unknowable."""
+    # Of an aligned model the edits say nothing new.
+    source = find_base(source)
     try:
         location, options = locate(source)
         config = read_config(location, options)
     except InputError as error:
         yield Finding("problem", str(error))
         return
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except LOADING_ERRORS as error:
         yield Finding("problem", f"config.json cannot be read ({first_line(error)})", "restore the checkpoint")
         return
     yield from _inspect_architecture(source, config)
@@ -73,7 +80,7 @@ def _inspect_architecture(source: str, config: PreTrainedConfig) -> Iterator[Fin
     except InputError as error:
         yield Finding("problem", str(error))
         return
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except LOADING_ERRORS as error:
         yield Finding("problem", f"cannot be built ({first_line(error)})", "name a model of a family transformers has")
         return
     weights = sum(weight.numel() for weight in model.parameters())
@@ -90,18 +97,14 @@ def _inspect_files(location: Path | str, source: str) -> Iterator[Finding]:
     if not isinstance(location, Path):
         yield Finding("warning", "on the hub: its weights were not looked at", "load it once, or name its folder")
         return
-    index = location / SHARD_INDEX
-    names = {SINGLE_FILE}
-    if not (location / SINGLE_FILE).is_file():
-        names = set(json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values())
-    if absent := sorted(name for name in names if not (location / name).is_file()):
-        yield Finding("problem", f"files with weights are missing: {', '.join(absent[:3])}", "fetch them again")
-        return
     types = Counter()
     try:
-        for name in names:
+        for name in sorted(list_shards(location)):
             with safe_open(location / name, framework="pt") as file:
                 types.update(file.get_slice(key).get_dtype() for key in file.keys())  # noqa: SIM118
+    except InputError as error:
+        yield Finding("problem", str(error))
+        return
     except (SafetensorError, OSError) as error:
         yield Finding("problem", f"{name} cannot be read ({first_line(error)})", "fetch it again")
         return
@@ -112,7 +115,7 @@ def _inspect_files(location: Path | str, source: str) -> Iterator[Finding]:
 
 
 def _inspect_template(tokenizer: PreTrainedTokenizerBase) -> Iterator[Finding]:
-    (written,) = render_chats(tokenizer, [TALK[:1]])
+    (written,) = render_chats(tokenizer, [TURN])
     yield Finding("ok", "its chat template writes a user's turn")
     (ids,) = encode_chats(tokenizer, ["Hello."])
     begin, name = tokenizer.bos_token_id, tokenizer.bos_token
@@ -151,8 +154,7 @@ def _inspect_ends(
         settings = GenerationConfig.from_model_config(config)
     named = settings.eos_token_id if settings.eos_token_id is not None else tokenizer.eos_token_id
     ends = named if isinstance(named, list) else [] if named is None else [named]
-    written = tokenizer.apply_chat_template(TALK, tokenize=False).rpartition(REPLY)[2]
-    (after,) = encode_texts(tokenizer, [written])
+    (after,) = encode_texts(tokenizer, [written_behind_reply(tokenizer)])
     if not ends:
         yield Finding("warning", "no token ends its replies", "name eos_token_id in generation_config.json")
     elif not set(after) & set(ends):

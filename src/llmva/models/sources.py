@@ -1,11 +1,12 @@
 """Where a model comes from: a checkpoint, a GGUF file, the hub at a commit, or a model that was aligned before."""
 
+import json
 import re
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
-from llmva.core.errors import InputError
+from llmva.core.errors import InputError, first_line
 from llmva.core.paths import anchored
 from llmva.core.provenance import digest, file_digest
 from llmva.core.store import MANIFEST, is_whole, read_manifest
@@ -124,6 +125,28 @@ def local_folder(source: str) -> Path:
         return Path(snapshot_download(location, local_files_only=True, **options))
     except (OSError, ValueError):
         raise InputError(f"{source}: its files are not on this machine; load the model once, with a network") from None
+
+
+def list_shards(folder: Path) -> set[str]:
+    """Return the files that transformers loads: the single one where it is there, else those of the index.
+
+    Raises
+    ------
+    InputError
+        When neither is there, the index cannot be read, or a file that it names is not there.
+    """
+    index = folder / SHARD_INDEX
+    if (folder / SINGLE_FILE).is_file():
+        return {SINGLE_FILE}
+    if not index.is_file():
+        raise InputError(f"{folder}: neither {SINGLE_FILE} nor {SHARD_INDEX} is there; restore the checkpoint")
+    try:
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InputError(f"{index}: cannot be read ({first_line(error)}); restore the checkpoint") from None
+    if absent := sorted(name for name in shards if not (folder / name).is_file()):
+        raise InputError(f"{index}: names {', '.join(absent[:3])}, which the folder lacks; restore the checkpoint")
+    return shards
 
 
 def checkpoint_key(source: str) -> str:

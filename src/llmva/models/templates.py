@@ -29,6 +29,12 @@ def render_chats(tokenizer: PreTrainedTokenizerBase, chats: Sequence[list[dict]]
     return _render(tokenizer, chats, parts=known[tokenizer.chat_template])
 
 
+def written_behind_reply(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return what the template writes behind a reply: how it ends a turn, which may be otherwise than a text ends."""
+    chat = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Reply."}]
+    return tokenizer.apply_chat_template(chat, tokenize=False).rpartition("Reply.")[2]
+
+
 def require_template(tokenizer: PreTrainedTokenizerBase, source: str) -> None:
     """Raise an `InputError` unless the template writes one user turn, with the prompt in it, without a system turn.
 

@@ -15,6 +15,7 @@ from llmva.core.provenance import random_generator, seed_for
 from llmva.engines.greedy import respond
 from llmva.models.batches import memory_errors, pad
 from llmva.models.chat_model import ChatModel, encode_texts, encode_with_replies
+from llmva.models.templates import written_behind_reply
 from llmva.steering.base import FITTED, NOT_FITTED, SteeringMethod, TrainingData
 
 # The middle rate comes first, since the first ones get the trials left over.
@@ -207,8 +208,7 @@ def _end_token(chat_model: ChatModel) -> int:
     # Not always the tokenizer's own: Gemma's template ends a turn otherwise than a text.
     tokenizer, configured = chat_model.tokenizer, chat_model.model.generation_config.eos_token_id
     ends = {tokenizer.eos_token_id, *(configured if isinstance(configured, list) else [configured])}
-    chat = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Reply."}]
-    after = tokenizer.apply_chat_template(chat, tokenize=False).rpartition("Reply.")[2]
+    after = written_behind_reply(tokenizer)
     return next((token for token in encode_texts(tokenizer, [after])[0] if token in ends), tokenizer.eos_token_id)
 
 
