@@ -1,11 +1,12 @@
 """Continuous batching: the same replies and rows as `greedy`, an edit seen at once, and the judge that goes through."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy
 import pytest
 import torch
-from test_engines import ASKED, _edited, asked, ending  # noqa: F401
+from test_engines import ASKED, _edited, _require_same, asked, ending  # noqa: F401
 
 from llmva.core.errors import InputError
 from llmva.engines import continuous, greedy
@@ -16,15 +17,8 @@ from llmva.models.activations import Capture
 CAPTURES = [Capture(inputs=True, blocks=True), Capture(positions="all"), Capture(positions="mean", blocks=True)]
 
 
-def require_alike(found, expected):
-    """Hold replies to be the same, and rows to rounding: packed rows meet other neighbours in a product."""
-    assert found.texts == expected.texts
-    for site in ("outputs", "inputs", "blocks"):
-        rows, wanted = getattr(found.activations, site), getattr(expected.activations, site)
-        assert list(rows) == list(wanted)
-        for name in wanted:
-            numpy.testing.assert_allclose(rows[name], wanted[name], atol=1e-5, err_msg=f"{site} {name}")
-    assert found.activations.lengths.tolist() == expected.activations.lengths.tolist()
+# Packed rows meet other neighbours in a product, which rounds otherwise.
+require_alike = partial(_require_same, atol=1e-5)
 
 
 @pytest.mark.parametrize("capture", CAPTURES)
