@@ -119,6 +119,13 @@ def test_without_a_repository_there_is_no_site(tmp_path, monkeypatch):
         site.assemble(tmp_path / "source")
 
 
+def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="holds other files; name an empty or a new folder"):
+        site.assemble(tmp_path)
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
 def test_mathematics_that_cannot_be_drawn_is_an_error(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "site" / "_extensions")
     from docutils.nodes import math

@@ -14,28 +14,35 @@ import pandas
 from llmva.commands.console import COMMANDS
 from llmva.core import paths
 from llmva.core.errors import InputError, OneLineParser, command
-from llmva.core.results import world_of
+from llmva.core.store import require_writable
+from llmva.core.vocabulary import PRETRAINED_MODELS
 from llmva.paper.figures.hover import draw_frontiers, draw_map
 
 PAGES = paths.REPOSITORY / "site"
 TEXTS = ("README.md", "DEVIATIONS.md", "CHANGELOG.md", "STYLE.md")
 # In texts that are shown on pages, links to other texts lead to their pages.
 PAGE_OF = {f"({name})": f"({name.lower()})" for name in TEXTS[1:]}
-PRETRAINED = "smol"
+(PRETRAINED,) = PRETRAINED_MODELS
+# Of a folder that was assembled here, and may be replaced.
+MARK = ".site_source"
 
 
 def assemble(target: Path) -> None:
-    """Write Sphinx's source into a folder, which is replaced.
+    """Write Sphinx's source into a folder; one that was assembled before is replaced.
 
     Raises
     ------
     InputError
-        When there is no repository around the package.
+        When there is no repository around the package, or the folder holds something else.
     """
     if not PAGES.is_dir():
         raise InputError(f"{PAGES}: no such folder; the site is built in a clone of the repository")
+    require_writable(target)
+    if target.is_dir() and any(target.iterdir()) and not (target / MARK).is_file():
+        raise InputError(f"{target}: holds other files; name an empty or a new folder")
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(PAGES, target)
+    (target / MARK).touch()
     for name in TEXTS:
         text = (paths.REPOSITORY / name).read_text(encoding="utf-8")
         for link, page in PAGE_OF.items():
@@ -142,7 +149,6 @@ def show_hover(folder: Path) -> str:
 
 def show_pretrained(target: Path) -> str:
     """Return the page of the pretrained model: README's words, its tables and its figures."""
-    assert world_of(PRETRAINED) == "pretrained"
     words = ["```{include} ../README.md", ':start-after: "## On a pretrained model"', ':end-before: "## Content note"']
     parts = ["# On a pretrained model", "", *words, ":relative-images:", "```"]
     for path in sorted((target / "tables").glob(f"*_{PRETRAINED}.md")):
@@ -201,7 +207,7 @@ def _number(path: Path) -> tuple[int, str]:
 def main(arguments: list[str] | None = None) -> None:
     """Assemble the site's source in a folder."""
     parser = OneLineParser(prog="python -m llmva.commands.site", description=__doc__)
-    parser.add_argument("folder", type=Path, help="is replaced")
+    parser.add_argument("folder", type=paths.user_path, help="a new one, or one that was assembled before")
     assemble(parser.parse_args(arguments).folder)
 
 
