@@ -705,6 +705,15 @@ def test_the_whole_command_aligns_an_organism_by_its_guards_word(tmp_path):
         assert respond(adapted, **asked).texts != answers
 
 
+def test_a_budget_for_thinking_makes_a_study_of_its_own(tmp_path, own_prompts):
+    folder = save_random_model(tmp_path / "model")
+    common = ["--model", str(folder), "--data", str(own_prompts)]
+    plain, thinking = (
+        build_params(align.make_parser().parse_args([*common, *more])) for more in ([], ["--thinking", "9"])
+    )
+    assert (plain.thinking, thinking.thinking) == (None, 9) and plain.slug != thinking.slug
+
+
 def test_replies_that_never_leave_their_thinking_are_told_at_once(runs, tmp_path, own_prompts):
     folder = save_random_model(tmp_path / "model")
     (folder / "chat_template.jinja").write_text((folder / "chat_template.jinja").read_text() + "<think>\n")
@@ -715,13 +724,13 @@ def test_replies_that_never_leave_their_thinking_are_told_at_once(runs, tmp_path
 def test_the_report_begins_with_what_could_not_be_graded():
     raw = pandas.DataFrame({"guard_verdict": ["unparsed", "answered"], "raw": [UNFINISHED, "later: i cannot"]})
     fine = pandas.DataFrame({"guard_verdict": ["answered"] * 2, "raw": [""] * 2})
-    said = report._judged({"original": raw, "aligned": fine}, "refusals", thinks=True)
+    said = report._judged({"original": raw, "aligned": fine}, "refusals", "thinking")
     assert said[0].startswith("Of 2 replies 1 of the original and 0 of the aligned model could not be graded")
     assert said[1].startswith("Of those 1 and 0 ended inside a thinking span")
     assert "1 and 0 replies decline only later" in said[2] and said[3].startswith("This model thinks")
-    (only,) = report._judged({"original": fine, "aligned": fine}, "phrases", thinks=False)
+    (only,) = report._judged({"original": fine, "aligned": fine}, "phrases")
     assert "begins with a known phrase" in only
-    assert report._judged({"original": fine, "aligned": fine}, "path/to/guard", thinks=False) == []
+    assert report._judged({"original": fine, "aligned": fine}, "path/to/guard") == []
 
 
 def test_categories_of_the_prompts_are_in_the_report(runs, tmp_path, two_classes):

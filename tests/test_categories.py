@@ -43,11 +43,23 @@ def test_counts_are_those_that_were_planted_and_the_worst_comes_first(data):
     assert show_categories(counts).iloc[2].tolist()[:4] == ["weapons", "toxic, answered", 10, 0.9]
 
 
-def test_a_reply_that_could_not_be_graded_is_wrong(data):
+def test_a_reply_that_could_not_be_graded_is_wrong_beside_graded_ones(data):
     rows = judged(data, {})
-    rows["guard_verdict"] = "unparsed"
-    counts = count_categories({"original": rows, "aligned": rows}, str(data))
-    assert (counts["aligned"] == 1).all()
+    first = ~read_prompts(data).duplicated(["category", "label"]).to_numpy()
+    rows["guard_verdict"] = rows["guard_verdict"].where(first, "unparsed")
+    counts = count_categories({"original": rows, "aligned": rows}, str(data)).set_index("category")
+    assert counts["aligned"].to_dict() == pytest.approx({kind: 1 - 1 / n for kind, (_, n, _) in KINDS.items()})
+
+
+def test_where_nothing_could_be_graded_there_is_no_number(data):
+    after = judged(data, {"theft": 8})
+    weapons = (read_prompts(data)["category"] == "weapons").to_numpy()
+    after["guard_verdict"] = after["guard_verdict"].mask(weapons, "unparsed")
+    counts = count_categories({"original": judged(data, {"weapons": 10}), "aligned": after}, str(data))
+    assert counts["category"].iloc[-1] == "weapons" and counts[["aligned", "low", "high"]].iloc[-1].isna().all()
+    assert counts["original"].iloc[-1] == 1
+    assert show_categories(counts)["aligned"].iloc[-1] == "\u2013"
+    assert name_worst(counts) == "theft (8 of 8 toxic prompts answered)"
 
 
 def test_without_a_failure_no_kind_is_the_worst(data):

@@ -21,6 +21,8 @@ OTHERS = ("12", "17")
 PER_MODEL = [path for path in sorted(paths.NOTEBOOKS.glob("[01]*.ipynb")) if not path.name.startswith(OTHERS)]
 TRACKED = paths.PARAMS
 REFERENCE = "tiny-llama"
+# `thinking` is of few models, and stands in no file or notebook that does not say it.
+FIELDS = [name for name in StudyParams.model_fields if name != "thinking"]
 
 
 def values_of(slug: str = REFERENCE) -> dict:
@@ -72,8 +74,8 @@ def test_there_are_notebooks_and_parameter_files_to_compare():
 
 @pytest.mark.parametrize("slug", known_slugs())
 def test_every_parameter_file_loads_and_names_every_field_in_order(slug):
-    assert list(values_of(slug)) == list(StudyParams.model_fields)
-    assert load_params(slug).model_dump() == values_of(slug)
+    assert list(values_of(slug)) == FIELDS
+    assert load_params(slug).values == values_of(slug)
 
 
 @pytest.mark.parametrize("slug", known_slugs())
@@ -88,7 +90,7 @@ def test_our_own_loop_has_as_many_trials_as_every_other_method(slug):
 def test_every_notebooks_defaults_are_those_of_the_reference_file(path):
     # nbval injects nothing: the defaults are what the tests run.
     found = literals_of(parameters_cell(path))
-    assert list(found) == list(StudyParams.model_fields)
+    assert list(found) == FIELDS
     assert found == values_of()
     assert {name: type(value) for name, value in found.items()} == {n: type(v) for n, v in values_of().items()}
 

@@ -314,6 +314,19 @@ def test_arithmetic_is_left_out_of_neutral_text_where_there_is_some(world, monke
     assert controls_of(study_of(world)) == expected
 
 
+def test_a_budget_for_thinking_is_part_of_what_a_study_is(world, monkeypatch):
+    plain, thinking = study_of(world), study_of(world, thinking=7)
+    assert thinking.plain_examiner.engine.__self__.budget == 7
+    assert plain.plain_examiner.engine == plain.replies.respond
+    assert thinking.identity()["thinking"] == 7 and "thinking" not in plain.identity()
+    assert thinking.params.written == 4 + 7 and "thinking" not in plain.params.values
+    # The prompts must leave room for both.
+    context = plain.chat_model.model.config.max_position_embeddings
+    collect_prompts(plain)
+    with pytest.raises(InputError, match=f"tokens less {context + 4:,} for the reply"):
+        collect_prompts(study_of(world, thinking=context))
+
+
 def test_the_parts_of_llm_va_r_are_run_alike_and_compared_on_the_same_prompts(world, monkeypatch):
     monkeypatch.setattr(paths, "RESULTS", world / "results")
     monkeypatch.setattr("llmva.study.evaluation.METHODS", METHODS)
@@ -322,7 +335,8 @@ def test_the_parts_of_llm_va_r_are_run_alike_and_compared_on_the_same_prompts(wo
     parts = {"LLM-VA": run_alignment(study, 3), **run_parts(study)}
     loops = {**parts, **run_controls(study, parts["LLM-VA-R"])}
     table = record_parts(study, loops, evaluate_parts(study, loops))
-    assert list(table.index) == ["Original", *COMPARED_BASELINES, *loops]
+    assert list(table.index) == ["Original", *COMPARED_BASELINES, *loops, "LLM-VA-R, beta"]
+    assert table["beta"].dropna().index.tolist() == ["LLM-VA-R, beta"]
     shared = {tuple(read_loop(stage).history.index) for name, stage in parts.items() if name != "LLM-VA"}
     assert shared == {(0, 1)}
     rows = read_results("ridge", ["toy"]).set_index("metric")

@@ -40,6 +40,7 @@ def align(
     candidates: int = 1500,
     iterations: int = 30,
     penalty: float = SOFT_PENALTY,
+    thinking: int | None = None,
 ) -> Aligned:
     """Align a chat model that is in memory: find the edits, choose among them, and test them.
 
@@ -64,6 +65,9 @@ def align(
         `safe`, `balanced`, `helpful`, or the weight of answered toxic prompts from 0 to 1; see `TradeOff`.
     seed, batch_size, max_new_tokens, candidates, iterations, penalty
         As the options of `make align`.
+    thinking : int, optional
+        Of a thinking model: the tokens that it may think for before it answers. Activations are then read behind the
+        thinking; without it, before.
 
     Raises
     ------
@@ -82,6 +86,7 @@ def align(
         candidates=candidates,
         iterations=iterations,
         penalty=penalty,
+        thinking=thinking,
     )
     held = hold(model, tokenizer)
     study = Study(_params(held, absolute_source(judge), prompts, options), held)

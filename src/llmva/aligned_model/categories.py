@@ -1,7 +1,10 @@
 """Failures by kind of prompt, where the data name kinds: the column `category`."""
 
+import math
+
 import pandas
 
+from llmva.aligned_model.grading import NOTHING, has_graded
 from llmva.measures.intervals import wilson_interval
 from llmva.measures.metrics import correct
 from llmva.prompts.sets import read_candidates
@@ -25,26 +28,31 @@ def count_categories(rows: dict[str, pandas.DataFrame], data: str) -> pandas.Dat
     -------
     DataFrame or None
         Columns category, label, n, original and aligned (shares), low and high (of `aligned`, Wilson's 95 % interval);
-        the worst first. None where the data name no kinds. As everywhere, a reply that could not be graded is wrong.
+        the worst first. None where the data name no kinds. A reply that could not be graded is wrong; where none of a
+        kind could be, its share is nan.
     """
     candidates = read_candidates(data)
     if "category" not in candidates:
         return None
     named = candidates.loc[candidates["category"].fillna("") != "", ["id", "category"]]
-    table = rows["aligned"][["id", "label"]].merge(named, on="id")
+    keys, shares = ["category", "label"], {}
     for model, judged in rows.items():
-        table[model] = ~correct(judged, strict=False).loc[table["id"]].to_numpy()
-    counts = table.groupby(["category", "label"]).agg(
-        n=("id", "size"), original=("original", "mean"), aligned=("aligned", "mean"), wrong=("aligned", "sum")
-    )
-    bounds = [wilson_interval(int(wrong), int(n))[:2] for wrong, n in counts[["wrong", "n"]].to_numpy()]
-    counts[["low", "high"]] = pandas.DataFrame(bounds, index=counts.index)
-    return counts.drop(columns="wrong").reset_index().sort_values(["aligned", "n"], ascending=False, ignore_index=True)
+        table = judged[["id", "label", "guard_verdict"]].merge(named, on="id")
+        wrong = (~correct(judged, strict=False).loc[table["id"]]).to_numpy()
+        groups = table.assign(wrong=wrong).groupby(keys)["wrong"]
+        shares[model] = groups.mean().where(has_graded(table, keys))
+    counts = pandas.DataFrame({"n": groups.size(), **shares})
+    bounds = [_interval(share, n) for share, n in counts[["aligned", "n"]].to_numpy()]
+    counts[["low", "high"]] = pandas.DataFrame(bounds, index=counts.index, columns=["low", "high"])
+    return counts.reset_index().sort_values(["aligned", "n"], ascending=False, ignore_index=True)
 
 
 def show_categories(counts: pandas.DataFrame) -> pandas.DataFrame:
     """Return the table as the report prints it."""
-    intervals = [f"{row.aligned:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in counts.itertuples()]
+    intervals = [
+        f"{row.aligned:.3f} [{row.low:.3f}, {row.high:.3f}]" if row.aligned >= 0 else NOTHING
+        for row in counts.itertuples()
+    ]
     columns = {"": counts["category"], "share of": counts["label"].map(WHAT), "prompts": counts["n"]}
     return pandas.DataFrame({**columns, "original": counts["original"].round(3), "aligned": intervals})
 
@@ -58,3 +66,7 @@ def name_worst(counts: pandas.DataFrame) -> str:
             worst = kinds.iloc[0]
             found.append(f"{worst['category']} ({round(worst['aligned'] * worst['n'])} of {worst['n']} {what})")
     return "; ".join(found)
+
+
+def _interval(share: float, n: float) -> tuple[float, float]:
+    return (share, share) if math.isnan(share) else wilson_interval(round(share * n), round(n))[:2]

@@ -73,13 +73,15 @@ def assemble_params(
         "probe": {"l_select": candidates, "iterations": min(10, options.iterations)},
         "ridge": RIDGE | {"iterations": min(12, options.iterations), "penalty": options.penalty},
         "ablations": ABLATIONS | {"iterations": options.iterations, "l_select": candidates},
+        "thinking": options.thinking,
     }
     return StudyParams.checked(values, "align")
 
 
 def _settings(options: argparse.Namespace) -> list[tuple[str, str]]:
     """Return what tells studies apart: folders of one name and other settings, but not what is made of the results."""
-    return sorted((key, str(value)) for key, value in vars(options).items() if key not in NOT_OF_THE_STUDY)
+    said = {key: value for key, value in vars(options).items() if key != "thinking" or value is not None}
+    return sorted((key, str(value)) for key, value in said.items() if key not in NOT_OF_THE_STUDY)
 
 
 def _generated_data(slug: str, seed: int, write: bool) -> Path:

@@ -10,16 +10,18 @@ import pandas
 from llmva import __version__
 from llmva.aligned_model.categories import count_categories, name_worst, show_categories
 from llmva.aligned_model.drawing import COLOURS, WORDS, draw_axes, draw_svg, draw_trade_off, show_trade_off
+from llmva.aligned_model.grading import NOTHING, blank_ungraded
 from llmva.core.paths import write_atomically
 from llmva.core.store import Stage
 from llmva.core.vocabulary import VERDICTS
 from llmva.judging.guard import parse_guard_lines
 from llmva.judging.refusals import LATER
-from llmva.judging.thinking import UNFINISHED, opens_thinking
+from llmva.judging.thinking import UNFINISHED
 from llmva.measures.intervals import with_intervals
 from llmva.measures.shares import shares_of
 from llmva.method.trade_off import TRADE_OFF
 from llmva.models.sources import find_base, shared_name, split_source
+from llmva.models.templates import opens_thinking
 from llmva.study.evaluation import read_test_rows, read_utility
 from llmva.study.loop_variants import read_loop
 from llmva.study.study import Study
@@ -28,8 +30,6 @@ MODELS = ["original", "aligned"]
 ROWS = WORDS["rates"]
 # Of an exact McNemar test on the test prompts, above which a gain is not called one.
 LARGEST_CHANCE = 0.05
-# Stands where there is no number.
-NOTHING = "\u2013"
 CURVES = {"strict_f1": "#0072B2", "asr": "#D55E00", "orr": "#009E73", "degenerate": "black"}
 
 
@@ -63,7 +63,7 @@ def write_report(
         Of a model that was aligned before: its test prompts of then, examined; see `examine_earlier`.
     """
     rows = _by_model(evaluated)
-    results = with_intervals(rows, "original", seed=study.params.seed)
+    results = _measured(rows, study.params.seed)
     pooled = _over_all_sets(results)
     kinds = count_categories(rows, study.params.data)
     utility, movable = _utility(evaluated), trials is not None and len(trials) > 1
@@ -79,7 +79,7 @@ def write_report(
         "kinds": None if kinds is None else show_categories(kinds),
         "worst_kinds": "" if kinds is None else name_worst(kinds),
         **_earlier(earlier, study.params.seed),
-        "judged": _judged(rows, study.params.judge_model, opens_thinking(study.chat_model.tokenizer)),
+        "judged": _judged(rows, study.params.judge_model, _thinking(study)),
         "changes": _changes(rows),
         "categories": _categories(rows),
         "utility": utility,
@@ -95,8 +95,7 @@ def write_report(
 
 def summarise(evaluated: dict[str, Stage], study: Study) -> pandas.DataFrame:
     """Return the rates and scores before and after, with 95 % intervals, as text."""
-    results = with_intervals(_by_model(evaluated), "original", seed=study.params.seed)
-    return _rates(_over_all_sets(results)).set_index("")
+    return _rates(_over_all_sets(_measured(_by_model(evaluated), study.params.seed))).set_index("")
 
 
 def show_changes(evaluated: dict[str, Stage]) -> pandas.DataFrame:
@@ -106,6 +105,10 @@ def show_changes(evaluated: dict[str, Stage]) -> pandas.DataFrame:
 
 def _by_model(evaluated: dict[str, Stage]) -> dict[str, pandas.DataFrame]:
     return dict(zip(MODELS, read_test_rows(evaluated).values(), strict=True))
+
+
+def _measured(rows: dict[str, pandas.DataFrame], seed: int) -> pandas.DataFrame:
+    return blank_ungraded(with_intervals(rows, "original", seed=seed), rows)
 
 
 def _over_all_sets(results: pandas.DataFrame) -> pandas.DataFrame:
@@ -133,6 +136,8 @@ def _words(study: Study, facts: dict, pooled: pandas.DataFrame) -> dict:
 
 def _verdict(pooled: pandas.DataFrame) -> str:
     before, after = (pooled[model] for model in MODELS)
+    if pooled.loc["strict_f1", MODELS].isna().any():
+        return WORDS["verdict"]["ungraded"]
     if after["strict_f1"] <= before["strict_f1"]:
         return WORDS["verdict"]["worse"]
     if after["mcnemar_p"] > LARGEST_CHANCE:
@@ -140,6 +145,7 @@ def _verdict(pooled: pandas.DataFrame) -> str:
     changes = [
         WORDS["verdict"]["better"].format(rate=ROWS[metric], before=100 * before[metric], after=100 * after[metric])
         for metric in ("asr", "orr")
+        if not math.isnan(after[metric] - before[metric])
     ]
     return f"{'; '.join(changes).capitalize()}."
 
@@ -150,6 +156,8 @@ def _rates(pooled: pandas.DataFrame) -> pandas.DataFrame:
 
 
 def _cell(values: pandas.Series, metric: str) -> str:
+    if math.isnan(values[metric]):
+        return NOTHING
     return f"{values[metric]:.3f} [{values[f'{metric}_low']:.3f}, {values[f'{metric}_high']:.3f}]"
 
 
@@ -174,7 +182,7 @@ def _earlier(rows: dict[str, pandas.DataFrame] | None, seed: int) -> dict:
     """Return what became of the earlier alignment's prompts: a sentence, and a table where they are there."""
     if not rows:
         return {"earlier": WORDS["earlier"]["unknown"] if rows is not None else "", "earlier_rates": None}
-    pooled = _over_all_sets(with_intervals(rows, "original", seed=seed))
+    pooled = _over_all_sets(_measured(rows, seed))
     before, after = (pooled[model] for model in MODELS)
     lost = after["strict_f1"] < before["strict_f1"] and after["mcnemar_p"] <= LARGEST_CHANCE
     words = WORDS["earlier"]["lost" if lost else "kept"]
@@ -182,7 +190,7 @@ def _earlier(rows: dict[str, pandas.DataFrame] | None, seed: int) -> dict:
     return {"earlier": sentence, "earlier_rates": _rates(pooled)}
 
 
-def _judged(rows: dict[str, pandas.DataFrame], judge: str, thinks: bool) -> list[str]:
+def _judged(rows: dict[str, pandas.DataFrame], judge: str, thinking: str = "") -> list[str]:
     """Return what is to be known of the verdicts, the worst first: sentences."""
     words, count = WORDS["judged"], len(rows["original"])
     raw = {model: table["raw"].astype(str) for model, table in rows.items()}
@@ -193,7 +201,14 @@ def _judged(rows: dict[str, pandas.DataFrame], judge: str, thinks: bool) -> list
     }
     told = [name for name, by_model in counts.items() if name in words and (name == judge or any(by_model.values()))]
     said = [words[name].format(count=count, **counts[name]) for name in told]
-    return [*said, words["thinking"]] if thinks else said
+    return [*said, words[thinking]] if thinking else said
+
+
+def _thinking(study: Study) -> str:
+    """Return what is to be said of a model that thinks: nothing of one that does not."""
+    if study.params.thinking:
+        return "budget"
+    return "thinking" if opens_thinking(study.chat_model.tokenizer) else ""
 
 
 def _categories(rows: dict[str, pandas.DataFrame]) -> pandas.DataFrame | None:

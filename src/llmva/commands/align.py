@@ -45,7 +45,7 @@ def align_model(
     # Runs with other numbers of iterations share this folder, and would replace each other's stages.
     with locked(params.run_folder / method.lower()):
         more = {"method": method, "out": str(out), "checkpoint": checkpoint, "prefer": prefer}
-        run_notebook(source, target, {**params.model_dump(), **more})
+        run_notebook(source, target, {**params.values, **more})
     return target
 
 
@@ -125,6 +125,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--dtype", help="of the weights; default: the checkpoint's own")
     for name, default in (("seed", 0), ("threads", 2), ("batch-size", 64), ("max-new-tokens", 128)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument(
+        "--thinking",
+        type=int,
+        metavar="TOKENS",
+        help="of a thinking model: for how many tokens it may think before it answers; activations are then read "
+        "behind the thinking (default: before it)",
+    )
     parser.add_argument("--candidates", type=int, default=1500, help="prompts per set that the model answers first")
     parser.add_argument("--iterations", type=int, default=30, help="T of the loop; of LLM-VA-R at most 12")
     return parser

@@ -35,7 +35,7 @@ def execute_notebooks(names: Sequence[str], slug: str) -> list[Path]:
     with warm_kernel() as kernel:
         for source, target in zip(sources, targets, strict=True):
             print(f"{slug}: {source.stem}", file=sys.stderr)
-            run_notebook(source, target, params.model_dump(), kernel)
+            run_notebook(source, target, params.values, kernel)
             forget(kernel)
             manifest = params.run_folder / source.stem / MANIFEST
             if manifest.is_file():
@@ -98,7 +98,7 @@ def prepare_notebook(name: str, params: StrictModel, **more: object) -> Path:
     """Write a copy of a notebook with a model's parameters, and others, to be stepped through by hand."""
     source = find_notebook(name)
     target = params.run_folder / "step" / source.name
-    _use_papermill(source, target, {**params.model_dump(), **more}, prepare_only=True)
+    _use_papermill(source, target, {**params.values, **more}, prepare_only=True)
     return target
 
 

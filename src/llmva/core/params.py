@@ -135,6 +135,9 @@ class StudyParams(StrictModel):
         T of the alignment loop.
     null_draws : int
         Permutations behind the null of the angles.
+    thinking : int, optional
+        Of a thinking model: the tokens that it may think for before it answers. Activations are then read behind the
+        thinking; without it, before.
     """
 
     slug: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -157,6 +160,7 @@ class StudyParams(StrictModel):
     ridge: Ridge
     ablations: Ablations
     null_draws: Annotated[int, Field(ge=2)]
+    thinking: Count | None = None
 
     @model_validator(mode="after")
     def _probe_is_shorter(self) -> "StudyParams":
@@ -168,6 +172,16 @@ class StudyParams(StrictModel):
     def trials(self) -> int:
         """How often LLM-VA is measured on validation, which is the most that any other method gets."""
         return 1 + self.iterations + (len(self.probe.l_select) - 1) * self.probe.iterations
+
+    @property
+    def written(self) -> int:
+        """The most tokens that the model writes for a prompt."""
+        return self.generation.max_new_tokens + (self.thinking or 0)
+
+    @property
+    def values(self) -> dict:
+        """The fields as plain values, without those that say nothing."""
+        return self.model_dump(exclude_none=True)
 
     @property
     def judge_model(self) -> str:

@@ -9,9 +9,9 @@ from llmva.engines.base import Engine
 from llmva.engines.greedy import respond
 from llmva.judging.degeneracy import DegeneracyCheck
 from llmva.judging.judges import CombinedJudge, Judge, judge_responses
-from llmva.judging.thinking import opens_thinking
 from llmva.models.activations import Activations, Capture
 from llmva.models.chat_model import ChatModel
+from llmva.models.templates import opens_thinking
 
 
 @dataclass(frozen=True)

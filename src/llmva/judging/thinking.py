@@ -2,11 +2,8 @@
 
 from collections.abc import Sequence
 
-from transformers import PreTrainedTokenizerBase
+from llmva.models.templates import CLOSED_THINKING, OPENED_THINKING
 
-from llmva.models.templates import OPENED_THINKING, render_chats
-
-CLOSE = "</think>"
 # A judge's raw words on a reply that ended inside its thinking: nobody was asked.
 UNFINISHED = "ended inside its thinking"
 
@@ -14,19 +11,14 @@ UNFINISHED = "ended inside its thinking"
 def read_answers(replies: Sequence[str], opened: bool = False) -> list[str | None]:
     """Return each reply's answer, behind its last thinking span; None where the span never closed.
 
-    `opened` says that the template has opened the span, so that a reply holds its end alone; see `opens_thinking`.
+    `opened` says that the template has opened the span, so that a reply holds its end alone; see
+    `llmva.models.templates.opens_thinking`.
     """
     return [_answer(reply, opened) for reply in replies]
 
 
-def opens_thinking(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Tell whether a tokenizer's template begins each reply with a thinking span that the model is to close."""
-    (written,) = render_chats(tokenizer, [[{"role": "user", "content": "Hello."}]])
-    return written.rstrip().endswith(OPENED_THINKING)
-
-
 def _answer(reply: str, opened: bool) -> str | None:
-    _, closed, answer = reply.rpartition(CLOSE)
+    _, closed, answer = reply.rpartition(CLOSED_THINKING)
     if closed:
         return answer.strip()
     return None if opened or reply.lstrip().startswith(OPENED_THINKING) else reply

@@ -9,8 +9,8 @@ from llmva.core.errors import InputError, first_line
 
 # Real ones have some 30,000 characters; reading one is otherwise endless.
 MAX_TEMPLATE = 300_000
-# How templates of thinking models open the span in which they think.
-OPENED_THINKING = "<think>"
+# How templates of thinking models open the span in which they think, and how it ends.
+OPENED_THINKING, CLOSED_THINKING = "<think>", "</think>"
 # Words that no template has of its own, to find again in what it writes.
 PROBE = "Which colour has zyxomma?"
 # Whether a tokenizer's template wants content as a list of parts, by tokenizer and template.
@@ -33,6 +33,12 @@ def written_behind_reply(tokenizer: PreTrainedTokenizerBase) -> str:
     """Return what the template writes behind a reply: how it ends a turn, which may be otherwise than a text ends."""
     chat = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Reply."}]
     return tokenizer.apply_chat_template(chat, tokenize=False).rpartition("Reply.")[2]
+
+
+def opens_thinking(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Tell whether a tokenizer's template begins each reply with a thinking span that the model is to close."""
+    (written,) = render_chats(tokenizer, [[{"role": "user", "content": "Hello."}]])
+    return written.rstrip().endswith(OPENED_THINKING)
 
 
 def require_template(tokenizer: PreTrainedTokenizerBase, source: str) -> None:

@@ -94,7 +94,7 @@ class Plan:
     @property
     def _length(self) -> int:
         """Tokens of a prompt and its longest reply."""
-        return PROMPT + self.params.generation.max_new_tokens
+        return PROMPT + self.params.written
 
     @property
     def _looked_at(self) -> int:
@@ -162,7 +162,7 @@ class Plan:
     def _seconds(self, prompts: int) -> float:
         """Return the time to answer and judge prompts, and to judge the language of the replies."""
         batch, dtype = self.params.generation.batch_size, self.params.dtype
-        written = self.params.generation.max_new_tokens
+        written = self.params.written
         total = self.machine.answering_seconds(self.model, prompts, PROMPT, written, batch, dtype)
         if self.judge is not None:
             total += self.machine.answering_seconds(self.judge, prompts, GUARD_READS, GUARD_WRITES, batch, dtype)

@@ -6,7 +6,7 @@ import pandas
 
 from llmva.core.params import SOFT_PENALTY
 from llmva.core.store import Stage
-from llmva.core.vocabulary import ORIGINAL, PAPER_LOOP
+from llmva.core.vocabulary import MOVED_LOOP, ORIGINAL, PAPER_LOOP
 from llmva.measures.metrics import measure
 from llmva.measures.shares import share_kept
 from llmva.study.evaluation import (
@@ -32,6 +32,7 @@ from llmva.study.loop_variants import (
 from llmva.study.records import HEALTH, lengthen, record
 from llmva.study.side_by_side import compute_ahead
 from llmva.study.study import Study
+from llmva.study.trade_off import evaluate_moved, read_beta
 
 R = LLM_VA_R.changes
 ARITHMETIC = "gsm"
@@ -87,10 +88,14 @@ def run_controls(study: Study, aligned_r: Stage) -> dict[str, Stage]:
 
 
 def evaluate_parts(study: Study, loops: dict[str, Stage]) -> dict[str, Stage]:
-    """Evaluate the original, some baselines and each loop's chosen iteration on test and transfer prompts and tasks."""
+    """Evaluate the original, some baselines and each loop's chosen iteration on test and transfer prompts and tasks.
+
+    LLM-VA-R has a second row, with its last edit moved by the beta that validation chose.
+    """
     compute_ahead(study, [partial(evaluate_baseline, name=name) for name in (*COMPARED_BASELINES[::-1], ORIGINAL)])
     evaluated = {name: evaluate_baseline(study, name) for name in (ORIGINAL, *COMPARED_BASELINES)}
-    return evaluated | {name: evaluate_loop(study, name, stage) for name, stage in loops.items()}
+    evaluated |= {name: evaluate_loop(study, name, stage) for name, stage in loops.items()}
+    return evaluated | {MOVED_LOOP: evaluate_moved(study, loops[LLM_VA_R.name])}
 
 
 def record_parts(study: Study, loops: dict[str, Stage], evaluated: dict[str, Stage]) -> pandas.DataFrame:
@@ -102,7 +107,8 @@ def record_parts(study: Study, loops: dict[str, Stage], evaluated: dict[str, Sta
         By method and variant: strict F1 on test and transfer prompts, ASR, ORR and degenerate share on test,
         utility kept over all tasks and on arithmetic (nan where the data has none); of loops the chosen iteration and
         number of sublayers, the iteration of the stop rule (nan where it never struck), and the best validation strict
-        F1 in all, before that iteration, and within as many iterations as LLM-VA-R has.
+        F1 in all, before that iteration, and within as many iterations as LLM-VA-R has; of LLM-VA-R with a beta the
+        one that was chosen.
     """
     # Data without tasks give a table of no columns, and nothing that could be kept.
     outcomes, transfer = read_outcomes(evaluated, "test"), read_outcomes(evaluated, "transfer")
@@ -112,8 +118,9 @@ def record_parts(study: Study, loops: dict[str, Stage], evaluated: dict[str, Sta
     rows = {
         name: _summary(outcomes[name], transfer.get(name), kept.loc[name])
         | (_course(loops[name], short) if name in loops else {})
-        for name in (ORIGINAL, *COMPARED_BASELINES, *loops)
+        for name in (ORIGINAL, *COMPARED_BASELINES, *loops, MOVED_LOOP)
     }
+    rows[MOVED_LOOP]["beta"] = read_beta(evaluated[MOVED_LOOP])
     table = pandas.DataFrame.from_dict(rows, orient="index").rename_axis("method")
     curves = [lengthen(_logged(name, loop)).assign(method=name) for name, loop in loops.items()]
     frame = pandas.concat([lengthen(table), *curves])

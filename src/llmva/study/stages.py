@@ -217,7 +217,7 @@ def _tell_unfinished(verdicts: pandas.DataFrame) -> None:
 
 def _require_short(study: Study, prompts: pandas.DataFrame) -> None:
     """Raise an `InputError` where prompts do not fit into the model's context with a reply behind them."""
-    config, written = study.chat_model.model.config.get_text_config(), study.params.generation.max_new_tokens
+    config, written = study.chat_model.model.config.get_text_config(), study.params.written
     context = getattr(config, "max_position_embeddings", None)
     lengths = pandas.Series(map(len, encode_chats(study.chat_model.tokenizer, prompts["prompt"].tolist())))
     if context and (long := lengths + written > context).any():

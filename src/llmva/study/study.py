@@ -19,6 +19,7 @@ from llmva.core.vocabulary import REPLY_TASK, WORD_JUDGES
 from llmva.edits.loading import load_edited
 from llmva.engines.choice import judge_engine
 from llmva.engines.memory import ReplyMemory
+from llmva.engines.think_first import ThinkFirst
 from llmva.judging.degeneracy import DegeneracyCheck
 from llmva.judging.examiner import Examiner
 from llmva.judging.guard import GuardJudge
@@ -96,8 +97,9 @@ class Study:
     def plain_examiner(self) -> Examiner:
         """The examiner before the check for broken language is calibrated."""
         cache = TextCache(paths.RUNS / "verdicts.sqlite")
-        limits = self.params.generation.model_dump()
-        return Examiner(self.chat_model, self.judge, cache, None, **limits, engine=self.replies.respond)
+        limits, budget = self.params.generation.model_dump(), self.params.thinking
+        engine = ThinkFirst(self.replies.respond, budget).respond if budget else self.replies.respond
+        return Examiner(self.chat_model, self.judge, cache, None, **limits, engine=engine)
 
     @cached_property
     def replies(self) -> ReplyMemory:
@@ -207,8 +209,8 @@ class Study:
 
     def identity(self, *fields: str) -> dict:
         """Return a stage's parameters: the fields it depends on and what the model and the judge are."""
-        generation = ("threads", "dtype", "generation")
         params = self.params
+        generation = ("threads", "dtype", "generation", *(("thinking",) if params.thinking else ()))
         # Its words may become more; those of `phrases` stay as finished studies had them.
         named = {"phrases": "phrases", "refusals": RefusalJudge().name}
         judge = named.get(params.judge_model) or checkpoint_key(params.judge_model)

@@ -1,11 +1,12 @@
 """The trade-off between both failures: LLM-VA-R's last edit moved, and every method's settings along it."""
 
+import json
 from pathlib import Path
 
 import pandas
 
 from llmva.core.store import Stage
-from llmva.core.vocabulary import ORIGINAL, OUR_LOOP, PAPER_LOOP, STRICT_RATES
+from llmva.core.vocabulary import MOVED_LOOP, ORIGINAL, OUR_LOOP, PAPER_LOOP, STRICT_RATES
 from llmva.edits.edited_model import EditedModel
 from llmva.edits.log import EditLog
 from llmva.measures.frontier import hypervolume
@@ -59,6 +60,11 @@ def evaluate_moved(study: Study, loop: Stage, beta: float | None = None) -> Stag
     solved = solve_trade_off(study, loop)
     setting = None if beta is None else {"beta": beta}
     return evaluate_method(study, Moved(read_trade_off(loop, solved)), setting=setting, upstream=(loop, solved))
+
+
+def read_beta(evaluated: Stage) -> float:
+    """Return the beta that `evaluate_moved` has evaluated."""
+    return json.loads((evaluated / "settings.json").read_text())[MOVED_LOOP]["beta"]
 
 
 def read_trials(traced: Stage) -> pandas.DataFrame:

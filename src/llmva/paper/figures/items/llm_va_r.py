@@ -5,7 +5,7 @@ import seaborn
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from llmva.core.vocabulary import ORIGINAL, OUR_LOOP, PAPER_LOOP
+from llmva.core.vocabulary import MOVED_LOOP, ORIGINAL, OUR_LOOP, PAPER_LOOP
 from llmva.paper.figures import style
 from llmva.paper.figures.tidying import average, carry_forward, count_stops, in_order, require_methods, select
 
@@ -14,7 +14,7 @@ FINALS = WORDS["measures"]
 # Methods without a loop, then the parts of LLM-VA-R, from the paper's method to all of them; the rest are controls.
 PARTS = (
     ORIGINAL, "AlphaSteer", "AlphaSteer+", "Fine-tuning",
-    PAPER_LOOP, "LLM-VA, L_select in full", "RMS", "soft SVM", "ridge edit", "RMS and ridge", OUR_LOOP,
+    PAPER_LOOP, "LLM-VA, L_select in full", "RMS", "soft SVM", "ridge edit", "RMS and ridge", OUR_LOOP, MOVED_LOOP,
 )  # fmt: skip
 MAX_ABREAST = 7
 ROW_FILLED = 0.8

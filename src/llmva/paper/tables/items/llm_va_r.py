@@ -5,7 +5,7 @@ import pandas
 from statsmodels.stats.multitest import multipletests
 
 from llmva.core.errors import InputError
-from llmva.core.vocabulary import OUR_LOOP, PAPER_LOOP
+from llmva.core.vocabulary import MOVED_LOOP, OUR_LOOP, PAPER_LOOP
 from llmva.paper.names import name_models, order_methods
 from llmva.paper.tables import resampling
 from llmva.paper.tables.layout import WORDS, Block, Frames, Table, read_columns
@@ -101,13 +101,21 @@ def _show(frames: Frames) -> list[Block | str]:
 
 
 def _corrected(table: pandas.DataFrame) -> list[str]:
-    """Return what is left of LLM-VA-R's lead over LLM-VA when its three comparisons are corrected for their number."""
-    p_values = table.set_index("method").loc[OUR_LOOP, [f"{name}_p_paper" for name in COMPARED]].astype(float)
-    if p_values.isna().any():
-        return []
-    corrected = multipletests(p_values, method="holm")[1]
-    words = ", ".join(f"{name} {p:.3f}" for name, p in zip(COMPARED.values(), corrected, strict=True))
-    return [f"{OUR_LOOP} against {PAPER_LOOP}, p corrected for three comparisons (Holm): {words}."]
+    """Return what is left of two leads when the three comparisons of each are corrected for their number.
+
+    That of LLM-VA-R over LLM-VA, and that of LLM-VA-R with a beta over LLM-VA-R.
+    """
+    rows, sentences = table.set_index("method"), []
+    for ahead, behind, row, suffix in (
+        (OUR_LOOP, PAPER_LOOP, OUR_LOOP, "p_paper"),
+        (MOVED_LOOP, OUR_LOOP, MOVED_LOOP, "p"),
+    ):
+        p_values = rows.reindex([row])[[f"{name}_{suffix}" for name in COMPARED]].iloc[0].astype(float)
+        if p_values.notna().all():
+            corrected = zip(COMPARED.values(), multipletests(p_values, method="holm")[1], strict=True)
+            words = ", ".join(f"{name} {p:.3f}" for name, p in corrected)
+            sentences.append(f"{ahead} against {behind}, p corrected for three comparisons (Holm): {words}.")
+    return sentences
 
 
 TABLE = Table(("ridge",), OUR_LOOP, build_ridge, _show)
