@@ -14,9 +14,10 @@ from transformers import AutoTokenizer
 
 from llmva.core.errors import InputError
 from llmva.core.provenance import file_digest
-from llmva.edits.edited_model import EditedModel, edited_parameter
+from llmva.edits.edited_model import EditedModel
 from llmva.edits.gguf_export import export_gguf
 from llmva.edits.log import EditLog
+from llmva.edits.writers import edited_parameter
 from llmva.engines.greedy import respond
 from llmva.engines.hugging_face import end_tokens
 from llmva.method.edit import solve_edit

@@ -14,9 +14,10 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoConfig, AutoTokenizer
 
 from llmva.core.errors import InputError
-from llmva.edits.edited_model import EditedModel, edited_parameter
+from llmva.edits.edited_model import EditedModel
 from llmva.edits.gguf_export import export_gguf, require_gguf
 from llmva.edits.log import EditLog
+from llmva.edits.writers import edited_parameter
 from llmva.engines.hugging_face import end_tokens
 from llmva.models.chat_model import encode_chats, encode_texts, load_model, load_tokenizer
 from llmva.models.gguf_files import read_gguf

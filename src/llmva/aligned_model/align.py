@@ -50,7 +50,8 @@ def align(
     Parameters
     ----------
     model, tokenizer
-        Of transformers, dense and not quantised, in float32, bfloat16 or float16, with a chat template.
+        Of transformers, dense, in float32, bfloat16 or float16, with a chat template; on a GPU also in 4 or 8 bits
+        of bitsandbytes, to whose outputs the edits are then added.
     prompts : DataFrame
         `prompt` and `label` (benign or toxic); optionally `dataset`, `group` and `split`, as `make align` takes them.
         Some hundreds of each label are enough; they are split 8:1:1.

@@ -22,9 +22,11 @@ from llmva.edits.gguf_export import GgufType, export_gguf, require_gguf
 from llmva.edits.loading import read_earlier
 from llmva.edits.log import EditLog
 from llmva.method.trade_off import TRADE_OFF
+from llmva.models.chat_model import read_config
 from llmva.models.gguf_files import describe_gguf, split_gguf
 from llmva.models.likelihood import reply_surprise
-from llmva.models.sources import EDIT_LOG, find_base
+from llmva.models.packed import require_unpacked
+from llmva.models.sources import EDIT_LOG, find_base, locate
 from llmva.study.evaluation import read_test_rows
 from llmva.study.loop_variants import PAPER_STAGE, probe_layers, read_loop
 from llmva.study.study import Study
@@ -170,6 +172,8 @@ def require_checkpoint(model: str, wanted: str | None) -> None:
         raise InputError(f"CHECKPOINT: is {wanted!r}; choose {' or '.join(FORMATS)}, or leave it out")
     if wanted in GGUF_TYPES:
         require_gguf(find_base(model), GGUF_TYPES[wanted])
+    elif wanted:
+        require_unpacked(read_config(*locate(find_base(model))), "CHECKPOINT")
 
 
 def _export(study: Study, log: EditLog, folder: Path, wanted: str) -> None:

@@ -18,6 +18,7 @@ from llmva.core.paths import user_path
 from llmva.core.store import Stage
 from llmva.edits.edited_model import EditedModel
 from llmva.edits.log import EditLog
+from llmva.models.packed import require_unpacked
 from llmva.study.loop_variants import read_loop
 from llmva.study.study import Study
 
@@ -110,9 +111,11 @@ class Aligned:
         Raises
         ------
         InputError
-            When that was done before: the edits would go in twice. So do `applied` and `save` after it.
+            When that was done before: the edits would go in twice. So do `applied` and `save` after it. And when the
+            weights are packed in 4 or 8 bits, which cannot hold them.
         """
         self._require_unmerged()
+        require_unpacked(self.study.chat_model.model.config, "merge")
         EditedModel(self.study.chat_model.writers).apply(self.log if beta is None else self.at(beta))
         self._merged = True
         return self.study.chat_model.model
@@ -123,9 +126,12 @@ class Aligned:
         Raises
         ------
         InputError
-            When the folder holds something else, or cannot be written.
+            When the folder holds something else, or cannot be written; or a checkpoint is asked for of weights that
+            are packed in 4 or 8 bits.
         """
         self._require_unmerged()
+        if checkpoint:
+            require_unpacked(self.study.chat_model.model.config, "checkpoint")
         out = user_path(folder)
         options = AlignOptions(self.method, out, "1" if checkpoint else None)
         return write_aligned(self.study, options, self._chosen, self._evaluated).folder

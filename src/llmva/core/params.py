@@ -279,7 +279,7 @@ def _first_mistake(error: ValidationError, kind: type[StrictModel]) -> str:
 def main() -> None:
     """Check the parameters of the slugs on the command line and print them."""
     for slug in sys.argv[1:]:
-        print(yaml.safe_dump(load_params(slug).model_dump(), sort_keys=False), end="")
+        print(yaml.safe_dump(load_params(slug).values, sort_keys=False), end="")
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ import safetensors
 import safetensors.torch
 
 from llmva.core.errors import InputError
-from llmva.edits.edited_model import EDITABLE_TYPES, edited_parameter, require_found, require_shape
+from llmva.edits.edited_model import require_found, require_shape
 from llmva.edits.log import EditLog
+from llmva.edits.writers import EDITABLE_TYPES, edited_parameter
 from llmva.models.sources import ADAPTER_CONFIG, SHARD_INDEX, SINGLE_FILE, list_shards, local_folder
 from llmva.models.sublayers import sublayer_name
 
@@ -69,7 +70,7 @@ def _write_shard(path: Path, log: EditLog, target: Path) -> set[str]:
             if dtype not in EDITABLE_TYPES:
                 raise InputError(f"{path}: {name} is of type {dtype}; name a base in bfloat16, float16 or float32")
             if parameter == "weight":
-                require_shape(sublayer, tensors[name], log.edits_of(sublayer))
+                require_shape(sublayer, tensors[name].shape, log.edits_of(sublayer))
             tensors[name] = edited_parameter(parameter, tensors[name], log.edits_of(sublayer)).to(dtype)
         safetensors.torch.save_file(tensors, target, metadata=shard.metadata())
         # safetensors lets nobody else read what it writes.

@@ -9,7 +9,7 @@ import torch
 
 from llmva.core.errors import InputError
 from llmva.edits.checkpoint import BIAS_OF
-from llmva.edits.edited_model import edited_parameter, require_found, require_shape
+from llmva.edits.edited_model import require_found, require_shape
 from llmva.edits.gguf_header import (
     Checkpoint,
     empty_parameters,
@@ -20,6 +20,7 @@ from llmva.edits.gguf_header import (
 )
 from llmva.edits.gguf_layout import CONVERTER, lay_out, name_tensor, require_blocks
 from llmva.edits.log import EditLog
+from llmva.edits.writers import edited_parameter
 from llmva.models.sources import list_shards, local_folder, locate
 from llmva.models.sublayers import sublayer_name
 
@@ -123,7 +124,7 @@ def _require_edited(source: str, log: EditLog, parameters: dict[str, torch.Tenso
         if (sublayer := sublayer_name(module)) in log.sublayers:
             missing.discard(BIAS_OF.format(sublayer) if kind == "bias" else sublayer)
             if kind == "weight":
-                require_shape(sublayer, parameter, log.edits_of(sublayer))
+                require_shape(sublayer, parameter.shape, log.edits_of(sublayer))
     require_found(source, missing)
 
 

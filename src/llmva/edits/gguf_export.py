@@ -15,11 +15,12 @@ import numpy
 import torch
 
 from llmva.edits.checkpoint import BIAS_OF
-from llmva.edits.edited_model import edited_parameter, require_found, require_shape
+from llmva.edits.edited_model import require_found, require_shape
 from llmva.edits.gguf_conversion import convert_checkpoint, require_convertible
 from llmva.edits.gguf_header import Checkpoint, edited_name
 from llmva.edits.gguf_layout import require_blocks
 from llmva.edits.log import EditLog
+from llmva.edits.writers import edited_parameter
 from llmva.models.gguf_files import GgufFile, find_gguf, open_reader
 from llmva.models.sublayers import WRITERS
 
@@ -161,5 +162,5 @@ def _edit(tensor: gguf.ReaderTensor, kind: GgufType, sublayer: str, log: EditLog
     values = torch.from_numpy(numpy.array(gguf.dequantize(tensor.data, tensor.tensor_type)))
     parameter = tensor.name.rpartition(".")[2]
     if parameter == "weight":
-        require_shape(sublayer, values, edits)
+        require_shape(sublayer, values.shape, edits)
     return gguf.quantize(edited_parameter(parameter, values, edits).numpy(), kind).tobytes()

@@ -25,6 +25,7 @@ from llmva.core.errors import InputError, first_line
 from llmva.models.gguf_files import read_gguf
 from llmva.models.gguf_loading import complete_config, complete_model, load_gguf_tokenizer
 from llmva.models.offloading import all_stored_parameters, input_device
+from llmva.models.packed import require_readable
 from llmva.models.sources import find_base, locate
 from llmva.models.sublayers import Sublayer, list_blocks, list_sublayers, require_dense
 from llmva.models.templates import render_chats, require_template
@@ -99,8 +100,8 @@ def load_model(source: str, *, dtype: str = "float32", device: str | None = None
     Raises
     ------
     InputError
-        No weights, no chat template, non-finite or quantised weights, or a block without a linear `o_proj` and
-        `down_proj` to edit.
+        No weights, no chat template, non-finite weights, quantised ones (but for bitsandbytes' on a GPU), or a block
+        without a linear `o_proj` and `down_proj` to edit.
     """
     if find_base(source) != source:
         raise ValueError("a base alone is not the aligned model; see llmva.edits.loading")
@@ -109,7 +110,7 @@ def load_model(source: str, *, dtype: str = "float32", device: str | None = None
     options = {**pinned, "device_map": "auto", "max_memory": _room()} if shared else pinned
     try:
         config = read_config(location, pinned)
-        require_unquantised(config, source)
+        require_readable(config, source)
         tokenizer = load_tokenizer(source)
         model = _load_weights(location, config, dtype, options)
     except LOADING_ERRORS as error:
@@ -247,16 +248,6 @@ def require_finite(model: PreTrainedModel, source: str) -> None:
     for name, weight in all_stored_parameters(model):
         if not weight.is_meta and not torch.isfinite(weight).all():
             raise InputError(f"{source}: {name} holds NaN or infinite weights; restore the checkpoint")
-
-
-def require_unquantised(config: PreTrainedConfig, source: str) -> None:
-    """Raise an `InputError` for quantised weights, by their configuration."""
-    if quantised := getattr(config, "quantization_config", None):
-        method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised.quant_method
-        raise InputError(
-            f"{source}: config.json: quantization_config: the weights are quantised ({method}), and rounding would "
-            "undo the edits; name the model they were made from, in bfloat16 or float32"
-        )
 
 
 def _room() -> dict[int | str, int]:

@@ -10,8 +10,9 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from llmva.core.errors import InputError
-from llmva.models.chat_model import ChatModel, require_finite, require_unquantised
+from llmva.models.chat_model import ChatModel, require_finite
 from llmva.models.offloading import all_stored_parameters
+from llmva.models.packed import require_readable
 from llmva.models.sublayers import require_dense
 from llmva.models.templates import require_template
 
@@ -47,7 +48,7 @@ def hold(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, editable
     if not getattr(tokenizer, "chat_template", None):
         raise InputError(f"{name}: the tokenizer has no chat template; set tokenizer.chat_template")
     require_template(tokenizer, name)
-    require_unquantised(model.config, name)
+    require_readable(model.config, name)
     require_finite(model, name)
     if editable:
         require_dense(model, name)

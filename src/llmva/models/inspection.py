@@ -17,9 +17,9 @@ from llmva.models.chat_model import (
     encode_texts,
     load_tokenizer,
     read_config,
-    require_unquantised,
 )
 from llmva.models.gguf_files import describe_gguf
+from llmva.models.packed import require_readable
 from llmva.models.sources import find_base, list_shards, locate
 from llmva.models.sublayers import list_sublayers, require_dense
 from llmva.models.templates import OPENED_THINKING, render_chats, written_behind_reply
@@ -73,7 +73,7 @@ def _inspect_architecture(source: str, config: PreTrainedConfig) -> Iterator[Fin
     shape = f"{layers} layers of width {width}" + (f", a context of {context:,} tokens" if context else "")
     yield Finding("ok", f"{config.model_type}: {shape}")
     try:
-        require_unquantised(config, source)
+        require_readable(config, source)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
         require_dense(model, source)
@@ -83,6 +83,8 @@ def _inspect_architecture(source: str, config: PreTrainedConfig) -> Iterator[Fin
     except LOADING_ERRORS as error:
         yield Finding("problem", f"cannot be built ({first_line(error)})", "name a model of a family transformers has")
         return
+    if getattr(config, "quantization_config", None):
+        yield Finding("ok", "weights of 4 or 8 bits: edits go beside them, into an adapter, and into no checkpoint")
     weights = sum(weight.numel() for weight in model.parameters())
     yield Finding("ok", f"{weights / 1e9:.3g} billion weights; {len(list_sublayers(model))} sublayers can be edited")
     if config.get_text_config().tie_word_embeddings:

@@ -1,0 +1,56 @@
+"""Weights of 4 or 8 bits, as bitsandbytes packs them on a GPU: told by their type, and read back as numbers."""
+
+import importlib.util
+
+import torch
+from transformers import PreTrainedConfig
+
+from llmva.core.errors import InputError
+
+PACKAGE = "bitsandbytes"
+# Of 8 bits: what a row's largest weight is stored as.
+LARGEST = 127
+
+
+def require_readable(config: PreTrainedConfig, source: str) -> None:
+    """Raise an `InputError` for quantised weights, but for those of bitsandbytes where there is a GPU."""
+    quantised = getattr(config, "quantization_config", None)
+    if not quantised:
+        return
+    method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised.quant_method
+    where = f"{source}: config.json: quantization_config"
+    fix = "name the model they were made from, in bfloat16 or float32"
+    if getattr(method, "value", method) != PACKAGE:
+        raise InputError(f"{where}: the weights are quantised ({method}), and rounding would undo the edits; {fix}")
+    if not has_gpu():
+        raise InputError(f"{where}: weights of 4 or 8 bits need a GPU; {fix}")
+    if importlib.util.find_spec(PACKAGE) is None:
+        raise InputError(f"{where}: {PACKAGE} is not installed; `pip install {PACKAGE}`, or {fix}")
+
+
+def require_unpacked(config: PreTrainedConfig, what: str) -> None:
+    """Raise an `InputError` where edits are to become part of weights that cannot hold them."""
+    if getattr(config, "quantization_config", None):
+        raise InputError(f"{what}: weights of 4 or 8 bits cannot hold the edits; leave it out, the adapter holds them")
+
+
+def has_gpu() -> bool:
+    """Tell whether there is a GPU, on which packed weights are fast enough."""
+    return torch.cuda.is_available()
+
+
+def is_packed(module: torch.nn.Module) -> bool:
+    """Tell whether bitsandbytes keeps a linear module's weight, in 4 or 8 bits."""
+    return type(module._parameters.get("weight")).__module__.partition(".")[0] == PACKAGE
+
+
+def unpack(module: torch.nn.Linear) -> torch.Tensor:
+    """Return the weight that a packed module stands for, (d_out, d_in) in float32, where the module is."""
+    weight = module.weight
+    if (state := getattr(weight, "quant_state", None)) is not None:
+        from bitsandbytes.functional import dequantize_4bit
+
+        return dequantize_4bit(weight.data, state).float()
+    # The first pass moves the scales of its rows from the parameter to the module.
+    scales = weight.SCB if module.state.SCB is None else module.state.SCB
+    return weight.data.float() * (scales.float() / LARGEST)[:, None]
