@@ -6,7 +6,9 @@ import torch
 
 from llmva.engines.greedy import respond
 from llmva.models.activations import FINAL, Capture, recording
+from llmva.models.batches import for_each_batch
 from llmva.models.chat_model import encode_chats
+from llmva.models.headroom import headroom_of
 from llmva.models.likelihood import exchange_logits, reply_surprise
 from llmva.models.reading import read_activations
 
@@ -99,6 +101,49 @@ def test_a_batch_that_does_not_fit_is_halved_and_nothing_is_lost(llama, prompts,
     assert halved.texts == expected.texts and sizes == [5, 3, 2, 2, 1]
     for name, values in expected.activations.outputs.items():
         numpy.testing.assert_allclose(halved.activations.outputs[name], values, atol=2e-5)
+
+
+class MadeUpHeadroom:
+    """Stands for a GPU that has room for so many rows, and says so by what the last batch took."""
+
+    def __init__(self, room):
+        self.room, self.taken = room, []
+
+    def start(self):
+        self.taken.append(0)
+
+    def run(self, part):
+        self.taken[-1] = len(part)
+        if len(part) > self.room:
+            raise torch.OutOfMemoryError("too large")
+
+    def fits_twice(self):
+        return 2 * self.taken[-1] <= self.room
+
+
+@pytest.mark.parametrize(
+    ("room", "sizes"),
+    [
+        (20, [4, 8, 16, 12]),
+        # Twice the first batch fits not even once.
+        (7, [4] * 10),
+        # It begins too large, and what failed is not tried again.
+        (3, [4, 2] + [2] * 19),
+    ],
+)
+def test_batches_grow_to_what_memory_holds(room, sizes):
+    headroom, seen = MadeUpHeadroom(room), []
+
+    def run(part):
+        headroom.run(part)
+        seen.extend(part)
+
+    for_each_batch(range(40), 4, run, headroom=headroom)
+    assert headroom.taken == sizes and seen == list(range(40))
+
+
+def test_a_cpu_has_no_headroom_since_its_results_repeat_exactly():
+    assert headroom_of(torch.device("cpu")) is None
 
 
 @pytest.mark.parametrize("capture", [EVERYTHING, Capture(inputs=True, blocks=True, positions="all")])

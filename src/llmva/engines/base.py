@@ -47,7 +47,8 @@ class Engine(Protocol):
         max_new_tokens : int
             Longest reply, in tokens.
         batch_size : int
-            Prompts that are answered at once, or fewer where memory runs out; no finished reply is lost.
+            Prompts that are answered at once; fewer where memory runs out, and more where a GPU has room for them. No
+            finished reply is lost.
         capture : Capture, optional
             What to record of the prompts while they are answered.
         progress : str, optional

@@ -1,4 +1,4 @@
-"""Token sequences through a model in left-padded batches, longest first, halved where memory runs out."""
+"""Token sequences through a model in left-padded batches, longest first, larger or smaller as memory allows."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +13,7 @@ from llmva.core.errors import InputError
 from llmva.core.progress import progress_bar
 from llmva.models.activations import Activations, Capture, recording
 from llmva.models.chat_model import ChatModel
+from llmva.models.headroom import Headroom, headroom_of
 
 # Of a batch that a CPU only reads, padding included: what so few tokens need stays in its caches.
 READ_TOKENS = 2048
@@ -38,7 +39,8 @@ def run_batches(
     step : callable
         Called with each batch (`input_ids` and `attention_mask`) and the places of its rows in `sequences`.
     batch_size : int
-        A batch that does not fit into memory is halved, and finished ones are kept.
+        Of the first batch. One that does not fit into memory is halved, and finished ones are kept; on a GPU batches
+        double while the memory that they take says that two would fit.
     marks : list of list of int, optional
         1 for each token that `capture.positions` speaks of; by default for all of them.
     reads_only : bool
@@ -63,7 +65,7 @@ def run_batches(
             bar.update(len(part))
 
         lengths = read_lengths(chat_model, sequences) if reads_only else None
-        for_each_batch(by_length(sequences), batch_size, run, lengths)
+        for_each_batch(by_length(sequences), batch_size, run, lengths, headroom_of(chat_model.device))
     return recorder.collected() if capture and sequences else None
 
 
@@ -72,30 +74,36 @@ def for_each_batch(
     batch_size: int,
     run: Callable[[Sequence[int]], None],
     lengths: Sequence[int] | None = None,
+    headroom: Headroom | None = None,
 ) -> None:
     """Run something on one batch of places after the other; one that does not fit into memory is halved.
 
-    The smaller size is kept for the batches that follow, since they would fail again. For `lengths` see `batch_at`.
+    The smaller size is kept for the batches that follow, since they would fail again. Until then they double as long
+    as `headroom` says so. For `lengths` see `batch_at`.
 
     Raises
     ------
     torch.OutOfMemoryError
         When one place alone does not fit.
     """
-    done = 0
+    done, ceiling = 0, len(order)
     while done < len(order):
         part, fitted = batch_at(order, done, batch_size, lengths), False
+        if headroom:
+            headroom.start()
         # What a failed batch holds is freed with its traceback, when the handler ends.
         with contextlib.suppress(torch.OutOfMemoryError), memory_errors():
             run(part)
             fitted = True
         if fitted:
             done += len(part)
+            if headroom and len(part) == batch_size and 2 * batch_size <= ceiling and headroom.fits_twice():
+                batch_size *= 2
             continue
         if len(part) == 1:
             raise torch.OutOfMemoryError("one prompt alone does not fit into memory; use a smaller model or a CPU")
         torch.cuda.empty_cache()
-        batch_size = (len(part) + 1) // 2
+        batch_size = ceiling = (len(part) + 1) // 2
 
 
 @contextlib.contextmanager

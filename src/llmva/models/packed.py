@@ -8,8 +8,6 @@ from transformers import PreTrainedConfig
 from llmva.core.errors import InputError
 
 PACKAGE = "bitsandbytes"
-# Of 8 bits: what a row's largest weight is stored as.
-LARGEST = 127
 
 
 def require_readable(config: PreTrainedConfig, source: str) -> None:
@@ -46,11 +44,7 @@ def is_packed(module: torch.nn.Module) -> bool:
 
 def unpack(module: torch.nn.Linear) -> torch.Tensor:
     """Return the weight that a packed module stands for, (d_out, d_in) in float32, where the module is."""
-    weight = module.weight
-    if (state := getattr(weight, "quant_state", None)) is not None:
-        from bitsandbytes.functional import dequantize_4bit
+    # It imports bitsandbytes, which takes a second.
+    from transformers.integrations.bitsandbytes import dequantize_bnb_weight
 
-        return dequantize_4bit(weight.data, state).float()
-    # The first pass moves the scales of its rows from the parameter to the module.
-    scales = weight.SCB if module.state.SCB is None else module.state.SCB
-    return weight.data.float() * (scales.float() / LARGEST)[:, None]
+    return dequantize_bnb_weight(module.weight, getattr(module, "state", None)).float()
