@@ -11,7 +11,10 @@ MODELS = 12
 
 
 def read_paper_values(item: str) -> pandas.DataFrame:
-    """Return the paper's `table1` to `table4`, `utility` or `headlines`, rates as fractions, sets named as here."""
+    """Return the paper's `table1` to `table4`, `utility` or `headlines`, rates as fractions, sets named as here.
+
+    `runtime_claims` has the second paper's.
+    """
     return pandas.read_csv(FOLDER / f"{item}.csv")
 
 

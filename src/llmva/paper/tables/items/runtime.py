@@ -6,6 +6,7 @@ from llmva.core.errors import InputError
 from llmva.core.results import remake
 from llmva.core.vocabulary import RUNTIME_METHODS
 from llmva.paper.names import MEAN
+from llmva.paper.tables.items.runtime_claims import judge_claims
 from llmva.paper.tables.layout import WORDS, Block, Frames, Table, read_columns
 
 KEYS = ["model", "threat", "method", "position", "layer", "alpha"]
@@ -27,7 +28,10 @@ OF_STEERING = ("kept", "shift", "gated_malicious", "gated_aligned", "gated_neutr
 
 
 def build_runtime(results: Frames) -> Frames:
-    """Return one row per model, threat, method and position; layer and alpha are those that validation chose."""
+    """Return one row per model, threat, method and position; layer and alpha are those that validation chose.
+
+    `claims` has what the paper says of them; see `judge_claims`.
+    """
     rows = results["runtime"]
     # A pivot leaves out rows whose keys are missing.
     keyed = rows.assign(
@@ -42,7 +46,8 @@ def build_runtime(results: Frames) -> Frames:
     table = wide[KEYS].assign(**{name: wide[metric] for name, metric in MEASURES.items()}, n=wide["n"])
     table = table.assign(layer=table["layer"].where(table["layer"] > 0), alpha=table["alpha"].where(table["layer"] > 0))
     order = pandas.MultiIndex.from_frame(table[KEYS[:4]]).map(_rank(rows))
-    return {"": table.iloc[order.argsort(kind="stable")].reset_index(drop=True)}
+    table = table.iloc[order.argsort(kind="stable")].reset_index(drop=True)
+    return {"": table, "claims": judge_claims(table, results["runtime_turns"])}
 
 
 def _rank(rows: pandas.DataFrame):
@@ -74,7 +79,16 @@ def _show(frames: Frames) -> list[Block | str]:
         )
         for threat, rows in means.groupby("threat", sort=False)
     ]
-    return [*blocks, words["note"]]
+    claims = [
+        Block(
+            rows,
+            read_columns("runtime", "claim_columns"),
+            words["claims"].format(threat=threat),
+            f"claims_{threat}",
+        )
+        for threat, rows in frames["claims"].groupby("threat", sort=False)
+    ]
+    return [*blocks, words["note"], *claims, words["claims_note"].format(runs=table["model"].nunique())]
 
 
-TABLE = Table(("runtime",), "Run-time steering", build_runtime, _show)
+TABLE = Table(("runtime", "runtime_turns"), "Run-time steering", build_runtime, _show)
