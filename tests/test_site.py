@@ -90,6 +90,25 @@ def test_what_a_reader_looks_for_is_there(book):
     assert "benign vector" in text_of(book / "method" / "vectors.html")
 
 
+def test_what_is_said_of_the_second_paper_is_what_its_table_says(book):
+    with (ROOT / "tables" / "runtime_claims.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    said = text_of(book / "paper.html")
+
+    def verdicts(beginning, *methods):
+        return {row["verdict"] for row in rows if row["claim"].startswith(beginning) and row["method"] in methods}
+
+    assert verdicts("trait", "SwFC", "StTP", "StMP") == {"holds"} and "All three methods bring the trait back" in said
+    assert verdicts("coherence", "SwFC") == {"does not hold"} and verdicts("coherence", "StTP", "StMP") == {
+        "cannot be told"
+    }
+    assert "SwFC does not keep the replies coherent; of the gated methods that cannot be told" in said
+    assert verdicts("repetition", "SwFC") == {"cannot be told"} and "Nor can it be told whether SwFC repeats" in said
+    for claim in ("repetition", "mean change", "share of neutral"):
+        assert verdicts(claim, "StMP") == {"holds"}
+    assert "StMP repeats itself less than SwFC in the last turn, changes the stream less, and keeps more" in said
+
+
 def test_all_notebooks_tables_figures_and_commands_are_shown(book):
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         assert (book / "notebooks" / f"{path.stem}.html").is_file()
@@ -146,9 +165,16 @@ PAGES = (
     "use/python", "notebooks/05_main_results", "api",
 )  # fmt: skip
 BOX = "getBoundingClientRect()"
+# What axe calls grave: a barrier for some readers.
+GRAVE = """
+const [done] = [arguments[arguments.length - 1]];
+axe.run(document, {resultTypes: ["violations"]}).then(({violations}) => done(
+  violations.filter(({impact}) => ["serious", "critical"].includes(impact))
+    .map(({id, nodes}) => `${id} x ${nodes.length}: ${nodes[0].html.slice(0, 200)} ${nodes[0].failureSummary}`)));
+"""
 in_browser = pytest.mark.skipif(
-    not (BROWSER and DRIVER and find_spec("selenium")),
-    reason="no Chromium with its driver (Debian: chromium-driver), or no selenium",
+    not (BROWSER and DRIVER and find_spec("selenium") and find_spec("axe_core_python")),
+    reason="no Chromium with its driver (Debian: chromium-driver), or no selenium or axe",
 )
 
 
@@ -207,6 +233,14 @@ def requests_of(browser) -> list[str]:
     return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
 
 
+def barriers_of(browser) -> list[str]:
+    """Return what axe finds on the page that is open."""
+    script = Path(find_spec("axe_core_python").origin).with_name("axe.min.js")
+    browser.execute_script(script.read_text(encoding="utf-8"))
+    browser.set_script_timeout(60)
+    return browser.execute_async_script(GRAVE)
+
+
 @in_browser
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", WIDTHS)
@@ -227,6 +261,18 @@ def test_pages_are_whole_in_a_browser(browser, address, width, dark):
         ground = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
         brightness = sum(map(int, ground.strip("rgba()").split(",")[:3]))
         assert (brightness < 384) is dark, (page, ground)
+        # Of the page of all tables it takes a quarter of a minute.
+        if width == "desktop" and (page, dark) != ("results/tables", True):
+            assert barriers_of(browser) == [], page
+
+
+@in_browser
+def test_a_planted_barrier_is_found(browser, address):
+    browser.get(f"{address}/index.html")
+    pale = '<p style="color: #ddd; background: #fff">pale words</p><img src="x.png">'
+    browser.execute_script("document.querySelector('article').innerHTML = arguments[0]", pale)
+    found = barriers_of(browser)
+    assert [barrier.split(" ")[0] for barrier in found] == ["color-contrast", "image-alt"]
 
 
 @in_browser
@@ -280,3 +326,4 @@ def test_reports_are_whole_in_a_browser(browser, report, width):
     assert browser.execute_script("return document.documentElement.scrollWidth - window.innerWidth") <= 0
     unnamed = "return [...document.querySelectorAll('svg')].filter(s => !s.getAttribute('aria-label')).length"
     assert browser.execute_script(unnamed) == 0
+    assert barriers_of(browser) == []
