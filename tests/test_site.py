@@ -14,6 +14,7 @@ from html import unescape
 from importlib.util import find_spec
 from pathlib import Path
 
+import pandas
 import pytest
 from conftest import prompt_table, save_random_model
 from test_alignment import DigestJudge
@@ -213,18 +214,22 @@ def browser():
     driver.quit()
 
 
-@pytest.fixture(scope="module")
-def report(tmp_path_factory):
-    """Return the report of a small alignment."""
-    folder = tmp_path_factory.mktemp("align")
+@pytest.fixture(scope="module", params=["align", "steer"])
+def report(request, tmp_path_factory):
+    """Return the report of a small alignment, and of a small search for a direction."""
+    folder = tmp_path_factory.mktemp(request.param)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(paths, "RUNS", folder / "runs")
         patch.setattr("llmva.study.study.RefusalJudge", DigestJudge)
         patch.setattr("llmva.judging.degeneracy.is_looping", lambda reply: False)
         patch.setattr("llmva.judging.degeneracy.is_empty", lambda reply: False)
-        chat_model = load_model(str(save_random_model(folder / "model")))
-        options = {"max_new_tokens": 4, "iterations": 2}
-        return llmva.align(chat_model.model, chat_model.tokenizer, prompt_table(40), **options).report().path
+        loaded = load_model(str(save_random_model(folder / "model")))
+        model = loaded.model, loaded.tokenizer
+        if request.param == "align":
+            return llmva.align(*model, prompt_table(40), max_new_tokens=4, iterations=2).report().path
+        sides = {"aligned": "be good to people.", "malicious": "be bad to people."}
+        pairs = pandas.DataFrame({"prompt": [f"what is rope number {number}?" for number in range(20)], **sides})
+        return llmva.steer(*model, pairs, method="SwFC", layers=[2], alphas=[1, 2], max_new_tokens=6).report().path
 
 
 def requests_of(browser) -> list[str]:
@@ -261,8 +266,8 @@ def test_pages_are_whole_in_a_browser(browser, address, width, dark):
         ground = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
         brightness = sum(map(int, ground.strip("rgba()").split(",")[:3]))
         assert (brightness < 384) is dark, (page, ground)
-        # Of the page of all tables it takes a quarter of a minute.
-        if width == "desktop" and (page, dark) != ("results/tables", True):
+        # The page of all tables takes a quarter of a minute; `smol` has tables of the same kind.
+        if width == "desktop" and page != "results/tables":
             assert barriers_of(browser) == [], page
 
 
