@@ -24,6 +24,8 @@ napoleon_use_rtype = False
 html_theme = "furo"
 html_title = "llmva"
 html_static_path = ["_static"]
+# Reports as the commands left them.
+html_extra_path = ["extra"]
 html_favicon = "_static/icon.svg"
 html_css_files = ["site.css"]
 html_js_files = [("sort.js", {"defer": "defer"})]

@@ -107,6 +107,7 @@ def main_results(files: Committed) -> list[str]:
         f"them in {count_in_words((broken > 0.1).sum())} of the eighteen runs",
         f"**Answering everything has an F1 of {constant:.3f}.** VectorSteer, tuned for F1, ends at "
         f"{vector:.3f}. Refusal ablation stays below it, at {ablation:.3f}, since",
+        f"end at {table['strict_f1']['SCANS']:.3f} and {table['strict_f1']['CAST']:.3f}, near the original.",
     ]
 
 
@@ -255,6 +256,29 @@ def steering(files: Committed) -> list[str]:
         f"{shifts['StMP']:.1f} on average, and they keep {kept['SwFC']:.2f}, {kept['StTP']:.2f} and {kept['StMP']:.2f} "
         f"of the neutral tasks.",
         *repetition(files, list(rows["model"].unique())),
+        *second_papers_claims(files),
+    ]
+
+
+def second_papers_claims(files: Committed) -> list[str]:
+    """The verdicts on the second paper's claims: how many hold, and those that are told in words."""
+    claims = files.table("runtime_claims")
+    counts = claims["verdict"].value_counts()
+    verdicts = {
+        (beginning, method): set(
+            claims[claims["claim"].str.startswith(beginning) & claims["method"].eq(method)]["verdict"]
+        )
+        for beginning in ("trait,", "coherence,", "coherence above", "mean change", "repetition")
+        for method in ("SwFC", "StTP", "StMP")
+    }
+    assert all(verdicts["trait,", method] == {"holds"} for method in ("SwFC", "StTP", "StMP"))
+    for method in ("StTP", "StMP"):
+        assert verdicts["coherence above", method] == verdicts["mean change", method] == {"holds"}
+        assert verdicts["coherence,", method] == {"cannot be told"}
+    assert verdicts["coherence,", "SwFC"] == {"does not hold"} and verdicts["repetition", "SwFC"] == {"cannot be told"}
+    return [
+        f"Of the second paper's claims {counts['holds']} of {len(claims)} hold on organisms (table `runtime_claims`), "
+        f"{counts['does not hold']} do not, and {counts['cannot be told']} cannot be told."
     ]
 
 

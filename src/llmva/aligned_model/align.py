@@ -49,9 +49,11 @@ def align(
 
     Parameters
     ----------
-    model, tokenizer
-        Of transformers, dense, in float32, bfloat16 or float16, with a chat template; on a GPU also in 4 or 8 bits
-        of bitsandbytes, to whose outputs the edits are then added.
+    model : PreTrainedModel
+        Of transformers, dense, in float32, bfloat16 or float16; on a GPU also in 4 or 8 bits of bitsandbytes, to whose
+        outputs the edits are then added.
+    tokenizer : PreTrainedTokenizerBase
+        With a chat template.
     prompts : DataFrame
         `prompt` and `label` (benign or toxic); optionally `dataset`, `group` and `split`, as `make align` takes them.
         Some hundreds of each label are enough; they are split 8:1:1.
@@ -64,8 +66,18 @@ def align(
         "LLM-VA-R", ours, or "LLM-VA", the paper's.
     prefer : str or float, optional
         `safe`, `balanced`, `helpful`, or the weight of answered toxic prompts from 0 to 1; see `TradeOff`.
-    seed, batch_size, max_new_tokens, candidates, iterations, penalty
-        As the options of `make align`.
+    seed : int
+        Of the split and of all samples.
+    batch_size : int
+        Prompts that are answered at once.
+    max_new_tokens : int
+        Longest reply.
+    candidates : int
+        Prompts per set that the model answers first; those that it fails on are preferred.
+    iterations : int
+        Of the loop; LLM-VA-R makes 12 at most.
+    penalty : float
+        C of LLM-VA-R's SVMs.
     thinking : int, optional
         Of a thinking model: the tokens that it may think for before it answers. Activations are then read behind the
         thinking; without it, before.

@@ -89,8 +89,10 @@ def steer(
 
     Parameters
     ----------
-    model, tokenizer
-        Of transformers, with a chat template that takes system prompts.
+    model : PreTrainedModel
+        Of transformers.
+    tokenizer : PreTrainedTokenizerBase
+        With a chat template that takes system prompts.
     pairs : DataFrame
         `prompt`, and the system prompts `aligned` and `malicious`.
     method : str
@@ -99,8 +101,12 @@ def steer(
         Strengths to try; by default the published ones.
     layers : sequence of int, optional
         Blocks to try, counted from 1; by default all, which takes long on a large model.
-    seed, batch_size, max_new_tokens
-        As the options of `make steer`.
+    seed : int
+        Of all samples.
+    batch_size : int
+        Prompts that are answered at once.
+    max_new_tokens : int
+        Longest reply.
 
     Raises
     ------

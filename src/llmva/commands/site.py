@@ -107,6 +107,8 @@ def list_tables(folder: Path) -> str:
     for name in names:
         parts += [
             "",
+            f"(table-{name})=",
+            "",
             f"## {name}",
             "",
             f"```{{include}} ../tables/{name}.md",

@@ -141,7 +141,7 @@ def _inspect_template(tokenizer: PreTrainedTokenizerBase) -> Iterator[Finding]:
         fix = "`steer` and run-time studies need one; `align` does not"
         yield Finding("warning", f"its template takes no system prompt{reason}", fix)
     if written.rstrip().endswith(OPENED_THINKING):
-        fix = "give replies room (--max-new-tokens); the answer behind the thinking is judged"
+        fix = "give its thinking a budget (--thinking), or replies room (--max-new-tokens)"
         yield Finding("warning", "its template opens a thinking span before each reply", fix)
 
 

@@ -74,6 +74,7 @@ def _claims(table: pandas.DataFrame, turns: pandas.DataFrame) -> Iterator[Claim]
     yield Claim("rise", text, FIXED, ninth[FIXED] - first[FIXED])
     gated = [method for method in RUNTIME_METHODS if method != FIXED]
     for quantity, text, values, falls in (
+        ("ahead", f"coherence above that of {FIXED}", coherence, False),
         ("repetition", f"repetition in turn {last}, less than that of {FIXED}", ninth, True),
         ("kept", f"share of neutral tasks kept, above that of {FIXED}", kept, False),
         ("shift", f"mean change of the stream, less than that of {FIXED}", shift, True),
