@@ -256,7 +256,6 @@ def steering(files: Committed) -> list[str]:
         f"{shifts['StMP']:.1f} on average, and they keep {kept['SwFC']:.2f}, {kept['StTP']:.2f} and {kept['StMP']:.2f} "
         f"of the neutral tasks.",
         *repetition(files, list(rows["model"].unique())),
-        *second_papers_claims(files),
     ]
 
 
@@ -394,6 +393,7 @@ def reading(files: Committed) -> list[str]:
         f"With empty caches and in a study, the loop is {looks[0]} times as fast as the plain way on an organism with "
         f"one thread, and {looks[1]} times with two.",
         f"There are three seeds of each organism, {seeds['n'].unique().item()} test prompts of each",
+        *second_papers_claims(files),
     ]
 
 
