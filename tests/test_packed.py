@@ -20,7 +20,7 @@ from llmva.edits.log import EditLog, SublayerEdit
 from llmva.models import packed
 from llmva.models.chat_model import ChatModel, encode_texts, load_model
 
-bitsandbytes = pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (pip install bitsandbytes)")
+bitsandbytes = pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed (the extra `packed`)")
 KINDS = {
     "4 bits": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.float32},
     "8 bits": {"load_in_8bit": True},

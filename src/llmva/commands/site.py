@@ -21,7 +21,7 @@ from llmva.paper.figures.hover import draw_frontiers, draw_map
 PAGES = paths.REPOSITORY / "site"
 TEXTS = ("README.md", "DEVIATIONS.md", "CHANGELOG.md", "STYLE.md")
 # In texts that are shown on pages, links to other texts lead to their pages.
-PAGE_OF = {f"({name})": f"({name.lower()})" for name in TEXTS[1:]}
+PAGE_OF = {f"({name})": f"({name.lower()})" for name in TEXTS[1:]} | {"(tables/)": "(results/tables.md)"}
 (PRETRAINED,) = PRETRAINED_MODELS
 # Of a folder that was assembled here, and may be replaced.
 MARK = ".site_source"
