@@ -119,6 +119,9 @@ def test_all_notebooks_tables_figures_and_commands_are_shown(book):
     )
     assert all(f"{path.stem}.csv" in tables for path in (ROOT / "tables").glob("*.md") if "smol" not in path.stem)
     assert all(f"{path.stem}.csv" in figures for path in (ROOT / "figures").glob("*.png"))
+    # Each says what it is, and where it is made.
+    assert tables.count("notebook <a") == sum("smol" not in path.stem for path in (ROOT / "tables").glob("*.md"))
+    assert figures.count("notebook <a") == len(list((ROOT / "figures").glob("*.png")))
     # Organisms and the pretrained model share no page.
     assert "_smol.csv" not in tables and "_smol.csv" in (book / "results" / "smol.html").read_text(encoding="utf-8")
     commands = text_of(book / "use" / "commands.html")

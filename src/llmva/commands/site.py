@@ -23,6 +23,16 @@ TEXTS = ("README.md", "DEVIATIONS.md", "CHANGELOG.md", "STYLE.md")
 # In texts that are shown on pages, links to other texts lead to their pages.
 PAGE_OF = {f"({name})": f"({name.lower()})" for name in TEXTS[1:]} | {"(tables/)": "(results/tables.md)"}
 (PRETRAINED,) = PRETRAINED_MODELS
+# Tables that README's map does not name: what they are, and their notebook.
+FURTHER = {
+    "headlines": ("the paper's claims in numbers", "20_paper"),
+    "draws": ("Table 2 with other seeds of the study", "05_main_results"),
+    "budget": ("Table 2 with a fifth of the trials", "05_main_results"),
+    "margins": ("the angles with softer margins", "01_orthogonality"),
+    "judges": ("two judges against one", "11_judges"),
+    "noise": ("noise on the weights", "11_judges"),
+    "shortcuts": ("what else than safety tells the sets apart", "11_judges"),
+}
 # Of a folder that was assembled here, and may be replaced.
 MARK = ".site_source"
 
@@ -111,6 +121,8 @@ def list_tables(folder: Path) -> str:
             "",
             f"## {name}",
             "",
+            _origin(name),
+            "",
             f"```{{include}} ../tables/{name}.md",
             "```",
             "",
@@ -123,8 +135,8 @@ def list_figures(folder: Path) -> str:
     """Return the page of the organisms' figures, each with its data for download."""
     parts = ["# Figures", "", "Of model organisms; figures of one model alone are in the repository."]
     for path in sorted(folder.glob("*.png"), key=_number):
-        parts += ["", f"## {_title(path.stem)}", "", _picture(f"../figures/{path.name}", path.stem), ""]
-        parts += [_downloads("figures", path.stem, folder)]
+        parts += ["", f"## {_title(path.stem)}", "", _origin(path.stem), ""]
+        parts += [_picture(f"../figures/{path.name}", path.stem), "", _downloads("figures", path.stem, folder)]
     return "\n".join([*parts, ""])
 
 
@@ -193,6 +205,15 @@ def _downloads(kind: str, name: str, folder: Path) -> str:
 
 def _picture(path: str, alternative: str) -> str:
     return f"![{_title(alternative)}: its data are in the CSV below]({path})"
+
+
+def _origin(stem: str) -> str:
+    """Return what a table or a figure shows, and the notebook that makes it, as README's map has it."""
+    name = stem.partition("_")[0]
+    readme = (paths.REPOSITORY / "README.md").read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in readme.splitlines() if f"`{name}`" in line and line[0] == "|"]
+    what, notebook = (cell.strip("`") for cell in rows[0][:2]) if rows else FURTHER[name]
+    return f"*{what}*: notebook [{notebook}](../notebooks/{notebook}.ipynb)."
 
 
 def _title(stem: str) -> str:
