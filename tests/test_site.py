@@ -87,7 +87,10 @@ def test_what_a_reader_looks_for_is_there(book):
     claims = text_of(book / "paper.html")
     assert "does not hold" in claims and "Where the paper's claim fails" in claims.replace("’", "'")
     assert "llmva.align(model,tokenizer,prompts)" in text_of(book / "use" / "python.html").replace(" ", "")
-    assert "Repetition" in claims and "SwFC" in claims
+    assert "repetition in turn 9" in claims and "SwFC" in claims
+    # Each claim names its notebook, and each notebook its cost.
+    assert claims.count("12_runtime_steering") >= 36 and claims.count("10_transferability") >= 3
+    assert "9 to 12 min per tiny model" in claims
     assert "benign vector" in text_of(book / "method" / "vectors.html")
 
 
