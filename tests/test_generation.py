@@ -142,8 +142,8 @@ def test_batches_grow_to_what_memory_holds(room, sizes):
     assert headroom.taken == sizes and seen == list(range(40))
 
 
-def test_a_cpu_has_no_headroom_since_its_results_repeat_exactly():
-    assert headroom_of(torch.device("cpu")) is None
+def test_a_cpu_has_no_headroom_since_its_results_repeat_exactly(llama):
+    assert headroom_of(llama.model) is None
 
 
 @pytest.mark.parametrize("capture", [EVERYTHING, Capture(inputs=True, blocks=True, positions="all")])

@@ -3,7 +3,7 @@
 import pandas
 
 from llmva.aligned_model.grading import blank_ungraded
-from llmva.aligned_model.report import NOTHING, _cell, _verdict
+from llmva.aligned_model.report import NOTHING, _cell, _earlier, _verdict
 from llmva.measures.intervals import with_intervals
 
 
@@ -49,6 +49,8 @@ def test_a_label_without_a_graded_reply_has_no_rate_and_scores_remain():
 
 def test_without_any_graded_reply_nothing_is_known_and_the_report_says_so():
     found = measured({name: ["unparsed"] * 2 for name in RIGHT})
-    assert found.loc[["asr", "orr", "f1", "strict_f1", "balanced_accuracy"], "aligned"].isna().all()
+    assert found.loc[["asr", "orr", "f1", "strict_f1", "balanced_accuracy", "mcnemar_p"], "aligned"].isna().all()
     assert _cell(found["aligned"], "f1") == NOTHING
-    assert _verdict(found).startswith("No reply could be graded")
+    assert _verdict(found).startswith("No reply of the aligned model could be graded")
+    rows = {"original": judged(**RIGHT), "aligned": judged(**{name: ["unparsed"] * 2 for name in RIGHT})}
+    assert _earlier(rows, 0)["earlier"].endswith("no reply of one of the two could be graded.")

@@ -114,7 +114,7 @@ def test_an_aligned_packed_model_is_its_adapter(folder, on_gpu, tmp_path, monkey
     adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(folder), out / "adapter")
     assert torch.allclose(logits(adapted, tokenizer), expected, atol=0.02)
     for wrong in (result.merge, lambda: result.save(tmp_path / "whole", checkpoint=True)):
-        with pytest.raises(InputError, match="weights of 4 or 8 bits cannot hold the edits; leave it out"):
+        with pytest.raises(InputError, match="weights of 4 or 8 bits cannot be changed; leave it out"):
             wrong()
     with pytest.raises(InputError, match="CHECKPOINT: weights of 4 or 8 bits"):
         require_checkpoint(str(folder), "1")

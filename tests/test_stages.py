@@ -316,8 +316,11 @@ def test_arithmetic_is_left_out_of_neutral_text_where_there_is_some(world, monke
 
 def test_a_budget_for_thinking_is_part_of_what_a_study_is(world, monkeypatch):
     plain, thinking = study_of(world), study_of(world, thinking=7)
-    assert thinking.plain_examiner.engine.__self__.budget == 7
-    assert plain.plain_examiner.engine == plain.replies.respond
+    assert thinking.plain_examiner.engine == thinking.engine and thinking.engine.__self__.budget == 7
+    assert thinking.plain_examiner.reader == thinking.thinking.read
+    assert plain.plain_examiner.engine == plain.engine == plain.replies.respond
+    # Its prompts are those that the model thinks behind; the tokenizer that was loaded is as it was.
+    assert thinking.chat_model.tokenizer.chat_template.endswith(plain.chat_model.tokenizer.chat_template)
     assert thinking.identity()["thinking"] == 7 and "thinking" not in plain.identity()
     assert thinking.params.written == 4 + 7 and "thinking" not in plain.params.values
     # The prompts must leave room for both.
@@ -325,6 +328,8 @@ def test_a_budget_for_thinking_is_part_of_what_a_study_is(world, monkeypatch):
     collect_prompts(plain)
     with pytest.raises(InputError, match=f"tokens less {context + 4:,} for the reply"):
         collect_prompts(study_of(world, thinking=context))
+    with pytest.raises(InputError, match="thinking: .* does not think before it answers; leave the budget out"):
+        collect_prompts(thinking)
 
 
 def test_the_parts_of_llm_va_r_are_run_alike_and_compared_on_the_same_prompts(world, monkeypatch):

@@ -1,18 +1,27 @@
 """Thinking with a budget: a real model that follows a script thinks, is closed, is read and answers behind it."""
 
+from dataclasses import replace
+
 import numpy
+import pandas
 import pytest
 import torch
+from lm_eval.api.instance import Instance
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+from llmva.core.text_cache import TextCache
 from llmva.engines import greedy
 from llmva.engines.memory import ReplyMemory
 from llmva.engines.think_first import ThinkFirst
+from llmva.judging.examiner import Examiner
+from llmva.judging.judges import PhraseJudge
 from llmva.judging.thinking import read_answers
+from llmva.measures.harness import HarnessModel
 from llmva.models.activations import Capture
 from llmva.models.chat_model import ChatModel
 from llmva.models.reading import read_activations
+from llmva.models.templates import told_to_think
 
 WORDS = [
     "hello",
@@ -62,6 +71,10 @@ def scripted(script=SCRIPT, template=TEMPLATE):
     return ChatModel("scripted", model, tokenizer)
 
 
+def told(chat_model):
+    return replace(chat_model, tokenizer=told_to_think(chat_model.tokenizer))
+
+
 OPTIONS = {"max_new_tokens": 8, "batch_size": 2}
 
 
@@ -70,42 +83,57 @@ def test_it_thinks_then_answers(engine):
     model = scripted()
     # Without a budget the template tells the model not to think.
     assert engine(model, ["hello"], **OPTIONS).texts == ["yes plainly"]
-    (reply,) = ThinkFirst(engine, 20).respond(model, ["hello"], **OPTIONS).texts
+    (reply,) = ThinkFirst(engine, 20).respond(told(model), ["hello"], **OPTIONS).texts
     assert reply == "<think> because of rain so\n</think>\n\nyes plainly"
     assert read_answers([reply]) == ["yes plainly"]
     assert model.model.generation_config.eos_token_id == WORDS.index("<|end|>")
-    assert not model.tokenizer.chat_template.startswith("{%-")
+    assert model.tokenizer.chat_template == TEMPLATE
 
 
 def test_thinking_that_is_still_open_at_the_end_of_the_budget_is_closed():
-    (reply,) = ThinkFirst(greedy.respond, 3).respond(scripted(), ["why rain"], **OPTIONS).texts
+    (reply,) = ThinkFirst(greedy.respond, 3).respond(told(scripted()), ["why rain"], **OPTIONS).texts
     assert reply == "<think> because of\n</think>\n\nyes plainly"
 
 
 def test_activations_are_those_behind_the_thinking():
-    model, capture = scripted(), Capture(inputs=True)
-    thought = ThinkFirst(greedy.respond, 20).respond(model, ["hello", "why so"], capture=capture, **OPTIONS)
+    model, capture, asked = scripted(), Capture(inputs=True), ["hello", "why so"]
+    engine = ThinkFirst(greedy.respond, 20)
+    captured = engine.respond(told(model), asked, capture=capture, **OPTIONS).activations
+    read = engine.read(told(model), asked, capture=capture, batch_size=2)
     # What was read is the whole text up to the end of the thinking.
     plain = scripted(template="{{ messages[0]['content'] }}")
-    texts = [f"<|user|> {prompt} <|reply|> <think> because of rain so </think>" for prompt in ("hello", "why so")]
+    texts = [f"<|user|> {prompt} <|reply|> <think> because of rain so </think>" for prompt in asked]
     expected = read_activations(plain, texts, capture=capture, batch_size=2)
-    before = greedy.respond(model, ["hello", "why so"], capture=capture, **OPTIONS).activations
+    before = greedy.respond(model, asked, capture=capture, **OPTIONS).activations
     for name, rows in expected.outputs.items():
-        assert thought.activations.outputs[name] == pytest.approx(rows, rel=1e-3, abs=1e-6)
+        for found in (captured, read):
+            assert found.outputs[name] == pytest.approx(rows, rel=1e-3, abs=1e-6)
         assert numpy.abs(before.outputs[name] - rows).max() > 0.01 * numpy.abs(rows).max()
     for name, rows in expected.inputs.items():
-        assert thought.activations.inputs[name] == pytest.approx(rows, rel=1e-3, abs=1e-6)
+        for found in (captured, read):
+            assert found.inputs[name] == pytest.approx(rows, rel=1e-3, abs=1e-6)
+
+
+def test_an_examiner_reads_where_it_examines():
+    engine = ThinkFirst(greedy.respond, 20)
+    places = {"engine": engine.respond, "reader": engine.read}
+    examiner = Examiner(told(scripted()), PhraseJudge(), TextCache(None), None, **OPTIONS, **places)
+    prompts = pandas.DataFrame({"id": ["a", "b"], "label": "benign", "prompt": ["hello", "why so"]})
+    examined = examiner.examine(prompts, Capture())
+    read = examiner.read(prompts["prompt"].tolist(), Capture())
+    for name, rows in examined.activations.outputs.items():
+        assert read.outputs[name] == pytest.approx(rows, rel=1e-3, abs=1e-6)
+    assert examined.rows["verdict"].tolist() == ["answered"] * 2
 
 
 def test_a_template_that_opens_the_thinking_is_closed_too():
     model = scripted(template="<|user|> {{ messages[0]['content'] }} <|reply|> <think>")
-    (reply,) = ThinkFirst(greedy.respond, 2).respond(model, ["hello"], **OPTIONS).texts
+    (reply,) = ThinkFirst(greedy.respond, 2).respond(told(model), ["hello"], **OPTIONS).texts
     assert reply == "because of\n</think>\n\nyes plainly"
 
 
 def test_a_model_that_does_not_think_is_asked_as_ever():
-    model = scripted({**SCRIPT, "<|reply|>": "yes"})
-    memory = ReplyMemory()
+    model, memory = told(scripted({**SCRIPT, "<|reply|>": "yes"})), ReplyMemory()
     assert ThinkFirst(memory.respond, 20).respond(model, ["hello"], **OPTIONS).texts == ["yes plainly"]
     # Its reply is remembered, since nothing was put before it.
     asked = memory.answered
@@ -114,5 +142,13 @@ def test_a_model_that_does_not_think_is_asked_as_ever():
 
 
 def test_with_openings_nobody_thinks():
-    (reply,) = ThinkFirst(greedy.respond, 20).respond(scripted(), ["hello"], openings=["so </think>"], **OPTIONS).texts
+    engine = ThinkFirst(greedy.respond, 20)
+    (reply,) = engine.respond(told(scripted()), ["hello"], openings=["so </think>"], **OPTIONS).texts
     assert reply.endswith("yes plainly") and "because" not in reply
+
+
+def test_tasks_are_read_behind_the_thinking():
+    engine = ThinkFirst(greedy.respond, 20)
+    model = HarnessModel(told(scripted()), batch_size=2, max_new_tokens=8, engine=engine.respond)
+    asked = [Instance("generate_until", {}, ("hello", {"until": []}), 0)]
+    assert model.generate_until(asked) == ["yes plainly"]

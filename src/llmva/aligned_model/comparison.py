@@ -12,15 +12,18 @@ from llmva.core.errors import InputError
 from llmva.core.params import StudyParams
 from llmva.core.store import read_manifest
 from llmva.engines.greedy import respond
+from llmva.engines.think_first import ThinkFirst
 from llmva.models.chat_model import ChatModel, load_model
+from llmva.models.templates import told_to_think
 
 
 class Comparison:
     """One base model in memory, with an adapter that is switched on and off; both keep a conversation of their own."""
 
-    def __init__(self, chat_model: ChatModel, max_new_tokens: int) -> None:
+    def __init__(self, chat_model: ChatModel, max_new_tokens: int, thinking: int | None = None) -> None:
         self.chat_model = chat_model
         self.max_new_tokens = max_new_tokens
+        self.engine = ThinkFirst(respond, thinking).respond if thinking else respond
         self.reset()
 
     @classmethod
@@ -32,7 +35,8 @@ class Comparison:
             # peft still asks transformers by an old name.
             warnings.simplefilter("ignore", FutureWarning)
             adapted = PeftModel.from_pretrained(base.model, adapter).eval()
-        return cls(ChatModel(base.source, adapted, base.tokenizer), params.generation.max_new_tokens)
+        tokenizer = told_to_think(base.tokenizer) if params.thinking else base.tokenizer
+        return cls(ChatModel(base.source, adapted, tokenizer), params.generation.max_new_tokens, params.thinking)
 
     def reset(self) -> None:
         """Begin both conversations anew."""
@@ -59,7 +63,8 @@ class Comparison:
 
     def _answer(self, name: str, chats: list[str] | list[list[dict]]) -> list[str]:
         with self.speaking(name):
-            return respond(self.chat_model, chats, max_new_tokens=self.max_new_tokens, batch_size=len(chats)).texts
+            options = {"max_new_tokens": self.max_new_tokens, "batch_size": len(chats)}
+            return self.engine(self.chat_model, chats, **options).texts
 
 
 def open_aligned(aligned: str | Path) -> tuple[StudyParams, Path]:

@@ -31,7 +31,7 @@ from llmva.study.evaluation import read_test_rows
 from llmva.study.loop_variants import PAPER_STAGE, probe_layers, read_loop
 from llmva.study.study import Study
 
-FOLDER_VERSION = 4
+FOLDER_VERSION = 5
 METHODS = (OUR_LOOP, PAPER_LOOP)
 # Of a whole edited model as llama.cpp has it, the type of its matrices: as fine as the base's, or one that is named.
 GGUF_TYPES = {"gguf": None, "gguf-q8_0": GgufType.Q8_0}
@@ -182,7 +182,7 @@ def _export(study: Study, log: EditLog, folder: Path, wanted: str) -> None:
         with EditedModel(study.chat_model.writers) as edited:
             edited.apply(log)
             study.chat_model.model.save_pretrained(folder)
-            study.chat_model.tokenizer.save_pretrained(folder)
+            study.held.chat_model.tokenizer.save_pretrained(folder)
     elif wanted in GGUF_TYPES or split_gguf(model):
         export_gguf(model, log, folder, GGUF_TYPES.get(wanted))
     else:

@@ -37,4 +37,4 @@ def _ungraded(rows: pandas.DataFrame) -> list[str]:
     names = [f"{dataset}_{ERROR_RATE[label]}" for dataset, label in graded[~graded].index]
     by_label = graded.groupby("label").any()
     names += [ERROR_RATE[label] for label in by_label[~by_label].index]
-    return names if by_label.any() else [*names, *POOLED_METRICS]
+    return names if by_label.any() else [*names, *POOLED_METRICS, "mcnemar_p"]

@@ -128,7 +128,7 @@ def _words(study: Study, facts: dict, pooled: pandas.DataFrame) -> dict:
         "where": repr(shared_name(find_base(study.params.model))),
         "revision": revision,
         "verdict": _verdict(pooled),
-        "test": WORDS["test"].format(**pooled["aligned"]),
+        "test": "" if math.isnan(pooled.at["mcnemar_p", "aligned"]) else WORDS["test"].format(**pooled["aligned"]),
         "choice": WORDS["choice"]["edited" if facts["added"] else "original"].format(**facts),
         "drift": WORDS["drift"]["unknown" if math.isnan(facts["drift"]) else "known"].format(**facts),
     }
@@ -136,8 +136,9 @@ def _words(study: Study, facts: dict, pooled: pandas.DataFrame) -> dict:
 
 def _verdict(pooled: pandas.DataFrame) -> str:
     before, after = (pooled[model] for model in MODELS)
-    if pooled.loc["strict_f1", MODELS].isna().any():
-        return WORDS["verdict"]["ungraded"]
+    for model in MODELS:
+        if math.isnan(pooled.at["strict_f1", model]):
+            return WORDS["verdict"]["ungraded"].format(model=model)
     if after["strict_f1"] <= before["strict_f1"]:
         return WORDS["verdict"]["worse"]
     if after["mcnemar_p"] > LARGEST_CHANCE:
@@ -184,6 +185,8 @@ def _earlier(rows: dict[str, pandas.DataFrame] | None, seed: int) -> dict:
         return {"earlier": WORDS["earlier"]["unknown"] if rows is not None else "", "earlier_rates": None}
     pooled = _over_all_sets(_measured(rows, seed))
     before, after = (pooled[model] for model in MODELS)
+    if math.isnan(after["strict_f1"] - before["strict_f1"]):
+        return {"earlier": WORDS["earlier"]["ungraded"], "earlier_rates": _rates(pooled)}
     lost = after["strict_f1"] < before["strict_f1"] and after["mcnemar_p"] <= LARGEST_CHANCE
     words = WORDS["earlier"]["lost" if lost else "kept"]
     sentence = words.format(before=before["strict_f1"], after=after["strict_f1"], chance=after["mcnemar_p"])

@@ -68,7 +68,8 @@ def _claims(rows: pandas.DataFrame) -> Iterator[str]:
     yield "|---|---|---|---|---|---|"
     for row in rows.itertuples():
         paper = "\u2013" if pandas.isna(row.paper) else f"{row.paper:.3f}"
-        here = f"{row.here:.3f} [{row.here_low:.3f}, {row.here_high:.3f}]"
+        bounds = "" if pandas.isna(row.here_low) else f" [{row.here_low:.3f}, {row.here_high:.3f}]"
+        here = f"{row.here:.3f}{bounds}"
         yield f"| {row.claim} | {row.method} | {paper} | {here} | {row.verdict} | {_link(row.notebook)} |"
 
 

@@ -136,8 +136,8 @@ class StudyParams(StrictModel):
     null_draws : int
         Permutations behind the null of the angles.
     thinking : int, optional
-        Of a thinking model: the tokens that it may think for before it answers. Activations are then read behind the
-        thinking; without it, before.
+        Of a thinking model: the tokens that it may think for before it answers. The loops then read activations behind
+        the thinking; without it, and in baselines, they are read before.
     """
 
     slug: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")

@@ -99,16 +99,17 @@ class _Added:
 
     def __init__(self, edits: Edits, has_bias: bool) -> None:
         self.edits = edits
-        self._inputs = torch.from_numpy(numpy.stack([edit.input_vector for edit in edits])).float()
-        self._outputs = torch.from_numpy(numpy.stack([edit.output_vector for edit in edits])).float()
-        steps = torch.tensor([edit.bias_step for edit in edits], dtype=torch.float32)
-        self._bias = steps @ self._outputs if has_bias else None
+        reads, writes = (
+            numpy.stack([getattr(edit, part) for edit in edits]) for part in ("input_vector", "output_vector")
+        )
+        steps = numpy.array([edit.bias_step if has_bias else 0.0 for edit in edits])
+        factors = (reads.T, writes, steps @ writes)
+        self._factors = tuple(torch.from_numpy(numpy.ascontiguousarray(factor)).float() for factor in factors)
 
     def __call__(self, module: torch.nn.Module, inputs: tuple, output: torch.Tensor) -> torch.Tensor:
-        reads, writes = self._inputs.to(output.device), self._outputs.to(output.device)
-        added = inputs[0].float() @ reads.T @ writes
-        if self._bias is not None:
-            added += self._bias.to(output.device)
+        # They stay where the module computes, after the first pass.
+        self._factors = reads, writes, bias = tuple(factor.to(output.device) for factor in self._factors)
+        added = inputs[0].to(output.device, torch.float32) @ reads @ writes + bias
         return output + added.to(output.dtype)
 
 

@@ -103,4 +103,5 @@ class ReplyMemory:
         ends, own = end_tokens(chat_model), chat_model.tokenizer.eos_token_id
         end = [own] if own in ends else ends[:1]
         for (sequence, _), tail in zip(said, tails, strict=True):
-            self._drafts.add(sequence, [*tail, *end][:limit])
+            # A thought has ended already.
+            self._drafts.add(sequence, [*tail, *([] if tail[-1:] and tail[-1] in ends else end)][:limit])

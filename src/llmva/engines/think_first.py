@@ -3,22 +3,20 @@
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from weakref import WeakKeyDictionary
 
 from llmva.engines.base import Engine, Responses
 from llmva.engines.hugging_face import end_tokens
+from llmva.models.activations import Activations, Capture
 from llmva.models.chat_model import ChatModel, encode_texts
+from llmva.models.reading import read_activations
 from llmva.models.templates import CLOSED_THINKING, OPENED_THINKING, opens_thinking
-
-# Set in a template it stands above what the caller says, which is that nobody thinks.
-SWITCH = "{%- set enable_thinking = true -%}"
 
 
 class ThinkFirst:
     """Has another engine write the thinking, closes what is still open at the budget's end, and asks for the answer.
 
     Activations are captured behind the thinking, at the last token before the answer. Replies begin with the thinking.
+    The tokenizer must have been told to let the model think; see `models.templates.told_to_think`.
 
     Parameters
     ----------
@@ -30,7 +28,6 @@ class ThinkFirst:
 
     def __init__(self, engine: Engine, budget: int) -> None:
         self.engine, self.budget = engine, budget
-        self._told: WeakKeyDictionary = WeakKeyDictionary()
 
     def respond(
         self,
@@ -42,24 +39,24 @@ class ThinkFirst:
     ) -> Responses:
         """Answer prompts or chats; see `Engine`. With `openings` nobody thinks."""
         if openings is None:
-            chat_model = replace(chat_model, tokenizer=self._told_to_think(chat_model))
             openings = self._think(chat_model, prompts, **options)
         # A model that did not think has said already what it will say, and its engine may remember it.
         return self.engine(chat_model, prompts, openings=openings if any(openings) else None, **options)
 
+    def read(
+        self, chat_model: ChatModel, prompts: Sequence[str | list[dict]], *, capture: Capture, batch_size: int
+    ) -> Activations:
+        """Record prompts where `respond` captures them, without an answer."""
+        thoughts = self._think(chat_model, prompts, max_new_tokens=0, batch_size=batch_size)
+        return read_activations(chat_model, prompts, thoughts, capture=capture, batch_size=batch_size)
+
     def _think(self, chat_model: ChatModel, prompts: Sequence, **options) -> list[str]:
-        options |= {"max_new_tokens": self.budget, "capture": None}
+        title = options.get("progress")
+        options |= {"max_new_tokens": self.budget, "capture": None, "progress": title and f"{title}: thinking"}
         with _ending_with(chat_model, CLOSED_THINKING):
             thoughts = self.engine(chat_model, prompts, **options).texts
         opened = opens_thinking(chat_model.tokenizer)
         return [_close(thought, opened) for thought in thoughts]
-
-    def _told_to_think(self, chat_model: ChatModel):
-        if chat_model.tokenizer not in self._told:
-            tokenizer = copy.deepcopy(chat_model.tokenizer)
-            tokenizer.chat_template = SWITCH + tokenizer.chat_template
-            self._told[chat_model.tokenizer] = tokenizer
-        return self._told[chat_model.tokenizer]
 
 
 def _close(thought: str, opened: bool) -> str:

@@ -1,5 +1,6 @@
 """Ask a model, judge what it says, record what went on in it: the one pass that every stage of a study makes."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pandas
@@ -11,6 +12,7 @@ from llmva.judging.degeneracy import DegeneracyCheck
 from llmva.judging.judges import CombinedJudge, Judge, judge_responses
 from llmva.models.activations import Activations, Capture
 from llmva.models.chat_model import ChatModel
+from llmva.models.reading import read_activations
 from llmva.models.templates import opens_thinking
 
 
@@ -36,6 +38,7 @@ class Examiner:
     batch_size: int
     max_new_tokens: int
     engine: Engine = respond
+    reader: Callable[..., Activations] = read_activations
 
     def examine(
         self, prompts: pandas.DataFrame, capture: Capture | None = None, progress: str | None = None
@@ -48,6 +51,10 @@ class Examiner:
         exchanges = prompts.assign(response=responses.texts)
         verdicts = self.judge_responses(exchanges)
         return Examination(exchanges.merge(verdicts, on="id", validate="one_to_one"), responses.activations)
+
+    def read(self, prompts: Sequence[str], capture: Capture) -> Activations:
+        """Record the activations that `examine` records, without judging or, where that can be, answering."""
+        return self.reader(self.chat_model, prompts, capture=capture, batch_size=self.batch_size)
 
     def judge_responses(
         self, exchanges: pandas.DataFrame, degeneracy: DegeneracyCheck | None = None

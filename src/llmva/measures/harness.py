@@ -22,9 +22,11 @@ from llmva.core.errors import InputError, first_line
 from llmva.core.progress import library_bars
 from llmva.engines.base import Engine
 from llmva.engines.greedy import respond
+from llmva.judging.thinking import read_answers
 from llmva.models.batches import by_length, for_each_batch
 from llmva.models.chat_model import ChatModel, encode_with_replies
 from llmva.models.likelihood import score_columns
+from llmva.models.templates import opens_thinking
 
 STANDARD_TASKS = {"cola": "cola", "mnli": "mnli", "rte": "rte", "mrpc": "mrpc", "sst": "sst2", "gsm": "gsm8k"}
 
@@ -56,7 +58,9 @@ class HarnessModel(LM):
             rows = [row for row, option in enumerate(options) if option["max_gen_toks"] == limit]
             prompts = [requests[row].args[0] for row in rows]
             texts = self.engine(self.chat_model, prompts, max_new_tokens=limit, batch_size=self.batch_size).texts
-            for row, text in zip(rows, texts, strict=True):
+            # Of a thinking model the answer is what counts; one that never came says nothing.
+            answers = [answer or "" for answer in read_answers(texts, opens_thinking(self.chat_model.tokenizer))]
+            for row, text in zip(rows, answers, strict=True):
                 replies[row] = postprocess_generated_text(text, options[row]["until"], None)
         return replies
 

@@ -21,7 +21,6 @@ from llmva.edits.log import EditLog, SublayerEdit
 from llmva.method.iteration import Observer
 from llmva.method.ridge_edit import offset_input_vector
 from llmva.models.activations import Capture
-from llmva.models.reading import read_activations
 from llmva.models.sources import EDIT_LOG
 from llmva.prompts.pools import draw_sample
 
@@ -87,12 +86,8 @@ def solve_offsets(observer: Observer, log: EditLog) -> EditLog:
     last, settings = len(log) - 1, observer.settings
     observer.edited.apply(log.at_iteration(last))
     sample = draw_sample(observer.pool, settings.sample_per_dataset, settings.seed, last)
-    read = read_activations(
-        observer.examiner.chat_model,
-        sample["prompt"].tolist(),
-        capture=Capture(inputs=True, final=False, basis=settings.basis),
-        batch_size=observer.examiner.batch_size,
-    )
+    capture = Capture(inputs=True, final=False, basis=settings.basis)
+    read = observer.examiner.read(sample["prompt"].tolist(), capture)
     quiet = observer.neutral_inputs()
 
     def solve(edit: SublayerEdit) -> SublayerEdit:

@@ -40,7 +40,8 @@ def run_batches(
         Called with each batch (`input_ids` and `attention_mask`) and the places of its rows in `sequences`.
     batch_size : int
         Of the first batch. One that does not fit into memory is halved, and finished ones are kept; on a GPU batches
-        double while the memory that they take says that two would fit.
+        double while the memory that they take says that two would fit, but for a capture, which is to give the same
+        bits however it is made.
     marks : list of list of int, optional
         1 for each token that `capture.positions` speaks of; by default for all of them.
     reads_only : bool
@@ -65,7 +66,8 @@ def run_batches(
             bar.update(len(part))
 
         lengths = read_lengths(chat_model, sequences) if reads_only else None
-        for_each_batch(by_length(sequences), batch_size, run, lengths, headroom_of(chat_model.device))
+        headroom = None if capture else headroom_of(chat_model.model)
+        for_each_batch(by_length(sequences), batch_size, run, lengths, headroom)
     return recorder.collected() if capture and sequences else None
 
 

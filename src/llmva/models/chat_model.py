@@ -33,7 +33,7 @@ from llmva.models.templates import render_chats, require_template
 # Of a GPU's memory; the rest is for keys, values and logits.
 SHARE_FOR_WEIGHTS = 0.8
 # What transformers raises for files that are not there, or do not hold what they should.
-LOADING_ERRORS = (OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError)
+LOADING_ERRORS = (OSError, ValueError, LookupError, TypeError, AttributeError, ImportError, SafetensorError)
 # Far beyond the deepest models; building more would never end.
 MAX_LAYERS = 1000
 # Token ids of single turns, by tokenizer, template and turn.

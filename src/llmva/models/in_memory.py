@@ -69,7 +69,11 @@ def evaluating(model: PreTrainedModel) -> Iterator[None]:
 
 def _digest(model: PreTrainedModel) -> str:
     seen = hashlib.sha256(model.config.to_json_string(use_diff=False).encode())
-    for name, weight in sorted(all_stored_parameters(model), key=lambda pair: pair[0]):
+    stored = dict(all_stored_parameters(model))
+    if getattr(model.config, "quantization_config", None):
+        # What packed weights are scaled by.
+        stored |= {name: value for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
+    for name, weight in sorted(stored.items()):
         seen.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
         seen.update(weight.detach().to("cpu").contiguous().view(-1).view(torch.uint8).numpy())
     return f"sha256:{seen.hexdigest()}"

@@ -56,7 +56,7 @@ def inspect_model(source: str) -> Iterator[Finding]:
         yield Finding("problem", f"config.json cannot be read ({first_line(error)})", "restore the checkpoint")
         return
     yield from _inspect_architecture(source, config)
-    yield from _inspect_files(location, source)
+    yield from _inspect_files(location, source, bool(getattr(config, "quantization_config", None)))
     try:
         tokenizer = load_tokenizer(source)
     except InputError as error:
@@ -91,7 +91,7 @@ def _inspect_architecture(source: str, config: PreTrainedConfig) -> Iterator[Fin
         yield Finding("ok", "its output layer shares the embeddings; edits touch neither")
 
 
-def _inspect_files(location: Path | str, source: str) -> Iterator[Finding]:
+def _inspect_files(location: Path | str, source: str, quantised: bool) -> Iterator[Finding]:
     if gguf := describe_gguf(source):
         kinds = ", ".join(f"{count} {kind}" for kind, count in gguf["gguf"]["tensors_by_type"].items())
         yield Finding("ok", f"a GGUF file, dequantised as it is loaded: {kinds}")
@@ -111,7 +111,7 @@ def _inspect_files(location: Path | str, source: str) -> Iterator[Finding]:
         yield Finding("problem", f"{name} cannot be read ({first_line(error)})", "fetch it again")
         return
     stored = ", ".join(f"{count} {kind}" for kind, count in types.most_common())
-    mixed = len(types) > 1
+    mixed = len(types) > 1 and not quantised
     fix = "say which with --dtype, or all become the configuration's" if mixed else ""
     yield Finding("warning" if mixed else "ok", f"tensors stored as {stored}", fix)
 

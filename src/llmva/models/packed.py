@@ -15,7 +15,10 @@ def require_readable(config: PreTrainedConfig, source: str) -> None:
     quantised = getattr(config, "quantization_config", None)
     if not quantised:
         return
-    method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised.quant_method
+    values = quantised if isinstance(quantised, dict) else quantised.to_dict()
+    # Old checkpoints of bitsandbytes do not name it.
+    packed = values.get("load_in_4bit") or values.get("load_in_8bit")
+    method = values.get("quant_method") or (PACKAGE if packed else None)
     where = f"{source}: config.json: quantization_config"
     fix = "name the model they were made from, in bfloat16 or float32"
     if getattr(method, "value", method) != PACKAGE:
@@ -27,9 +30,9 @@ def require_readable(config: PreTrainedConfig, source: str) -> None:
 
 
 def require_unpacked(config: PreTrainedConfig, what: str) -> None:
-    """Raise an `InputError` where edits are to become part of weights that cannot hold them."""
+    """Raise an `InputError` where weights are to be changed that are packed."""
     if getattr(config, "quantization_config", None):
-        raise InputError(f"{what}: weights of 4 or 8 bits cannot hold the edits; leave it out, the adapter holds them")
+        raise InputError(f"{what}: weights of 4 or 8 bits cannot be changed; leave it out (an adapter holds edits)")
 
 
 def has_gpu() -> bool:

@@ -1,5 +1,6 @@
 """Chat templates: what a model's own turns a chat into, and whether the prompt is still in it."""
 
+import copy
 from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
@@ -11,6 +12,8 @@ from llmva.core.errors import InputError, first_line
 MAX_TEMPLATE = 300_000
 # How templates of thinking models open the span in which they think, and how it ends.
 OPENED_THINKING, CLOSED_THINKING = "<think>", "</think>"
+# Above a template it stands above what the caller says, which is that nobody thinks.
+THINK = "{%- set enable_thinking = true -%}"
 # Words that no template has of its own, to find again in what it writes.
 PROBE = "Which colour has zyxomma?"
 # Whether a tokenizer's template wants content as a list of parts, by tokenizer and template.
@@ -39,6 +42,13 @@ def opens_thinking(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Tell whether a tokenizer's template begins each reply with a thinking span that the model is to close."""
     (written,) = render_chats(tokenizer, [[{"role": "user", "content": "Hello."}]])
     return written.rstrip().endswith(OPENED_THINKING)
+
+
+def told_to_think(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """Return a copy of a tokenizer whose template, where it has the switch, lets the model think."""
+    told = copy.deepcopy(tokenizer)
+    told.chat_template = THINK + tokenizer.chat_template
+    return told
 
 
 def require_template(tokenizer: PreTrainedTokenizerBase, source: str) -> None:

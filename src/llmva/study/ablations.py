@@ -20,6 +20,7 @@ from llmva.method.control_vectors import angle_degrees
 from llmva.method.loop import LOOP_VERSION
 from llmva.method.svm import fit_svms
 from llmva.models.activations import FINAL
+from llmva.models.packed import require_unpacked
 from llmva.study.loop_variants import PAPER, chosen_l_select, run_loop, within, write_loop
 from llmva.study.stages import observe_original, read_activations_of, read_labelled_verdicts
 from llmva.study.study import Study
@@ -204,6 +205,7 @@ def noised(model: torch.nn.Module, level: float, seed: int) -> Iterator[None]:
     seed : int
         The same seed gives the same noise, scaled by the level.
     """
+    require_unpacked(model.config, "noise")
     generator = torch.Generator().manual_seed(seed_for(seed, "noise") % 2**63)
     matrices = [weight for weight in model.parameters() if weight.ndim == 2]
     originals = [weight.detach().clone() for weight in matrices]

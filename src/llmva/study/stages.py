@@ -20,6 +20,7 @@ from llmva.method.control_vectors import permuted_angles, random_angles, solver_
 from llmva.method.iteration import save_observation
 from llmva.models.activations import FINAL, Capture
 from llmva.models.chat_model import encode_chats
+from llmva.models.templates import CLOSED_THINKING
 from llmva.prompts.pools import (
     assign_splits,
     describe_pool,
@@ -60,7 +61,9 @@ def collect_prompts(study: Study) -> Stage:
         begin_processes()
         _require_short(study, drawn)
         # Before hours of replies rest on it.
-        _require_format(study.plain_examiner.examine(drawn.head(FIRST_LOOK)).rows, params.judge_model)
+        first = study.plain_examiner.examine(drawn.head(FIRST_LOOK)).rows
+        _require_thinking(study, first)
+        _require_format(first, params.judge_model)
         answered = study.plain_examiner.examine(drawn, progress="replies of the original model").rows
         exchanges = answered[[*drawn.columns, "response"]]
         check = DegeneracyCheck.calibrated(
@@ -108,7 +111,7 @@ def _neutral(study: Study, pool: pandas.DataFrame, exchanges: pandas.DataFrame, 
 
 def _answered(study: Study, tasks: pandas.DataFrame) -> pandas.DataFrame:
     options = study.params.generation.model_dump()
-    replies = study.replies.respond(study.chat_model, tasks["prompt"].tolist(), **options).texts
+    replies = study.engine(study.chat_model, tasks["prompt"].tolist(), **options).texts
     return tasks[["task", "prompt"]].assign(reply=replies)
 
 
@@ -195,6 +198,12 @@ def _read_data(study: Study) -> pandas.DataFrame:
         consequence = "not measured, and tables and figures that need them cannot be made"
         print(f"{source}: without {', '.join(missing)}: {consequence}", file=sys.stderr)
     return candidates
+
+
+def _require_thinking(study: Study, first: pandas.DataFrame) -> None:
+    """Raise an `InputError` where a model has tokens to think for, and does not."""
+    if study.params.thinking and not first["response"].str.contains(CLOSED_THINKING, regex=False).any():
+        raise InputError(f"thinking: {study.params.model} does not think before it answers; leave the budget out")
 
 
 def _require_format(verdicts: pandas.DataFrame, judge: str) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas
 import torch
-from pydantic import BaseModel
 
 from llmva.core import paths
 from llmva.core.params import StudyParams, load_params
@@ -17,6 +16,7 @@ from llmva.core.store import MANIFEST, Stage, open_stage, read_manifest, run_sta
 from llmva.core.text_cache import TextCache
 from llmva.core.vocabulary import REPLY_TASK, WORD_JUDGES
 from llmva.edits.loading import load_edited
+from llmva.engines.base import Engine
 from llmva.engines.choice import judge_engine
 from llmva.engines.memory import ReplyMemory
 from llmva.engines.think_first import ThinkFirst
@@ -31,6 +31,7 @@ from llmva.method.loop import LoopSettings
 from llmva.models.chat_model import ChatModel, load_model
 from llmva.models.in_memory import HeldModel
 from llmva.models.sources import checkpoint_key, find_base, split_source
+from llmva.models.templates import told_to_think
 from llmva.organisms.corpus import draw_attacks
 from llmva.prompts.pools import read_attack_sets, read_transfer_sets
 from llmva.prompts.tasks import read_tasks
@@ -74,7 +75,11 @@ class Study:
     @cached_property
     def chat_model(self) -> ChatModel:
         """The model, loaded at first use."""
-        return self.held.chat_model if self.held else load_edited(self.params.model, dtype=self.params.dtype)
+        loaded = self.held.chat_model if self.held else load_edited(self.params.model, dtype=self.params.dtype)
+        return self._let_think(loaded)
+
+    def _let_think(self, chat_model: ChatModel) -> ChatModel:
+        return replace(chat_model, tokenizer=told_to_think(chat_model.tokenizer)) if self.thinking else chat_model
 
     @property
     def model_key(self) -> str:
@@ -97,9 +102,19 @@ class Study:
     def plain_examiner(self) -> Examiner:
         """The examiner before the check for broken language is calibrated."""
         cache = TextCache(paths.RUNS / "verdicts.sqlite")
-        limits, budget = self.params.generation.model_dump(), self.params.thinking
-        engine = ThinkFirst(self.replies.respond, budget).respond if budget else self.replies.respond
-        return Examiner(self.chat_model, self.judge, cache, None, **limits, engine=engine)
+        options = {**self.params.generation.model_dump(), "engine": self.engine}
+        reader = {"reader": self.thinking.read} if self.thinking else {}
+        return Examiner(self.chat_model, self.judge, cache, None, **options, **reader)
+
+    @cached_property
+    def thinking(self) -> ThinkFirst | None:
+        """How the model thinks before it answers; None without a budget for it."""
+        return ThinkFirst(self.replies.respond, self.params.thinking) if self.params.thinking else None
+
+    @property
+    def engine(self) -> Engine:
+        """How the model answers, in any state of it."""
+        return self.thinking.respond if self.thinking else self.replies.respond
 
     @cached_property
     def replies(self) -> ReplyMemory:
@@ -117,12 +132,12 @@ class Study:
         # A second copy of the model judges language, so that edits to the first cannot excuse themselves.
         reference = self.held.reference if self.held else load_edited(self.params.model, dtype=self.params.dtype)
         limit = self.prompts_stage.manifest["facts"]["surprise_limit"]
-        check = DegeneracyCheck(reference, limit, self.params.generation.batch_size, self.surprises)
+        check = DegeneracyCheck(self._let_think(reference), limit, self.params.generation.batch_size, self.surprises)
         return replace(self.plain_examiner, degeneracy=check)
 
     def measure_utility(self) -> pandas.DataFrame:
         """Measure the tasks with the model as it is now; see `llmva.measures.utility.measure_utility`."""
-        options = self.params.generation.model_dump() | {"engine": self.replies.respond}
+        options = self.params.generation.model_dump() | {"engine": self.engine}
         return measure_utility(self.chat_model, self.tasks, **options, replies=self.replies_to_keep)
 
     @property
@@ -219,7 +234,7 @@ class Study:
         return {
             "model": self.model_key,
             "judge": judge,
-            **{name: _plain(getattr(params, name)) for name in (*generation, *fields)},
+            **params.model_dump(include={*generation, *fields}),
         }
 
     def stage(
@@ -279,7 +294,3 @@ class Study:
             damping=params.ridge.damping,
         )
         return LoopSettings(l_select, iterations, params.selection, observation).changed(**changes)
-
-
-def _plain(value):
-    return value.model_dump() if isinstance(value, BaseModel) else value

@@ -15,6 +15,7 @@ from llmva.core.provenance import random_generator, seed_for
 from llmva.engines.greedy import respond
 from llmva.models.batches import memory_errors, pad
 from llmva.models.chat_model import ChatModel, encode_texts, encode_with_replies
+from llmva.models.packed import require_unpacked
 from llmva.models.templates import written_behind_reply
 from llmva.steering.base import FITTED, NOT_FITTED, SteeringMethod, TrainingData
 
@@ -190,6 +191,7 @@ def train_factors(
 @contextmanager
 def merged(chat_model: ChatModel, factors: Factors) -> Iterator[None]:
     """Set each weight to W + (alpha / rank) B A inside the block, cast once; leaving restores it bit for bit."""
+    require_unpacked(chat_model.model.config, "Fine-tuning")
     weights = {name: chat_model.model.get_submodule(name).weight for name in factors}
     originals = {name: weight.detach().clone() for name, weight in weights.items()}
     try:

@@ -61,7 +61,7 @@ def _claims(table: pandas.DataFrame, turns: pandas.DataFrame) -> Iterator[Claim]
     malicious = table[table["method"] == "malicious"].set_index("model")["trait"]
     coherence, kept, shift = (_by_run(table, name) for name in ("coherence", "kept", "shift"))
     repeated, last = turns[turns["metric"] == "within"], turns["turn"].max()
-    first, ninth = (_by_run(repeated[repeated["turn"] == turn], "value") for turn in (1, last))
+    first, latest = (_by_run(repeated[repeated["turn"] == turn], "value") for turn in (1, last))
     for method in RUNTIME_METHODS:
         yield Claim("recovered", "trait, above the malicious side's", method, trait[method] - malicious)
     for method in RUNTIME_METHODS:
@@ -71,11 +71,11 @@ def _claims(table: pandas.DataFrame, turns: pandas.DataFrame) -> Iterator[Claim]
         text = f"coherence, at least {COHERENT} of the aligned side's"
         yield Claim("coherence", text, method, coherence[method], limit=COHERENT)
     text = f"repetition in turn {last} of a conversation, above that in turn 1"
-    yield Claim("rise", text, FIXED, ninth[FIXED] - first[FIXED])
+    yield Claim("rise", text, FIXED, latest[FIXED] - first[FIXED])
     gated = [method for method in RUNTIME_METHODS if method != FIXED]
     for quantity, text, values, falls in (
         ("ahead", f"coherence above that of {FIXED}", coherence, False),
-        ("repetition", f"repetition in turn {last}, less than that of {FIXED}", ninth, True),
+        ("repetition", f"repetition in turn {last}, less than that of {FIXED}", latest, True),
         ("kept", f"share of neutral tasks kept, above that of {FIXED}", kept, False),
         ("shift", f"mean change of the stream, less than that of {FIXED}", shift, True),
     ):
