@@ -170,7 +170,7 @@ DRIVER = shutil.which("chromedriver")
 WIDTHS = {"desktop": 1280, "phone": 390}
 PAGES = (
     "index", "paper", "method/ridge", "results/tables", "results/figures", "results/hover", "results/smol",
-    "use/python", "notebooks/05_main_results", "api",
+    "use/python", "use/reports", "notebooks/05_main_results", "api",
 )  # fmt: skip
 BOX = "getBoundingClientRect()"
 # What axe calls grave: a barrier for some readers.
@@ -322,6 +322,16 @@ def test_a_click_on_a_head_sorts_a_table(browser, address):
     assert values == sorted(values, reverse=True) and len(values) > 3
     browser.execute_script(f"{head}.click()")
     assert browser.execute_script(column) == sorted(values)
+
+
+def test_the_tracked_reports_have_what_reports_have_now(report):
+    def headings(text: str) -> set[str]:
+        return set(re.findall("<h2>(.+?)</h2>", text)) - {heading for heading in re.findall("<h2>(On .+?)</h2>", text)}
+
+    kind = "align" if "align-" in str(report) else "steer"
+    tracked = (ROOT / "site" / "extra" / "examples" / f"{kind}.html").read_text(encoding="utf-8")
+    assert len(headings(tracked)) >= 2 and headings(report.read_text(encoding="utf-8")) <= headings(tracked)
+    assert f"llmva {llmva.__version__}" in tracked and str(ROOT) not in tracked
 
 
 @in_browser
