@@ -146,3 +146,48 @@ def test_the_face_of_the_library_imports_no_torch():
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'realign'"):
         _ = llmva.realign
+
+
+def test_another_beta_is_saved_with_a_report_of_its_own(loaded, prompts, any_change_is_right, tmp_path):  # noqa: F811
+    result = llmva.align(*loaded, prompts, **QUICK)
+    out = result.save(tmp_path / "moved", beta=-0.25)
+    moved = EditLog.load(out / "edit_log.safetensors")
+    for found, expected in zip(moved.iterations[-1], result.at(-0.25).iterations[-1], strict=True):
+        assert found.input_vector == pytest.approx(expected.input_vector)
+    assert "beta -0.25" in (out / "report.html").read_text()
+    assert result.beta == 0 and result.log.iterations[-1][0].input_vector != pytest.approx(
+        moved.iterations[-1][0].input_vector
+    )
+
+
+@pytest.mark.parametrize("beta", [50, "safe", float("nan"), None])
+def test_a_beta_is_a_number_where_the_frontier_was_measured(loaded, prompts, any_change_is_right, beta):  # noqa: F811
+    result = llmva.align(*loaded, prompts, **QUICK)
+    with pytest.raises(InputError, match="beta: is .*; choose a number from -1 .* to 1"):
+        result.at(beta)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("prompts.csv", "prompts: is a str; give a DataFrame with prompt and label"),
+        (pandas.DataFrame({"prompt": ["hi"], "label": ["unsafe"]}), "^prompts: label: 'unsafe' in data row 1"),
+        (pandas.DataFrame({"prompt": ["hi"], "label": ["toxic"]}), "^prompts: 1 prompts; at least"),
+    ],
+)
+def test_prompts_that_cannot_be_used_are_called_so_and_leave_nothing(loaded, given, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        llmva.align(*loaded, given, **QUICK)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_report_says_that_failures_were_preferred(loaded, two_classes):  # noqa: F811
+    prompts = prompt_table(60)[["prompt", "label"]]
+    result = llmva.align(*loaded, prompts, candidates=50, **QUICK)
+    asked = len(result.study.prompts_stage.folder.joinpath("verdicts.csv").read_text().splitlines()) - 1
+    kept = len(result.study.pool)
+    said = result.report()
+    text = said.path.read_text()
+    assert f"The original answered {asked} prompts" in text and f"Of all {asked} it answered" in text
+    assert ("its\nfailures first" in text or "its failures first" in text) is (kept < asked)
+    assert repr(said).startswith("report: ") and "toxic prompts answered" in repr(result)

@@ -135,3 +135,20 @@ def test_a_damaged_index_is_a_problem_and_an_aligned_folder_is_looked_at_as_its_
     (folder / "model.safetensors.index.json").write_text("[")
     (line,) = found_in(folder, "problem")
     assert "index.json: cannot be read" in line and "restore the checkpoint" in line
+
+
+def test_the_model_may_be_named_as_other_commands_take_it(folder, capsys):
+    with pytest.raises(SystemExit):
+        doctor.main(["--model", str(folder)])
+    assert f"model: {folder}" in capsys.readouterr().out
+
+
+def test_a_manifest_that_names_another_file_is_told_with_the_file(folder, capsys):
+    manifest = {"key": "k", "facts": {}, "files": {"config.json": "0", "data/prompts.csv": "0"}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (line,) = found_in(folder, "problem")
+    assert line.split(": ")[0].endswith("config.json") and "is not as manifest.json beside it says; restore it" in line
+    # What lies in folders of it is no part of the model.
+    del manifest["files"]["config.json"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert found_in(folder, "problem") == []

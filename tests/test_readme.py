@@ -267,7 +267,7 @@ def test_what_a_page_links_to_or_names_exists(page):
         # Paths inside the library are named without its folder.
         named.append(path if path.split("/")[0] in ("src", "tests") else f"src/llmva/{path.removeprefix('llmva/')}")
     named += [f"src/{module.replace('.', '/')}.py" for module in re.findall(r"-m (llmva[\w.]+)", text)]
-    assert not [path for path in named if not (ROOT / path).is_file()]
+    assert not [path for path in named if not (ROOT / path).exists()]
 
 
 def test_the_makefile_has_the_targets_that_the_readme_names():

@@ -1,6 +1,8 @@
 """`llmva.align`: a model in memory and a table of prompts, by the same stages as the notebooks."""
 
 import argparse
+import tempfile
+from pathlib import Path
 
 import pandas
 import torch
@@ -56,7 +58,8 @@ def align(
         With a chat template.
     prompts : DataFrame
         `prompt` and `label` (benign or toxic); optionally `dataset`, `group` and `split`, as `make align` takes them.
-        Some hundreds of each label are enough; they are split 8:1:1.
+        Some hundreds of each label are enough. Up to 500 of a set are kept, the original's failures first and up to
+        half of them, and split 8:1:1.
     judge : str
         `refusals`, which looks for what declines in a reply's first sentences; `phrases`, of which it must begin with
         one; or, better, the folder or hub id of a guard model in Qwen3Guard-Gen's format.
@@ -111,14 +114,27 @@ def align(
 
 def _params(held: HeldModel, judge: str, prompts: pandas.DataFrame, options: argparse.Namespace) -> StudyParams:
     require_judge(judge, options.mapping)
+    if not isinstance(prompts, pandas.DataFrame):
+        raise InputError(f"prompts: is a {type(prompts).__name__}; give a DataFrame with prompt and label")
     if absent := [name for name in ("prompt", "label") if name not in prompts]:
         raise InputError(f"prompts: no column {absent[0]!r}; name the columns prompt and label (benign or toxic)")
     table = prompts[[name for name in COLUMNS if name in prompts]]
     name = held.chat_model.source
     slug = name_study(name, held.key, judge, digest(table.astype(str).to_numpy().tolist()), options)
+    _require_usable(table)
     path = paths.RUNS / slug / PROMPTS
     path.parent.mkdir(parents=True, exist_ok=True)
     paths.write_texts(path, table)
-    require_two_classes(read_candidates(path), "prompts")
     config = held.chat_model.model.config.get_text_config()
     return assemble_params(options, slug=slug, model=name, judge=judge, data=str(path), config=config)
+
+
+def _require_usable(table: pandas.DataFrame) -> None:
+    """Raise an `InputError` for prompts that cannot be used, before anything lies in the working folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / PROMPTS
+        paths.write_texts(path, table)
+        try:
+            require_two_classes(read_candidates(path), "prompts")
+        except InputError as error:
+            raise InputError(str(error).replace(str(path), "prompts")) from None

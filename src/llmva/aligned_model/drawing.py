@@ -57,9 +57,11 @@ def draw_trade_off(trials: pandas.DataFrame, prompts: pandas.DataFrame, chosen: 
         axes.annotate(
             f"{beta:+.2g}", (toxic[beta], benign[beta]), xytext=(4, 4), textcoords="offset points", fontsize=7
         )
-    axes.plot(toxic[chosen], benign[chosen], "o", color="#D55E00", label="this model")
+    # A beta of the user's own need not be among those that were tried.
+    if chosen in trials.index:
+        axes.plot(toxic[chosen], benign[chosen], "o", color="#D55E00", label="this model")
     for name, set_label in zip(WORDS["failures"].values(), (axes.set_xlabel, axes.set_ylabel), strict=True):
-        set_label(name)
+        set_label(name, fontsize=8)
     return figure
 
 

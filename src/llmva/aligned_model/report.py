@@ -11,6 +11,7 @@ from llmva import __version__
 from llmva.aligned_model.categories import count_categories, name_worst, show_categories
 from llmva.aligned_model.drawing import COLOURS, WORDS, draw_axes, draw_svg, draw_trade_off, show_trade_off
 from llmva.aligned_model.grading import NOTHING, blank_ungraded
+from llmva.aligned_model.sample import describe_sample
 from llmva.core.paths import write_atomically
 from llmva.core.store import Stage
 from llmva.core.vocabulary import VERDICTS
@@ -73,6 +74,7 @@ def write_report(
         "gguf_checkpoint": next((path.name for path in folder.glob("checkpoint/*.gguf")), None),
         "count": len(rows["original"]),
         "kept": _kept(utility),
+        "sample": describe_sample(study),
         "rates": _rates(pooled),
         "rates_plot": _draw_rates(pooled),
         "data_sets": _data_sets(results),

@@ -3,13 +3,14 @@
 import html
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pandas
 from matplotlib.figure import Figure
 from transformers import PreTrainedModel
 
-from llmva.aligned_model.choice import Chosen
+from llmva.aligned_model.choice import Chosen, evaluate_aligned
 from llmva.aligned_model.drawing import draw_trade_off
 from llmva.aligned_model.folder import AlignOptions, write_aligned
 from llmva.aligned_model.report import summarise
@@ -18,6 +19,7 @@ from llmva.core.paths import user_path
 from llmva.core.store import Stage
 from llmva.edits.edited_model import EditedModel
 from llmva.edits.log import EditLog
+from llmva.models.in_memory import evaluating
 from llmva.models.packed import require_unpacked
 from llmva.study.loop_variants import read_loop
 from llmva.study.study import Study
@@ -28,6 +30,9 @@ class Report:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    def __repr__(self) -> str:
+        return f"report: {self.path} (open it in a browser)"
 
     def _repr_html_(self) -> str:
         # In a frame of its own, so that neither style sheet reaches the other's page.
@@ -58,7 +63,7 @@ class Aligned:
 
     @property
     def history(self) -> pandas.DataFrame:
-        """The loop's validation metrics by iteration, 0 being the original."""
+        """The loop's validation metrics by iteration, 0 being the original; `log` has those up to the chosen one."""
         return read_loop(self._chosen.loop).history
 
     @property
@@ -69,6 +74,9 @@ class Aligned:
     def summary(self) -> pandas.DataFrame:
         """Return rates and scores on the test prompts before and after, with 95 % intervals, as text."""
         return summarise(self._evaluated, self.study)
+
+    def __repr__(self) -> str:
+        return self.summary().to_string()
 
     def _repr_html_(self) -> str:
         return self.summary().to_html()
@@ -91,10 +99,12 @@ class Aligned:
         Raises
         ------
         InputError
-            When the method has no trade-off.
+            When the method has no trade-off, or beta is no number from -1 to 1, where the frontier was measured.
         """
         if self._chosen.trade_off is None:
             raise InputError(f"beta: {self.method} has no trade-off; use method='LLM-VA-R'")
+        if not isinstance(beta, (int, float)) or not -1 <= beta <= 1:
+            raise InputError(f"beta: is {beta!r}; choose a number from -1 (refuses more) to 1 (answers more)")
         return self._chosen.trade_off.at(beta)
 
     @contextmanager
@@ -120,8 +130,10 @@ class Aligned:
         self._merged = True
         return self.study.chat_model.model
 
-    def save(self, folder: str | Path, *, checkpoint: bool = False) -> Path:
+    def save(self, folder: str | Path, *, beta: float | None = None, checkpoint: bool = False) -> Path:
         """Write adapter, edit log, report, model card and manifest, and, if asked for, the whole edited model.
+
+        With a beta of its own it answers the test prompts once more, since the report is of that model.
 
         Raises
         ------
@@ -134,7 +146,12 @@ class Aligned:
             require_unpacked(self.study.chat_model.model.config, "checkpoint")
         out = user_path(folder)
         options = AlignOptions(self.method, out, "1" if checkpoint else None)
-        return write_aligned(self.study, options, self._chosen, self._evaluated).folder
+        chosen, evaluated = self._chosen, self._evaluated
+        if beta is not None and beta != self.beta:
+            chosen = replace(chosen, log=self.at(beta), beta=beta)
+            with evaluating(self.study.chat_model.model):
+                evaluated = evaluate_aligned(self.study, self.method, chosen)
+        return write_aligned(self.study, options, chosen, evaluated).folder
 
     def report(self) -> Report:
         """Return the report, which a notebook shows; it is written to the study's folder."""

@@ -27,7 +27,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Print a line for each thing that was looked at; the exit status is 1 where there is a problem."""
     parser = OneLineParser(prog="python -m llmva doctor", description=__doc__)
     parser.add_argument("model", nargs="?", help="a folder, a GGUF file or <hub id>@<revision>; no weights are loaded")
+    parser.add_argument("--model", dest="named", help="the same, as other commands take it")
     options = parser.parse_args(arguments)
+    options.model = options.model or options.named
     found = list(inspect_machine())
     if options.model:
         source = absolute_source(options.model)

@@ -47,11 +47,15 @@ def main(arguments: list[str] | None = None) -> None:
     """Print the plan of a study of either kind, or of an alignment of one's own model."""
     parser = OneLineParser(prog="python -m llmva plan", description=__doc__, epilog=EPILOG, allow_abbrev=False)
     about = "a model: the name of a file in or below papermill_params/, or a checkpoint folder or GGUF file"
-    parser.add_argument("slug", help=about)
+    parser.add_argument("slug", nargs="?", help=about)
+    parser.add_argument("--model", help="the same, as other commands take it")
     here = "this machine, its GPU or else its CPU, measured anew (default)"
     parser.add_argument("--gpu", default="here", help=f"{', '.join(GPUS)}, or here: {here}")
     parser.add_argument("--efficiency", type=float, help="share of the roofline; default: as it was measured")
     options, more = parser.parse_known_args(arguments)
+    options.slug = options.slug or options.model
+    if not options.slug:
+        raise InputError("MODEL: not given; write `llmva plan MODEL`")
     require_machine(options.gpu, options.efficiency)
     if is_runtime_slug(options.slug):
         _require_no_more(options.slug, more)

@@ -9,7 +9,7 @@ from huggingface_hub import snapshot_download
 from llmva.core.errors import InputError, first_line
 from llmva.core.paths import anchored
 from llmva.core.provenance import digest, file_digest
-from llmva.core.store import MANIFEST, is_whole, read_manifest
+from llmva.core.store import MANIFEST, read_manifest
 from llmva.models.gguf_files import PACKAGE_PREFIX, find_gguf, split_gguf
 
 LARGE_FILE = 256 * 2**20
@@ -175,8 +175,13 @@ def _require_weights(folder: Path) -> None:
         # transformers would apply it to weights that it may be merged into already.
         fix = "move it and its weights away, or merge it into the model"
         raise InputError(f"{adapter}: is an adapter's, beside a model; {fix}")
-    if read_manifest(folder) is not None and not is_whole(folder):
-        raise InputError(f"{folder}: a file is not as its manifest says; `make organisms` builds the folder again")
+    # Of an organism's folder; whatever lies in folders of it is no part of the model.
+    manifest = read_manifest(folder) or {"files": {}}
+    known = {name: key for name, key in manifest["files"].items() if "/" not in name}
+    wrong = [name for name, key in known.items() if not (folder / name).is_file() or file_digest(folder / name) != key]
+    if wrong:
+        fix = f"restore it, or, if that is meant, remove {MANIFEST} (`make organisms` builds an organism again)"
+        raise InputError(f"{folder / wrong[0]}: is not as {MANIFEST} beside it says; {fix}")
 
 
 def _file_key(path: Path) -> str:
