@@ -1,6 +1,7 @@
 """Numbers in prose: each stands in a fragment that is built from committed files, or is part of a name."""
 
 import re
+from collections.abc import Iterable
 
 NUMBERS = (
     "no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
@@ -23,6 +24,12 @@ NAMES = (
 def count_in_words(count: int) -> str:
     """Return a small count as prose has it."""
     return NUMBERS[count]
+
+
+def list_in_words(counts: Iterable[int]) -> str:
+    """Return different counts as prose has them: one, or several joined by `and`."""
+    *rest, last = map(str, dict.fromkeys(map(int, counts)))
+    return f"{', '.join(rest)} and {last}" if rest else last
 
 
 def unchecked_numbers(text: str, fragments: list[str]) -> list[str]:

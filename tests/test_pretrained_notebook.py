@@ -2,11 +2,12 @@
 
 import pandas
 import pytest
-from prose import changed_at_each_number, unchecked_numbers
+from prose import changed_at_each_number, list_in_words, unchecked_numbers
 from test_committed import committed, pretrained_of  # noqa: F401
 from test_paper_notebook import Committed, find_unchecked, read_prose
 
 SLUG = "smol"
+BENIGN = ("orfuzzset", "nq", "xstest")
 SEEDS = {1: "One seed of the tuning has", 2: "Two seeds of the tuning have", 3: "Three seeds of the tuning have"}
 OURS, PAPER, TUNED = "LLM-VA-R", "LLM-VA", "Fine-tuning"
 
@@ -22,8 +23,12 @@ def main_results(files: Committed) -> list[str]:
     table, papers = table_of(files, "table2"), files.table("table2")
     score, slugs = table["strict_f1"], slugs_of(files)
     rows = files.results("table2", slugs)
-    counts = prompts_of(rows)
-    prompts, benign = counts.sum(), counts[["orfuzzset", "nq", "xstest"]].sum()
+    counts = [prompts_of(rows[rows["model"] == slug]) for slug in slugs]
+    prompts, benign = ([each[names].sum() for each in counts] for names in (list(counts[0].index), list(BENIGN)))
+    seeds = files.table(f"table2_{SLUG}_seeds").set_index(["model", "method"])["strict_f1"]
+    by_seed = [f"{seeds[slug, PAPER]:.3f}" for slug in slugs]
+    assert seeds["smol", PAPER] < min(seeds["smol", OURS], seeds["smol", TUNED])
+    assert seeds["smol-s1", PAPER] > max(seeds["smol-s1", OURS], seeds["smol-s1", TUNED])
     asr = rows[(rows["dataset"] == "all") & (rows["metric"] == "asr")].groupby("method")["value"].mean()
     organisms = papers[papers["model"] == "mean"].set_index("method")["strict_f1"]
     assert organisms["SCANS"] < 0.6 and organisms["Two-sided StMP"] == pytest.approx(organisms[OURS], abs=0.01)
@@ -31,10 +36,11 @@ def main_results(files: Committed) -> list[str]:
     assert score["LLM-VA-R + two-sided StMP"] < table["strict_f1_high"][OURS]
     return [
         SEEDS[len(slugs)],
-        f"each with {prompts} test prompts, of which {benign} are benign; answering everything has an F1 of "
-        f"{table['f1']['Answer everything']:.3f}",
+        f"with {list_in_words(prompts)} test prompts, of which {list_in_words(benign)} are benign; answering "
+        f"everything has an F1 of {table['f1']['Answer everything']:.3f}",
         f"its F1 is {table['f1']['Original']:.3f}, and theirs {paper_f1(files):.3f} on average",
         f"strict F1 is {score[OURS]:.3f}, {score[TUNED]:.3f} and {score[PAPER]:.3f}, with wide",
+        f"on the first seed LLM-VA is the lowest of the three ({by_seed[0]}), on the second the highest ({by_seed[1]})",
         f"(ASR {asr[TUNED]:.2f}) than LLM-VA-R ({asr[OURS]:.2f})",
         f"at a strict F1 of {score['SCANS']:.3f}",
         f"({score['Two-sided StMP']:.3f}, the original {score['Original']:.3f})",
@@ -49,7 +55,7 @@ def slugs_of(files: Committed) -> list[str]:
 
 
 def prompts_of(rows) -> pandas.Series:
-    """Return the number of test prompts of each set."""
+    """Return the number of test prompts of each set, of one seed."""
     return rows[rows["metric"] == "strict_error"].groupby("dataset")["n"].first()
 
 

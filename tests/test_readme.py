@@ -5,7 +5,7 @@ import re
 import nbformat
 import pandas
 import pytest
-from prose import changed_at_each_number, count_in_words, unchecked_numbers
+from prose import changed_at_each_number, count_in_words, list_in_words, unchecked_numbers
 from test_committed import committed, pretrained_of  # noqa: F401
 
 from llmva.core import paths
@@ -176,10 +176,22 @@ def pretrained_prompts(folder) -> str:
     """Return how many prompts the pretrained model was studied on."""
     test, unseen = (pandas.read_csv(folder / "tables" / f"{name}_smol_seeds.csv") for name in ("table2", "table4"))
     seeds = {1: "One seed of it is", 2: "Two seeds of it are", 3: "Three seeds of it are"}[test["model"].nunique()]
+    counts = list_in_words(test.groupby("model")["n"].first())
     return (
-        f"{seeds} studied so far, each on {test['n'].unique().item()} test prompts of AdvBench, XSTest, ORFuzzSet "
-        f"and NQ, and {unseen['n'].unique().item()} of unseen kinds"
+        f"{seeds} studied so far, on {counts} test prompts of AdvBench, XSTest, ORFuzzSet and NQ, and on "
+        f"{unseen['n'].unique().item()} of unseen kinds"
     )
+
+
+def fate_of_the_loops_on_the_pretrained_model(folder) -> str:
+    """Return how both loops and fine-tuning stand to one another by seed."""
+    scores = pandas.read_csv(folder / "tables" / "table2_smol_seeds.csv").pivot(
+        index="model", columns="method", values="strict_f1"
+    )
+    assert scores.loc["smol", "LLM-VA"] < scores.loc["smol", ["LLM-VA-R", "Fine-tuning"]].min()
+    assert scores.loc["smol-s1", "LLM-VA"] > scores.loc["smol-s1", ["LLM-VA-R", "Fine-tuning"]].max()
+    first, second = scores.loc["smol", "LLM-VA"], scores.loc["smol-s1", "LLM-VA"]
+    return f"on the first seed LLM-VA is below both others ({first:.3f}), and on the second above them ({second:.3f})"
 
 
 def what_the_pretrained_model_contradicts(folder) -> str:
@@ -189,8 +201,8 @@ def what_the_pretrained_model_contradicts(folder) -> str:
     refused, score = test["xstest_orr"], unseen["strict_f1"]
     assert score.max() < score["Original"] + 0.05
     return (
-        f"LLM-VA-R refuses {refused['LLM-VA-R']:.2f} of them, fine-tuning {refused['Fine-tuning']:.2f}, and the "
-        f"original {refused['Original']:.2f}."
+        f"LLM-VA-R refuses {refused['LLM-VA-R']:.2f} of them, fine-tuning {refused['Fine-tuning']:.2f}, LLM-VA "
+        f"{refused['LLM-VA']:.2f}, and the original {refused['Original']:.2f}."
     )
 
 
@@ -207,6 +219,7 @@ SENTENCES = (
     pretrained_caption,
     floor_of_the_pretrained_model,
     pretrained_prompts,
+    fate_of_the_loops_on_the_pretrained_model,
     what_the_pretrained_model_contradicts,
     size_of_a_run,
     fate_of_the_papers_loop,
