@@ -33,6 +33,7 @@ KEY_COLUMNS = {
     "position": "str",
     "layer": "Int64",
     "alpha": "float",
+    "beta": "float",
     "turn": "Int64",
     "prompt": "str",
     "response": "str",

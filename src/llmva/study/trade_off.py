@@ -72,6 +72,15 @@ def read_trials(traced: Stage) -> pandas.DataFrame:
     return pandas.read_csv(traced / "trials.csv").set_index("beta").sort_index()
 
 
+def record_trials(study: Study, evaluated: Stage) -> pandas.DataFrame:
+    """Write both failures on validation prompts by beta, `trade_off.csv`, and return them with the other metrics."""
+    trials = read_trials(evaluated)
+    shown = ["asr", "orr", *STRICT_RATES, "degenerate", "strict_f1"]
+    rows = trials[shown].melt(var_name="metric", ignore_index=False).reset_index().assign(method=MOVED_LOOP)
+    record(study, "trade_off", rows.assign(n=len(study.validation)), dataset="validation")
+    return trials
+
+
 def record_frontiers(study: Study, evaluated: dict[str, Stage]) -> pandas.DataFrame:
     """Write the figures of every method's front on the test prompts, and the strict F1 of its chosen setting.
 
