@@ -141,6 +141,25 @@ def unseen(files: Committed) -> list[str]:
     ]
 
 
+def trade_off(files: Committed) -> list[str]:
+    """Both failures by beta on the second seed, and the fronts."""
+    trials = files.results("trade_off", ["smol-s1"]).pivot(index="beta", columns="metric", values="value")
+    left, right = trials.loc[-0.5], trials.loc[0.5]
+    assert trials["strict_f1"].idxmax() == 0.5
+    rows = files.results("frontier", ["smol-s1"])
+    score = rows[rows["metric"] == "strict_f1"].set_index("method")["value"]
+    area = files.table(f"frontier_{SLUG}").set_index("method")["hypervolume_mean"]
+    return [
+        "From a beta of -0.5 to one of 0.5 both failures fall on validation prompts: the share of answered toxic ones "
+        f"from {left['asr']:.2f} to {right['asr']:.2f}, and that of refused benign ones from {left['orr']:.2f} to "
+        f"{right['orr']:.2f}.",
+        f"With the beta that validation chose, 0.5, strict F1 on test prompts is {score['LLM-VA-R, beta']:.3f} instead "
+        f"of {score[OURS]:.3f}",
+        f"an area of {area['LLM-VA-R, beta']:.3f} behind, fine-tuning's one of {area[TUNED]:.3f}, and the single "
+        f"point of LLM-VA one of {area[PAPER]:.3f}.",
+    ]
+
+
 def readings(files: Committed) -> list[str]:
     """The judge beside a reader."""
     rows = files.results("readings", [SLUG]).query("dataset == 'all'").set_index("metric")
@@ -159,6 +178,7 @@ CHECKS = {
     "The angles": angles,
     "Which sublayers": sublayers,
     "Unseen sets and utility": unseen,
+    "The trade-off": trade_off,
     "The judge, and sentences": readings,
 }
 
