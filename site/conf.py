@@ -8,7 +8,19 @@ sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
 project = "llmva"
 author = copyright = "the llmva developers"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "mathml"]
-exclude_patterns = ["README.md", "claims.md", "runtime_claims.md", "items.md", "DEVIATIONS.md", "CHANGELOG.md", "STYLE.md", "tables", "figures", "code", "examples"]
+exclude_patterns = [
+    "README.md",
+    "claims.md",
+    "runtime_claims.md",
+    "items.md",
+    "DEVIATIONS.md",
+    "CHANGELOG.md",
+    "STYLE.md",
+    "tables",
+    "figures",
+    "code",
+    "examples",
+]
 
 # Notebooks are shown as they are tracked, and never run.
 nb_execution_mode = "off"
