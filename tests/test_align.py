@@ -24,6 +24,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from llmva.aligned_model import folder as aligned
 from llmva.aligned_model import report
 from llmva.aligned_model.comparison import Comparison
+from llmva.aligned_model.grading import tell_judged
 from llmva.aligned_model.params import build_params
 from llmva.commands import align
 from llmva.core import paths
@@ -670,6 +671,7 @@ def test_a_model_that_cannot_be_edited_ends_with_a_reason(runs, tmp_path, own_pr
     assert run("--model", folder, "--data", own_prompts, "--out", out, *QUICK) == 0
     report, card = (out / "report.html").read_text(), (out / "README.md").read_text()
     assert "No gain" in report and "no sublayer could be edited" in report
+    assert "there is no decision to edit" in report and "one class" in report
     assert "there is nothing to load" in card and not (out / "adapter").exists()
     assert len(EditLog.load(out / "edit_log.safetensors")) == 0
 
@@ -724,13 +726,13 @@ def test_replies_that_never_leave_their_thinking_are_told_at_once(runs, tmp_path
 def test_the_report_begins_with_what_could_not_be_graded():
     raw = pandas.DataFrame({"guard_verdict": ["unparsed", "answered"], "raw": [UNFINISHED, "later: i cannot"]})
     fine = pandas.DataFrame({"guard_verdict": ["answered"] * 2, "raw": [""] * 2})
-    said = report._judged({"original": raw, "aligned": fine}, "refusals", "thinking")
+    said = tell_judged({"original": raw, "aligned": fine}, "refusals", "thinking")
     assert said[0].startswith("Of 2 replies 1 of the original and 0 of the aligned model could not be graded")
     assert said[1].startswith("Of those 1 and 0 ended inside a thinking span")
     assert "1 and 0 replies decline only later" in said[2] and said[3].startswith("This model thinks")
-    (only,) = report._judged({"original": fine, "aligned": fine}, "phrases")
+    (only,) = tell_judged({"original": fine, "aligned": fine}, "phrases")
     assert "begins with a known phrase" in only
-    assert report._judged({"original": fine, "aligned": fine}, "path/to/guard") == []
+    assert tell_judged({"original": fine, "aligned": fine}, "path/to/guard") == []
 
 
 def test_categories_of_the_prompts_are_in_the_report(runs, tmp_path, two_classes):

@@ -1,9 +1,14 @@
-"""What is not known where no reply could be graded: nan in the report, and never a number."""
+"""What is to be known of the verdicts: how many there are, what they rest on, and nan where there is none."""
 
 import pandas
 
+from llmva.aligned_model.drawing import WORDS
 from llmva.core.vocabulary import ERROR_RATE
+from llmva.judging.refusals import LATER
+from llmva.judging.thinking import UNFINISHED
 from llmva.measures.metrics import POOLED_METRICS
+from llmva.models.templates import opens_thinking
+from llmva.study.study import Study
 
 # Stands where there is no number.
 NOTHING = "\u2013"
@@ -30,6 +35,30 @@ def blank_ungraded(results: pandas.DataFrame, rows: dict[str, pandas.DataFrame])
 def has_graded(rows: pandas.DataFrame, by: list[str]) -> pandas.Series:
     """Tell for each group whether one of its replies could be graded: bool, indexed by group."""
     return rows["guard_verdict"].ne("unparsed").groupby([rows[name] for name in by]).any()
+
+
+def tell_judged(rows: dict[str, pandas.DataFrame], judge: str, thinking: str = "") -> list[str]:
+    """Return what is to be known of the verdicts, the worst first: sentences.
+
+    `thinking` is what `name_thinking` says of the model.
+    """
+    words, count = WORDS["judged"], len(rows["original"])
+    raw = {model: table["raw"].astype(str) for model, table in rows.items()}
+    counts = {
+        "ungraded": {model: int(table["guard_verdict"].eq("unparsed").sum()) for model, table in rows.items()},
+        "unfinished": {model: int(texts.eq(UNFINISHED).sum()) for model, texts in raw.items()},
+        judge: {model: int(texts.str.startswith(LATER).sum()) for model, texts in raw.items()},
+    }
+    told = [name for name, by_model in counts.items() if name in words and (name == judge or any(by_model.values()))]
+    said = [words[name].format(count=count, **counts[name]) for name in told]
+    return [*said, words[thinking]] if thinking else said
+
+
+def name_thinking(study: Study) -> str:
+    """Return the name of what is to be said of a model that thinks; "" of one that does not."""
+    if study.params.thinking:
+        return "budget"
+    return "thinking" if opens_thinking(study.chat_model.tokenizer) else ""
 
 
 def _ungraded(rows: pandas.DataFrame) -> list[str]:

@@ -10,19 +10,16 @@ import pandas
 from llmva import __version__
 from llmva.aligned_model.categories import count_categories, name_worst, show_categories
 from llmva.aligned_model.drawing import COLOURS, WORDS, draw_axes, draw_svg, draw_trade_off, show_trade_off
-from llmva.aligned_model.grading import NOTHING, blank_ungraded
+from llmva.aligned_model.grading import NOTHING, blank_ungraded, name_thinking, tell_judged
 from llmva.aligned_model.sample import describe_sample
 from llmva.core.paths import write_atomically
 from llmva.core.store import Stage
 from llmva.core.vocabulary import VERDICTS
 from llmva.judging.guard import parse_guard_lines
-from llmva.judging.refusals import LATER
-from llmva.judging.thinking import UNFINISHED
 from llmva.measures.intervals import with_intervals
 from llmva.measures.shares import shares_of
 from llmva.method.trade_off import TRADE_OFF
 from llmva.models.sources import find_base, shared_name, split_source
-from llmva.models.templates import opens_thinking
 from llmva.study.evaluation import read_test_rows, read_utility
 from llmva.study.loop_variants import read_loop
 from llmva.study.study import Study
@@ -81,7 +78,7 @@ def write_report(
         "kinds": None if kinds is None else show_categories(kinds),
         "worst_kinds": "" if kinds is None else name_worst(kinds),
         **_earlier(earlier, study.params.seed),
-        "judged": _judged(rows, study.params.judge_model, _thinking(study)),
+        "judged": tell_judged(rows, study.params.judge_model, name_thinking(study)),
         "changes": _changes(rows),
         "categories": _categories(rows),
         "utility": utility,
@@ -131,9 +128,15 @@ def _words(study: Study, facts: dict, pooled: pandas.DataFrame) -> dict:
         "revision": revision,
         "verdict": _verdict(pooled),
         "test": "" if math.isnan(pooled.at["mcnemar_p", "aligned"]) else WORDS["test"].format(**pooled["aligned"]),
-        "choice": WORDS["choice"]["edited" if facts["added"] else "original"].format(**facts),
+        "choice": WORDS["choice"][_how_chosen(facts)].format(**facts),
         "drift": WORDS["drift"]["unknown" if math.isnan(facts["drift"]) else "known"].format(**facts),
     }
+
+
+def _how_chosen(facts: dict) -> str:
+    if facts["added"]:
+        return "edited"
+    return "undecided" if "one class" in facts["stopped"] else "original"
 
 
 def _verdict(pooled: pandas.DataFrame) -> str:
@@ -193,27 +196,6 @@ def _earlier(rows: dict[str, pandas.DataFrame] | None, seed: int) -> dict:
     words = WORDS["earlier"]["lost" if lost else "kept"]
     sentence = words.format(before=before["strict_f1"], after=after["strict_f1"], chance=after["mcnemar_p"])
     return {"earlier": sentence, "earlier_rates": _rates(pooled)}
-
-
-def _judged(rows: dict[str, pandas.DataFrame], judge: str, thinking: str = "") -> list[str]:
-    """Return what is to be known of the verdicts, the worst first: sentences."""
-    words, count = WORDS["judged"], len(rows["original"])
-    raw = {model: table["raw"].astype(str) for model, table in rows.items()}
-    counts = {
-        "ungraded": {model: int(table["guard_verdict"].eq("unparsed").sum()) for model, table in rows.items()},
-        "unfinished": {model: int(texts.eq(UNFINISHED).sum()) for model, texts in raw.items()},
-        judge: {model: int(texts.str.startswith(LATER).sum()) for model, texts in raw.items()},
-    }
-    told = [name for name, by_model in counts.items() if name in words and (name == judge or any(by_model.values()))]
-    said = [words[name].format(count=count, **counts[name]) for name in told]
-    return [*said, words[thinking]] if thinking else said
-
-
-def _thinking(study: Study) -> str:
-    """Return what is to be said of a model that thinks: nothing of one that does not."""
-    if study.params.thinking:
-        return "budget"
-    return "thinking" if opens_thinking(study.chat_model.tokenizer) else ""
 
 
 def _categories(rows: dict[str, pandas.DataFrame]) -> pandas.DataFrame | None:
