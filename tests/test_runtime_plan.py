@@ -47,6 +47,12 @@ def test_the_three_real_models_are_there():
 
 
 @pytest.mark.parametrize("slug", known_runtime_slugs())
+def test_parameters_are_given_to_the_notebook_as_plain_values(slug):
+    params = load_runtime_params(slug)
+    assert params.values == params.model_dump()
+
+
+@pytest.mark.parametrize("slug", known_runtime_slugs())
 def test_every_file_names_every_field_in_order_and_its_sizes_are_no_parameters(slug):
     values = yaml.safe_load((paths.PARAMS / "runtime" / f"{slug}.yaml").read_text(encoding="utf-8"))
     assert [name for name in values if name not in SHAPE_FIELDS] == list(RuntimeParams.model_fields)

@@ -42,6 +42,11 @@ class StrictModel(BaseModel):
         except ValidationError as error:
             raise InputError(f"{source}: {_first_mistake(error, cls)}") from None
 
+    @property
+    def values(self) -> dict:
+        """The fields as plain values, without those that say nothing."""
+        return self.model_dump(exclude_none=True)
+
 
 Params = TypeVar("Params", bound=StrictModel)
 
@@ -177,11 +182,6 @@ class StudyParams(StrictModel):
     def written(self) -> int:
         """The most tokens that the model writes for a prompt."""
         return self.generation.max_new_tokens + (self.thinking or 0)
-
-    @property
-    def values(self) -> dict:
-        """The fields as plain values, without those that say nothing."""
-        return self.model_dump(exclude_none=True)
 
     @property
     def judge_model(self) -> str:
