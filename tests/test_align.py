@@ -171,8 +171,8 @@ def test_a_preference_moves_the_last_edit_and_any_other_beta_is_at_hand(
 @pytest.mark.parametrize(
     "options, said",
     [
-        (["--prefer", "most"], "PREFER: is 'most'"),
-        (["--prefer", "safe", "--method", "llm-va"], "PREFER: moves the last"),
+        (["--prefer", "most"], "prefer: is 'most'"),
+        (["--prefer", "safe", "--method", "llm-va"], "prefer: moves the last"),
     ],
 )
 def test_a_preference_that_cannot_be_is_one_line(runs, tmp_path, capsys, own_prompts, options, said):
@@ -369,9 +369,9 @@ def test_what_the_original_could_not_do_is_a_dash_and_no_number(tmp_path):
 
 
 NO_JUDGE = {
-    "absent/guard": "JUDGE: absent/guard: no such folder, and a hub id needs a commit",
-    "phrase": "JUDGE: phrase: no such model folder",
-    "/absent": "JUDGE: /absent: no such model folder",
+    "absent/guard": "judge: absent/guard: no such folder, and a hub id needs a commit",
+    "phrase": "judge: phrase: no such model folder",
+    "/absent": "judge: /absent: no such model folder",
     ".": "no config.json",
 }
 
@@ -389,7 +389,7 @@ def test_a_judge_that_is_not_there_is_found_before_the_model_is_loaded(
 
 def test_a_mapping_without_a_guard_is_no_silent_choice(runs, tmp_path, capsys, own_prompts):
     given = ["--model", save_random_model(tmp_path / "model"), "--data", own_prompts, "--mapping", "refusal"]
-    _expect_refusal(capsys, tmp_path, "MAPPING: refusal is a way to read a guard's lines; name a guard", *given)
+    _expect_refusal(capsys, tmp_path, "mapping: refusal is a way to read a guard's lines; name a guard", *given)
 
 
 # What is written

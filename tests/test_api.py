@@ -116,8 +116,8 @@ MISTAKES = {
     "no label": ({"prompts": pandas.DataFrame({"prompt": ["a"]})}, "prompts: no column 'label'"),
     "few": ({"prompts": pandas.DataFrame({"prompt": ["a"], "label": ["toxic"]})}, "prompts: 1 prompts; at least 10"),
     "method": ({"method": "best"}, "method: is 'best'; choose LLM-VA-R or LLM-VA"),
-    "prefer": ({"prefer": "most"}, "PREFER: is 'most'"),
-    "judge": ({"judge": "/absent"}, "JUDGE: .*absent"),
+    "prefer": ({"prefer": "most"}, "prefer: is 'most'"),
+    "judge": ({"judge": "/absent"}, "judge: .*absent"),
 }
 
 

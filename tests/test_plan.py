@@ -281,9 +281,9 @@ def test_generated_prompts_are_those_that_align_will_write(own):
 @pytest.mark.parametrize(
     "given, expected",
     [
-        ([ON_THE_HUB], f"MODEL: {ON_THE_HUB}: not on this machine; fetch it (`hf download owner/name --revision 000"),
+        ([ON_THE_HUB], f"model: {ON_THE_HUB}: not on this machine; fetch it (`hf download owner/name --revision 000"),
         (["owner/name"], "owner/name: no such folder, and a hub id needs a commit"),
-        (["", "--judge", ON_THE_HUB], f"JUDGE: {ON_THE_HUB}: not on this machine; fetch it (`hf download owner/name"),
+        (["", "--judge", ON_THE_HUB], f"judge: {ON_THE_HUB}: not on this machine; fetch it (`hf download owner/name"),
         (["", "--data", "absent.csv"], "/absent.csv: no such file; name a CSV"),
         (["", "--method", "best"], "argument --method: invalid choice"),
         (["qwen3-4b", "--judge", "phrases"], "--judge: only of a model of your own; qwen3-4b has its judge"),

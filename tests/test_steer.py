@@ -96,7 +96,7 @@ def test_the_lines_of_the_card_work_on_a_model_that_was_loaded_otherwise(run, ro
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"method": "StXX"}, "METHOD: is 'StXX'"),
+        ({"method": "StXX"}, "method: is 'StXX'"),
         ({"alphas": "much"}, "alphas: is 'much'"),
         ({"alphas": "nan"}, "alphas"),
         ({"layers": "9"}, "layers: 9 is not there"),

@@ -144,5 +144,5 @@ def test_a_preference_is_a_word_or_a_weight(preference, weight):
 
 @pytest.mark.parametrize("preference", ["secure", "-0.1", "1.5", "nan", ""])
 def test_any_other_preference_is_one_line(preference):
-    with pytest.raises(InputError, match="PREFER: is .*; choose helpful, balanced, safe, or a weight from 0 to 1"):
+    with pytest.raises(InputError, match="prefer: is .*; choose helpful, balanced, safe, or a weight from 0 to 1"):
         weight_of(preference)

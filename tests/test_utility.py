@@ -312,3 +312,15 @@ def test_a_number_may_have_commas_between_its_thousands(reply, number):
 )  # fmt: skip
 def test_a_marked_number_goes_before_the_last_one_and_a_dash_is_no_sign(reply, number):
     assert read_answer("gsm", reply) == number
+
+
+@pytest.mark.parametrize(
+    ("reply", "number"),
+    [
+        ("1 000 000", 1e6), ("12\u202f345 m", 12345), ("1\xa0000", 1000), ("3 100", 100), ("-1/2", -0.5),
+        ("\\boxed{\\frac{3}{4}} or 9", 0.75), ("so 6/2 = 3.", 3), ("on 1/0", 0),
+        ("1.5/2", 2), ("1,000/8", 125), ("20 300 4000", 4000),
+    ],
+)  # fmt: skip
+def test_a_number_may_have_spaces_between_its_thousands_or_be_a_fraction(reply, number):
+    assert read_answer("gsm", reply) == number

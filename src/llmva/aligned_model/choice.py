@@ -83,6 +83,6 @@ def read_preference(wanted: str | float | None, method: str) -> float | None:
         return None
     if method != OUR_LOOP:
         raise InputError(
-            f"PREFER: moves the last edit of {OUR_LOOP}, which {method} does not have; leave one of them out"
+            f"prefer: moves the last edit of {OUR_LOOP}, which {method} does not have; leave one of them out"
         )
     return weight_of(wanted)

@@ -107,6 +107,6 @@ def require_judge(judge: str, mapping: str) -> None:
         try:
             _read_config(judge)
         except InputError as error:
-            raise InputError(f"JUDGE: {error}; or leave JUDGE out, for `refusals`") from None
+            raise InputError(f"judge: {error}; or leave judge out, for `refusals`") from None
     elif mapping != "outcome":
-        raise InputError(f"MAPPING: {mapping} is a way to read a guard's lines; name a guard as JUDGE")
+        raise InputError(f"mapping: {mapping} is a way to read a guard's lines; name a guard as judge")

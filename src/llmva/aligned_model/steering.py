@@ -149,5 +149,5 @@ def require_method(method: str) -> str:
     """Return a method's name as it is written, whatever its case; or raise an `InputError`."""
     names = {name.lower(): name for name in RUNTIME_METHODS}
     if method.lower() not in names:
-        raise InputError(f"METHOD: is {method!r}; choose one of {', '.join(names.values())}")
+        raise InputError(f"method: is {method!r}; choose one of {', '.join(names.values())}")
     return names[method.lower()]

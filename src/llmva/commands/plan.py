@@ -99,9 +99,9 @@ def _own_study(slug: str, more: list[str]) -> tuple[StudyParams, str, bool]:
     model = absolute_source(slug) if Path(slug).exists() or not anchored(slug).is_dir() else str(anchored(slug))
     options = make_parser().parse_args(["--model", model, *more])
     # Before their configurations are asked of the hub.
-    find_shape(options.model, "MODEL")
+    find_shape(options.model, "model")
     if options.judge not in WORD_JUDGES:
-        find_shape(options.judge, "JUDGE")
+        find_shape(options.judge, "judge")
     return build_params(options, write=False), SLUGS[options.method], bool(options.data)
 
 

@@ -113,7 +113,7 @@ def weight_of(preference: str | float) -> float:
     except ValueError:
         weight = -1.0
     if not 0 <= weight <= 1:
-        raise InputError(f"PREFER: is {preference!r}; choose {', '.join(PREFERENCES)}, or a weight from 0 to 1")
+        raise InputError(f"prefer: is {preference!r}; choose {', '.join(PREFERENCES)}, or a weight from 0 to 1")
     return weight
 
 

@@ -29,8 +29,12 @@ FURTHER_COLUMNS = {**dict.fromkeys(CHOICE_TASKS, (*TASK_COLUMNS, "choices")), RE
 TAUGHT_TABLES = ("facts",)
 # The letter that opens a reply to a question of MMLU, alone or before a stop: "A rope." is no letter.
 LETTER = re.compile(r"(?:the\s+)?(?:correct\s+)?(?:answer\s*(?:is|:)?\s*)?[\W_]*([a-d])(?:\W*$|\W*\n|\s*[).:*\]])")
-# A dash behind a digit is no sign, as in "12-14".
-NUMBER = re.compile(r"(?:(?<!\d)-)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?")
+# What stands between thousands: a comma or a narrow space; two groups or more may also have plain spaces between them,
+# of which one alone, as in "3 100", parts two numbers.
+THOUSANDS = r"\d{1,3}(?:(?:[,\u00a0\u2009\u202f]\d{3})+|(?: \d{3}){2,})(?!\d)"
+# A dash behind a digit is no sign, as in "12-14". A fraction is one number.
+NUMBER = re.compile(rf"(?:(?<!\d)-)?(?:{THOUSANDS}|\d+)(?:\.\d+|/[1-9]\d*)?")
+LATEX_FRACTION = re.compile(r"\\[dt]?frac\{(\d+)\}\{(\d+)\}")
 
 
 def read_tasks(folder: str | Path, split: str = "test", known: Iterable[str] = ALL_TASKS) -> pandas.DataFrame:
@@ -99,15 +103,20 @@ def read_answer(task: str, reply: str) -> str | float | None:
     The number is the first one behind `####` or in a box of LaTeX, where the reply marks it so, else the last one.
     """
     if task == "gsm":
-        reply = reply.replace("\N{MINUS SIGN}", "-")
+        reply = LATEX_FRACTION.sub(r"\1/\2", reply.replace("\N{MINUS SIGN}", "-"))
         marked = MARKED_NUMBER.search(reply)
         numbers = NUMBER.findall(marked[1] if marked else reply)
-        return float(numbers[0 if marked else -1].replace(",", "")) if numbers else None
+        return _parse_number(numbers[0 if marked else -1]) if numbers else None
     opening = reply.lower().lstrip()
     if task == "mmlu":
         match = LETTER.match(opening)
         return match[1].upper() if match else None
     return next((name for name in TASK_CLASSES[task] if re.match(rf"{name}\b", opening)), None)
+
+
+def _parse_number(text: str) -> float:
+    over, _, under = re.sub(r"[,\s]", "", text).partition("/")
+    return float(over) / float(under or 1)
 
 
 def _task_folder(source: str | Path) -> Path:
