@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable
 
+import pandas
+
 NUMBERS = (
     "no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
 )  # fmt: skip
@@ -30,6 +32,16 @@ def list_in_words(counts: Iterable[int]) -> str:
     """Return different counts as prose has them: one, or several joined by `and`."""
     *rest, last = map(str, dict.fromkeys(map(int, counts)))
     return f"{', '.join(rest)} and {last}" if rest else last
+
+
+def standing_by_seed(scores: pandas.DataFrame, method: str, others: tuple[str, str]) -> str:
+    """Return where a method's scores stand to two others': one seed a row, one method a column."""
+    places = (scores[list(others)].lt(scores[method], axis=0)).sum(axis=1)
+    *rest, last = [
+        f"{('below both others', 'between them', 'above both others')[place]} ({score:.3f})"
+        for place, score in zip(places, scores[method], strict=True)
+    ]
+    return f"seed by seed {method} is {', '.join(rest)} and {last}"
 
 
 def unchecked_numbers(text: str, fragments: list[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import pandas
 import pytest
-from prose import changed_at_each_number, list_in_words, unchecked_numbers
+from prose import changed_at_each_number, list_in_words, standing_by_seed, unchecked_numbers
 from test_committed import committed, pretrained_of  # noqa: F401
 from test_paper_notebook import Committed, find_unchecked, read_prose
 
@@ -25,10 +25,7 @@ def main_results(files: Committed) -> list[str]:
     rows = files.results("table2", slugs)
     counts = [prompts_of(rows[rows["model"] == slug]) for slug in slugs]
     prompts, benign = ([each[names].sum() for each in counts] for names in (list(counts[0].index), list(BENIGN)))
-    seeds = files.table(f"table2_{SLUG}_seeds").set_index(["model", "method"])["strict_f1"]
-    by_seed = [f"{seeds[slug, PAPER]:.3f}" for slug in slugs]
-    assert seeds["smol", PAPER] < min(seeds["smol", OURS], seeds["smol", TUNED])
-    assert seeds["smol-s1", PAPER] > max(seeds["smol-s1", OURS], seeds["smol-s1", TUNED])
+    by_seed = files.table(f"table2_{SLUG}_seeds").pivot(index="model", columns="method", values="strict_f1")
     asr = rows[(rows["dataset"] == "all") & (rows["metric"] == "asr")].groupby("method")["value"].mean()
     organisms = papers[papers["model"] == "mean"].set_index("method")["strict_f1"]
     assert organisms["SCANS"] < 0.6 and organisms["Two-sided StMP"] == pytest.approx(organisms[OURS], abs=0.01)
@@ -40,7 +37,7 @@ def main_results(files: Committed) -> list[str]:
         f"everything has an F1 of {table['f1']['Answer everything']:.3f}",
         f"its F1 is {table['f1']['Original']:.3f}, and theirs {paper_f1(files):.3f} on average",
         f"strict F1 is {score[OURS]:.3f}, {score[TUNED]:.3f} and {score[PAPER]:.3f}, with wide",
-        f"on the first seed LLM-VA is the lowest of the three ({by_seed[0]}), on the second the highest ({by_seed[1]})",
+        standing_by_seed(by_seed, PAPER, (OURS, TUNED)),
         f"(ASR {asr[TUNED]:.2f}) than LLM-VA-R ({asr[OURS]:.2f})",
         f"at a strict F1 of {score['SCANS']:.3f}",
         f"({score['Two-sided StMP']:.3f}, the original {score['Original']:.3f})",

@@ -5,7 +5,7 @@ import re
 import nbformat
 import pandas
 import pytest
-from prose import changed_at_each_number, count_in_words, list_in_words, unchecked_numbers
+from prose import changed_at_each_number, count_in_words, list_in_words, standing_by_seed, unchecked_numbers
 from test_committed import committed, pretrained_of  # noqa: F401
 
 from llmva.core import paths
@@ -188,10 +188,7 @@ def fate_of_the_loops_on_the_pretrained_model(folder) -> str:
     scores = pandas.read_csv(folder / "tables" / "table2_smol_seeds.csv").pivot(
         index="model", columns="method", values="strict_f1"
     )
-    assert scores.loc["smol", "LLM-VA"] < scores.loc["smol", ["LLM-VA-R", "Fine-tuning"]].min()
-    assert scores.loc["smol-s1", "LLM-VA"] > scores.loc["smol-s1", ["LLM-VA-R", "Fine-tuning"]].max()
-    first, second = scores.loc["smol", "LLM-VA"], scores.loc["smol-s1", "LLM-VA"]
-    return f"on the first seed LLM-VA is below both others ({first:.3f}), and on the second above them ({second:.3f})"
+    return standing_by_seed(scores, "LLM-VA", ("LLM-VA-R", "Fine-tuning"))
 
 
 def what_the_pretrained_model_contradicts(folder) -> str:
