@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas
+import peft
 import pytest
 import torch
 from conftest import prompt_table, save_random_model
@@ -14,6 +16,7 @@ import llmva
 from llmva.core import paths
 from llmva.core.errors import InputError
 from llmva.edits.log import EditLog
+from llmva.models.in_memory import evaluating, hold
 
 QUICK = {"iterations": 2, "max_new_tokens": 4, "batch_size": 64}
 
@@ -118,6 +121,17 @@ MISTAKES = {
     "method": ({"method": "best"}, "method: is 'best'; choose LLM-VA-R or LLM-VA"),
     "prefer": ({"prefer": "most"}, "prefer: is 'most'"),
     "judge": ({"judge": "/absent"}, "judge: .*absent"),
+    "judge as a path": ({"judge": Path("/absent")}, "judge: /absent"),
+    "no judge": ({"judge": None}, "judge: is a NoneType; choose phrases, refusals"),
+    "mapping": ({"mapping": None}, "mapping: is None; choose outcome or refusal"),
+    "several preferences": ({"prefer": [0.5]}, r"prefer: is \[0.5\]"),
+    "true as a preference": ({"prefer": True}, "prefer: is True"),
+    "iterations": ({"iterations": "5"}, "iterations: is '5'; choose a whole number"),
+    "no seed": ({"seed": None}, "seed: is None; choose a whole number"),
+    "few candidates": ({"candidates": 5}, "candidates: is 5; .*equal to 10"),
+    "list": ({"prompts": prompt_table(40).assign(prompt=[["a"]] * 80)}, "prompts: prompt: of type list in data row 1"),
+    "number": ({"prompts": prompt_table(40).assign(prompt=range(80))}, "prompts: prompt: of type int in data row 1"),
+    "twice": ({"prompts": pandas.concat([prompt_table(40)] * 2, axis=1)}, "prompts: two columns are named 'prompt'"),
 }
 
 
@@ -127,7 +141,117 @@ def test_a_mistake_is_one_line(loaded, prompts, case):
     model, tokenizer = loaded
     with pytest.raises(InputError, match=said) as raised:
         llmva.align(model, tokenizer, **({"prompts": prompts} | QUICK | changes))
-    assert "\n" not in str(raised.value)
+    assert "\n" not in str(raised.value) and not list(paths.RUNS.glob("**/*"))
+
+
+def lora(model):
+    return peft.get_peft_model(model, peft.LoraConfig(target_modules=["q_proj"]))
+
+
+STRANGERS = {
+    "a name": (lambda model, tokenizer: ("tiny", tokenizer), "model: is a str; give a model of transformers"),
+    "swapped": (lambda model, tokenizer: (tokenizer, model), "model: is a .*; give a model of transformers"),
+    "no head": (lambda model, tokenizer: (model.model, tokenizer), "which writes no tokens; load it with AutoModelFor"),
+    "adapter": (lambda model, tokenizer: (lora(model), tokenizer), "`merge_and_unload"),
+    "no tokenizer": (lambda model, tokenizer: (model, None), "tokenizer: is a NoneType"),
+    "meta": (lambda model, tokenizer: (model.to("meta"), tokenizer), "no weights in memory"),
+}
+
+
+@pytest.mark.parametrize("case", STRANGERS)
+def test_something_else_than_a_model_and_its_tokenizer_is_one_line(loaded, prompts, case):
+    change, said = STRANGERS[case]
+    with pytest.raises(InputError, match=said):
+        llmva.align(*change(*loaded), prompts, **QUICK)
+
+
+def change_template(model, tokenizer):
+    tokenizer.chat_template = "{{ '\n' }}" + tokenizer.chat_template
+
+
+def change_ends(model, tokenizer):
+    model.generation_config.eos_token_id = [5]
+
+
+def change_buffer(model, tokenizer):
+    next(buffer for name, buffer in model.named_buffers() if "inv_freq" in name).mul_(0.5)
+
+
+def change_by_hook(model, tokenizer):
+    model.model.layers[0].register_forward_hook(lambda module, inputs, output: output)
+
+
+@pytest.mark.parametrize("change", [change_template, change_ends, change_buffer, change_by_hook])
+def test_whatever_replies_depend_on_tells_models_apart(loaded, change):
+    before = hold(*loaded).key
+    assert hold(*loaded).key == before
+    change(*loaded)
+    assert hold(*loaded).key != before
+
+
+def test_encoding_texts_does_not_tell_a_model_from_itself(loaded):
+    model, tokenizer = loaded
+    before = hold(model, tokenizer).key
+    tokenizer(["how", "how do i"], padding=True, truncation=True, max_length=2)
+    assert hold(model, tokenizer).key == before
+
+
+def test_edits_are_made_once_and_to_the_weights_that_they_were_made_for(
+    loaded,
+    prompts,
+    any_change_is_right,  # noqa: F811
+    tmp_path,
+):
+    model, _ = loaded
+    result = llmva.align(*loaded, prompts, **QUICK)
+    other = llmva.align(*loaded, prompts, **QUICK)
+    ways = (result.merge, lambda: result.save(tmp_path / "out"), lambda: result.applied().__enter__())
+    with result.applied():
+        for way in ways:
+            with pytest.raises(InputError, match="holds the edits inside this `with` block"):
+                way()
+        with pytest.raises(InputError, match="not as it was when the edits were made"):
+            other.merge()
+    with torch.no_grad():
+        model.get_output_embeddings().weight.mul_(1.01)
+    for way in ways:
+        with pytest.raises(InputError, match="not as it was when the edits were made"):
+            way()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("checkpoint", ["gguf", "no", None, 1])
+def test_a_checkpoint_is_wanted_or_not(loaded, prompts, any_change_is_right, tmp_path, checkpoint):  # noqa: F811
+    result = llmva.align(*loaded, prompts, **QUICK)
+    with pytest.raises(InputError, match="checkpoint: is .*; choose True or False"):
+        result.save(tmp_path / "out", checkpoint=checkpoint)
+
+
+def test_modules_that_were_set_apart_stay_so(loaded):
+    model, _ = loaded
+    model.train().model.layers[0].eval()
+    before = [module.training for module in model.modules()]
+    with evaluating(model):
+        assert not any(module.training for module in model.modules())
+    assert [module.training for module in model.modules()] == before
+
+
+def test_a_tokenizer_with_several_templates_is_given_its_default(loaded):
+    model, tokenizer = loaded
+    tokenizer.chat_template = {"default": tokenizer.chat_template, "rag": "{{ 'rag' }}"}
+    assert hold(model, tokenizer).chat_model.tokenizer.chat_template == tokenizer.chat_template["default"]
+    tokenizer.chat_template = {"rag": "{{ 'rag' }}"}
+    with pytest.raises(InputError, match="its chat templates are rag, and none is `default`"):
+        hold(model, tokenizer)
+
+
+def test_a_model_is_named_as_any_folder_names_it(loaded, tmp_path, monkeypatch):
+    model, tokenizer = loaded
+    monkeypatch.chdir(tmp_path)
+    model.config._name_or_path = "model"
+    assert hold(model, tokenizer).chat_model.source == str(tmp_path / "model")
+    model.config._name_or_path, model.config._commit_hash = "owner/name", "0" * 40
+    assert hold(model, tokenizer).chat_model.source == "owner/name@" + "0" * 40
 
 
 def test_a_tokenizer_without_a_template_is_one_line(loaded, prompts):

@@ -1,5 +1,6 @@
 """Prompts: files people bring, splits that never leak, pools with errors first, samples drawn anew."""
 
+import gzip
 import json
 
 import numpy
@@ -95,7 +96,11 @@ def test_a_csv_with_a_mistake_gets_one_line_with_the_fix(tmp_path, content, prob
         ('{"prompt": "how", "label": "benign"}\n["why", "toxic"]\n', "line 2: not a JSON object"),
         ('{"label": "benign"}\n', "no column 'prompt'"),
         ('{"prompt": "how", "label": "benign"}\n{"prompt": "why"}\n', "in data row 2; write benign or toxic"),
-        ('{"prompt": "how", "label": "benign"}\n{"prompt": 3, "label": "toxic"}\n', "empty in data row 2"),
+        ('{"prompt": "how", "label": "benign"}\n{"prompt": 3, "label": "toxic"}\n', "of type int in data row 2"),
+        ('{"prompt": null, "label": "benign"}\n', "prompt: empty in data row 1"),
+        ('{"prompt": "cut \\ud83d", "label": "benign"}\n', "half a character in data row 1"),
+        ('{"prompt": "how", "prompt": "why", "label": "benign"}\n', "two keys are named 'prompt'"),
+        ("[" * 100_000, "recursion"),
     ],
 )
 def test_a_jsonl_with_a_mistake_gets_one_line_that_finds_it(tmp_path, content, problem):
@@ -175,8 +180,10 @@ def test_files_are_read_by_their_format_whatever_its_case(tmp_path, name):
         ("p.json", b"[1, 2", "cannot be read"),
         ("p.json", b"[]", "no rows in it"),
         # What pandas writes when it is not asked for records.
-        ("p.json", b'{"prompt": {"0": "how"}, "label": {"0": "toxic"}}', "empty in data row 1"),
+        ("p.json", b'{"prompt": {"0": "how"}, "label": {"0": "toxic"}}', "of type dict in data row 1"),
         ("p.csv.gz", b"prompt,label\n", "cannot be read"),
+        ("p.csv.gz", gzip.compress(b"prompt,label\nhow,toxic\n")[:-12], "cannot be read"),
+        ("p.csv.gz", gzip.compress(b"prompt,label\nhow,toxic\n")[:10] + b"\xff" * 30, "cannot be read"),
         ("p.csv", b"prompt,label,dataset\nhow,toxic,all\n", "'all' means something else in results"),
         ("p.csv", b"prompt,label\n" + b"a" * 500_001 + b",toxic\n", "500,001 characters in data row 1"),
         ("p.csv", b"a" * 200_000 + b",label\nhow,toxic\n", "cannot be parsed"),
@@ -184,6 +191,15 @@ def test_files_are_read_by_their_format_whatever_its_case(tmp_path, name):
 )  # fmt: skip
 def test_any_other_file_gets_one_line(tmp_path, name, content, problem):
     assert problem in mistake_in(write(tmp_path, content, name))
+
+
+def test_a_spreadsheets_quotation_marks_go_and_other_ones_stay(tmp_path):
+    prompts = ['say "ham" and go', "tab\tinside", '"Stop" he said', "plain"]
+    table = pandas.DataFrame({"prompt": prompts, "label": ["benign", "toxic"] * 2})
+    table.to_csv(tmp_path / "p.tsv", sep="\t", index=False)
+    assert read_prompts(tmp_path / "p.tsv")["prompt"].tolist() == prompts
+    (tmp_path / "p.tsv").write_text('prompt\tlabel\n"Stop" he said\tbenign\nsay "ham\ttoxic\n')
+    assert read_prompts(tmp_path / "p.tsv")["prompt"].tolist() == ['"Stop" he said', 'say "ham']
 
 
 def test_a_line_shows_little_of_what_may_be_prompts(tmp_path):

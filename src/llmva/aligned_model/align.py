@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from llmva.aligned_model.choice import choose_model, evaluate_aligned, read_preference, run_method
 from llmva.aligned_model.folder import read_method
-from llmva.aligned_model.params import assemble_params, name_study, require_judge
+from llmva.aligned_model.params import assemble_params, name_study, read_judge, read_whole, require_judge
 from llmva.aligned_model.result import Aligned
 from llmva.core import paths
 from llmva.core.errors import InputError
@@ -18,7 +18,7 @@ from llmva.core.params import SOFT_PENALTY, StudyParams
 from llmva.core.provenance import digest
 from llmva.core.vocabulary import OUR_LOOP
 from llmva.models.in_memory import HeldModel, evaluating, hold
-from llmva.models.sources import absolute_source
+from llmva.prompts.files import require_texts
 from llmva.prompts.sets import read_candidates, require_two_classes
 from llmva.study.stages import collect_prompts
 from llmva.study.study import Study
@@ -32,7 +32,7 @@ def align(
     tokenizer: PreTrainedTokenizerBase,
     prompts: pandas.DataFrame,
     *,
-    judge: str = "refusals",
+    judge: str | Path = "refusals",
     mapping: str = "outcome",
     method: str = OUR_LOOP,
     prefer: str | float | None = None,
@@ -60,7 +60,7 @@ def align(
         `prompt` and `label` (benign or toxic); optionally `dataset`, `group` and `split`, as `make align` takes them.
         Some hundreds of each label are enough. Up to 500 of a set are kept, the original's failures first and up to
         half of them, and split 8:1:1.
-    judge : str
+    judge : str or path
         `refusals`, which looks for what declines in a reply's first sentences; `phrases`, of which it must begin with
         one; or, better, the folder or hub id of a guard model in Qwen3Guard-Gen's format.
     mapping : str
@@ -94,18 +94,18 @@ def align(
     weight = read_preference(prefer, method)
     options = argparse.Namespace(
         mapping=mapping,
-        seed=seed,
+        seed=read_whole("seed", seed),
         threads=torch.get_num_threads(),
-        dtype=str(model.dtype).removeprefix("torch."),
-        batch_size=batch_size,
-        max_new_tokens=max_new_tokens,
-        candidates=candidates,
-        iterations=iterations,
+        batch_size=read_whole("batch_size", batch_size),
+        max_new_tokens=read_whole("max_new_tokens", max_new_tokens),
+        candidates=read_whole("candidates", candidates),
+        iterations=read_whole("iterations", iterations),
         penalty=penalty,
-        thinking=thinking,
+        thinking=None if thinking is None else read_whole("thinking", thinking),
     )
     held = hold(model, tokenizer)
-    study = Study(_params(held, absolute_source(judge), prompts, options), held)
+    options.dtype = str(model.dtype).removeprefix("torch.")
+    study = Study(_params(held, read_judge(judge), prompts, options), held)
     with evaluating(model):
         collect_prompts(study)
         chosen = choose_model(study, method, run_method(study, method), weight)
@@ -119,18 +119,22 @@ def _params(held: HeldModel, judge: str, prompts: pandas.DataFrame, options: arg
     if absent := [name for name in ("prompt", "label") if name not in prompts]:
         raise InputError(f"prompts: no column {absent[0]!r}; name the columns prompt and label (benign or toxic)")
     table = prompts[[name for name in COLUMNS if name in prompts]]
+    _require_usable(table)
     name = held.chat_model.source
     slug = name_study(name, held.key, judge, digest(table.astype(str).to_numpy().tolist()), options)
-    _require_usable(table)
     path = paths.RUNS / slug / PROMPTS
+    config = held.chat_model.model.config.get_text_config()
+    params = assemble_params(options, slug=slug, model=name, judge=judge, data=str(path), config=config)
     path.parent.mkdir(parents=True, exist_ok=True)
     paths.write_texts(path, table)
-    config = held.chat_model.model.config.get_text_config()
-    return assemble_params(options, slug=slug, model=name, judge=judge, data=str(path), config=config)
+    return params
 
 
 def _require_usable(table: pandas.DataFrame) -> None:
     """Raise an `InputError` for prompts that cannot be used, before anything lies in the working folder."""
+    if twice := [name for name in COLUMNS if list(table.columns).count(name) > 1]:
+        raise InputError(f"prompts: two columns are named {twice[0]!r}; give one of them another name")
+    require_texts(table, ("prompt",), "prompts")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / PROMPTS
         paths.write_texts(path, table)

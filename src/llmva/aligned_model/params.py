@@ -2,7 +2,9 @@
 
 import argparse
 import re
+from numbers import Integral
 from pathlib import Path
+from typing import get_args
 
 from transformers import PreTrainedConfig
 
@@ -12,6 +14,7 @@ from llmva.core.params import StudyParams
 from llmva.core.provenance import digest
 from llmva.core.store import run_stage
 from llmva.core.vocabulary import WORD_JUDGES
+from llmva.judging.guard import GuardMapping
 from llmva.models.chat_model import LOADING_ERRORS, read_config
 from llmva.models.sources import absolute_source, locate, split_source
 from llmva.organisms.build import write_data_sets
@@ -26,6 +29,7 @@ FIXED = {
     "selection": "strict",
     "null_draws": 50,
 }
+MAPPINGS = get_args(GuardMapping)
 RIDGE = {"neutral_weight": 1.0, "damping": 1e-3}
 ABLATIONS = {"degrees": [0, 30, 60, 90], "draws": 1}
 # Of a command's options: named by their full paths elsewhere, or of its results alone; or in the keys of all stages
@@ -101,8 +105,24 @@ def _read_config(model: str) -> PreTrainedConfig:
         ) from None
 
 
+def read_whole(name: str, value: int) -> int:
+    """Return a whole number of Python, also of one of numpy; or raise an `InputError`."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise InputError(f"{name}: is {value!r}; choose a whole number")
+    return int(value)
+
+
+def read_judge(judge: str | Path) -> str:
+    """Return a judge as it is named from any folder; or raise an `InputError`."""
+    if not isinstance(judge, str | Path):
+        raise InputError(f"judge: is a {type(judge).__name__}; choose {', '.join(WORD_JUDGES)}, or name a guard model")
+    return absolute_source(str(judge))
+
+
 def require_judge(judge: str, mapping: str) -> None:
     """Raise an `InputError` for a judge that is not there: found out now, and not after the model has loaded."""
+    if mapping not in MAPPINGS:
+        raise InputError(f"mapping: is {mapping!r}; choose {' or '.join(MAPPINGS)}")
     if judge not in WORD_JUDGES:
         try:
             _read_config(judge)

@@ -59,7 +59,7 @@ class Aligned:
         self.study, self.method = study, method
         self.log, self.beta = chosen.log, chosen.beta
         self._chosen, self._evaluated = chosen, evaluated
-        self._merged = False
+        self._merged = self._edited = False
 
     @property
     def history(self) -> pandas.DataFrame:
@@ -103,17 +103,26 @@ class Aligned:
         """
         if self._chosen.trade_off is None:
             raise InputError(f"beta: {self.method} has no trade-off; use method='LLM-VA-R'")
-        if not isinstance(beta, (int, float)) or not -1 <= beta <= 1:
-            raise InputError(f"beta: is {beta!r}; choose a number from -1 (refuses more) to 1 (answers more)")
         return self._chosen.trade_off.at(beta)
 
     @contextmanager
     def applied(self, beta: float | None = None) -> Iterator[PreTrainedModel]:
-        """Edit the weights in place inside a `with` block; leaving restores them bit for bit."""
-        self._require_unmerged()
+        """Edit the weights in place inside a `with` block; leaving restores them bit for bit.
+
+        Raises
+        ------
+        InputError
+            When the weights are not those that were aligned: of a block inside a block, after `merge`, or since
+            someone else has changed them. So do `merge` and `save`.
+        """
+        self._require_original()
         with EditedModel(self.study.chat_model.writers) as edited:
             edited.apply(self.log if beta is None else self.at(beta))
-            yield self.study.chat_model.model
+            self._edited = True
+            try:
+                yield self.study.chat_model.model
+            finally:
+                self._edited = False
 
     def merge(self, beta: float | None = None) -> PreTrainedModel:
         """Edit the model's weights in place for good, and return it.
@@ -121,10 +130,10 @@ class Aligned:
         Raises
         ------
         InputError
-            When that was done before: the edits would go in twice. So do `applied` and `save` after it. And when the
-            weights are packed in 4 or 8 bits, which cannot hold them.
+            When the weights are not those that were aligned; see `applied`. And when they are packed in 4 or 8 bits,
+            which cannot hold edits.
         """
-        self._require_unmerged()
+        self._require_original()
         require_unpacked(self.study.chat_model.model.config, "merge")
         EditedModel(self.study.chat_model.writers).apply(self.log if beta is None else self.at(beta))
         self._merged = True
@@ -138,17 +147,20 @@ class Aligned:
         Raises
         ------
         InputError
-            When the folder holds something else, or cannot be written; or a checkpoint is asked for of weights that
-            are packed in 4 or 8 bits.
+            When the folder holds something else, or cannot be written; a checkpoint is asked for of weights that are
+            packed in 4 or 8 bits; or the weights are not those that were aligned, see `applied`.
         """
-        self._require_unmerged()
+        self._require_original()
+        if not isinstance(checkpoint, bool):
+            fix = "choose True or False (`llmva align` writes GGUF, of a model that is named)"
+            raise InputError(f"checkpoint: is {checkpoint!r}; {fix}")
         if checkpoint:
             require_unpacked(self.study.chat_model.model.config, "checkpoint")
         out = user_path(folder)
         options = AlignOptions(self.method, out, "1" if checkpoint else None)
         chosen, evaluated = self._chosen, self._evaluated
         if beta is not None and beta != self.beta:
-            chosen = replace(chosen, log=self.at(beta), beta=beta)
+            chosen = replace(chosen, log=self.at(beta), beta=float(beta))
             with evaluating(self.study.chat_model.model):
                 evaluated = evaluate_aligned(self.study, self.method, chosen)
         return write_aligned(self.study, options, chosen, evaluated).folder
@@ -157,6 +169,9 @@ class Aligned:
         """Return the report, which a notebook shows; it is written to the study's folder."""
         return Report(self.save(self.study.folder / "report") / "report.html")
 
-    def _require_unmerged(self) -> None:
+    def _require_original(self) -> None:
         if self._merged:
             raise InputError("model: holds the edits for good already; save first and merge then, or load it again")
+        if self._edited:
+            raise InputError("model: holds the edits inside this `with` block; leave it first")
+        self.study.held.require_original()

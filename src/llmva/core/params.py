@@ -153,7 +153,7 @@ class StudyParams(StrictModel):
     threads: Threads
     dtype: Literal["float32", "bfloat16", "float16"]
     generation: Generation
-    candidates: Count
+    candidates: Annotated[int, Field(ge=10, le=10_000_000)]
     pool_size: Annotated[int, Field(ge=10)]
     error_share: dict[str, Share] = Field(min_length=1)
     transfer_size: Count

@@ -10,6 +10,7 @@ edit is moved: offsets in every edit of a loop pile up, and language breaks.
 """
 
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 from typing import Self
 
@@ -46,7 +47,14 @@ class TradeOff:
     offsets: EditLog
 
     def at(self, beta: float) -> EditLog:
-        """Return the log with the last edit solved for beta; 0 gives the log as it is."""
+        """Return the log with the last edit solved for beta; 0 gives the log as it is.
+
+        Raises
+        ------
+        InputError
+            When beta is no number from -1 to 1, where the frontier is measured.
+        """
+        require_beta(beta)
         if not len(self.offsets) or beta == 0:
             return self.log
         offsets = {edit.sublayer: edit.input_vector for edit in self.offsets.iterations[0]}
@@ -73,6 +81,9 @@ class TradeOff:
         if len(parts) != 2 or not len(log):
             raise InputError(f"{folder}/{TRADE_OFF}: not the last edits and their offsets; write the folder again")
         last, offsets = parts.iterations
+        known = {edit.sublayer: edit.input_vector.shape for edit in offsets}
+        if known != {edit.sublayer: edit.input_vector.shape for edit in last}:
+            raise InputError(f"{folder}/{TRADE_OFF}: has offsets of other edits; write the folder again")
         return cls(log.at_iteration(len(log) - 1).appended(last), EditLog((offsets,)))
 
 
@@ -105,14 +116,20 @@ def solve_offsets(observer: Observer, log: EditLog) -> EditLog:
     return EditLog((tuple(solve(edit) for edit in log.iterations[-1]),))
 
 
+def require_beta(beta: float) -> None:
+    """Raise an `InputError` unless beta is a number from -1 to 1."""
+    if isinstance(beta, bool) or not isinstance(beta, Real) or not -1 <= beta <= 1:
+        raise InputError(f"beta: is {beta!r}; choose a number from -1 (refuses more) to 1 (answers more)")
+
+
 def weight_of(preference: str | float) -> float:
     """Return w of the loss for `balanced`, `safe`, `helpful`, or a weight of its own, as a number or in digits."""
     try:
         weight = PREFERENCES.get(str(preference).lower())
         weight = float(preference) if weight is None else weight
-    except ValueError:
+    except (ValueError, TypeError):
         weight = -1.0
-    if not 0 <= weight <= 1:
+    if isinstance(preference, bool) or not 0 <= weight <= 1:
         raise InputError(f"prefer: is {preference!r}; choose {', '.join(PREFERENCES)}, or a weight from 0 to 1")
     return weight
 

@@ -28,7 +28,7 @@ from llmva.models.offloading import all_stored_parameters, input_device
 from llmva.models.packed import require_readable
 from llmva.models.sources import find_base, locate
 from llmva.models.sublayers import Sublayer, list_blocks, list_sublayers, require_dense
-from llmva.models.templates import render_chats, require_template
+from llmva.models.templates import choose_template, render_chats, require_template
 
 # Of a GPU's memory; the rest is for keys, values and logits.
 SHARE_FOR_WEIGHTS = 0.8
@@ -157,7 +157,7 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     except LOADING_ERRORS as error:
         raise InputError(f"{source}: cannot be loaded ({first_line(error)}); {_fix(location)}") from None
     if isinstance(tokenizer.chat_template, dict):
-        tokenizer.chat_template = _default_template(tokenizer.chat_template, source)
+        tokenizer.chat_template = choose_template(tokenizer.chat_template, source)
     require_template(tokenizer, source)
     if tokenizer.pad_token is None and tokenizer.eos_token is not None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -168,13 +168,6 @@ def _load_tokenizer(location: Path | str, options: dict) -> PreTrainedTokenizerB
     if "gguf_file" in options:
         return load_gguf_tokenizer(read_gguf(Path(options["gguf_file"])), padding_side="left")
     return AutoTokenizer.from_pretrained(location, padding_side="left", trust_remote_code=False, **options)
-
-
-def _default_template(templates: dict[str, str], source: str) -> str:
-    if "default" not in templates:
-        named = ", ".join(sorted(templates))
-        raise InputError(f"{source}: its chat templates are {named}, and none is `default`; name the one to use so")
-    return templates["default"]
 
 
 def encode_chats(tokenizer: PreTrainedTokenizerBase, chats: Sequence[str | list[dict]]) -> list[list[int]]:

@@ -51,6 +51,14 @@ def told_to_think(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase
     return told
 
 
+def choose_template(templates: dict[str, str], source: str) -> str:
+    """Return the default one of a tokenizer's chat templates; or raise an `InputError`."""
+    if "default" not in templates:
+        named = ", ".join(sorted(templates))
+        raise InputError(f"{source}: its chat templates are {named}, and none is `default`; name the one to use so")
+    return templates["default"]
+
+
 def require_template(tokenizer: PreTrainedTokenizerBase, source: str) -> None:
     """Raise an `InputError` unless the template writes one user turn, with the prompt in it, without a system turn.
 

@@ -7,6 +7,7 @@ import io
 import json
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -20,7 +21,11 @@ MAX_SHOWN, MAX_LETTERS = 12, 40
 
 
 def read_rows(
-    path: Path, columns: Sequence[str] | None = None, *, fix: str = "correct that line, or fetch the file again"
+    path: Path,
+    columns: Sequence[str] | None = None,
+    *,
+    fix: str = "correct that line, or fetch the file again",
+    spreadsheet: bool = False,
 ) -> list[dict]:
     """Return a file's rows, one dict each.
 
@@ -32,6 +37,8 @@ def read_rows(
         Names for a TSV table, which then has no header.
     fix : str
         What to do about a file that cannot be read.
+    spreadsheet : bool
+        Whether a TSV table may be a spreadsheet's, which quotes some fields; those of published tasks quote none.
 
     Raises
     ------
@@ -39,7 +46,7 @@ def read_rows(
         When the file cannot be read; names it and the fix.
     """
     with reading(path, "cannot be read", fix):
-        rows = _parse(*_unpack(path), columns)
+        rows = _parse(*_unpack(path), columns, spreadsheet)
     if not rows:
         raise InputError(f"{path}: no rows in it; {fix}")
     return rows
@@ -58,7 +65,10 @@ def reading(path: Path, problem: str, fix: str) -> Iterator[None]:
         if error.errno in DISK_ERRORS:
             raise
         raise InputError(f"{path}: {problem} ({first_line(error)}); {fix}") from None
-    except (ValueError, zipfile.BadZipFile, csv.Error, pandas.errors.ParserWarning) as error:
+    # An encrypted archive, and JSON that is nested too deeply, are runtime errors.
+    except (
+        ValueError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, csv.Error, pandas.errors.ParserWarning,
+    ) as error:  # fmt: skip
         raise InputError(f"{path}: {problem} ({first_line(error)}); {fix}") from None
 
 
@@ -102,6 +112,21 @@ def require_columns(table: pandas.DataFrame, columns: Sequence[str], path: Path)
             raise InputError(f"{path}: no column {column!r}; add it (columns found: {shown})")
 
 
+def require_texts(table: pandas.DataFrame, columns: Sequence[str], source: str | Path) -> None:
+    """Raise an `InputError` unless these columns of a table hold whole texts and nothing else."""
+    for column in columns:
+        for number, text in enumerate(table[column], start=1):
+            place = f"{source}: {column}"
+            if not isinstance(text, str):
+                if pandas.api.types.is_scalar(text) and pandas.isna(text):
+                    raise InputError(f"{place}: empty in data row {number}; fill or remove that row")
+                raise InputError(f"{place}: of type {type(text).__name__} in data row {number}; write a text")
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise InputError(f"{place}: half a character in data row {number}; write it whole") from None
+
+
 def shortened(text: str) -> str:
     """Return a text cut to what a line has room for."""
     return text if len(text) <= MAX_LETTERS else f"{text[:MAX_LETTERS]}..."
@@ -121,7 +146,7 @@ def _unpack(path: Path) -> tuple[str, bytes]:
         return names[0], archive.read(names[0])
 
 
-def _parse(name: str, content: bytes, columns: Sequence[str] | None) -> list[dict]:
+def _parse(name: str, content: bytes, columns: Sequence[str] | None, spreadsheet: bool) -> list[dict]:
     match Path(name).suffix.lower():
         case ".parquet":
             table = pandas.read_parquet(io.BytesIO(content))
@@ -131,19 +156,30 @@ def _parse(name: str, content: bytes, columns: Sequence[str] | None) -> list[dic
         case ".jsonl" | ".ndjson":
             return parse_json_lines(decode(content))
         case ".csv" | ".tsv" as suffix:
+            text = decode(content)
             # A table's sentences hold single quotation marks, which are no quoting.
-            options = {"sep": "\t", "names": columns, "quoting": csv.QUOTE_NONE} if suffix == ".tsv" else {}
-            return parse_csv(decode(content), **options).to_dict("records") if content.strip() else []
+            quoting = csv.QUOTE_MINIMAL if spreadsheet and _is_quoted(text) else csv.QUOTE_NONE
+            options = {"sep": "\t", "names": columns, "quoting": quoting} if suffix == ".tsv" else {}
+            return parse_csv(text, **options).to_dict("records") if text.strip() else []
         case suffix:
             known = ", ".join(FILE_FORMATS)
             raise ValueError(f"unknown format {suffix or 'without a suffix'}; known are {known}")
+
+
+def _is_quoted(text: str) -> bool:
+    """Tell whether every quotation mark that begins a field of a TSV table quotes it to its end."""
+    try:
+        list(csv.reader(io.StringIO(text), delimiter="\t", strict=True))
+    except csv.Error:
+        return False
+    return True
 
 
 def _parse_json(text: str) -> list[dict]:
     """Return the objects of an array, or, as many write such files, one a line."""
     if not text.lstrip().startswith("["):
         return parse_json_lines(text)
-    rows = json.loads(text)
+    rows = json.loads(text, object_pairs_hook=_distinct)
     if strangers := [number for number, row in enumerate(rows, start=1) if not isinstance(row, dict)]:
         raise ValueError(f"item {strangers[0]}: not a JSON object")
     return rows
@@ -151,9 +187,17 @@ def _parse_json(text: str) -> list[dict]:
 
 def _parse_object(line: str, number: int) -> dict:
     try:
-        row = json.loads(line.rstrip("\n"))
+        row = json.loads(line.rstrip("\n"), object_pairs_hook=_distinct)
     except ValueError as error:
         raise ValueError(f"line {number}: {error}") from None
     if not isinstance(row, dict):
         raise ValueError(f"line {number}: not a JSON object")
+    return row
+
+
+def _distinct(pairs: list[tuple[str, object]]) -> dict:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"two keys are named {next(name for name in names if names.count(name) > 1)!r}")
     return row

@@ -16,7 +16,7 @@ from llmva.core.vocabulary import (
     SPLITS,
     TRANSFER_SETS,
 )
-from llmva.prompts.files import decode, parse_csv, read_rows, reading, require_columns, shortened
+from llmva.prompts.files import decode, parse_csv, read_rows, reading, require_columns, require_texts, shortened
 
 MIN_PROMPTS = 10
 # Read as CSV; other files are of the format that their suffix says.
@@ -160,12 +160,13 @@ def _read_table(path: Path) -> pandas.DataFrame:
             if not text.strip():
                 raise InputError(f"{path}: is empty; it needs columns prompt and label")
             return parse_csv(text)
-    return pandas.DataFrame(read_rows(path, fix="fix that line"), dtype=object)
+    return pandas.DataFrame(read_rows(path, fix="fix that line", spreadsheet=True), dtype=object)
 
 
 def _check_prompts(table: pandas.DataFrame, path: Path) -> None:
+    require_texts(table, ("prompt",), path)
     for number, prompt in enumerate(table["prompt"], start=1):
-        if not (isinstance(prompt, str) and prompt.strip()):
+        if not prompt.strip():
             raise InputError(f"{path}: prompt: empty in data row {number}; fill or remove that row")
         if len(prompt) > MAX_PROMPT:
             size = f"{len(prompt):,} characters in data row {number}"
