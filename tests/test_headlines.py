@@ -44,7 +44,7 @@ def row_of(table, words, method):
     ("words", "method", "here", "verdict"),
     [
         ("F1 above the original's", "LLM-VA", 0.25, "holds"),
-        ("AlphaSteer, the best baseline of the paper's own", "LLM-VA", 0.25, "holds"),
+        ("AlphaSteer, the best of the paper's baselines (AlphaSteer there)", "LLM-VA", 0.25, "holds"),
         ("Fine-tuning, the best baseline of all", "LLM-VA", -1 / 6, "does not hold"),
         ("Fine-tuning, the best baseline of all", "LLM-VA-R", 0.0, "cannot be told"),
         ("unseen", "LLM-VA", -0.1, "does not hold"),

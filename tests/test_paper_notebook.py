@@ -235,6 +235,8 @@ def steering(files: Committed) -> list[str]:
     assert set(short.index.get_level_values("method")) <= {"SwFC", "StTP"} and len(short)
     response = [means.loc[(threat, method, "response"), "trait"] for threat in threats for method in ("SwFC", *gated)]
     controls = means[means.index.get_level_values("method").str.endswith("(random direction)")]["trait"]
+    coherence = means["coherence"].xs("all", level="position").unstack("method")
+    assert (coherence["StTP (gate always on)"] >= coherence["StTP"]).all()
     results = files.results("runtime", list(rows["model"].unique()))
     shifts = results[(results["metric"] == "shift_neutral") & (results["position"] == "all")]
     shifts = shifts.groupby("method")["value"].mean()

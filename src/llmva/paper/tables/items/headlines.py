@@ -11,7 +11,7 @@ from llmva.paper.names import is_variant, name_models
 from llmva.paper.tables import resampling
 from llmva.paper.tables.items.utility import read_tasks
 from llmva.paper.tables.layout import WORDS, Block, Frames, Table, read_columns
-from llmva.paper.tables.paper import read_headlines, read_paper_values
+from llmva.paper.tables.paper import average_paper_values, read_headlines, read_paper_values
 from llmva.paper.tables.runs import rates_and_counts, rates_of, read_runs
 
 
@@ -64,9 +64,16 @@ def _claims(f1: pandas.Series) -> list[Claim]:
     kept = read_paper_values("utility").set_index("method").at[PAPER_LOOP, "kept"]
     arithmetic = paper["utility_preserved_gsm8k_llm_va"]
     baselines = f1[~f1.index.isin([ORIGINAL, UNTUNED, *CONSTANTS, *LOOPS, TWO_SIDED, BOTH]) & ~f1.index.map(is_variant)]
-    papers = baselines[baselines.index.isin(read_paper_values("table2")["method"])]
+    theirs = average_paper_values("table2").set_index("method")["f1"]
+    papers = baselines[baselines.index.isin(theirs.index)]
+    gain = paper["relative_f1_gain_over_best_baseline"]
+    best_there = theirs.drop([ORIGINAL, PAPER_LOOP]).idxmax()
     groups = [
-        ("the best baseline of the paper's own", papers, paper["relative_f1_gain_over_best_baseline"]),
+        (
+            f"the best of the paper's baselines ({best_there} there)",
+            papers,
+            paper["relative_f1_gain_over_best_baseline"],
+        ),
         # The paper has no number of it: it measures fewer.
         ("the best baseline of all", baselines, numpy.nan),
     ]
