@@ -170,7 +170,8 @@ def show_pretrained(target: Path) -> str:
         parts += [_downloads("tables", path.stem, path.parent)]
     for path in sorted((target / "figures" / PRETRAINED).glob("*.png"), key=_number):
         parts += ["", f"## {_title(path.stem)}, of {PRETRAINED}", ""]
-        parts += [_picture(f"../figures/{PRETRAINED}/{path.name}", f"{path.stem} of {PRETRAINED}")]
+        parts += [_picture(f"../figures/{PRETRAINED}/{path.name}", f"{path.stem} of {PRETRAINED}"), ""]
+        parts += [_downloads(f"figures/{PRETRAINED}", path.stem, path.parent)]
     return "\n".join([*parts, ""])
 
 
