@@ -573,6 +573,16 @@ def test_a_further_alignment_goes_on_from_the_edits_of_the_first(twice_aligned, 
     assert respond(comparison.chat_model, prompts, **options).texts == respond(edited, prompts, **options).texts
 
 
+def test_edits_that_were_changed_since_are_not_gone_on_from(runs, tmp_path, capsys, own_prompts, any_change_is_right):
+    model, first = save_random_model(tmp_path / "model", "qwen2"), tmp_path / "first"
+    assert run("--model", model, "--data", own_prompts, "--out", first, *QUICK) == 0
+    EditLog.load(first / "edit_log.safetensors").at_iteration(1).save(first / "edit_log.safetensors", {})
+    said = "edit_log.safetensors: is not as manifest.json beside it says"
+    _expect_refusal(capsys, tmp_path, said, "--from", first, "--data", own_prompts)
+    with pytest.raises(InputError, match=said):
+        load_edited(str(first))
+
+
 def test_what_a_further_alignment_does_to_the_prompts_of_before_is_told(twice_aligned, runs, tmp_path, capsys):
     _, first, second = twice_aligned
     said = "the test prompts of the earlier alignment"

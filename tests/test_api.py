@@ -227,6 +227,22 @@ def test_a_checkpoint_is_wanted_or_not(loaded, prompts, any_change_is_right, tmp
         result.save(tmp_path / "out", checkpoint=checkpoint)
 
 
+def test_a_result_of_other_prompts_is_not_replaced(loaded, prompts, any_change_is_right, tmp_path):  # noqa: F811
+    llmva.align(*loaded, prompts, **QUICK).save(tmp_path / "out")
+    llmva.align(*loaded, prompts, **QUICK | {"iterations": 1}).save(tmp_path / "out")
+    other = llmva.align(*loaded, prompts.assign(prompt=prompts["prompt"] + "?"), **QUICK)
+    with pytest.raises(InputError, match="holds the result of other data"):
+        other.save(tmp_path / "out")
+
+
+def test_who_works_in_the_models_folder_has_a_report(loaded, prompts, any_change_is_right, tmp_path):  # noqa: F811
+    loaded[0].config._name_or_path = str(tmp_path)
+    result = llmva.align(*loaded, prompts, **QUICK)
+    assert result.report().path.is_file()
+    with pytest.raises(InputError, match="lies in the model's own folder"):
+        result.save(tmp_path / "inside")
+
+
 def test_modules_that_were_set_apart_stay_so(loaded):
     model, _ = loaded
     model.train().model.layers[0].eval()

@@ -14,6 +14,7 @@ from llmva.core.errors import InputError
 from llmva.edits import log as edit_log
 from llmva.edits.edited_model import EditedModel
 from llmva.edits.log import EditLog, SublayerEdit
+from llmva.edits.writers import InPlace
 from llmva.method.edit import projection_scale, solve_edit
 
 few_examples = settings(max_examples=30, deadline=None, derandomize=True)
@@ -291,6 +292,30 @@ def corrupt(path, change) -> None:
     path.write_bytes(safetensors.numpy.save(tensors, metadata))
 
 
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, torch.OutOfMemoryError])
+def test_edits_that_are_stopped_midway_leave_the_original(monkeypatch, stop):
+    modules = two_modules()
+    before = {name: module.weight.clone() for name, module in modules.items()}
+    log = run_iterations(EditedModel(two_modules()), 2)
+    set_edits = InPlace.set
+    last = list(modules.values())[-1]
+
+    def fail(writer, edits):
+        if edits and writer._module is last:
+            raise stop
+        set_edits(writer, edits)
+
+    with pytest.raises(stop), EditedModel(modules) as edited:
+        monkeypatch.setattr(InPlace, "set", fail)
+        edited.apply(log)
+    assert all(torch.equal(module.weight, before[name]) for name, module in modules.items())
+    assert len(edited.log) == 0
+
+
+def replace_part(path, part, value) -> None:
+    corrupt(path, lambda tensors, _: tensors.update({f"iteration.000/mlp.00/{part}": numpy.asarray(value)}))
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -305,6 +330,13 @@ def corrupt(path, change) -> None:
         (lambda path: corrupt(path, lambda _, metadata: metadata.update(iterations="many")), "parts missing"),
         (lambda path: corrupt(path, lambda tensors, _: tensors.pop("iteration.000/mlp.00/scale")), "parts missing"),
         (lambda path: corrupt(path, lambda tensors, _: tensors.update(weight=numpy.ones(2))), "parts missing"),
+        (lambda path: corrupt(path, lambda _, metadata: metadata.update(iterations="100000000")), "parts missing"),
+        (lambda path: replace_part(path, "output_vector", numpy.ones((2, 3), "float32")), "no pair of vectors"),
+        (lambda path: replace_part(path, "output_vector", numpy.ones(9, "float32")), "no pair of vectors"),
+        (lambda path: replace_part(path, "input_vector", numpy.ones(4, "int32")), "no pair of vectors"),
+        (lambda path: replace_part(path, "input_vector", numpy.ones(0, "float32")), "no pair of vectors"),
+        (lambda path: replace_part(path, "input_vector", numpy.float32(1)), "no pair of vectors"),
+        (lambda path: replace_part(path, "scale", numpy.array(2)), "no pair of vectors"),
         (
             lambda path: corrupt(path, lambda tensors, _: tensors["iteration.000/mlp.00/input_vector"].fill(numpy.nan)),
             "NaN or infinite",

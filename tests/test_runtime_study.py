@@ -12,7 +12,7 @@ from llmva.core.runtime_params import RuntimeParams, known_runtime_slugs, load_r
 from llmva.organisms.build import write_persona_data
 from llmva.paper.figures import draw_figure
 from llmva.paper.tables.build import build_table
-from llmva.study.runtime import RuntimeStudy
+from llmva.study.runtime import RuntimeStudy, records
 from llmva.study.runtime.learning import learn_boundaries, read_boundaries
 from llmva.study.runtime.records import finish_runtime, record_all
 from llmva.study.runtime.sweep import Cell, choose_points, list_cells, read_cells, sweep_threat, sweep_threats
@@ -210,3 +210,13 @@ def test_a_wrong_parameter_is_named_in_one_line(params, changes, message):
 def test_an_unknown_study_names_those_that_are_known():
     with pytest.raises(InputError, match="known are .*persona-llama"):
         load_runtime_params("persona-phi3")
+
+
+def test_a_task_that_the_model_cannot_do_is_left_out_of_what_is_kept():
+    right = {"mmlu": [True] * 6 + [False] * 4, "gsm": [False] * 10}
+    before = pandas.DataFrame([(task, value) for task, values in right.items() for value in values])
+    before.columns = ["task", "right"]
+    found = records._kept(before, before, numpy.random.default_rng(0))
+    assert found == {"kept": 1.0, "kept_low": 1.0, "kept_high": 1.0}
+    nothing = before[before["task"] == "gsm"]
+    assert numpy.isnan(list(records._kept(nothing, nothing, numpy.random.default_rng(0)).values())).all()

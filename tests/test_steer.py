@@ -177,7 +177,7 @@ def test_a_model_in_memory_is_steered_as_the_command_steers_its_folder(in_memory
     chat_model, steer = in_memory
     weights = copy.deepcopy(chat_model.model.state_dict())
     result = steer()
-    assert run("--layers", "1 2", method="SwFC", out=root / "by-command", alphas="8")[0] == 0
+    assert run("--layers", "1,2", method="SwFC", out=root / "by-command", alphas="8")[0] == 0
     by_command = read_steering(root / "by-command" / DIRECTION, chat_model)
     assert (result.steering.layer, result.steering.alpha) == (by_command.layer, by_command.alpha)
     plain = respond(chat_model, ["what is a rope?"], max_new_tokens=6, batch_size=1).texts
@@ -206,8 +206,13 @@ def test_a_second_call_searches_nothing(in_memory, monkeypatch):
 
 @pytest.mark.parametrize(
     ("more", "said"),
-    [({"method": "best"}, "best"), ({"layers": [9]}, "layers: 9 is not there"), ({"seed": -1}, "seed")],
-)
+    [
+        ({"method": "best"}, "best"), ({"layers": [9]}, "layers: 9 is not there"), ({"seed": -1}, "seed"),
+        ({"method": None}, "method: is None"), ({"alphas": 2.0}, "alphas: is 2.0; give a list of numbers"),
+        ({"alphas": "1 2"}, "alphas: is '1 2'"), ({"alphas": []}, r"alphas: is \[\]"), ({"layers": 2}, "layers: is 2;"),
+        ({"layers": [True]}, r"layers: is \[True\]"), ({"batch_size": "4"}, "batch_size: is '4'"),
+    ],
+)  # fmt: skip
 def test_a_bad_option_in_python_is_one_line(in_memory, more, said):
     _, steer = in_memory
     with pytest.raises(InputError, match=said):
@@ -218,6 +223,20 @@ def test_pairs_without_a_column_are_told(in_memory, root):
     chat_model, _ = in_memory
     with pytest.raises(InputError, match="pairs: no column 'malicious'"):
         llmva.steer(chat_model.model, chat_model.tokenizer, pandas.DataFrame({"prompt": ["a"], "aligned": ["b"]}))
+
+
+def test_pairs_are_texts_and_numbers_may_be_of_numpy(in_memory, root):
+    chat_model, steer = in_memory
+    table = pandas.read_csv(root / "pairs.csv")
+    for pairs, said in (
+        (None, "pairs: is a NoneType; give a DataFrame"),
+        (table.assign(aligned=[["be good"]] * len(table)), "pairs: aligned: of type list in data row 1; write a text"),
+        (table.assign(prompt=None), "pairs: prompt: empty in data row 1"),
+    ):
+        with pytest.raises(InputError, match=said):
+            llmva.steer(chat_model.model, chat_model.tokenizer, pairs)
+    steered = steer(layers=numpy.array([1, 2]), alphas=numpy.array([8.0]), seed=numpy.int64(0))
+    assert steered.study.params == steer().study.params
 
 
 def test_without_a_model_the_command_says_how_it_is_called(capsys):

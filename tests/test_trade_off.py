@@ -135,6 +135,21 @@ def test_beta_is_chosen_by_the_weighted_loss(weight, expected):
     assert choose_beta(TRIALS, weight) == expected
 
 
+@pytest.mark.parametrize("beta", [float("nan"), None, True, 2, "0.5", [1]])
+def test_only_a_beta_that_the_frontier_has_is_taken(trade_off, beta):
+    with pytest.raises(InputError, match="beta: is .*; choose a number from -1"):
+        trade_off.at(beta)
+    assert len(trade_off.at(numpy.float32(0.5))) == len(trade_off.log)
+
+
+def test_offsets_of_other_edits_are_one_line(trade_off, tmp_path):
+    last, offsets = trade_off.log.iterations[-1], trade_off.offsets.iterations[0]
+    trade_off.log.save(tmp_path / "edit_log.safetensors", {})
+    EditLog((last, offsets[1:])).save(tmp_path / "trade_off.safetensors", {})
+    with pytest.raises(InputError, match="has offsets of other edits; write the folder again"):
+        TradeOff.load(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("preference", "weight"), [("balanced", 0.5), ("Safe", 0.8), ("helpful", 0.2), ("0.7", 0.7), (1, 1.0)]
 )
@@ -142,7 +157,7 @@ def test_a_preference_is_a_word_or_a_weight(preference, weight):
     assert weight_of(preference) == weight
 
 
-@pytest.mark.parametrize("preference", ["secure", "-0.1", "1.5", "nan", ""])
+@pytest.mark.parametrize("preference", ["secure", "-0.1", "1.5", "nan", "", True, [0.5], {}])
 def test_any_other_preference_is_one_line(preference):
     with pytest.raises(InputError, match="prefer: is .*; choose helpful, balanced, safe, or a weight from 0 to 1"):
         weight_of(preference)

@@ -29,8 +29,8 @@ def examine_earlier(study: Study, log: EditLog) -> dict[str, pandas.DataFrame] |
         return {}
     prompts = pandas.read_csv(pool, dtype=str, keep_default_na=False)
     # What this alignment has learnt from would show no loss.
-    learnt = study.pool.loc[study.pool["split"] != "test", "id"]
-    prompts = prompts[prompts["split"].eq("test") & ~prompts["id"].isin(learnt)].reset_index(drop=True)
+    learnt = study.pool.loc[study.pool["split"] != "test", "prompt"]
+    prompts = prompts[prompts["split"].eq("test") & ~prompts["prompt"].isin(learnt)].reset_index(drop=True)
     rows = {"original": study.examiner.examine(prompts).rows}
     with EditedModel(study.chat_model.writers) as edited:
         edited.apply(log)

@@ -12,6 +12,7 @@ from llmva.aligned_model.report import write_report
 from llmva.core.errors import InputError
 from llmva.core.params import StudyParams
 from llmva.core.paths import RUNS, anchored, user_path
+from llmva.core.provenance import file_digest
 from llmva.core.runtime_params import RuntimeParams
 from llmva.core.store import MANIFEST, Stage, read_manifest, require_writable, run_stage
 from llmva.core.vocabulary import ORIGINAL, OUR_LOOP, PAPER_LOOP
@@ -145,7 +146,10 @@ def require_free(out: Path, params: StudyParams | RuntimeParams, mark: str) -> N
     An earlier result of the same kind, which the file `mark` tells, of the same model and the same data is replaced.
     """
     require_writable(out)
-    if anchored(params.model).resolve() in ((place := out.resolve()), *place.parents):
+    model = anchored(params.model).resolve()
+    # Whoever works in the model's folder has the runs in it.
+    in_runs = RUNS.resolve().is_relative_to(model) and out.resolve().is_relative_to(RUNS.resolve())
+    if not in_runs and model in ((place := out.resolve()), *place.parents):
         raise InputError(f"{out}: lies in the model's own folder; name another one")
     manifest = read_manifest(out)
     made_for = manifest["facts"].get("study", {}) if manifest else {}
@@ -162,8 +166,14 @@ def require_free(out: Path, params: StudyParams | RuntimeParams, mark: str) -> N
 
 
 def _users_own(data: str) -> str:
-    """Return a study's data as the user has named them; nothing for those that were generated for a study."""
-    return "" if anchored(data).is_relative_to(RUNS) else data
+    """Return a study's data as the user has named them; nothing for those that were generated for a study.
+
+    Prompts that were given in memory have no name: it is what they say.
+    """
+    path = anchored(data)
+    if not path.is_relative_to(RUNS):
+        return data
+    return file_digest(path) if path.is_file() else data if path.suffix else ""
 
 
 def require_checkpoint(model: str, wanted: str | None) -> None:

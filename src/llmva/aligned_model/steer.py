@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from numbers import Integral, Real
 from pathlib import Path
 
+import numpy
 import pandas
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from llmva.aligned_model.folder import require_free
+from llmva.aligned_model.params import read_whole
 from llmva.aligned_model.result import Report
 from llmva.aligned_model.steering import DIRECTION, require_method, write_steering
 from llmva.core import paths
@@ -16,6 +19,7 @@ from llmva.core.errors import InputError
 from llmva.core.provenance import digest
 from llmva.core.runtime_params import RuntimeParams
 from llmva.models.in_memory import evaluating, hold
+from llmva.prompts.files import require_texts
 from llmva.prompts.threats import PAIR_COLUMNS, PAIRS
 from llmva.steering.runtime.saved import read_steering
 from llmva.steering.runtime.steering import RuntimeSteering
@@ -114,24 +118,42 @@ def steer(
         When model, pairs or an option cannot be used: one line that names it and the fix.
     """
     method = require_method(method)
+    if not isinstance(pairs, pandas.DataFrame):
+        fix = f"give a DataFrame with {', '.join(PAIR_COLUMNS)}"
+        raise InputError(f"pairs: is a {type(pairs).__name__}; {fix}")
     if absent := [name for name in PAIR_COLUMNS if name not in pairs]:
         raise InputError(f"pairs: no column {absent[0]!r}; name the columns {', '.join(PAIR_COLUMNS)}")
+    require_texts(pairs, PAIR_COLUMNS, "pairs")
+    chosen = [
+        list(ALPHAS[method]) if alphas is None else _read_several("alphas", alphas, Real, float),
+        [] if layers is None else _read_several("layers", layers, Integral, int),
+    ]
+    counts = {"seed": seed, "batch_size": batch_size, "max_new_tokens": max_new_tokens}
+    seed, batch_size, max_new_tokens = (read_whole(name, value) for name, value in counts.items())
     held, table = hold(model, tokenizer, editable=False), pairs[list(PAIR_COLUMNS)]
-    name, chosen = held.chat_model.source, [list(map(float, alphas or ALPHAS[method])), list(layers or [])]
+    name = held.chat_model.source
     settings = [held.key, table.to_numpy().tolist(), method, seed, batch_size, max_new_tokens, *chosen]
     slug = f"steer-{type(model).__name__}-{digest(settings)[:8]}"
     path = paths.RUNS / slug / f"{PAIRS}.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    paths.write_texts(path, table)
     params = assemble_params(
         slug=slug, model=name, data=str(path), method=method, alphas=chosen[0], layers=chosen[1] or "all", seed=seed,
         threads=torch.get_num_threads(), dtype=str(model.dtype).removeprefix("torch."), batch_size=batch_size,
         max_new_tokens=max_new_tokens,
     )  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    paths.write_texts(path, table)
     study = RuntimeStudy(params, held)
     study.require_fit()
     with evaluating(model):
         return Steered(study, method)
+
+
+def _read_several(name: str, values: Sequence, kind: type, convert: type) -> list:
+    """Return numbers of Python, also of numpy's; or raise an `InputError`."""
+    several = isinstance(values, (list, tuple, range, numpy.ndarray)) and len(values)
+    if not several or not all(isinstance(value, kind) and not isinstance(value, bool) for value in values):
+        raise InputError(f"{name}: is {values!r}; give a list of numbers, or leave it out")
+    return [convert(value) for value in values]
 
 
 def assemble_params(

@@ -91,7 +91,7 @@ def _write_report(
         "verdict": _verdict(before, after, aligned, recovered),
         "rates": _rates(table),
         "map_plot": _draw_map(cells, point),
-        "frontier_plot": _draw_frontier(cells, point),
+        "frontier_plot": _draw_frontier(cells),
         "exported": exported,
         "n": int(after["n"]),
     }
@@ -135,7 +135,7 @@ def _draw_map(cells: pandas.DataFrame, point: Cell) -> str:
     return draw_svg(figure, "The trait by layer and strength on validation prompts; cells.csv has the numbers")
 
 
-def _draw_frontier(cells: pandas.DataFrame, point: Cell) -> str:
+def _draw_frontier(cells: pandas.DataFrame) -> str:
     figure, axes = draw_axes()
     shown = cells[(cells["position"] == "all") & (cells["control"] == "")]
     for method, rows in shown.groupby("method", sort=False):
@@ -148,6 +148,6 @@ def _draw_frontier(cells: pandas.DataFrame, point: Cell) -> str:
 def require_method(method: str) -> str:
     """Return a method's name as it is written, whatever its case; or raise an `InputError`."""
     names = {name.lower(): name for name in RUNTIME_METHODS}
-    if method.lower() not in names:
+    if str(method).lower() not in names:
         raise InputError(f"method: is {method!r}; choose one of {', '.join(names.values())}")
     return names[method.lower()]

@@ -71,8 +71,8 @@ def make_parser() -> OneLineParser:
     parser.add_argument("--pairs", help="CSV with prompt, aligned and malicious (system prompts)")
     parser.add_argument("--method", default="StMP", help="SwFC, StTP or StMP (default)")
     parser.add_argument("--out", help="folder to make; default: runs/<name>/steering-<method>")
-    parser.add_argument("--alphas", help="strengths of the method, such as '1 2 4'; default: the published ones")
-    parser.add_argument("--layers", help="layers to try, such as '10 12 14'; default: all")
+    parser.add_argument("--alphas", help="strengths of the method, such as 1,2,4; default: the published ones")
+    parser.add_argument("--layers", help="layers to try, such as 10,12,14; default: all")
     parser.add_argument("--dtype", default="float32", help="of the weights")
     for name, default in (("seed", 0), ("threads", 2), ("batch-size", 64), ("max-new-tokens", 128)):
         parser.add_argument(f"--{name}", type=int, default=default)
@@ -81,7 +81,7 @@ def make_parser() -> OneLineParser:
 
 def _read_numbers(name: str, text: str, kind: type) -> list[float]:
     try:
-        numbers = [kind(word) for word in text.split()]
+        numbers = [kind(word) for word in text.replace(",", " ").split()]
     except ValueError:
         numbers = []
     if not numbers or len(set(numbers)) < len(numbers) or not all(0 <= number < 1000 for number in numbers):

@@ -43,7 +43,15 @@ def user_path(path: str | Path) -> Path:
     """Return a path that a user has named from the working folder, as an absolute one; `~` is the user's home."""
     if "\0" in str(path):
         raise InputError(f"{path}: is no name of a file; leave the character of number 0 out")
-    return Path(path).expanduser().absolute()
+    return expand_home(path).absolute()
+
+
+def expand_home(path: str | Path) -> Path:
+    """Return a path whose `~` is the user's home; or raise an `InputError` for a user that is not there."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise InputError(f"{path}: there is no such user; write the folder's whole path") from None
 
 
 def find_in_package(name: str) -> Path | None:
@@ -52,10 +60,14 @@ def find_in_package(name: str) -> Path | None:
     The name begins with the package's. A file that the package does not have has a path nevertheless.
     """
     package, _, inside = name.partition("/")
-    if (spec := find_spec(package)) is None:
+    try:
+        spec = find_spec(package)
+    except ValueError:  # Of what runs now, and was imported from no package.
         return None
-    folders = [Path(folder) for folder in spec.submodule_search_locations or []]
-    return next((folder / inside for folder in folders if (folder / inside).is_file()), Path(package) / inside)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    folders = [Path(folder) for folder in spec.submodule_search_locations]
+    return next((folder / inside for folder in folders if (folder / inside).is_file()), folders[0] / inside)
 
 
 def write_atomically(path: str | Path, content: str | bytes) -> bool:
@@ -70,10 +82,15 @@ def write_atomically(path: str | Path, content: str | bytes) -> bool:
     data = content.encode() if isinstance(content, str) else content
     if path.is_file() and path.read_bytes() == data:
         return False
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; name a file")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return True
 
 

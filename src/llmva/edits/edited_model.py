@@ -63,12 +63,20 @@ class EditedModel:
         ------
         InputError
             When the log names a sublayer that is not here, or was made for other shapes; nothing is changed then.
+            Whatever else goes wrong midway, or stops it, leaves the original.
         """
         for sublayer in log.sublayers:
             self._require_fit(sublayer, log.edits_of(sublayer))
-        for sublayer, writer in self._writers.items():
-            if log.edits_of(sublayer) != self.log.edits_of(sublayer):
-                writer.set(log.edits_of(sublayer))
+        try:
+            for sublayer, writer in self._writers.items():
+                if log.edits_of(sublayer) != self.log.edits_of(sublayer):
+                    writer.set(log.edits_of(sublayer))
+        except BaseException:
+            # Memory that ran out, or Ctrl-C: nobody knows which sublayers have which edits.
+            for writer in self._writers.values():
+                writer.set(())
+            self.log = EditLog()
+            raise
         self.log = log
 
     def revert(self) -> None:

@@ -1,6 +1,9 @@
 """Load a model with the edits of an earlier alignment, where its source is the folder of one."""
 
+from llmva.core.errors import InputError
 from llmva.core.paths import anchored
+from llmva.core.provenance import file_digest
+from llmva.core.store import MANIFEST, read_manifest
 from llmva.edits.edited_model import EditedModel
 from llmva.edits.log import EditLog
 from llmva.models.chat_model import ChatModel, load_model
@@ -16,5 +19,16 @@ def load_edited(source: str, **options) -> ChatModel:
 
 
 def read_earlier(source: str) -> EditLog:
-    """Return the edits that a model comes with: those of an aligned model's folder, and of any other source none."""
-    return EditLog.load(anchored(source) / EDIT_LOG) if find_base(source) != source else EditLog()
+    """Return the edits that a model comes with: those of an aligned model's folder, and of any other source none.
+
+    Raises
+    ------
+    InputError
+        When the log is damaged, or not the one that the folder's manifest tells of.
+    """
+    if find_base(source) == source:
+        return EditLog()
+    path = anchored(source) / EDIT_LOG
+    if file_digest(path) != (read_manifest(path.parent) or {"files": {}})["files"].get(EDIT_LOG):
+        raise InputError(f"{path}: is not as {MANIFEST} beside it says; align the model again, or restore the file")
+    return EditLog.load(path)

@@ -32,6 +32,8 @@ import safetensors.numpy
 from llmva.core.errors import InputError
 from llmva.core.paths import write_atomically
 
+# Far beyond any loop: a file that says more is damaged.
+MAX_ITERATIONS = 10_000
 LOG_FORMAT = {"format": "llmva edit log", "format_version": "1"}
 
 
@@ -136,7 +138,10 @@ class EditLog:
         """
         metadata, tensors = _read(path)
         try:
-            iterations = [{} for _ in range(int(metadata["iterations"]))]
+            count = int(metadata["iterations"])
+            if count > MAX_ITERATIONS:
+                raise ValueError
+            iterations = [{} for _ in range(count)]
             for key in sorted(tensors):
                 iteration, sublayer, part = key.split("/")
                 parts = iterations[int(iteration.removeprefix("iteration."))].setdefault(sublayer, {})
@@ -144,6 +149,9 @@ class EditLog:
             edits = tuple(tuple(SublayerEdit(name, **parts) for name, parts in each.items()) for each in iterations)
         except (KeyError, IndexError, TypeError, ValueError):
             raise InputError(f"{path}: an edit log with parts missing; write it again") from None
+        for edit in chain.from_iterable(edits):
+            if not _is_sound(edit):
+                raise InputError(f"{path}: {edit.sublayer}: an edit that is no pair of vectors; write the log again")
         if not all(numpy.isfinite(tensor).all() for tensor in tensors.values()):
             raise InputError(f"{path}: an edit log with NaN or infinite values; write it again")
         return cls(edits)
@@ -156,13 +164,25 @@ class EditLog:
         return by_sublayer
 
 
+def _is_sound(edit: SublayerEdit) -> bool:
+    """Tell whether an edit's parts are vectors and numbers, and its outputs all as long as one another."""
+    outputs = [edit.output_vector, edit.answer_vector, edit.benign_vector]
+    vectors = [edit.input_vector, *outputs]
+    return (
+        all(vector.ndim == 1 and vector.size and vector.dtype.kind == "f" for vector in vectors)
+        and len({vector.size for vector in outputs}) == 1
+        and all(isinstance(getattr(edit, name), float) for name in EDIT_NUMBERS)
+    )
+
+
 def _read(path: str | Path) -> tuple[dict[str, str], dict[str, numpy.ndarray]]:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata, tensors = file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise InputError(f"{path}: no such edit log; name a file that EditLog.save wrote") from None
-    except (OSError, safetensors.SafetensorError):
+    # numpy does not have all types that such a file can hold.
+    except (OSError, safetensors.SafetensorError, TypeError, AttributeError):
         raise InputError(f"{path}: not a readable safetensors file; write the edit log again") from None
     if not LOG_FORMAT.items() <= metadata.items():
         version = LOG_FORMAT["format_version"]

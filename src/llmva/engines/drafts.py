@@ -11,7 +11,8 @@ MAX_DRAFTS = 8
 class Drafts:
     """Replies given before, as token ids with their end, by the prompt's token ids.
 
-    An engine confirms a draft token by token, so a wrong one costs time and never changes a reply.
+    An engine confirms a draft token by token, so a wrong one costs time and never changes a reply, but where two tokens
+    are equally likely to within the rounding of the weights' type: many tokens are confirmed in one pass.
     """
 
     _known: dict[tuple[int, ...], list[tuple[int, ...]]] = field(default_factory=dict, repr=False)

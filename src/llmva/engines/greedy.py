@@ -89,7 +89,7 @@ def write_replies(
 def count_shared(chat_model: ChatModel, sequences: list[list[int]], max_new_tokens: int) -> int:
     """Return how many tokens all sequences begin with that are worth reading once, such as a guard's instructions.
 
-    None while hooks are on, which tell prompts from replies by the pass; nor where a sliding window is in reach, since
+    0 while hooks are on, which tell prompts from replies by the pass; nor where a sliding window is in reach, since
     the padding would then stand between those tokens and the rest.
     """
     if len(sequences) < 2 or is_hooked(chat_model.model):

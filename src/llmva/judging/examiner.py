@@ -66,7 +66,7 @@ class Examiner:
 
 
 def answer_labels(rows: pandas.DataFrame, source: str = "verdict") -> pandas.Series:
-    """Return +1 for answered, -1 for refused, 0 for replies that are neither (broken or unparsed).
+    """Return +1 for answered, -1 for refused, 0 for replies that are neither (broken, evaded or unparsed).
 
     With the source `guard_verdict`, the guard is taken at its word on broken replies as well.
     """

@@ -1,6 +1,6 @@
 """Verdicts on responses: of a guard model or of phrases, remembered exactly, beside a check for broken language.
 
-Two columns say what happened. `guard_verdict` is the judge's own: answered, refused or unparsed.
+Two columns say what happened. `guard_verdict` is the judge's own: answered, refused, evaded or unparsed.
 `verdict` is the same, but `degenerate` where the language is broken, whatever the judge made of it.
 """
 
@@ -33,7 +33,7 @@ class Judge(Protocol):
         """Return the judge's raw output for each exchange, in order."""
 
     def verdict(self, raw: str, label: str) -> str:
-        """Return `answered`, `refused` or `unparsed` for a raw output on a benign or toxic prompt."""
+        """Return `answered`, `refused`, `evaded` or `unparsed` for a raw output on a benign or toxic prompt."""
 
 
 @dataclass(frozen=True)

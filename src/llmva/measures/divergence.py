@@ -50,4 +50,5 @@ class Divergence:
         return self._logits(self.reference) if self._kept is None else iter(self._kept)
 
     def _logits(self, chat_model: ChatModel) -> Iterator[torch.Tensor]:
-        return exchange_logits(chat_model, self.prompts, self.replies, batch_size=self.batch_size)
+        options = {"batch_size": self.batch_size, "batched_for": self.reference}
+        return exchange_logits(chat_model, self.prompts, self.replies, **options)

@@ -88,7 +88,7 @@ def find_gguf(source: str) -> GgufFile | None:
     if (named := split_gguf(source)) is None:
         return None
     name, pin = named
-    if pin and not PIN.fullmatch(pin):
+    if pin and not PIN.fullmatch(pin := pin.lower()):
         raise InputError(f"{source}: the pin is {pin!r}; write {name}@sha256:<64 hex digits>")
     path = _find_in_package(name) if name.startswith(PACKAGE_PREFIX) else anchored(name)
     if not path.is_file():
@@ -126,7 +126,10 @@ def _read_gguf(path: Path, size: int, time: int) -> GgufFile:
     """Read a file once, as long as its size and time stay the same."""
     reader = open_reader(path)
     fields = {name: field for name, field in reader.fields.items() if field.types[0] != gguf.GGUFValueType.ARRAY}
-    metadata = {name: field.contents() for name, field in fields.items()}
+    try:
+        metadata = {name: field.contents() for name, field in fields.items()}
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is damaged: a text in it is no UTF-8 ({first_line(error)}); get it again") from None
     types = {tensor.name: tensor.tensor_type for tensor in reader.tensors}
     _require_architecture(path, metadata)
     file = GgufFile(path, file_digest(path), metadata, types)
@@ -167,7 +170,7 @@ def _readable_architectures() -> list[str]:
 
 def _require_whole(file: GgufFile) -> None:
     """Raise an `InputError` for what transformers would leave out without a word."""
-    if file.metadata.get(gguf.Keys.Split.LLM_KV_SPLIT_COUNT, 1) > 1:
+    if file.metadata.get(gguf.Keys.Split.LLM_KV_SPLIT_COUNT, 1) not in (0, 1):
         raise InputError(f"{file.path}: split.count: is one of several parts; join them, `llama-gguf-split --merge`")
     if (scaling := file.of_architecture("rope.scaling.type")) not in (None, "none"):
         key = f"{file.architecture}.rope.scaling.type"
@@ -196,6 +199,8 @@ def _find_in_package(name: str) -> Path:
     package, _, inside = name.removeprefix(PACKAGE_PREFIX).partition("/")
     if not package.isidentifier() or not inside:
         raise InputError(f"{name}: names no file in a package; write {PACKAGE_PREFIX}<python package>/<file>.gguf")
+    if Path(inside).is_absolute() or ".." in Path(inside).parts:
+        raise InputError(f"{name}: leaves its package; name a file inside it")
     if (path := find_in_package(f"{package}/{inside}")) is None:
         fix = FIXES.get(package, "install the package that brings it")
         raise InputError(f"{name}: the Python package {package} is not installed; {fix}")

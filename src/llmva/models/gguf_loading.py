@@ -9,9 +9,11 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTr
 
 from llmva.core.errors import InputError
 from llmva.models.gguf_files import ANOTHER_FILE, GgufFile, open_reader
-from llmva.models.gguf_pre_tokenizers import complete_pre_tokenizer
+from llmva.models.gguf_pre_tokenizers import complete_pre_tokenizer, is_known
 from llmva.models.templates import written_behind_reply
 
+# Of a GGUF file's kinds of tokenizers, the one that cuts texts before it merges.
+BYTE_LEVEL = "gpt2"
 # Fields that transformers reads of some architectures only, and the configuration's names for them.
 CONFIG_FIELDS = {
     "attention.key_length": "head_dim",
@@ -42,8 +44,11 @@ def load_gguf_tokenizer(file: GgufFile, **options) -> PreTrainedTokenizerBase:
     Raises
     ------
     InputError
-        When the file has no chat template.
+        When the file has no chat template, or cuts texts in a way that is not known here.
     """
+    name, merges = (file.metadata.get(key) for key in (gguf.Keys.Tokenizer.PRE, gguf.Keys.Tokenizer.MODEL))
+    if merges == BYTE_LEVEL and not is_known(name):
+        raise InputError(f"{file.path}: {gguf.Keys.Tokenizer.PRE}: is {name!r}, which is not read here; {ANOTHER_FILE}")
     # transformers prefers a tokenizer.json that lies beside the file, which may be another model's.
     with TemporaryDirectory() as alone:
         (Path(alone) / file.path.name).symlink_to(file.path.absolute())
@@ -53,7 +58,7 @@ def load_gguf_tokenizer(file: GgufFile, **options) -> PreTrainedTokenizerBase:
         fix = "`gguf-new-metadata --chat-template-file template.jinja old.gguf new.gguf` writes one in"
         raise InputError(f"{file.path}: {key}: the file has no chat template; {fix}")
     tokenizer.name_or_path = str(file.path)
-    complete_pre_tokenizer(tokenizer, file.metadata.get(gguf.Keys.Tokenizer.PRE))
+    complete_pre_tokenizer(tokenizer, name)
     return tokenizer
 
 

@@ -35,6 +35,11 @@ def name_pre_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str | None:
     return next((name for name in names if (name == WHOLE_WORDS) == whole_words), None)
 
 
+def is_known(name: object) -> bool:
+    """Tell whether texts are cut here as a file's name says; a file without a name, or of the default, says nothing."""
+    return name in (None, "default") or name in PRE_TOKENIZERS or name in GGUF_PRE_TOKENIZER_SPLITS
+
+
 def complete_pre_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str | None) -> None:
     """Let a tokenizer that transformers read from a GGUF file cut texts and take words as the file's name says."""
     if name in PRE_TOKENIZERS:

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from llmva.core.errors import InputError
 from llmva.core.provenance import digest
 from llmva.models.chat_model import ChatModel, require_finite
-from llmva.models.offloading import all_stored_parameters
+from llmva.models.offloading import all_stored_parameters, read_offloaded
 from llmva.models.packed import require_readable
 from llmva.models.sources import HUB_ID, absolute_source
 from llmva.models.state import is_hooked
@@ -130,6 +130,8 @@ def _digest(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
         # What packed weights are scaled by.
         stored |= {name: value for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
     for name, weight in sorted(stored.items()):
+        # What does not fit into memory is read from disk.
+        weight = read_offloaded(model, name) if weight.is_meta else weight
         seen.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
         seen.update(weight.detach().to("cpu").contiguous().view(-1).view(torch.uint8).numpy())
     return f"sha256:{seen.hexdigest()}"

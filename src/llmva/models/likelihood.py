@@ -91,14 +91,20 @@ def _score_tails(
 
 @torch.inference_mode()
 def exchange_logits(
-    chat_model: ChatModel, prompts: Sequence[str], replies: Sequence[str], *, batch_size: int
+    chat_model: ChatModel,
+    prompts: Sequence[str],
+    replies: Sequence[str],
+    *,
+    batch_size: int,
+    batched_for: ChatModel | None = None,
 ) -> Iterator[torch.Tensor]:
     """Yield, batch by batch, the logits (tokens, vocabulary) that predict the replies' tokens and their ends.
 
-    The order of batches and rows depends on the lengths alone, so two models' logits can be compared.
+    The order of batches and rows depends on the lengths and on the device of `batched_for`, by default the model
+    itself: with one and the same, two models' logits can be compared wherever they are.
     """
     sequences, tails = encode_with_replies(chat_model.tokenizer, prompts, replies)
-    order, lengths, done = by_length(sequences), read_lengths(chat_model, sequences), 0
+    order, lengths, done = by_length(sequences), read_lengths(batched_for or chat_model, sequences), 0
     while done < len(order):
         part = batch_at(order, done, batch_size, lengths)
         yield _reply_logits(chat_model, sequences, tails, part)

@@ -7,7 +7,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 
 from llmva.core.errors import InputError, first_line
-from llmva.core.paths import anchored
+from llmva.core.paths import anchored, expand_home
 from llmva.core.provenance import digest, file_digest
 from llmva.core.store import MANIFEST, read_manifest
 from llmva.models.gguf_files import PACKAGE_PREFIX, find_gguf, split_gguf
@@ -61,7 +61,7 @@ def absolute_source(source: str) -> str:
     if page := HUB_PAGE.fullmatch(source):
         return page["id"] + (f"@{page['revision']}" if page["revision"] else "")
     if source.startswith("~"):
-        source = str(Path(source).expanduser())
+        source = str(expand_home(source))
     if Path(source).is_dir():
         return str(Path(source).absolute())
     name, pin = split_gguf(source) or ("", "")

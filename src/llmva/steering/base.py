@@ -10,6 +10,7 @@ import numpy
 import pandas
 
 from llmva.judging.examiner import answer_labels, benign_labels
+from llmva.measures.metrics import correct
 from llmva.models.activations import FINAL, Activations, Capture
 from llmva.models.chat_model import ChatModel
 from llmva.models.reading import read_activations
@@ -52,8 +53,8 @@ class TrainingData:
 
     @cached_property
     def right(self) -> numpy.ndarray:
-        """Which prompts were handled rightly, benign and answered or toxic and refused, bool (n,)."""
-        return self.answered * self.benign == 1
+        """Which prompts were handled rightly, as the metrics count it, bool (n,)."""
+        return correct(self.rows).to_numpy()
 
     @cached_property
     def residuals(self) -> dict[int, numpy.ndarray]:

@@ -21,6 +21,7 @@ from llmva.method.loop import LOOP_VERSION
 from llmva.method.svm import fit_svms
 from llmva.models.activations import FINAL
 from llmva.models.packed import require_unpacked
+from llmva.models.templates import opens_thinking
 from llmva.study.loop_variants import PAPER, chosen_l_select, run_loop, within, write_loop
 from llmva.study.stages import observe_original, read_activations_of, read_labelled_verdicts
 from llmva.study.study import Study
@@ -118,11 +119,11 @@ def compare_judges(study: Study, outcomes: dict[str, pandas.DataFrame]) -> panda
         Columns method, label, first, second, kappa (Cohen's), agreement, n.
     """
     judges = {"guard": study.judge, "phrases": PhraseJudge(), "phrases and evasions": PhraseJudge(anywhere=EVASIONS)}
-    rows = []
+    rows, opened = [], opens_thinking(study.chat_model.tokenizer)
     for method, table in outcomes.items():
         exchanges = table.merge(study.test[["id", "prompt"]], on="id", validate="one_to_one")
         verdicts = {
-            name: judge_responses(exchanges, judge, cache=study.plain_examiner.cache)["verdict"]
+            name: judge_responses(exchanges, judge, cache=study.plain_examiner.cache, opened=opened)["verdict"]
             for name, judge in judges.items()
         }
         for label in ("benign", "toxic"):

@@ -171,15 +171,21 @@ def _of_tokens(tokens: pandas.DataFrame, draws: Draws) -> dict[str, float]:
 
 
 def _kept(own: pandas.DataFrame, before: pandas.DataFrame, generator: numpy.random.Generator) -> dict[str, float]:
-    """Return the mean over tasks of the share of solved prompts that is kept; prompts are resampled within tasks."""
+    """Return the mean over tasks of the share of solved prompts that is kept; prompts are resampled within tasks.
+
+    A task of which the model solves nothing has no such share, and is left out; so is a resample of that kind.
+    """
     values, drawn = [], []
     for task, rows in own.groupby("task", sort=False):
         after, first = rows["right"].to_numpy(), before.loc[before["task"] == task, "right"].to_numpy()
         picks = generator.integers(len(after), size=(BOOTSTRAP_RESAMPLES, len(after)))
-        with numpy.errstate(divide="ignore", invalid="ignore"):
-            values.append(after.mean() / first.mean() if first.any() else numpy.nan)
-            drawn.append(after[picks].mean(1) / first[picks].mean(1))
-    low, high = numpy.quantile(numpy.mean(drawn, axis=0), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        if first.any():
+            values.append(after.mean() / first.mean())
+            solved = first[picks].mean(1)
+            drawn.append(numpy.where(solved > 0, after[picks].mean(1) / numpy.where(solved > 0, solved, 1), numpy.nan))
+    if not values:
+        return dict.fromkeys(("kept", "kept_low", "kept_high"), numpy.nan)
+    low, high = numpy.nanquantile(numpy.mean(drawn, axis=0), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return {"kept": float(numpy.mean(values)), "kept_low": float(low), "kept_high": float(high)}
 
 
