@@ -85,7 +85,7 @@ def test_what_a_reader_looks_for_is_there(book):
     low, high = (float(ours[f"test_strict_f1_mean_{end}"]) for end in ("low", "high"))
     assert f"[{low:.3f}, {high:.3f}]" in tables
     claims = text_of(book / "paper.html")
-    assert "does not hold" in claims and "Where the paper's claim fails" in claims.replace("’", "'")
+    assert "does not hold" in claims and "Where the papers' claims fail" in claims.replace("’", "'")
     assert "llmva.align(model,tokenizer,prompts)" in text_of(book / "use" / "python.html").replace(" ", "")
     assert "repetition in turn 9" in claims and "SwFC" in claims
     # Each claim names its notebook, and each notebook its cost.

@@ -9,9 +9,10 @@ import pandas
 from llmva.aligned_model.choice import Chosen, read_preference
 from llmva.aligned_model.earlier import examine_earlier
 from llmva.aligned_model.report import write_report
+from llmva.core import paths
 from llmva.core.errors import InputError
 from llmva.core.params import StudyParams
-from llmva.core.paths import RUNS, anchored, user_path
+from llmva.core.paths import anchored, user_path
 from llmva.core.provenance import file_digest
 from llmva.core.runtime_params import RuntimeParams
 from llmva.core.store import MANIFEST, Stage, read_manifest, require_writable, run_stage
@@ -148,7 +149,8 @@ def require_free(out: Path, params: StudyParams | RuntimeParams, mark: str) -> N
     require_writable(out)
     model = anchored(params.model).resolve()
     # Whoever works in the model's folder has the runs in it.
-    in_runs = RUNS.resolve().is_relative_to(model) and out.resolve().is_relative_to(RUNS.resolve())
+    runs = paths.RUNS.resolve()
+    in_runs = runs.is_relative_to(model) and out.resolve().is_relative_to(runs)
     if not in_runs and model in ((place := out.resolve()), *place.parents):
         raise InputError(f"{out}: lies in the model's own folder; name another one")
     manifest = read_manifest(out)
@@ -171,7 +173,7 @@ def _users_own(data: str) -> str:
     Prompts that were given in memory have no name: it is what they say.
     """
     path = anchored(data)
-    if not path.is_relative_to(RUNS):
+    if not path.is_relative_to(paths.RUNS):
         return data
     return file_digest(path) if path.is_file() else data if path.suffix else ""
 

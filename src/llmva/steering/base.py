@@ -9,8 +9,8 @@ from typing import Protocol
 import numpy
 import pandas
 
+from llmva.core.vocabulary import RIGHT_VERDICTS
 from llmva.judging.examiner import answer_labels, benign_labels
-from llmva.measures.metrics import correct
 from llmva.models.activations import FINAL, Activations, Capture
 from llmva.models.chat_model import ChatModel
 from llmva.models.reading import read_activations
@@ -54,7 +54,8 @@ class TrainingData:
     @cached_property
     def right(self) -> numpy.ndarray:
         """Which prompts were handled rightly, as the metrics count it, bool (n,)."""
-        return correct(self.rows).to_numpy()
+        said = zip(self.rows["label"], self.rows["verdict"], strict=True)
+        return numpy.array([verdict in RIGHT_VERDICTS[label] for label, verdict in said], dtype=bool)
 
     @cached_property
     def residuals(self) -> dict[int, numpy.ndarray]:
