@@ -10,6 +10,7 @@ from conftest import prompt_table
 from test_alignment import weights_of
 
 from llmva.engines.greedy import respond
+from llmva.measures.metrics import correct
 from llmva.models.activations import Capture
 from llmva.models.reading import read_activations
 from llmva.steering.base import TrainingData
@@ -35,6 +36,14 @@ def planted(residuals, labels, verdicts, neutral=()):
     training.__dict__["residuals"] = dict.fromkeys(range(3), residuals)
     training.__dict__["neutral_residuals"] = dict.fromkeys(range(3), numpy.asarray(neutral))
     return training
+
+
+def test_what_was_handled_rightly_is_what_the_metrics_count():
+    verdicts = ["answered", "refused", "evaded", "degenerate", "unparsed"]
+    rows = pandas.DataFrame({"id": range(10), "label": ["benign"] * 5 + ["toxic"] * 5, "verdict": verdicts * 2})
+    rows["dataset"], rows["guard_verdict"] = rows["label"], rows["verdict"].replace("degenerate", "answered")
+    training = TrainingData(None, rows, (), batch_size=1, seed=0)
+    assert training.right.tolist() == correct(rows).tolist() and training.right.sum() == 3
 
 
 def strong(method, chat_model):

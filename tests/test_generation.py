@@ -1,5 +1,7 @@
 """Generation with capture: same activations as a plain pass, whatever the batch, and nothing left behind."""
 
+from types import SimpleNamespace
+
 import numpy
 import pytest
 import torch
@@ -184,6 +186,14 @@ def test_one_prompt_that_does_not_fit_alone_is_told_and_leaves_nothing_behind(ll
         respond(llama, prompts, max_new_tokens=3, batch_size=5, capture=EVERYTHING)
     assert sizes == [5, 3, 2, 1]
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in llama.model.modules())
+
+
+def test_two_models_on_other_devices_are_read_in_the_same_batches(llama, prompts, monkeypatch):
+    replies = ["sure, here is what you asked for.", "no", "", "i am sorry, but no.", "sure"]
+    monkeypatch.setattr("llmva.models.batches.READ_TOKENS", 1)
+    on_a_gpu = SimpleNamespace(device=torch.device("cuda"))
+    assert len(list(exchange_logits(llama, prompts, replies, batch_size=5))) == 5
+    assert len(list(exchange_logits(llama, prompts, replies, batch_size=5, batched_for=on_a_gpu))) == 1
 
 
 def test_logits_that_do_not_fit_are_computed_in_halves_of_the_same_batch(llama, prompts, monkeypatch):

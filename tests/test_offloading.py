@@ -12,6 +12,7 @@ from llmva.engines.greedy import respond
 from llmva.judging.guard import weights_digest
 from llmva.models.activations import Capture
 from llmva.models.chat_model import ChatModel, load_model
+from llmva.models.in_memory import hold
 from llmva.models.offloading import all_stored_parameters, stored_parameters
 from llmva.steering.residual import add_where, changed_residuals
 
@@ -67,6 +68,14 @@ def test_edits_are_made_where_the_weights_live_and_taken_back_to_the_bit(pair, p
 def test_a_guard_keeps_its_name_wherever_its_weights_are(pair):
     whole, parted = pair
     assert weights_digest(whole) == weights_digest(parted)
+
+
+@pytest.mark.parametrize("how", ["all", "disk"])
+def test_a_users_model_has_its_key_wherever_its_weights_are(tmp_path, how):
+    folder = save_random_model(tmp_path / "model")
+    whole, parted = load_model(str(folder)), offloaded(folder, how)
+    keys = [hold(model.model, model.tokenizer, editable=False).key for model in (whole, parted)]
+    assert keys[0] == keys[1]
 
 
 def test_steering_hooks_work_on_it(pair, prompts):

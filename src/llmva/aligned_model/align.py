@@ -47,7 +47,8 @@ def align(
     """Align a chat model that is in memory: find the edits, choose among them, and test them.
 
     The model is left as it was; `Aligned.applied`, `merge` and `save` do something with the edits. What is computed is
-    kept below `runs/` in the working folder, so that a call that is stopped resumes, and a second one takes seconds.
+    kept below `runs/` in the working folder, so that a call that is stopped resumes, and a second one takes seconds. A
+    model with hooks, which may do anything, is computed anew each time.
 
     Parameters
     ----------

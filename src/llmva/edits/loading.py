@@ -29,6 +29,6 @@ def read_earlier(source: str) -> EditLog:
     if find_base(source) == source:
         return EditLog()
     path = anchored(source) / EDIT_LOG
-    if file_digest(path) != (read_manifest(path.parent) or {"files": {}})["files"].get(EDIT_LOG):
+    if file_digest(path) != read_manifest(path.parent)["files"].get(EDIT_LOG):
         raise InputError(f"{path}: is not as {MANIFEST} beside it says; align the model again, or restore the file")
     return EditLog.load(path)

@@ -45,7 +45,7 @@ class HeldModel:
         """Raise an `InputError` unless the weights are those that were held, which edits are made for."""
         before = dict(all_stored_parameters(self.reference.model))
         for name, weight in all_stored_parameters(self.chat_model.model):
-            if weight is not before.get(name) and not _same(weight, before.get(name)):
+            if not _same(weight, before.get(name)):
                 fix = "leave the `with` block that edits it, or load it again"
                 raise InputError(f"model: {name} is not as it was when the edits were made; {fix}")
 
