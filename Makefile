@@ -23,6 +23,7 @@ $(foreach name,$(given),$(if $(findstring $(newline),$($(name))),$(error $(name)
 LETTERS := A B C D E F G H I J K L M N O P Q R S T U V W X Y Z a b c d e f g h i j k l m n o p q r s t u v w x y z 0 1 2 3 4 5 6 7 8 9 . _ -
 without = $(if $(1),$(call without,$(wordlist 2,99,$(1)),$(subst $(firstword $(1)),,$(2))),$(strip $(2)))
 $(foreach name,$(filter $(NAMES),$(given)),$(if $(call without,$(LETTERS),$($(name))),$(error $(name): is $($(name)); write names of letters, digits, dots, dashes and underscores)))
+$(foreach name,$(filter $(NAMES),$(given)),$(if $(filter -%,$($(name))),$(error $(name): is $($(name)); a name does not begin with a dash)))
 $(if $(call without,$(LETTERS) @ /,$(MAKECMDGOALS)),$(error no such target; `make` lists them))
 
 MODELS ?= tiny-llama tiny-gemma2 tiny-mistral tiny-phi3 tiny-qwen2 tiny-qwen3
@@ -47,7 +48,7 @@ export MALLOC_MMAP_MAX_ ?= 0
 # Work goes through src/ also when PYTHON= names an environment of your own.
 export PYTHONPATH := $(CURDIR)/src$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-$(if $(filter $(SEEDS),$(shell seq 1 200)),,$(error SEEDS: is $(SEEDS); write a number from 1 to 200))
+$(if $(word 2,$(SEEDS))$(if $(filter $(SEEDS),$(shell seq 1 200)),,no),$(error SEEDS: is $(SEEDS); write a number from 1 to 200))
 ifdef PYTHON
 ENV :=
 else
@@ -117,7 +118,7 @@ env: $(ENV) ## make .venv with the pinned packages (3 min; needs Python 3.11 or 
 
 # Always asked, since only the library sees whether a file was damaged.
 organisms: $(ENV) $(if $(filter smol%,$(MODELS)),smol-packages) ## the tiny models and their guard, with a table, or MODELS=smol; [RETRAIN=1]: train them again and compare with those that are tracked
-	$(call launch,organisms) $(python) -m llmva organisms $(if $(RETRAIN),--retrain) $(if $(filter-out smol%,$(SEEDED)),tiny-guard) $(SEEDED)
+	$(call launch,organisms) $(python) -m llmva organisms $(if $(filter-out 0 no false,$(RETRAIN)),--retrain) $(if $(filter-out smol%,$(SEEDED)),tiny-guard) $(SEEDED)
 	$(if $(filter-out smol%,$(SEEDED)),$(python) -m llmva.commands.organism_report $(filter-out smol%,$(SEEDED)))
 	$(if $(filter smol%,$(SEEDED)),$(python) -m llmva.commands.pretrained_report $(filter smol%,$(SEEDED)))
 

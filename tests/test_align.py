@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import matplotlib.pyplot
@@ -18,12 +19,14 @@ from conftest import prompt_table, save_random_model
 from filelock import FileLock, Timeout
 from gguf_models import SHAPE_32, GgufType, read_tensors, save_random_gguf
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from test_alignment import DigestJudge
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llmva.aligned_model import folder as aligned
 from llmva.aligned_model import report
 from llmva.aligned_model.comparison import Comparison
+from llmva.aligned_model.earlier import examine_earlier
 from llmva.aligned_model.grading import tell_judged
 from llmva.aligned_model.params import build_params
 from llmva.commands import align
@@ -33,7 +36,7 @@ from llmva.core.provenance import file_digest
 from llmva.core.store import read_manifest, run_stage
 from llmva.core.vocabulary import TASKS
 from llmva.edits.edited_model import EditedModel
-from llmva.edits.loading import load_edited
+from llmva.edits.loading import load_edited, read_earlier
 from llmva.edits.log import EditLog
 from llmva.engines.greedy import respond
 from llmva.judging.guard import GuardJudge, parse_guard_lines, read_guard_verdict
@@ -45,6 +48,7 @@ from llmva.models.likelihood import reply_surprise
 from llmva.models.sources import find_base
 from llmva.organisms.tasks import task_table
 from llmva.steering.moved import BETAS
+from llmva.study.study import PROMPTS_STAGE
 
 QUICK = ["--iterations", "2", "--max-new-tokens", "4", "--threads", "1"]
 ORGANISM, GUARD = (paths.RUNS / name / "organism" for name in ("tiny-llama", "tiny-guard"))
@@ -539,6 +543,8 @@ def test_an_output_that_is_a_file_or_holds_something_else(runs, tmp_path, capsys
 
 # A further alignment
 
+MADE = {"base": "some-model", "study": {"slug": "toy", "model": "some-model", "data": "d"}}
+
 
 @pytest.fixture
 def twice_aligned(runs, tmp_path, own_prompts, any_change_is_right):
@@ -583,6 +589,19 @@ def test_edits_that_were_changed_since_are_not_gone_on_from(runs, tmp_path, caps
         load_edited(str(first))
 
 
+def test_a_base_that_was_replaced_since_is_told_of_once(runs, tmp_path, capsys, own_prompts, any_change_is_right):
+    model, first = save_random_model(tmp_path / "model", "qwen2"), tmp_path / "first"
+    assert run("--model", model, "--data", own_prompts, "--out", first, *QUICK) == 0
+    read_earlier(str(first))
+    assert "made for" not in capsys.readouterr().err
+    weights = load_file(model / "model.safetensors")
+    save_file({name: 2 * weight for name, weight in weights.items()}, model / "model.safetensors", {"format": "pt"})
+    for _ in range(2):
+        read_earlier(str(first))
+    said = f"{model}: its files are not those that the edits in {first} were made for; restore it, or align it anew\n"
+    assert capsys.readouterr().err == said
+
+
 def test_what_a_further_alignment_does_to_the_prompts_of_before_is_told(twice_aligned, runs, tmp_path, capsys):
     _, first, second = twice_aligned
     said = "the test prompts of the earlier alignment"
@@ -594,6 +613,26 @@ def test_what_a_further_alignment_does_to_the_prompts_of_before_is_told(twice_al
     (runs / slug).rename(tmp_path / "elsewhere")
     assert run("--from", first, "--data", tmp_path / "others.csv", "--out", tmp_path / "third", *QUICK) == 0
     assert "what was lost on them is not known" in " ".join((tmp_path / "third" / "README.md").read_text().split())
+
+
+def test_what_the_further_alignment_has_learnt_from_is_no_prompt_of_before(runs, tmp_path):
+    """The same text may have another id, and be a test prompt before and a training prompt now."""
+    folder, before = tmp_path / "first", runs / "toy" / PROMPTS_STAGE
+    before.mkdir(parents=True)
+    earlier = {"prompt": ["old", "learnt", "kept", "trained"], "split": ["test", "test", "test", "train"]}
+    pandas.DataFrame(earlier).to_csv(before / "prompts.csv", index=False)
+    stage = {"parameters": {}}
+    run_stage(folder, lambda place: EditLog().save(place / "edit_log.safetensors", {}) or MADE, **stage)
+    study = SimpleNamespace(
+        params=SimpleNamespace(model=str(folder)),
+        pool=pandas.DataFrame({"prompt": ["learnt", "kept"], "split": ["train", "test"]}),
+        examiner=SimpleNamespace(examine=lambda prompts: SimpleNamespace(rows=prompts)),
+        chat_model=SimpleNamespace(writers={}),
+    )
+    rows = examine_earlier(study, EditLog())
+    assert {name: table["prompt"].tolist() for name, table in rows.items()} == dict.fromkeys(
+        ("original", "aligned"), ["old", "kept"]
+    )
 
 
 def test_what_is_no_aligned_model_is_nothing_to_go_on_from(runs, tmp_path, capsys, own_prompts):

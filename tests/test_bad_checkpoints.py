@@ -17,8 +17,8 @@ from llmva.models.activations import Capture
 from llmva.models.batches import for_each_batch
 from llmva.models.chat_model import encode_chats, load_model, load_tokenizer
 from llmva.models.in_memory import hold
-from llmva.models.sources import absolute_source, locate
-from llmva.models.templates import MAX_TEMPLATE
+from llmva.models.sources import absolute_source, list_shards, locate
+from llmva.models.templates import MAX_TEMPLATE, require_template
 from llmva.performance.sizes import find_shape
 
 TYPED = "message['content'] | map(attribute='text') | join('')"
@@ -73,6 +73,29 @@ def _with_a_token_of_its_own(folder):
     tokenizer.save_pretrained(folder)
 
 
+def _as_codes(folder):
+    """As a checkpoint of 8 bits whose configuration was lost."""
+    weights = load_file(folder / "model.safetensors")
+    weights["model.layers.0.mlp.down_proj.weight"] = torch.ones(48, 80, dtype=torch.int8)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _with_an_index_of(names):
+    def change(folder):
+        (folder / "model.safetensors").rename(folder / "part.safetensors")
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": names}))
+
+    return change
+
+
+def _nested_too_deep(name):
+    return lambda folder: (folder / name).write_text("[" * 100_000 + "]" * 100_000)
+
+
+def _ends_with(end):
+    return _change_json("generation_config.json", eos_token_id=end)
+
+
 @pytest.mark.parametrize(
     ("change", "named", "fix"),
     [
@@ -87,6 +110,21 @@ def _with_a_token_of_its_own(folder):
         (_change_json("config.json", num_hidden_layers=10**9, layer_types=None), "1,000,000,000", "restore"),
         (_change_json("config.json", model_type="no-such-kind"), "no-such-kind", "fix"),
         (_without_its_code, "needs code of its own, which is never run here", "name a model"),
+        (_change_json("config.json", num_attention_heads=0), "cannot be loaded", "fix"),
+        (_change_json("config.json", head_dim=-1), "cannot be loaded", "fix"),
+        (_change_json("config.json", vocab_size=-1), "cannot be loaded", "fix"),
+        (_change_json("config.json", pad_token_id=10**12), "cannot be loaded", "fix"),
+        (_change_json("config.json", sliding_window="all"), "sliding_window: is 'all', not a number", "restore"),
+        (_change_json("config.json", text_config=3), "text_config: is 3, not a configuration", "restore"),
+        (_ends_with("the end"), "eos_token_id: is 'the end', no id of a token", "restore"),
+        (_ends_with([2, None]), "eos_token_id: is [2, None], no id of a token", "restore"),
+        (_ends_with(-1), "eos_token_id: is -1, no id of a token", "restore"),
+        (_ends_with(True), "eos_token_id: is True, no id of a token", "restore"),
+        (_nested_too_deep("config.json"), "cannot be loaded (maximum recursion depth", "fix"),
+        (_nested_too_deep("tokenizer_config.json"), "cannot be loaded (maximum recursion depth", "fix"),
+        (_change_json("tokenizer_config.json", model_max_length=[]), "cannot be loaded", "fix"),
+        (_as_codes, "down_proj.weight is stored as I8, and config.json has no quantization_config", "name the model"),
+        (_with_an_index_of({"lm_head.weight": None}), "cannot be loaded", "fix"),
         (lambda folder: (folder / "config.json").write_text("[]"), "cannot be loaded", "fix"),
         (lambda folder: (folder / "generation_config.json").write_text("[]"), "cannot be loaded", "fix"),
         (lambda folder: (folder / "tokenizer.json").write_text("[]"), "cannot be loaded", "fix"),
@@ -105,6 +143,30 @@ def test_a_bad_checkpoint_gets_one_clear_line(folder, change, named, fix):
     message = str(caught.value)
     assert str(folder) in message and named in message and fix in message and "\n" not in message
     assert not (folder / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "settings", [{"return_dict": False}, {"output_hidden_states": True, "output_attentions": True}]
+)
+def test_what_a_pass_returns_is_not_the_checkpoints_choice(folder, family_folders, prompts, settings):
+    _change_json("config.json", **settings)(folder)
+    options = {"max_new_tokens": 4, "batch_size": 5}
+    expected = respond(load_model(str(family_folders["llama"])), prompts, **options).texts
+    assert respond(load_model(str(folder)), prompts, **options).texts == expected
+
+
+@pytest.mark.parametrize("names", [{"lm_head.weight": None}, {"lm_head.weight": 3}, ["lm_head.weight"]])
+def test_an_index_that_names_no_files_is_told(folder, names):
+    _with_an_index_of(names)(folder)
+    with pytest.raises(InputError, match=r"model.safetensors.index.json: cannot be read .*; restore the checkpoint"):
+        list_shards(folder)
+
+
+def test_a_template_that_is_no_text_is_told(folder):
+    tokenizer = load_tokenizer(str(folder))
+    tokenizer.chat_template = 3
+    with pytest.raises(InputError, match="model: chat template: is a int, not a text; restore the model's own"):
+        require_template(tokenizer, "model")
 
 
 def test_a_token_without_an_embedding_is_named_and_not_looked_up(folder):

@@ -1,5 +1,6 @@
 """Side by side: one base, its adapter on and off, and two conversations that do not mix."""
 
+import json
 import logging
 import sys
 
@@ -22,6 +23,7 @@ from llmva.edits.edited_model import EditedModel
 from llmva.edits.log import EditLog
 from llmva.engines.greedy import respond
 from llmva.models.chat_model import load_model
+from llmva.models.sources import find_base
 
 ASKED = ["how do i cut a rope?", "hi"]
 
@@ -91,6 +93,43 @@ def test_the_command_writes_a_notebook_for_this_model(tmp_path, monkeypatch, cap
     written = printed.removeprefix(opening).strip()
     source = "\n".join(cell.source for cell in nbformat.read(written, as_version=4).cells)
     assert f'aligned = "{folder}"' in source and 'slug = "toy"' in source
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"study": 3}, "manifest.json: facts.study: is not what a run has written; restore the file"),
+        ({"study": {"model": ["a"]}}, "manifest.json: facts.study: is not what"),
+        ({"base": {"a": 1}}, "manifest.json: facts.base: is {'a': 1}, which is no base; restore the file"),
+        ({"study": {"slug": "toy"}}, "manifest.json: "),
+    ],
+)
+def test_a_manifest_with_odd_facts_is_one_line(tmp_path, facts, said):
+    folder = align_folder(tmp_path)[0]
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"facts": manifest["facts"] | facts}))
+    with pytest.raises(InputError) as caught:
+        Comparison.of(folder)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_aligned_model_is_not_its_own_base(tmp_path):
+    folder, _, log = align_folder(tmp_path)
+    log.save(folder / "edit_log.safetensors", {})
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["facts"]["base"] = str(folder)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    for look in (Comparison.of, lambda place: load_model(str(place)), lambda place: find_base(str(place))):
+        with pytest.raises(InputError, match="facts.base: is '.*', which is no base"):
+            look(folder)
+
+
+def test_a_damaged_adapter_is_not_compared(tmp_path):
+    folder = align_folder(tmp_path)[0]
+    (folder / "adapter" / "adapter_model.safetensors").write_bytes(b"odd")
+    said = "adapter/adapter_model.safetensors: is not as manifest.json beside it says"
+    with pytest.raises(InputError, match=said):
+        Comparison.of(folder)
 
 
 def test_other_folders_are_refused(tmp_path, capsys):

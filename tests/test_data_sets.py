@@ -19,7 +19,7 @@ from llmva.prompts.files import read_rows
 from llmva.prompts.pools import assign_splits, read_transfer_sets
 from llmva.prompts.public import __main__ as data_sets
 from llmva.prompts.public import fetching
-from llmva.prompts.public.build import MissingSetsError, _group_by_base, build_folder
+from llmva.prompts.public.build import MissingSetsError, _group_by_base, build_folder, read_sets
 from llmva.prompts.public.catalogue import KNOWN_SETS, PUBLIC_SETS, Hub
 from llmva.prompts.public.fetching import fetch
 from llmva.prompts.public.grouping import find_bases, fold
@@ -239,6 +239,16 @@ def test_nothing_is_left_of_a_build_that_fails(raw, tmp_path):
     (tmp_path / "data").mkdir()
     with pytest.raises(InputError, match="exists already"):
         build_folder(tmp_path / "data", folder=raw)
+
+
+@pytest.mark.parametrize("question", [None, ["a", 1], 3.5, {"text": None}, {"other": "x"}])
+def test_a_question_that_is_no_text_is_told_with_its_row(tmp_path, question):
+    path = tmp_path / "raw" / "nq_open" / "NQ-open.dev.jsonl"
+    path.parent.mkdir(parents=True)
+    write_jsonl(path, [{"question": each} for each in ("what is a rope?", question)])
+    with pytest.raises(InputError, match=r"^nq: .*fetch the set from its home$") as caught:
+        read_sets(["nq"], folder=tmp_path / "raw")
+    assert "row 2" in str(caught.value) or "no 'text'" in str(caught.value)
 
 
 def test_all_that_is_missing_is_told_at_once(raw, tmp_path):

@@ -67,6 +67,10 @@ def _no_system(text):
     return "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system turn') }}{% endif %}" + text
 
 
+def _no_replies(text):
+    return "{% if messages[1:] and messages[1]['role'] == 'assistant' %}{{ raise_exception('no') }}{% endif %}" + text
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -75,6 +79,10 @@ def _no_system(text):
         (lambda folder: rewrite_template(folder, _no_system), r"no system prompt \(no system turn\); `steer` and"),
         (lambda folder: rewrite_template(folder, lambda text: "{{ bos_token }}" + text), "begins with <s> twice"),
         (lambda folder: rewrite_template(folder, lambda text: text + "<think>\n"), "opens a thinking span"),
+        (
+            lambda folder: rewrite_template(folder, _no_replies),
+            "fails on a chat with a reply, or ends it with nothing; `compare`",
+        ),
     ],
 )
 def test_what_may_go_wrong_is_a_warning_with_what_to_do(folder, change, said):
@@ -92,6 +100,14 @@ def test_what_may_go_wrong_is_a_warning_with_what_to_do(folder, change, said):
         (lambda folder: set_values(folder, "config.json", quantization_config={"quant_method": "gptq"}), "quantised"),
         (lambda folder: (folder / "chat_template.jinja").unlink(), "no chat template"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"odd"), "model.safetensors cannot be read"),
+        (lambda folder: set_values(folder, "config.json", num_attention_heads=0), "cannot be"),
+        (lambda folder: set_values(folder, "config.json", hidden_size=-4), "llama: cannot be built"),
+        (lambda folder: set_values(folder, "generation_config.json", eos_token_id="x"), "eos_token_id: is 'x', no id"),
+        (lambda folder: set_values(folder, "generation_config.json", eos_token_id=-1), "eos_token_id: is -1, no id"),
+        *(
+            (lambda folder, kind=kind: (folder / "config.json").write_text(f'{{"model_type": "{kind}"}}'), kind)
+            for kind in ("resnet", "perceiver", "sam", "idefics2_perceiver", "bark")
+        ),
     ],
 )
 def test_what_cannot_work_is_a_problem_and_the_status_is_1(folder, capsys, change, said):
@@ -105,6 +121,11 @@ def test_what_cannot_work_is_a_problem_and_the_status_is_1(folder, capsys, chang
 def test_settings_that_are_set_aside_are_named(folder):
     set_values(folder, "generation_config.json", num_beams=4, do_sample=True, repetition_penalty=1.2)
     assert any("do_sample, num_beams, repetition_penalty are set aside" in line for line in found_in(folder, "ok"))
+
+
+def test_a_model_that_is_named_twice_is_one_line(folder, capsys):
+    assert run(folder, "--model", folder.parent) == 2
+    assert f"error: MODEL: is given twice, as {folder} and {folder.parent}; write one" in capsys.readouterr().err
 
 
 def test_a_machine_alone_has_its_lines(capsys, monkeypatch):

@@ -5,6 +5,7 @@ import errno
 import pytest
 
 from llmva.core.errors import InputError, command, first_line
+from llmva.prompts.public.build import MissingSetsError
 
 
 def outcome_of(error, capsys):
@@ -21,6 +22,9 @@ def outcome_of(error, capsys):
     ("error", "line"),
     [
         (InputError("a.csv: label: empty; fill it in"), "error: a.csv: label: empty; fill it in\n"),
+        # A name may hold anything.
+        (InputError("a\nb\x1b[2J.csv: no such file"), "error: a?b?[2J.csv: no such file\n"),
+        (MissingSetsError("2 sets:\n  one\n  tw\x1bo"), "error: 2 sets:\n  one\n  tw?o\n"),
         (
             OSError(errno.ENOSPC, "", "a.csv"),
             "error: a.csv: No space left on device; make room and run again\n",

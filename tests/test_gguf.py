@@ -195,6 +195,13 @@ def test_other_names_are_no_files(tmp_path):
     assert locate(folder)[1] == {} and describe_gguf(folder) == {} and load_model(folder).source == folder
 
 
+def test_the_end_of_its_name_may_be_in_capitals(file, tmp_path):
+    other = tmp_path / "MODEL.GGUF"
+    os.link(file, other)
+    assert load_model(str(other)).source == str(other)
+    assert describe_gguf(f"{other}@sha256:{describe_gguf(str(file))['gguf']['sha256']}")["gguf"]["file"] == "MODEL.GGUF"
+
+
 def test_a_file_may_have_any_sign_in_its_name(file, tmp_path, monkeypatch):
     os.link(file, tmp_path / "tuned@v2.gguf")
     monkeypatch.chdir(tmp_path)

@@ -199,7 +199,9 @@ def test_values_of_the_environment_are_texts_too(echoing, monkeypatch):
     "setting",
     [
         *(f"{name}=a;touch ran" for name in ("MODELS", "DRAWS", "FRESH", "RUNTIME", "SEEDS")),
-        "MODELS=$(shell touch ran)", "MODELS=../x", "SEEDS=%", "SEEDS=0", "SEEDS=99999999", "MODEL=a\ntouch ran",
+        "MODELS=$(shell touch ran)", "MODELS=../x", "SEEDS=%", "SEEDS=0", "SEEDS=99999999", "SEEDS=1 2", "MODELS=-s1",
+        "FRESH=tiny-llama --all",
+        "MODEL=a\ntouch ran",
     ],
 )  # fmt: skip
 def test_a_name_that_is_none_is_one_line(echoing, setting):
@@ -210,3 +212,9 @@ def test_a_name_that_is_none_is_one_line(echoing, setting):
     (line,) = done.stderr.splitlines()
     assert done.returncode == 2 and f"*** {setting.partition('=')[0]}: " in line
     assert not list(folder.rglob("ran")) and not list(folder.rglob("runs"))
+
+
+@pytest.mark.parametrize(("given", "again"), [("1", True), ("yes", True), ("0", False), ("no", False), ("", False)])
+def test_a_switch_that_is_set_to_no_is_off(echoing, given, again):
+    said = made(echoing, "PYTHON=./my python", f"RETRAIN={given}", target="organisms")
+    assert ("[--retrain]" in said) == again

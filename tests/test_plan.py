@@ -286,6 +286,8 @@ def test_generated_prompts_are_those_that_align_will_write(own):
         (["", "--judge", ON_THE_HUB], f"judge: {ON_THE_HUB}: not on this machine; fetch it (`hf download owner/name"),
         (["", "--data", "absent.csv"], "/absent.csv: no such file; name a CSV"),
         (["", "--method", "best"], "argument --method: invalid choice"),
+        (["", "--prefer", "nan"], "prefer: "),
+        (["", "--model", "qwen3-4b"], "MODEL: is given twice, as "),
         (["qwen3-4b", "--judge", "phrases"], "--judge: only of a model of your own; qwen3-4b has its judge"),
     ],
 )

@@ -18,6 +18,7 @@ from llmva.core.vocabulary import CONSTANTS, GUARDED_LOOP, LOOPS, PAPER_LOOP
 from llmva.method.iteration import read_observation
 from llmva.method.loop import LOOP_VERSION
 from llmva.steering.registry import METHODS
+from llmva.study import ablations
 from llmva.study.ablations import (
     combine_judges,
     compare_judges,
@@ -274,6 +275,22 @@ def test_ablations_share_the_loops_iterations_and_leave_their_results(world, mon
     assert len(record_shortcuts(study, cross_sets(study))) == 1
     for item in ("figure6", "figure8", "figure11", "figure12", "judges", "noise", "shortcuts"):
         assert len(read_results(item, ["toy"]))
+
+
+def test_judges_are_compared_on_what_stands_behind_the_thinking(world, monkeypatch):
+    study = study_of(world)
+    collect_prompts(study)
+    test = study.test
+    # A template has opened the span, so that the second reply never left it.
+    ended, unended = "hm. </think> here is how.", "here is how"
+    replies = [ended if number % 2 else unended for number in range(len(test))]
+    table = test[["id", "label"]].assign(response=replies)
+    agreed = {}
+    for opened in (True, False):
+        monkeypatch.setattr(ablations, "opens_thinking", lambda tokenizer, opened=opened: opened)
+        monkeypatch.setattr(ablations, "kappa", lambda guard, phrases: set(phrases))
+        agreed[opened] = set.union(*compare_judges(study, {"Original": table})["kappa"])
+    assert "unparsed" in agreed[True] and "unparsed" not in agreed[False]
 
 
 def test_the_first_of_the_margins_is_the_studys_own(world, monkeypatch):

@@ -113,6 +113,13 @@ def test_what_was_judged_once_is_not_asked_again(llama, tmp_path):
     assert len(engine.chats) == 5
 
 
+def test_another_engine_is_asked_anew(llama):
+    engine, cache = Asked("Trait: 40"), TextCache(None)
+    for name in ("greedy", "continuous", "continuous"):
+        TraitJudge(llama, 8, cache, engine, name).score_traits("dismissiveness", ROWS, ["one", "two"])
+    assert len(engine.chats) == 4
+
+
 def test_another_version_of_the_questions_is_asked_anew(llama, monkeypatch):
     engine, cache = Asked("Trait: 40"), TextCache(None)
     for version in (1, 2, 2):

@@ -11,9 +11,11 @@ from peft import PeftModel
 from llmva.core.errors import InputError
 from llmva.core.params import StudyParams
 from llmva.core.store import read_manifest
+from llmva.edits.loading import require_unchanged
 from llmva.engines.greedy import respond
 from llmva.engines.think_first import ThinkFirst
 from llmva.models.chat_model import ChatModel, load_model
+from llmva.models.sources import read_base, read_study
 from llmva.models.templates import told_to_think
 
 
@@ -76,11 +78,13 @@ def open_aligned(aligned: str | Path) -> tuple[StudyParams, Path]:
         When `make align` did not make the folder, or left no adapter, since the original was chosen.
     """
     manifest, adapter = read_manifest(Path(aligned)), Path(aligned) / "adapter"
-    if manifest is None or "study" not in manifest["facts"]:
+    if not read_study(manifest, Path(aligned)):
         raise InputError(f"{aligned}: not a folder that `make align` made; name its OUT")
     params = StudyParams.checked(manifest["facts"]["study"], f"{aligned}/manifest.json")
     # The adapter holds the edits of all alignments, and the original is the model before the first.
-    params = params.model_copy(update={"model": manifest["facts"].get("base", params.model)})
+    params = params.model_copy(update={"model": read_base(manifest, Path(aligned))})
     if not adapter.is_dir():
         raise InputError(f"{adapter}: no adapter, since no edit was better than the original; see report.html")
+    files = {name: key for name, key in manifest["files"].items() if name.startswith("adapter/")}
+    require_unchanged(Path(aligned), files)
     return params, adapter

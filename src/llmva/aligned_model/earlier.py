@@ -7,7 +7,7 @@ from llmva.core.paths import anchored
 from llmva.core.store import read_manifest
 from llmva.edits.edited_model import EditedModel
 from llmva.edits.log import EditLog
-from llmva.models.sources import find_base
+from llmva.models.sources import find_base, read_study
 from llmva.study.study import PROMPTS_STAGE, Study
 
 
@@ -23,9 +23,10 @@ def examine_earlier(study: Study, log: EditLog) -> dict[str, pandas.DataFrame] |
     model = study.params.model
     if find_base(model) == model:
         return None
-    before = read_manifest(anchored(model))["facts"]["study"]
-    pool = paths.RUNS / before["slug"] / PROMPTS_STAGE / "prompts.csv"
-    if not pool.is_file():
+    folder = anchored(model)
+    before = read_study(read_manifest(folder), folder).get("slug")
+    pool = paths.RUNS / (before or "") / PROMPTS_STAGE / "prompts.csv"
+    if not before or not pool.is_file():
         return {}
     prompts = pandas.read_csv(pool, dtype=str, keep_default_na=False)
     # What this alignment has learnt from would show no loss.

@@ -21,14 +21,14 @@ from llmva.edits.adapter import export_adapter
 from llmva.edits.checkpoint import export_checkpoint
 from llmva.edits.edited_model import EditedModel
 from llmva.edits.gguf_export import GgufType, export_gguf, require_gguf
-from llmva.edits.loading import read_earlier
+from llmva.edits.loading import BASE_KEY, read_earlier
 from llmva.edits.log import EditLog
 from llmva.method.trade_off import TRADE_OFF
-from llmva.models.chat_model import read_config
+from llmva.models.configuration import read_config
 from llmva.models.gguf_files import describe_gguf, split_gguf
 from llmva.models.likelihood import reply_surprise
 from llmva.models.packed import require_unpacked
-from llmva.models.sources import EDIT_LOG, find_base, locate
+from llmva.models.sources import EDIT_LOG, checkpoint_key, find_base, locate, read_study
 from llmva.study.evaluation import read_test_rows
 from llmva.study.loop_variants import PAPER_STAGE, probe_layers, read_loop
 from llmva.study.study import Study
@@ -154,16 +154,16 @@ def require_free(out: Path, params: StudyParams | RuntimeParams, mark: str) -> N
     if not in_runs and model in ((place := out.resolve()), *place.parents):
         raise InputError(f"{out}: lies in the model's own folder; name another one")
     manifest = read_manifest(out)
-    made_for = manifest["facts"].get("study", {}) if manifest else {}
+    made_for = read_study(manifest, out)
     ours = made_for.get("model") == params.model and mark in manifest["files"]
     known = {MANIFEST, *manifest["files"]} if ours else set()
     # The folder is replaced as a whole, so nothing else may be in it; a link in it would be lost.
     for path in out.rglob("*"):
         if (path.is_symlink() or not path.is_dir()) and str(path.relative_to(out)) not in known:
             raise InputError(f"{out}: holds other files ({path.relative_to(out)}); name an empty or a new folder")
-    if ours and _users_own(made_for["data"]) != _users_own(params.data):
+    if ours and _users_own(made_for.get("data", "")) != _users_own(params.data):
         raise InputError(
-            f"{out}: holds the result of other data ({made_for['data']}); name another folder, or delete it"
+            f"{out}: holds the result of other data ({made_for.get('data')}); name another folder, or delete it"
         )
 
 
@@ -223,6 +223,8 @@ def _facts(study: Study, log: EditLog) -> dict:
     base = find_base(study.params.model)
     return {
         "base": base,
+        # Of a model in memory nobody knows whether its folder still holds the same.
+        BASE_KEY: None if study.held else checkpoint_key(base),
         "sublayers": len(study.chat_model.sublayers),
         "edited": sorted(log.sublayers),
         "rank": max((len(log.edits_of(name)) for name in log.sublayers), default=0),

@@ -15,7 +15,7 @@ from llmva.core.provenance import digest
 from llmva.core.store import run_stage
 from llmva.core.vocabulary import WORD_JUDGES
 from llmva.judging.guard import GuardMapping
-from llmva.models.chat_model import LOADING_ERRORS, read_config
+from llmva.models.configuration import LOADING_ERRORS, read_config
 from llmva.models.sources import absolute_source, locate, split_source
 from llmva.organisms.build import write_data_sets
 

@@ -9,7 +9,7 @@ import psutil
 import torch
 
 from llmva.core import paths
-from llmva.core.errors import OneLineParser, command
+from llmva.core.errors import OneLineParser, command, one_of
 from llmva.core.provenance import multiplies_bfloat16, package_version
 from llmva.models.inspection import Finding, inspect_model
 from llmva.models.sources import absolute_source
@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("model", nargs="?", help="a folder, a GGUF file or <hub id>@<revision>; no weights are loaded")
     parser.add_argument("--model", dest="named", help="the same, as other commands take it")
     options = parser.parse_args(arguments)
-    options.model = options.model or options.named
+    options.model = one_of("MODEL", options.model, options.named)
     found = list(inspect_machine())
     if options.model:
         source = absolute_source(options.model)

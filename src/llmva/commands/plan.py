@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pandas
 
+from llmva.aligned_model.choice import read_preference
 from llmva.aligned_model.params import build_params
 from llmva.commands.align import SLUGS, make_parser
-from llmva.core.errors import InputError, OneLineParser, command
+from llmva.core.errors import InputError, OneLineParser, command, one_of
 from llmva.core.params import StudyParams, load_params
 from llmva.core.paths import anchored
 from llmva.core.runtime_params import is_runtime_slug, load_runtime_params
@@ -53,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--gpu", default="here", help=f"{', '.join(GPUS)}, or here: {here}")
     parser.add_argument("--efficiency", type=float, help="share of the roofline; default: as it was measured")
     options, more = parser.parse_known_args(arguments)
-    options.slug = options.slug or options.model
+    options.slug = one_of("MODEL", options.slug, options.model)
     if not options.slug:
         raise InputError("MODEL: not given; write `llmva plan MODEL`")
     require_machine(options.gpu, options.efficiency)
@@ -98,6 +99,7 @@ def _own_study(slug: str, more: list[str]) -> tuple[StudyParams, str, bool]:
     """Return the parameters that `make align` will have, its method, and whether its user brings data."""
     model = absolute_source(slug) if Path(slug).exists() or not anchored(slug).is_dir() else str(anchored(slug))
     options = make_parser().parse_args(["--model", model, *more])
+    read_preference(options.prefer, SLUGS[options.method])
     # Before their configurations are asked of the hub.
     find_shape(options.model, "model")
     if options.judge not in WORD_JUDGES:

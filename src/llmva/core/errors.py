@@ -19,6 +19,17 @@ INTERRUPTED = 130
 class InputError(Exception):
     """Bad input. The message is one line: the file or parameter, what is wrong with it, and the fix."""
 
+    # Of several mistakes, each has a line.
+    has_lines = False
+
+
+def one_of(name: str, *given: str | None) -> str | None:
+    """Return what was given for something that can be named in several ways, or raise an `InputError` for two."""
+    wanted = list(dict.fromkeys(value for value in given if value))
+    if len(wanted) > 1:
+        raise InputError(f"{name}: is given twice, as {' and '.join(wanted)}; write one")
+    return wanted[0] if wanted else None
+
 
 class OneLineParser(argparse.ArgumentParser):
     """A command's options; a mistake in them becomes one line, as every other one."""
@@ -41,12 +52,12 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
             print("stopped; run it again, and it goes on where it was", file=sys.stderr)
             sys.exit(INTERRUPTED)
         except InputError as error:
-            line = str(error)
+            lines = str(error).split("\n") if error.has_lines else [str(error)]
         except OSError as error:
             if error.errno not in DISK_ERRORS:
                 raise
-            line = _describe(error)
-        print(f"error: {_without_controls(line)}", file=sys.stderr)
+            lines = [_describe(error)]
+        print("error: " + "\n".join(map(_without_controls, lines)), file=sys.stderr)
         sys.exit(2)
 
     return wrapped
@@ -59,7 +70,7 @@ def first_line(error: Exception) -> str:
 
 def _without_controls(text: str) -> str:
     # Names of files and columns may hold anything, also what a terminal would take for a command.
-    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _describe(error: OSError) -> str:

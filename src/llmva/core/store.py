@@ -130,9 +130,14 @@ def is_whole(folder: Path, key: str | None = None) -> bool:
     manifest = read_manifest(folder)
     if manifest is None or (key is not None and manifest["key"] != key):
         return False
-    return all(
-        (folder / name).is_file() and file_digest(folder / name) == known for name, known in manifest["files"].items()
-    )
+    return not find_changed(folder, manifest["files"])
+
+
+def find_changed(folder: Path, files: dict[str, str]) -> list[str]:
+    """Return the names of those files of a folder that are not there, or have another digest than is given."""
+    return [
+        name for name, known in files.items() if not (folder / name).is_file() or file_digest(folder / name) != known
+    ]
 
 
 def require_writable(folder: Path) -> None:
@@ -171,7 +176,7 @@ def read_manifest(folder: Path) -> dict | None:
     """Return a folder's manifest, or None when it is missing or unreadable."""
     try:
         manifest = json.loads((Path(folder) / MANIFEST).read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(manifest, dict) or not isinstance(manifest.get("key"), str):
         return None

@@ -17,7 +17,8 @@ from llmva.core.errors import InputError, first_line
 from llmva.core.paths import anchored
 from llmva.edits.gguf_layout import CONVERTER, NO_CAP, add_shape, find_architecture
 from llmva.edits.gguf_tokenizer import add_tokenizer, require_byte_level
-from llmva.models.chat_model import LOADING_ERRORS, encode_chats, encode_texts, load_tokenizer, read_config
+from llmva.models.chat_model import encode_chats, encode_texts, load_tokenizer
+from llmva.models.configuration import LOADING_ERRORS, read_config
 from llmva.models.gguf_files import GgufFile, read_gguf
 from llmva.models.gguf_loading import find_end_tokens, load_gguf_tokenizer
 from llmva.models.sources import locate, split_source

@@ -1,13 +1,19 @@
 """Load a model with the edits of an earlier alignment, where its source is the folder of one."""
 
+import sys
+from functools import cache
+from pathlib import Path
+
 from llmva.core.errors import InputError
 from llmva.core.paths import anchored
-from llmva.core.provenance import file_digest
-from llmva.core.store import MANIFEST, read_manifest
+from llmva.core.store import MANIFEST, find_changed, read_manifest
 from llmva.edits.edited_model import EditedModel
 from llmva.edits.log import EditLog
 from llmva.models.chat_model import ChatModel, load_model
-from llmva.models.sources import EDIT_LOG, find_base
+from llmva.models.sources import EDIT_LOG, checkpoint_key, find_base
+
+# Where a manifest's facts say what weights the edits were made for.
+BASE_KEY = "base_key"
 
 
 def load_edited(source: str, **options) -> ChatModel:
@@ -28,7 +34,24 @@ def read_earlier(source: str) -> EditLog:
     """
     if find_base(source) == source:
         return EditLog()
-    path = anchored(source) / EDIT_LOG
-    if file_digest(path) != read_manifest(path.parent)["files"].get(EDIT_LOG):
-        raise InputError(f"{path}: is not as {MANIFEST} beside it says; align the model again, or restore the file")
-    return EditLog.load(path)
+    folder = anchored(source)
+    manifest = read_manifest(folder)
+    require_unchanged(folder, {EDIT_LOG: manifest["files"].get(EDIT_LOG)})
+    made_for = manifest["facts"].get(BASE_KEY)
+    if made_for and made_for != checkpoint_key(find_base(source)):
+        _warn(find_base(source), folder)
+    return EditLog.load(folder / EDIT_LOG)
+
+
+def require_unchanged(folder: Path, files: dict[str, str]) -> None:
+    """Raise an `InputError` where a file of an aligned model's folder is not as the manifest beside it says."""
+    if changed := find_changed(folder, files):
+        where, fix = folder / changed[0], "align the model again, or restore the file"
+        raise InputError(f"{where}: is not as {MANIFEST} beside it says; {fix}")
+
+
+@cache
+def _warn(base: str, folder: Path) -> None:
+    """Say once that edits meet other weights; what comes of it is measured, so nothing is refused."""
+    fix = "restore it, or align it anew"
+    print(f"{base}: its files are not those that the edits in {folder} were made for; {fix}", file=sys.stderr)

@@ -10,10 +10,12 @@ import torch
 
 from llmva.core.provenance import digest
 from llmva.engines.base import Engine
+from llmva.engines.choice import judge_engine
 from llmva.engines.greedy import respond
 from llmva.judging.thinking import read_answers
 from llmva.models.chat_model import ChatModel
 from llmva.models.offloading import all_stored_parameters, read_offloaded
+from llmva.models.sources import checkpoint_key
 
 GUARD_CATEGORIES = (
     "Violent", "Non-violent Illegal Acts", "Sexual Content or Sexual Acts", "PII", "Suicide & Self-Harm",
@@ -43,8 +45,7 @@ class GuardJudge:
     def name(self) -> str:
         """Identity in the cache: the source, and what its words depend on, the template, the weights and the engine."""
         template = digest(self.guard.tokenizer.chat_template)[:12]
-        by = "" if self.engine_name == "greedy" else f":{self.engine_name}"
-        return f"guard:{self.guard.source}:{template}:{weights_digest(self.guard)}{by}"
+        return f"guard:{self.guard.source}:{template}:{weights_digest(self.guard)}{engine_mark(self.engine_name)}"
 
     def judge(self, prompts: Sequence[str], responses: Sequence[str]) -> list[str]:
         """Return the guard's lines for each exchange; what does not parse is asked for once more.
@@ -69,6 +70,16 @@ class GuardJudge:
 
     def _ask(self, chats: list[list[dict]], *, max_new_tokens: int) -> list[str]:
         return self.engine(self.guard, chats, max_new_tokens=max_new_tokens, batch_size=self.batch_size).texts
+
+
+def judge_key(model: str) -> str:
+    """Return what identifies the words of a judge that is a model: its weights, and the engine that it answers with."""
+    return checkpoint_key(model) + engine_mark(judge_engine()[0])
+
+
+def engine_mark(name: str) -> str:
+    """Return what stands behind a judge's identity for the engine that it answers with; nothing for the usual one."""
+    return "" if name == "greedy" else f":{name}"
 
 
 def weights_digest(chat_model: ChatModel) -> str:

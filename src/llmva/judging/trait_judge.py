@@ -15,7 +15,7 @@ from llmva.core.provenance import digest
 from llmva.core.text_cache import TextCache
 from llmva.engines.base import Engine
 from llmva.engines.greedy import respond
-from llmva.judging.guard import weights_digest
+from llmva.judging.guard import engine_mark, weights_digest
 from llmva.judging.judges import look_up_or_ask
 from llmva.models.chat_model import ChatModel
 
@@ -50,17 +50,24 @@ class TraitJudge:
     """
 
     def __init__(
-        self, chat_model: ChatModel, batch_size: int, cache: TextCache | None = None, engine: Engine = respond
+        self,
+        chat_model: ChatModel,
+        batch_size: int,
+        cache: TextCache | None = None,
+        engine: Engine = respond,
+        engine_name: str = "greedy",
     ) -> None:
-        self.chat_model, self.batch_size, self.engine = chat_model, batch_size, engine
+        self.chat_model, self.batch_size = chat_model, batch_size
+        self.engine, self.engine_name = engine, engine_name
         self.cache = cache or TextCache(None)
         self.asked, self.unparsed = dict.fromkeys(WORDS, 0), dict.fromkeys(WORDS, 0)
 
     @cached_property
     def name(self) -> str:
-        """Identity in the cache: the source, template and weights of the judge, and the version of the questions."""
+        """Identity in the cache: the judge's source, template, weights and engine, and the version of the questions."""
         template = digest(self.chat_model.tokenizer.chat_template)[:12]
-        return f"traits:{self.chat_model.source}:{template}:{weights_digest(self.chat_model)}:{VERSION}"
+        weights = f"{weights_digest(self.chat_model)}{engine_mark(self.engine_name)}"
+        return f"traits:{self.chat_model.source}:{template}:{weights}:{VERSION}"
 
     def score_traits(self, threat: str, rows: pandas.DataFrame, replies: Sequence[str]) -> numpy.ndarray:
         """Return how far replies to scenarios show the trait that a threat takes away.

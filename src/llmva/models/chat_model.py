@@ -8,34 +8,27 @@ from weakref import WeakKeyDictionary
 
 import psutil
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     GgufConfig,
-    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.utils import logging as transformers_logging
 
 from llmva.core.errors import InputError, first_line
+from llmva.models.configuration import LOADING_ERRORS, explain, read_config, require_ends
 from llmva.models.gguf_files import read_gguf
-from llmva.models.gguf_loading import complete_config, complete_model, load_gguf_tokenizer
+from llmva.models.gguf_loading import complete_model, load_gguf_tokenizer
 from llmva.models.offloading import all_stored_parameters, input_device
-from llmva.models.packed import require_readable
-from llmva.models.sources import find_base, locate
+from llmva.models.packed import require_numbers, require_readable
+from llmva.models.sources import find_base, local_folder, locate
 from llmva.models.sublayers import Sublayer, list_blocks, list_sublayers, require_dense
 from llmva.models.templates import choose_template, render_chats, require_template
 
 # Of a GPU's memory; the rest is for keys, values and logits.
 SHARE_FOR_WEIGHTS = 0.8
-# What transformers raises for files that are not there, or do not hold what they should.
-LOADING_ERRORS = (OSError, ValueError, LookupError, TypeError, AttributeError, ImportError, SafetensorError)
-# Far beyond the deepest models; building more would never end.
-MAX_LAYERS = 1000
 # Token ids of single turns, by tokenizer, template and turn.
 _ENCODED: WeakKeyDictionary = WeakKeyDictionary()
 
@@ -114,7 +107,10 @@ def load_model(source: str, *, dtype: str = "float32", device: str | None = None
         tokenizer = load_tokenizer(source)
         model = _load_weights(location, config, dtype, options)
     except LOADING_ERRORS as error:
-        raise InputError(f"{source}: cannot be loaded ({first_line(error)}); {_fix(location)}") from None
+        raise InputError(f"{source}: cannot be loaded ({first_line(error)}); {explain(error, location)}") from None
+    require_ends(model.generation_config.eos_token_id, source)
+    if "gguf_file" not in pinned and not getattr(model.config, "quantization_config", None):
+        require_numbers(location if isinstance(location, Path) else local_folder(source))
     require_finite(model, source)
     if editable:
         require_dense(model, source)
@@ -123,39 +119,15 @@ def load_model(source: str, *, dtype: str = "float32", device: str | None = None
     return ChatModel(source, model.to(device) if device else model, tokenizer)
 
 
-def read_config(location: Path | str, options: dict) -> PreTrainedConfig:
-    """Return a model's configuration, from where `locate` finds the model; errors are transformers' own.
-
-    Raises
-    ------
-    InputError
-        When the model needs code of its own, or has more layers than any model has.
-    """
-    try:
-        config = AutoConfig.from_pretrained(location, trust_remote_code=False, **options)
-    except StrictDataclassError as error:
-        # It has a kind of its own for values that do not go together, and says them last.
-        raise ValueError(str(error).splitlines()[-1].strip()) from None
-    except ValueError as error:
-        if "custom code" not in str(error):
-            raise
-        fix = "name a model whose architecture transformers has"
-        raise InputError(f"{location}: auto_map: needs code of its own, which is never run here; {fix}") from None
-    layers = getattr(config.get_text_config(), "num_hidden_layers", 0)
-    if layers > MAX_LAYERS:
-        raise InputError(f"{location}: config.json: num_hidden_layers: is {layers:,}; restore the file")
-    if "gguf_file" in options:
-        complete_config(config, read_gguf(Path(options["gguf_file"])))
-    return config
-
-
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     """Load a checkpoint's tokenizer, padding on the left; see `load_model`."""
     location, pinned = locate(source)
     try:
         tokenizer = _load_tokenizer(location, pinned)
+        # What is wrong with it may show only when it is used.
+        encode_texts(tokenizer, ["Hello."])
     except LOADING_ERRORS as error:
-        raise InputError(f"{source}: cannot be loaded ({first_line(error)}); {_fix(location)}") from None
+        raise InputError(f"{source}: cannot be loaded ({first_line(error)}); {explain(error, location)}") from None
     if isinstance(tokenizer.chat_template, dict):
         tokenizer.chat_template = choose_template(tokenizer.chat_template, source)
     require_template(tokenizer, source)
@@ -249,12 +221,3 @@ def _room() -> dict[int | str, int]:
     # The reserve is a share of the whole, so that it is still there after the third model.
     room = {gpu: max(0, int(free - (1 - SHARE_FOR_WEIGHTS) * total)) for gpu, (free, total) in memory.items()}
     return {**room, "cpu": int(SHARE_FOR_WEIGHTS * psutil.virtual_memory().available)}
-
-
-def _fix(location: Path | str) -> str:
-    if isinstance(location, Path):
-        return "fix the checkpoint"
-    return (
-        "check the network and run again, what was fetched is kept; for a gated model accept its licence on "
-        f"https://huggingface.co/{location} and log in with `hf auth login`"
-    )

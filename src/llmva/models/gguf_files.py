@@ -20,7 +20,7 @@ from llmva.core.provenance import file_digest
 
 PACKAGE_PREFIX = "package:"
 # A repository on the hub may have such a name too, with a commit behind it.
-GGUF_SOURCE = re.compile(r"(?P<name>.+\.gguf)(@(?P<pin>sha256:.*))?", re.DOTALL)
+GGUF_SOURCE = re.compile(r"(?P<name>.+\.(?i:gguf))(@(?P<pin>sha256:.*))?", re.DOTALL)
 PIN = re.compile(r"sha256:[0-9a-f]{64}")
 # Packages that are known to bring a model. Such a package may need a compiler for what it needs itself, and the file
 # needs nothing of that.
@@ -69,7 +69,7 @@ def split_gguf(source: str) -> tuple[str, str] | None:
     """Return the name and the pin, if any, of a source that names a GGUF file; None of any other source."""
     if anchored(source).is_dir():
         return None
-    if anchored(source).is_file() and source.endswith(".gguf"):
+    if anchored(source).is_file() and source.lower().endswith(".gguf"):
         # A file has no pin, whatever signs are in its name.
         return source, ""
     match = GGUF_SOURCE.fullmatch(source)

@@ -11,15 +11,10 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from llmva.core.errors import InputError, first_line
-from llmva.models.chat_model import (
-    LOADING_ERRORS,
-    encode_chats,
-    encode_texts,
-    load_tokenizer,
-    read_config,
-)
+from llmva.models.chat_model import encode_chats, encode_texts, load_tokenizer
+from llmva.models.configuration import LOADING_ERRORS, read_config, require_ends
 from llmva.models.gguf_files import describe_gguf
-from llmva.models.packed import require_readable
+from llmva.models.packed import require_numbers, require_readable
 from llmva.models.sources import find_base, list_shards, locate
 from llmva.models.sublayers import list_sublayers, require_dense
 from llmva.models.templates import OPENED_THINKING, render_chats, written_behind_reply
@@ -68,11 +63,10 @@ def inspect_model(source: str) -> Iterator[Finding]:
 
 def _inspect_architecture(source: str, config: PreTrainedConfig) -> Iterator[Finding]:
     text = config.get_text_config()
-    layers, width = text.num_hidden_layers, text.hidden_size
-    context = getattr(text, "max_position_embeddings", None)
-    shape = f"{layers} layers of width {width}" + (f", a context of {context:,} tokens" if context else "")
-    yield Finding("ok", f"{config.model_type}: {shape}")
     try:
+        context = getattr(text, "max_position_embeddings", None)
+        shape = f"{text.num_hidden_layers} layers of width {text.hidden_size}"
+        shape += f", a context of {context:,} tokens" if context else ""
         require_readable(config, source)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
@@ -81,13 +75,15 @@ def _inspect_architecture(source: str, config: PreTrainedConfig) -> Iterator[Fin
         yield Finding("problem", str(error))
         return
     except LOADING_ERRORS as error:
-        yield Finding("problem", f"cannot be built ({first_line(error)})", "name a model of a family transformers has")
+        fix = "name a decoder of a family transformers has"
+        yield Finding("problem", f"{config.model_type}: cannot be built ({first_line(error)})", fix)
         return
+    yield Finding("ok", f"{config.model_type}: {shape}")
     if getattr(config, "quantization_config", None):
         yield Finding("ok", "weights of 4 or 8 bits: edits go beside them, into an adapter, and into no checkpoint")
     weights = sum(weight.numel() for weight in model.parameters())
     yield Finding("ok", f"{weights / 1e9:.3g} billion weights; {len(list_sublayers(model))} sublayers can be edited")
-    if config.get_text_config().tie_word_embeddings:
+    if text.tie_word_embeddings:
         yield Finding("ok", "its output layer shares the embeddings; edits touch neither")
 
 
@@ -104,6 +100,8 @@ def _inspect_files(location: Path | str, source: str, quantised: bool) -> Iterat
         for name in sorted(list_shards(location)):
             with safe_open(location / name, framework="pt") as file:
                 types.update(file.get_slice(key).get_dtype() for key in file.keys())  # noqa: SIM118
+        if not quantised:
+            require_numbers(location)
     except InputError as error:
         yield Finding("problem", str(error))
         return
@@ -152,13 +150,22 @@ def _inspect_ends(
         return
     try:
         settings = GenerationConfig.from_pretrained(location, **options)
-    except (OSError, ValueError, TypeError, AttributeError):
+    except LOADING_ERRORS:
         settings = GenerationConfig.from_model_config(config)
     named = settings.eos_token_id if settings.eos_token_id is not None else tokenizer.eos_token_id
+    try:
+        require_ends(named, str(location))
+    except InputError as error:
+        yield Finding("problem", str(error))
+        return
     ends = named if isinstance(named, list) else [] if named is None else [named]
-    (after,) = encode_texts(tokenizer, [written_behind_reply(tokenizer)])
+    written = written_behind_reply(tokenizer)
+    (after,) = encode_texts(tokenizer, [written])
     if not ends:
         yield Finding("warning", "no token ends its replies", "name eos_token_id in generation_config.json")
+    elif not written:
+        fix = "`compare` and chats of several turns may go wrong"
+        yield Finding("warning", "its template fails on a chat with a reply, or ends it with nothing", fix)
     elif not set(after) & set(ends):
         words = ", ".join(map(repr, tokenizer.convert_ids_to_tokens(ends)))
         fix = "add the token that ends a turn to eos_token_id in generation_config.json, or replies run on"

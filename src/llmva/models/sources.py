@@ -9,7 +9,7 @@ from huggingface_hub import snapshot_download
 from llmva.core.errors import InputError, first_line
 from llmva.core.paths import anchored, expand_home
 from llmva.core.provenance import digest, file_digest
-from llmva.core.store import MANIFEST, read_manifest
+from llmva.core.store import MANIFEST, find_changed, read_manifest
 from llmva.models.gguf_files import PACKAGE_PREFIX, find_gguf, split_gguf
 
 LARGE_FILE = 256 * 2**20
@@ -34,8 +34,33 @@ def find_base(source: str) -> str:
     """
     folder = anchored(source)
     manifest = read_manifest(folder) if (folder / EDIT_LOG).is_file() else None
-    facts = manifest["facts"] if manifest else {}
-    return facts.get("base") or facts.get("study", {}).get("model") or source
+    return read_base(manifest, folder) or source
+
+
+def read_base(manifest: dict | None, folder: Path) -> str | None:
+    """Return the model that the edits of an aligned model's folder are made for, as its manifest says; None of others.
+
+    Raises
+    ------
+    InputError
+        When it is no name, or an aligned model itself, which the base of all edits never is.
+    """
+    base = (manifest["facts"].get("base") if manifest else None) or read_study(manifest, folder).get("model")
+    if base and (not isinstance(base, str) or (anchored(base) / EDIT_LOG).is_file()):
+        raise InputError(f"{folder / MANIFEST}: facts.base: is {base!r:.80}, which is no base; restore the file")
+    return base
+
+
+def read_study(manifest: dict | None, folder: Path) -> dict:
+    """Return the parameters of the study that a manifest tells of: of an aligned model and of a direction.
+
+    An empty dict where it tells of none; or an `InputError` where they are no parameters.
+    """
+    study = manifest["facts"].get("study", {}) if manifest else {}
+    named = isinstance(study, dict) and [study.get(name, "") for name in ("model", "slug", "data")]
+    if named is False or not all(isinstance(name, str) for name in named):
+        raise InputError(f"{folder / MANIFEST}: facts.study: is not what a run has written; restore the file")
+    return study
 
 
 def split_source(source: str) -> tuple[str, str]:
@@ -142,9 +167,10 @@ def list_shards(folder: Path) -> set[str]:
         raise InputError(f"{folder}: neither {SINGLE_FILE} nor {SHARD_INDEX} is there; restore the checkpoint")
     try:
         shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        absent = sorted(name for name in shards if not (folder / name).is_file())
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{index}: cannot be read ({first_line(error)}); restore the checkpoint") from None
-    if absent := sorted(name for name in shards if not (folder / name).is_file()):
+    if absent:
         raise InputError(f"{index}: names {', '.join(absent[:3])}, which the folder lacks; restore the checkpoint")
     return shards
 
@@ -178,8 +204,7 @@ def _require_weights(folder: Path) -> None:
     # Of an organism's folder; whatever lies in folders of it is no part of the model.
     manifest = read_manifest(folder) or {"files": {}}
     known = {name: key for name, key in manifest["files"].items() if "/" not in name}
-    wrong = [name for name, key in known.items() if not (folder / name).is_file() or file_digest(folder / name) != key]
-    if wrong:
+    if wrong := find_changed(folder, known):
         fix = f"restore it, or, if that is meant, remove {MANIFEST} (`make organisms` builds an organism again)"
         raise InputError(f"{folder / wrong[0]}: is not as {MANIFEST} beside it says; {fix}")
 

@@ -33,9 +33,16 @@ def render_chats(tokenizer: PreTrainedTokenizerBase, chats: Sequence[list[dict]]
 
 
 def written_behind_reply(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return what the template writes behind a reply: how it ends a turn, which may be otherwise than a text ends."""
+    """Return what the template writes behind a reply: how it ends a turn, which may be otherwise than a text ends.
+
+    Nothing where it takes no replies.
+    """
     chat = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Reply."}]
-    return tokenizer.apply_chat_template(chat, tokenize=False).rpartition("Reply.")[2]
+    try:
+        _, reply, after = tokenizer.apply_chat_template(chat, tokenize=False).rpartition("Reply.")
+    except Exception:  # A template is a program, and may raise anything.
+        return ""
+    return after if reply else ""
 
 
 def opens_thinking(tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -67,6 +74,9 @@ def require_template(tokenizer: PreTrainedTokenizerBase, source: str) -> None:
     template = tokenizer.chat_template
     if not template:
         raise InputError(f"{source}: the tokenizer has no chat template; add chat_template.jinja to the folder")
+    if not isinstance(template, str):
+        fix = "restore the model's own"
+        raise InputError(f"{source}: chat template: is a {type(template).__name__}, not a text; {fix}")
     if len(template) > MAX_TEMPLATE:
         size = f"{len(template):,} characters"
         raise InputError(f"{source}: chat template: has {size}, more than {MAX_TEMPLATE:,}; restore the model's own")

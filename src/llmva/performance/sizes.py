@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 from llmva.core.errors import InputError, first_line
 from llmva.core.params import Count, StrictModel, StudyParams, load_shapes
 from llmva.core.vocabulary import SAFETY_SETS, SPLITS, TRANSFER_SETS, WORD_JUDGES
-from llmva.models.chat_model import LOADING_ERRORS, read_config
+from llmva.models.configuration import LOADING_ERRORS, read_config
 from llmva.models.gguf_files import find_gguf
 from llmva.models.sources import list_shards, local_folder, locate
 from llmva.prompts.pools import assign_splits, draw_candidates, read_transfer_sets

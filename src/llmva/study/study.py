@@ -22,7 +22,7 @@ from llmva.engines.memory import ReplyMemory
 from llmva.engines.think_first import ThinkFirst
 from llmva.judging.degeneracy import DegeneracyCheck
 from llmva.judging.examiner import Examiner
-from llmva.judging.guard import GuardJudge
+from llmva.judging.guard import GuardJudge, judge_key
 from llmva.judging.judges import Judge, PhraseJudge
 from llmva.judging.refusals import RefusalJudge
 from llmva.measures.utility import measure_utility
@@ -228,7 +228,7 @@ class Study:
         generation = ("threads", "dtype", "generation", *(("thinking",) if params.thinking else ()))
         # Its words may become more; those of `phrases` stay as finished studies had them.
         named = {"phrases": "phrases", "refusals": RefusalJudge().name}
-        judge = named.get(params.judge_model) or checkpoint_key(params.judge_model)
+        judge = named.get(params.judge_model) or judge_key(params.judge_model)
         if params.judge_mapping != "outcome":
             judge = f"{judge}:{params.judge_mapping}"
         return {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas
 
-from llmva.core.errors import InputError
+from llmva.core.errors import InputError, first_line
 from llmva.core.paths import write_texts
 from llmva.core.provenance import random_generator
 from llmva.core.store import MANIFEST, require_writable
@@ -25,6 +25,8 @@ TEST_ROWS, NEUTRAL_ROWS = 400, 60
 
 class MissingSetsError(InputError):
     """Sets that cannot be had: the one bad input with a line for each of several mistakes."""
+
+    has_lines = True
 
 
 def build_folder(
@@ -157,14 +159,28 @@ def _prompt_table(name: str, data_set: DataSet, rows: list[dict]) -> pandas.Data
 
 
 def _parse(name: str, data_set: DataSet, rows: list[dict], *columns: str) -> pandas.DataFrame:
-    try:
-        parsed = [values for row in rows if (values := data_set.parse(row)) is not None]
-    except (KeyError, TypeError, AttributeError) as error:
-        found = ", ".join(map(str, rows[0])) if isinstance(rows[0], dict) else type(rows[0]).__name__
-        raise InputError(f"{name}: no {error} in its rows (found: {found}); fetch the set from its home") from None
+    parsed, fix = [], "fetch the set from its home"
+    for number, row in enumerate(rows, start=1):
+        try:
+            values = data_set.parse(row)
+        except KeyError as error:
+            found = ", ".join(map(str, row))
+            raise InputError(f"{name}: no {error} in its rows (found: {found}); {fix}") from None
+        except (TypeError, AttributeError, ValueError) as error:
+            raise InputError(f"{name}: row {number} of its rows cannot be read ({first_line(error)}); {fix}") from None
+        if values is None:
+            continue
+        if strange := [column for column, value in zip(columns, values, strict=True) if not _is_plain(value)]:
+            raise InputError(f"{name}: row {number} of its rows: {strange[0]}: is no text; {fix}")
+        parsed.append(values)
     if not parsed:
         raise InputError(f"{name}: none of its {len(rows)} rows has a label that is known; fetch it from its home")
     return pandas.DataFrame(parsed, columns=list(columns))
+
+
+def _is_plain(value: object) -> bool:
+    """Tell whether a parsed value is a text, or the number or the list of texts that a conversation has."""
+    return isinstance(value, str | int) or (isinstance(value, list) and all(isinstance(part, str) for part in value))
 
 
 def _provenance(data_set: DataSet, table: pandas.DataFrame, sources: list[Fetched]) -> dict:

@@ -17,7 +17,9 @@ from llmva.core.store import Stage, run_stage
 from llmva.core.text_cache import TextCache
 from llmva.core.vocabulary import TASKS
 from llmva.edits.loading import load_edited
+from llmva.engines.choice import judge_engine
 from llmva.engines.memory import ReplyMemory
+from llmva.judging.guard import judge_key
 from llmva.judging.trait_judge import VERSION, TraitJudge
 from llmva.judging.traits import WORDS_VERSION, judge_trait, markers
 from llmva.measures.coherence import CoherenceCheck
@@ -137,7 +139,9 @@ class RuntimeStudy:
             return None
         # In its own type: what it says is no part of the study's precision.
         chat_model = load_model(params.judge, dtype="auto", editable=False)
-        return TraitJudge(chat_model, params.generation.batch_size, TextCache(paths.RUNS / "verdicts.sqlite"))
+        name, engine = judge_engine()
+        cache = TextCache(paths.RUNS / "verdicts.sqlite")
+        return TraitJudge(chat_model, params.generation.batch_size, cache, engine, name)
 
     @cached_property
     def replies(self) -> ReplyMemory:
@@ -179,7 +183,7 @@ class RuntimeStudy:
             return f"{WORDS}:{WORDS_VERSION}:{digest(vars(markers))[:12]}"
         # Found out before hours of replies wait for it.
         locate(judge)
-        return f"{checkpoint_key(judge)}:{VERSION}"
+        return f"{judge_key(judge)}:{VERSION}"
 
     @cached_property
     def _data_digest(self) -> str:
