@@ -162,6 +162,23 @@ def test_an_index_that_names_no_files_is_told(folder, names):
         list_shards(folder)
 
 
+@pytest.mark.parametrize(
+    ("error", "fix"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), "free memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "free memory"),
+        (RuntimeError("/memory/model: odd"), "fix the checkpoint"),
+    ],
+)
+def test_a_model_that_does_not_fit_is_no_broken_one(folder, monkeypatch, error, fix):
+    def load(*_, **__):
+        raise error
+
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", load)
+    with pytest.raises(InputError, match=f"model: cannot be loaded .*; {fix}"):
+        load_model(str(folder))
+
+
 def test_a_template_that_is_no_text_is_told(folder):
     tokenizer = load_tokenizer(str(folder))
     tokenizer.chat_template = 3

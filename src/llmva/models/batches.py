@@ -13,12 +13,10 @@ from llmva.core.errors import InputError
 from llmva.core.progress import progress_bar
 from llmva.models.activations import Activations, Capture, recording
 from llmva.models.chat_model import ChatModel
-from llmva.models.headroom import Headroom, headroom_of
+from llmva.models.headroom import CPU_ALLOCATOR, Headroom, headroom_of
 
 # Of a batch that a CPU only reads, padding included: what so few tokens need stays in its caches.
 READ_TOKENS = 2048
-# What torch's error says where the CPU has no memory left.
-CPU_ALLOCATOR = "DefaultCPUAllocator"
 
 
 @torch.inference_mode()

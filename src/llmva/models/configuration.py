@@ -10,6 +10,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from llmva.core.errors import InputError
 from llmva.models.gguf_files import read_gguf
 from llmva.models.gguf_loading import complete_config
+from llmva.models.headroom import CPU_ALLOCATOR
 
 # What transformers and torch raise for files that are not there, or do not hold what they should: sizes below zero,
 # heads by which nothing can be divided, lists a thousand deep.
@@ -73,7 +74,7 @@ def is_token_count(value: object) -> bool:
 
 def explain(error: Exception, location: Path | str) -> str:
     """Return what to do about an error in loading a model."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "memory" in str(error):
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or CPU_ALLOCATOR in str(error):
         return "free memory, or take a smaller model or type"
     if isinstance(location, Path):
         return "fix the checkpoint"

@@ -4,6 +4,8 @@ import torch
 
 # Of what is free, since a batch of other lengths may need more than the one that was measured.
 SHARE_TO_FILL = 0.7
+# What torch's error says where the CPU has no memory left.
+CPU_ALLOCATOR = "DefaultCPUAllocator"
 
 
 class Headroom:
