@@ -7,7 +7,7 @@ sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
 
 project = "llmva"
 author = copyright = "the llmva developers"
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "mathml"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "mathml", "aliases"]
 exclude_patterns = [
     "README.md",
     "claims.md",

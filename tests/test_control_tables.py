@@ -32,6 +32,19 @@ def test_the_mean_over_models_stands_last_with_the_lowest_and_the_highest_model(
     assert (mean["f1"], mean["f1_low"], mean["f1_high"]) == pytest.approx((0.4, 0.2, 0.6))
 
 
+def test_one_model_is_shown_with_the_range_of_its_seeds_and_one_run_with_none():
+    write_noise("smol", {0.0: 0.5, 1.0: 0.9})
+    write_noise("smol-s1", {0.0: 0.7, 1.0: 0.7})
+    for slugs, cell, said in (
+        (["smol", "smol-s1"], "0.600 [0.500, 0.700]", "Means over two seeds of one model, in brackets the lowest"),
+        (["smol"], "| 0.500 |", "Of one run of one model, so that there is no range."),
+    ):
+        build.save_table("noise", slugs)
+        written = (paths.TABLES / "noise_smol.md").read_text(encoding="utf-8")
+        assert cell in " ".join(written.split()) and said in written and ("[" in written) is (len(slugs) > 1)
+    assert list(build.build_table("noise", ["smol", "smol-s1"])["count"]) == [2] * 4
+
+
 def test_an_undefined_kappa_is_a_gap_and_methods_keep_their_order():
     rows = [
         ("LLM-VA", "benign", "kappa", 0.8),

@@ -10,6 +10,7 @@ from test_committed import committed, pretrained_of  # noqa: F401
 
 from llmva.core import paths
 from llmva.core.paths import ROOT
+from llmva.paper.names import count_seeds, describe_runs
 from llmva.paper.tables import TABLES
 
 SHOWN = ["Original", "AlphaSteer+", "Fine-tuning", "LLM-VA", "LLM-VA-R", "Two-sided StMP"]
@@ -38,8 +39,8 @@ def table_rows(folder) -> list[str]:
         row, transfer = table2.loc["mean", method], table4.loc["mean", method]
         cells = [f"{row['strict_f1']:.3f} [{row['strict_f1_low']:.3f}, {row['strict_f1_high']:.3f}]",
                  f"{row['strict_f1_worst']:.3f}", f"{row['f1']:.3f}", f"{100 * row['degenerate']:.1f} %",
-                 f"{transfer['strict_f1']:.3f}", f"{kept['mean', method, 'mean']:.2f}",
-                 f"{kept['mean', method, 'gsm']:.2f}"]  # fmt: skip
+                 f"{transfer['strict_f1']:.3f}", f"{kept['mean', method, 'mean']:.3f}",
+                 f"{kept['mean', method, 'gsm']:.3f}"]  # fmt: skip
         rows.append(f"| {method} | {' | '.join(cells)} |")
     return rows
 
@@ -75,7 +76,7 @@ def fate_of_the_papers_loop(folder) -> str:
     high, middle = scores[scores > 0.9], scores[scores.between(0.7, 0.9)]
     return (
         f"in {count_in_words(len(high))} of the eighteen runs it reaches a strict F1 above 0.9, in "
-        f"{count_in_words(len(middle))} more one of {middle.min():.2f} to {middle.max():.2f}, and in the other "
+        f"{count_in_words(len(middle))} more one of {middle.min():.3f} to {middle.max():.3f}, and in the other "
         f"{count_in_words(18 - len(high) - len(middle))} it finds little."
     )
 
@@ -106,7 +107,7 @@ def noise_on_the_weights(folder) -> str:
     noised = rows[rows["noise"] == 1.0].set_index("metric")["value"]
     return (
         f"loose F1 is {noised['f1']:.3f}, strict F1 {noised['strict_f1']:.3f}, "
-        f"and {100 * noised['degenerate']:.0f} % of the replies are broken"
+        f"and {100 * noised['degenerate']:.1f} % of the replies are broken"
     )
 
 
@@ -120,7 +121,7 @@ def at_run_time(folder) -> str:
         f"is level with LLM-VA-R on test prompts and unseen sets (strict F1 {ours['test']:.3f} and "
         f"{ours['unseen']:.3f} against {edit['test']:.3f} and {edit['unseen']:.3f}), but below it under attacks in "
         f"wrappers that no method has seen ({ours['attacks']:.3f} against {edit['attacks']:.3f}) and in utility "
-        f"({ours['kept']:.2f} against {edit['kept']:.2f})."
+        f"({ours['kept']:.3f} against {edit['kept']:.3f})."
     )
 
 
@@ -128,15 +129,17 @@ def the_second_paper(folder) -> str:
     """Return what steering at run time brings back of two traits, and at which coherence."""
     rows = pandas.read_csv(folder / "tables" / "runtime.csv").fillna({"position": "all"})
     assert rows["model"].nunique() == 6
+    runs = describe_runs(count_seeds(rows["model"]))
     means = rows.groupby(["threat", "method", "position"])[["trait", "coherence"]].mean()
     said = []
     for method in ("StMP", "SwFC"):
         lie, curt = (means.loc[(threat, method, "all")] for threat in ("dishonesty", "dismissiveness"))
         said.append(
-            f"{lie['trait']:.2f} of honesty and {curt['trait']:.2f} of compassion at a coherence of "
-            f"{lie['coherence']:.2f} and {curt['coherence']:.2f}"
+            f"{100 * lie['trait']:.1f} % of honesty and {100 * curt['trait']:.1f} % of compassion at a coherence of "
+            f"{lie['coherence']:.3f} and {curt['coherence']:.3f}"
         )
-    return f"StMP brings back {said[0]}, SwFC {said[1]}."
+    under = "under a system prompt that makes them lie or brush people off"
+    return f"on {runs}, {under}, StMP brings back {said[0]}, SwFC {said[1]}."
 
 
 # Of the pretrained model: the rows of its table, and examples that stand in `tables/examples_smol.csv`.
@@ -156,8 +159,8 @@ def pretrained_rows(folder) -> list[str]:
     for method in PRETRAINED:
         row = table2.loc[method]
         cells = [f"{row['strict_f1']:.3f} [{row['strict_f1_low']:.3f}, {row['strict_f1_high']:.3f}]",
-                 f"{rates['asr'][method]:.2f}", f"{rates['orr'][method]:.2f}", f"{100 * row['degenerate']:.1f} %",
-                 f"{table4['strict_f1'][method]:.3f}", f"{kept['smol', method, 'mean']:.2f}"]  # fmt: skip
+                 f"{rates['asr'][method]:.3f}", f"{rates['orr'][method]:.3f}", f"{100 * row['degenerate']:.1f} %",
+                 f"{table4['strict_f1'][method]:.3f}", f"{kept['smol', method, 'mean']:.3f}"]  # fmt: skip
         rows.append(f"| {method} | {' | '.join(cells)} |")
     examples = pandas.read_csv(folder / "examples_smol.csv")
     for quoted in QUOTED:
@@ -198,8 +201,8 @@ def what_the_pretrained_model_contradicts(folder) -> str:
     refused, score = test["xstest_orr"], unseen["strict_f1"]
     assert score.max() < score["Original"] + 0.05
     return (
-        f"LLM-VA-R refuses {refused['LLM-VA-R']:.2f} of them, fine-tuning {refused['Fine-tuning']:.2f}, LLM-VA "
-        f"{refused['LLM-VA']:.2f}, and the original {refused['Original']:.2f}."
+        f"LLM-VA-R refuses {refused['LLM-VA-R']:.3f} of them, fine-tuning {refused['Fine-tuning']:.3f}, LLM-VA "
+        f"{refused['LLM-VA']:.3f}, and the original {refused['Original']:.3f}."
     )
 
 

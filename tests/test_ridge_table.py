@@ -144,7 +144,7 @@ def test_studies_without_results_are_left_out_by_name_or_are_an_error(capsys):
         build.main(["ridge", "--present", "--models", *SLUGS, "tiny-llama-s77"])
     assert stop.value.code == 0
     printed = capsys.readouterr().out
-    assert "ridge: without tiny-llama-s77, which have no results of it yet" in printed and "6 studies" in printed
+    assert "ridge: without tiny-llama-s77, which have no results of it yet" in printed and "Studies: 6, each" in printed
     with pytest.raises(SystemExit) as stop:
         build.main(["ridge", "--models", *SLUGS, "tiny-llama-s77"])
     assert stop.value.code == 2
@@ -154,7 +154,7 @@ def test_it_is_printed_on_its_own_and_never_with_all_the_others(capsys):
     with pytest.raises(SystemExit) as stop:
         build.main(["ridge", "--models", *SLUGS])
     assert stop.value.code == 0
-    assert "6 studies" in capsys.readouterr().out
+    assert "Studies: 6" in capsys.readouterr().out
     assert {path.name for path in paths.TABLES.iterdir()} >= {"ridge.csv", "ridge_studies.csv", "ridge.md", "ridge.tex"}
     with pytest.raises(SystemExit) as stop:
         build.main(["all", "--models", *SLUGS])

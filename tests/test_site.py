@@ -13,6 +13,7 @@ import threading
 from html import unescape
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import unquote
 
 import pandas
 import pytest
@@ -63,6 +64,25 @@ def test_no_page_fetches_anything_and_every_local_link_leads_somewhere(book):
         for link in [*loaded, *re.findall(r'<a[^>]*\shref="([^"#?]+)[#?"]', text)]:
             if not re.match(r"[a-z]+:", link):
                 assert (page.parent / link.split("?")[0].split("#")[0]).exists(), (page, link)
+
+
+def test_every_link_to_a_part_of_a_page_finds_it(book):
+    @functools.cache
+    def parts_of(page: Path) -> set[str]:
+        return set(re.findall(r'\sid="([^"]+)"', page.read_text(encoding="utf-8")))
+
+    # Those of the code as well: its [docs] lead back to what is documented.
+    dead = [
+        (str(page.relative_to(book)), link)
+        for page in book.rglob("*.html")
+        for link in map(unescape, re.findall(r'<a[^>]*\shref="([^"]*#[^"]+)"', page.read_text(encoding="utf-8")))
+        if not re.match(r"[a-z]+:", link)
+        and unquote(link.partition("#")[2]) not in parts_of((page.parent / link.partition("#")[0]).resolve()
+                                                            if link[0] != "#" else page)
+    ]  # fmt: skip
+    assert dead == []
+    (log,) = book.glob("_modules/llmva/edits/log.html")
+    assert "python.html#llmva.edits.log.EditLog.edits_of" in log.read_text(encoding="utf-8")
 
 
 def test_the_site_is_small_and_every_picture_has_words(book):
@@ -123,12 +143,24 @@ def test_all_notebooks_tables_figures_and_commands_are_shown(book):
     assert all(f"{path.stem}.csv" in tables for path in (ROOT / "tables").glob("*.md") if "smol" not in path.stem)
     assert all(f"{path.stem}.csv" in figures for path in (ROOT / "figures").glob("*.png"))
     # Each says what it is, and where it is made.
-    assert tables.count("notebook <a") == sum("smol" not in path.stem for path in (ROOT / "tables").glob("*.md"))
+    # `performance` has a CSV alone.
+    assert tables.count("notebook <a") == 1 + sum("smol" not in path.stem for path in (ROOT / "tables").glob("*.md"))
     assert figures.count("notebook <a") == len(list((ROOT / "figures").glob("*.png")))
     # Organisms and the pretrained model share no page.
     assert "_smol.csv" not in tables and "_smol.csv" in (book / "results" / "smol.html").read_text(encoding="utf-8")
     commands = text_of(book / "use" / "commands.html")
     assert all(f"python -m llmva {name}" in commands for name in COMMANDS)
+
+
+def test_every_file_of_tables_can_be_had_from_a_page_and_every_table_can_be_sorted(book):
+    pages = [(book / "results" / f"{name}.html").read_text(encoding="utf-8") for name in ("tables", "smol")]
+    offered = set(re.findall(r'href="[^"]*_downloads/\w+/([^"]+)"', "".join(pages)))
+    assert {path.name for path in (ROOT / "tables").iterdir() if path.suffix != ".md"} <= offered
+    for page in pages:
+        assert all("docutils" in table for table in re.findall(r"<table[^>]*>", page))
+    # What has no Markdown, and what is elsewhere.
+    said = text_of(book / "results" / "tables.html")
+    assert "solver, exact one converged" in said and "`examples`" not in said and "among them examples , are" in said
 
 
 def test_marks_say_their_numbers_under_the_mouse(book):
@@ -137,6 +169,7 @@ def test_marks_say_their_numbers_under_the_mouse(book):
         row = next(row for row in csv.DictReader(file) if row["method"] == "LLM-VA-R")
     said = f"LLM-VA-R: {float(row['strict_asr']):.3f} of toxic not refused, {float(row['strict_orr']):.3f} of benign"
     assert said in page and "<title>layer 1, alpha 1: trait " in page
+    assert "Means over three persona organisms with two seeds each" in page
     assert page.count("<svg viewBox") >= 12 and "<script" not in page[page.index("<article") : page.index("</article")]
 
 
@@ -180,6 +213,8 @@ axe.run(document, {resultTypes: ["violations"]}).then(({violations}) => done(
   violations.filter(({impact}) => ["serious", "critical"].includes(impact))
     .map(({id, nodes}) => `${id} x ${nodes.length}: ${nodes[0].html.slice(0, 200)} ${nodes[0].failureSummary}`)));
 """
+# Of each table's rows all but the first and the last two.
+ALIKE = "document.querySelectorAll('tbody tr:nth-child(n+2):not(:nth-last-child(-n+2))').forEach(row => row.remove())"
 in_browser = pytest.mark.skipif(
     not (BROWSER and DRIVER and find_spec("selenium") and find_spec("axe_core_python")),
     reason="no Chromium with its driver (Debian: chromium-driver), or no selenium or axe",
@@ -273,8 +308,9 @@ def test_pages_are_whole_in_a_browser(browser, address, width, dark):
         ground = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
         brightness = sum(map(int, ground.strip("rgba()").split(",")[:3]))
         assert (brightness < 384) is dark, (page, ground)
-        # The page of all tables takes a quarter of a minute; `smol` has tables of the same kind.
-        if width == "desktop" and page != "results/tables":
+        if width == "desktop":
+            # All rows of all tables would take a quarter of a minute, and rows of one table are alike.
+            browser.execute_script(ALIKE if page in ("results/tables", "results/smol") else "")
             assert barriers_of(browser) == [], page
 
 

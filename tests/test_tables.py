@@ -9,9 +9,10 @@ from statsmodels.stats.contingency_tables import mcnemar
 
 from llmva.core import paths
 from llmva.core.errors import InputError
+from llmva.core.paths import ROOT
 from llmva.core.results import read_results, write_results
 from llmva.core.vocabulary import BASELINES, LOOPS
-from llmva.paper.names import add_seeds, is_variant, name_models, order_methods
+from llmva.paper.names import add_seeds, count_seeds, describe_runs, is_variant, name_models, order_methods
 from llmva.paper.tables import build, paper
 from llmva.paper.tables.runs import RATES, columns_of, metrics_of
 
@@ -126,6 +127,28 @@ def test_seeds_are_added_to_organisms_alone():
         add_seeds(slugs, 0)
     assert name_models(add_seeds(slugs, 2))["tiny-llama-s1"] == "tiny-llama"
     assert name_models(slugs)["tiny-qwen2-s4"] == "tiny-qwen2-s4"
+
+
+def test_what_a_mean_is_over_is_said_in_words():
+    seeds = count_seeds(["persona-llama", "persona-llama-s1", "persona-qwen3", "persona-qwen3-s1"])
+    assert describe_runs(seeds) == "two persona organisms with two seeds each"
+    assert describe_runs({"tiny-llama": 1, "tiny-qwen2": 1}) == "two organisms"
+    assert describe_runs({"tiny-llama": 2, "tiny-qwen2": 1}) == "two organisms, three runs in all"
+    assert describe_runs({"smol": 3}) == "three seeds of one model"
+    assert describe_runs({"smol": 1}) == "one run of one model"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tables").glob("*.md")), ids=lambda path: path.stem)
+def test_no_tracked_table_miscounts_or_claims_an_interval_that_it_has_not(path):
+    text = path.read_text(encoding="utf-8")
+    assert not re.search(r"\b(?:1|one) (?:runs|models|seeds|studies|organisms)\b", text) and "[–, –]" not in text
+    captions = "\n".join(line for line in text.splitlines() if not line.startswith("|"))
+    ours = captions.partition(", the paper's.**")[0]
+    if path.stem.endswith("_smol"):
+        assert not re.search(r"\b(?:over|lowest and the highest) models?\b", ours)
+    assert not re.search(r"\bover \d+ models\b", ours)
+    if path.stem == "runtime":
+        assert ours.count("eans over three persona organisms with two seeds each") == 4 and "(tiny-…)" not in ours
 
 
 # Tables 2 and 4
@@ -280,7 +303,7 @@ def test_the_means_stand_first_and_the_paper_last():
         write_results(slug, "table2", long_results(shift=shift))
     files = save("table2", "tiny-llama", "tiny-llama-s1", "tiny-qwen2")
     means, models, papers = blocks_of(files["table2.md"])
-    assert means[0].startswith("**Table 2.** Means over 2 models.")
+    assert means[0].startswith("**Table 2.** Means over two organisms, three runs in all.")
     assert [row[0] for row in means[1]] == ["Method", "Original", "VectorSteer", "LLM-VA"]
     assert means[1][0][-1] == "Runs" and means[1][1][-1] == "3"
     assert [row[0] for row in models[1][1:]] == ["tiny-llama"] * 3 + ["tiny-qwen2"] * 3
@@ -379,7 +402,7 @@ def test_table1_tells_what_a_method_needs_and_mitigates():
     frame = table1_of(orr, asr, {**needs, "Answer everything": (0, 1)})
     claims = ["without_finetuning", "without_structure_change", "over_refusal_mitigated", "jailbreak_mitigated"]
     changes = [f"{failure}_change{end}" for failure in ("orr", "asr") for end in ("", "_low", "_high")]
-    assert list(frame.columns) == [*claims, *changes]
+    assert list(frame.columns) == [*claims, *changes, "models", "runs"]
     assert {method: list(row) for method, row in frame[claims].T.items()} == {
         "Answer everything": ["yes", "no", "unclear", "no"],
         "VectorSteer": ["yes", "no", "no", "yes"],

@@ -15,6 +15,7 @@ from llmva.commands.console import COMMANDS
 from llmva.core import paths
 from llmva.core.vocabulary import PRETRAINED_MODELS
 from llmva.paper.figures.hover import draw_frontiers, draw_map
+from llmva.paper.names import describe_runs
 
 (PRETRAINED,) = PRETRAINED_MODELS
 # Tables that README's map does not name: what they are, and their notebook.
@@ -26,6 +27,16 @@ FURTHER = {
     "judges": ("two judges against one", "11_judges"),
     "noise": ("noise on the weights", "11_judges"),
     "shortcuts": ("what else than safety tells the sets apart", "11_judges"),
+    "performance": ("what is fast, and how much", "16_performance"),
+}
+# The further CSV files that a table may have, by the ends of their names.
+FURTHER_FILES = {
+    "seeds": "by seed",
+    "runs": "by run",
+    "studies": "by study",
+    "stop": "of the stop rule",
+    "claims": "of the claims",
+    "paper": "of the paper's",
 }
 # Where a claim's quantity is measured, by words of the claim.
 MEASURED = {"unseen": "10_transferability", "kept": "06_utility", "": "05_main_results"}
@@ -113,22 +124,25 @@ def list_notebooks(notebooks: Iterable[Path]) -> str:
 def list_tables(folder: Path) -> str:
     """Return the page of the organisms' tables, as printed, each with its data for download."""
     names = sorted(path.stem for path in folder.glob("*.md") if not path.stem.endswith(f"_{PRETRAINED}"))
-    parts = ["# Tables", "", "Of model organisms. A click on a head sorts a table."]
+    head = "Organism results. A click on a head sorts a table. Tables of the pretrained model, among them `examples`, "
+    parts = ["# Tables", "", f"{head}are [on a page of their own](smol.md)."]
     for name in names:
-        parts += [
-            "",
-            f"(table-{name})=",
-            "",
-            f"## {name}",
-            "",
-            _origin(name),
-            "",
-            f"```{{include}} ../tables/{name}.md",
-            "```",
-            "",
-            _downloads("tables", name, folder),
-        ]
-    return "\n".join([*parts, ""])
+        parts += ["", f"(table-{name})=", "", f"## {name}", "", _origin(name), ""]
+        parts += [f"```{{include}} ../tables/{name}.md", "```", "", _downloads("tables", name, folder)]
+    return "\n".join([*parts, *_performance(folder), ""])
+
+
+def _performance(folder: Path) -> Iterator[str]:
+    """Yield the part on what was measured of speed, which has no Markdown of its own."""
+    rows = pandas.read_csv(folder / "performance.csv", dtype=str, keep_default_na=False)
+    machines = " and ".join(rows.pop("machine").unique())
+    yield from ["", "(table-performance)=", "", "## performance", "", _origin("performance"), ""]
+    yield "**Performance.** Two ways in one run, and what one gains on the other: `ratio` is the median over `runs`, or"
+    yield "seconds, degrees or a share where the row says so. `goal` is what was asked for, and `met` whether it was"
+    yield "reached; a row without a goal is for information, and one without a ratio could not be measured. The machine"
+    yield f"was {machines} where the row names no other number. The organism in it is one alone, `tiny-llama`."
+    yield from ["", rows.replace({"": "\u2013"}).to_markdown(index=False, disable_numparse=True), ""]
+    yield _downloads("tables", "performance", folder)
 
 
 def list_figures(folder: Path) -> str:
@@ -153,7 +167,8 @@ def show_hover(folder: Path) -> str:
     parts += ["LLM-VA-R moved by beta are in colour. Scales are roots, since what matters lies in the corner."]
     for model in dict.fromkeys(points["model"]):
         parts += ["", f"### {model}", "", "```{raw} html", draw_frontiers(points, model), "```"]
-    parts += ["", "## Layers and strengths at run time", "", "Means over the persona organisms, from 0 (dark) to 1."]
+    over = describe_runs(cells.groupby("model")["seeds"].first().to_dict())
+    parts += ["", "## Layers and strengths at run time", "", f"Means over {over}, from 0 (dark) to 1."]
     for method in dict.fromkeys(cells["method"]):
         for value in ("trait", "coherence"):
             parts += ["", f"### {method}, {value} under dishonesty", "", "```{raw} html"]
@@ -166,7 +181,7 @@ def show_pretrained(target: Path) -> str:
     words = ["```{include} ../README.md", ':start-after: "## On a pretrained model"', ':end-before: "## Content note"']
     parts = ["# On a pretrained model", "", *words, ":relative-images:", "```"]
     for path in sorted((target / "tables").glob(f"*_{PRETRAINED}.md")):
-        parts += ["", f"## {path.stem}", "", f"```{{include}} ../tables/{path.name}", "```", ""]
+        parts += ["", f"## {path.stem}", "", _origin(path.stem), "", f"```{{include}} ../tables/{path.name}", "```", ""]
         parts += [_downloads("tables", path.stem, path.parent)]
     for path in sorted((target / "figures" / PRETRAINED).glob("*.png"), key=_number):
         parts += ["", f"## {_title(path.stem)}, of {PRETRAINED}", ""]
@@ -199,8 +214,11 @@ def _help_of(module: str) -> str:
 
 
 def _downloads(kind: str, name: str, folder: Path) -> str:
-    there = [suffix for suffix in ("csv", "tex", "pdf") if (folder / f"{name}.{suffix}").is_file()]
-    links = ", ".join(f"{{download}}`{suffix.upper()} <../{kind}/{name}.{suffix}>`" for suffix in there)
+    files = {suffix.upper(): f"{name}.{suffix}" for suffix in ("csv", "tex", "pdf")}
+    if kind == "tables":
+        files |= {f"CSV {words}": f"{name}_{end}.csv" for end, words in FURTHER_FILES.items()}
+    there = {words: file for words, file in files.items() if (folder / file).is_file()}
+    links = ", ".join(f"{{download}}`{words} <../{kind}/{file}>`" for words, file in there.items())
     return f"Download: {links}" if links else ""
 
 

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from llmva.core.results import is_organism
 from llmva.core.vocabulary import OUR_LOOP, PAPER_LOOP
+from llmva.paper.names import name_kinds
 
 # By figure: labels, notes, and what is measured.
 WORDS = yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8"))
@@ -128,8 +128,8 @@ def add_legend(figure: Figure, data: pandas.DataFrame, x: str = "", note: str = 
         if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
             break
         legend.remove()
-    kinds = sorted({f"{model.partition('-')[0]}-…" for model in data["model"] if is_organism(model)})
-    organisms = ORGANISMS_NOTE.format(kinds=" or ".join(kinds)) if kinds else ""
+    kinds = name_kinds(data["model"])
+    organisms = ORGANISMS_NOTE.format(kinds=kinds) if kinds else ""
     # A letter of small print is half as wide as it is high, or a little more; there are 72 points to an inch.
     text = wrap(f"{note} {organisms}".strip(), int(72 * figure.get_figwidth() / (0.56 * NOTE_SIZE)))
     # A legend too, since the layout makes room for several lines of those only.

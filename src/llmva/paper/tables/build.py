@@ -14,7 +14,7 @@ from llmva.core import paths
 from llmva.core.errors import InputError, command
 from llmva.core.results import read_results, world_of
 from llmva.paper.display import Catalogue, split_worlds
-from llmva.paper.names import add_seeds
+from llmva.paper.names import add_seeds, name_kinds
 from llmva.paper.tables.items import (
     budget,
     controls,
@@ -114,7 +114,8 @@ def _contents(item: str, stem: str, slugs: Sequence[str]) -> dict[str, str]:
         if isinstance(part, Block):
             papers = part.name == "paper"
             world = "paper" if papers else world_of(slugs[0])
-            block = replace(part, caption=f"{part.caption} {WORDS['worlds'][world]}")
+            sentence = WORDS["worlds"][world].format(kinds=name_kinds(slugs))
+            block = replace(part, caption=f"{part.caption} {sentence}")
             latex.append(print_latex(block, f"tab:{stem}_{part.name}".rstrip("_")))
             part = print_markdown(block, f"{table.title}, the paper's" if papers else table.title)
         markdown.append(part)

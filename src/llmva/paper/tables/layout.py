@@ -12,6 +12,7 @@ import yaml
 
 from llmva.core.vocabulary import CONSTANTS
 from llmva.paper.display import Item
+from llmva.paper.tables.resampling import MIN_RUNS
 
 Frames = dict[str, pandas.DataFrame]
 # By item: captions, notes and columns.
@@ -63,7 +64,9 @@ class Column:
         """Return the printed cells."""
         joined, ends = PARTS[self.parts]
         texts = (frame[f"{self.source}{end}"].map(FORMS[self.form]) for end in ends)
-        return [joined.format(*cell) for cell in zip(*texts, strict=True)]
+        # Where there is no interval, a cell claims none.
+        return [cell[0] if self.parts == "interval" and set(cell[1:]) == {"–"} else joined.format(*cell)
+                for cell in zip(*texts, strict=True)]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,17 @@ class Table(Item):
 def read_columns(item: str, name: str = "columns") -> list[Column]:
     """Return columns of a table as `words.yaml` lists them."""
     return [Column(**column) for column in WORDS[item][name]]
+
+
+def describe_intervals(runs: int) -> str:
+    """Return what the intervals of means over runs come from, or that there are none."""
+    return WORDS["intervals"]["runs" if runs >= MIN_RUNS else "none"]
+
+
+def describe_levels(models: int, runs: int) -> str:
+    """Return what a hierarchical bootstrap draws, from the numbers of models and of runs, each a seed of one."""
+    several = "models_and_seeds" if runs > models else "models"
+    return WORDS["levels"][several if models > 1 else "seeds" if runs > 1 else "run"]
 
 
 def print_markdown(block: Block, heading: str) -> str:

@@ -91,4 +91,5 @@ def _met(value: float, goal: str) -> str:
 
 def _machine() -> str:
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else platform.machine()
-    return f"{device}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{device}, {threads} thread{'s' * (threads != 1)}"

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from llmva.core.vocabulary import RUNTIME_METHODS as METHODS
 from llmva.paper.figures import style
 from llmva.paper.figures.tidying import average, select
+from llmva.paper.names import describe_runs
 
 COLORS = dict(zip(METHODS, style.PALETTE, strict=False)) | {"aligned": "black", "malicious": style.GREY}
 KEYS = ["threat", "method", "position", "layer", "alpha"]
@@ -31,7 +32,7 @@ def draw_layers(data: pandas.DataFrame) -> Figure:
         axis.set_title(f"{rows['method'].iloc[0]}, {rows['threat'].iloc[0]}")
 
     options = {"row": "threat", "col": "method", "col_order": METHODS, "sharex": False, "sharey": False}
-    return style.draw_facets(data, draw, size=(2.3, 1.7), **style.WORDS["figure14"]["labels"], **options)
+    return style.draw_facets(data, draw, size=(2.3, 1.7), **_labels("figure14", data), **options)
 
 
 def tidy_frontiers(results: pandas.DataFrame) -> pandas.DataFrame:
@@ -53,7 +54,7 @@ def draw_frontiers(data: pandas.DataFrame) -> Figure:
         axis.set_ylim(-0.02, 1.02)
         axis.set_title(rows["threat"].iloc[0])
 
-    return style.draw_facets(data, draw, size=(2.8, 2.2), col="threat", **style.WORDS["figure15"]["labels"])
+    return style.draw_facets(data, draw, size=(2.8, 2.2), col="threat", **_labels("figure15", data))
 
 
 def tidy_turns(results: pandas.DataFrame) -> pandas.DataFrame:
@@ -75,7 +76,13 @@ def draw_turns(data: pandas.DataFrame) -> Figure:
         axis.set_title(f"{CURVES[rows['kind'].iloc[0]]}, {rows['threat'].iloc[0]}")
 
     options = {"row": "kind", "col": "threat", "sharey": "row"}
-    return style.draw_facets(data, draw, size=(2.8, 1.8), **style.WORDS["figure16"]["labels"], **options)
+    return style.draw_facets(data, draw, size=(2.8, 1.8), **_labels("figure16", data), **options)
+
+
+def _labels(figure: str, data: pandas.DataFrame) -> dict[str, str]:
+    """Return a figure's labels, with what its means are over."""
+    labels, seeds = style.WORDS[figure]["labels"], data.groupby("model", sort=False)["seeds"].first().to_dict()
+    return labels | {"note": labels["note"].format(runs=describe_runs(seeds))}
 
 
 def _cells(results: pandas.DataFrame) -> pandas.DataFrame:

@@ -3,7 +3,7 @@
 import pandas
 
 from llmva.core.params import FIFTH_SUFFIX
-from llmva.paper.names import MEAN, printed_rows
+from llmva.paper.names import MEAN, count_seeds, describe_runs, printed_rows
 from llmva.paper.tables import resampling
 from llmva.paper.tables.layout import WORDS, Block, Frames, Table, read_columns
 from llmva.paper.tables.runs import read_runs
@@ -33,7 +33,8 @@ def _compare(model: str, method: str, full: pandas.Series, fifth: pandas.Series)
 
 def _show(frames: Frames) -> list[Block | str]:
     words, rows = WORDS["budget"], printed_rows(frames[""])
-    return [Block(rows[rows["model"] == MEAN], read_columns("budget"), words["caption"]), words["note"]]
+    caption = words["caption"].format(models=describe_runs(count_seeds(rows.loc[rows["model"] != MEAN, "model"])))
+    return [Block(rows[rows["model"] == MEAN], read_columns("budget"), caption), words["note"]]
 
 
 TABLE = Table(("table2",), "Budget", build_budget, _show)

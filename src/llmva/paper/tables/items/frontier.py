@@ -7,9 +7,9 @@ from llmva.core.errors import InputError
 from llmva.core.results import remake
 from llmva.core.vocabulary import MOVED_LOOP, STRICT_RATES
 from llmva.measures.frontier import hypervolume
-from llmva.paper.names import name_models, order_methods
+from llmva.paper.names import count_seeds, describe_runs, name_models, order_methods
 from llmva.paper.tables import resampling
-from llmva.paper.tables.layout import WORDS, Block, Frames, Table, read_columns
+from llmva.paper.tables.layout import WORDS, Block, Frames, Table, describe_intervals, read_columns
 
 MEASURES = ("hypervolume", "strict_f1")
 
@@ -70,8 +70,11 @@ def _summarise(values: pandas.DataFrame, method: str, draws: resampling.DrawnRun
 
 
 def _show(frames: Frames) -> list[Block | str]:
-    table, words = frames[""], WORDS["frontier"]
-    return [Block(table, read_columns("frontier"), words["caption"]), words["note"].format(runs=table["runs"].iloc[0])]
+    table, words, slugs = frames[""], WORDS["frontier"], frames["runs"]["model"].unique()
+    runs = {"runs": describe_runs(count_seeds(slugs)), "intervals": describe_intervals(len(slugs))}
+    columns = [column for column in read_columns("frontier") if len(slugs) > 1 or column.form != "p_value"]
+    tests = words["tests" if len(slugs) > 1 else "no_tests"]
+    return [Block(table, columns, f"{words['caption'].format(**runs)} {tests}"), words["note"]]
 
 
 TABLE = Table(("frontier",), "The trade-off", build_frontier, _show)

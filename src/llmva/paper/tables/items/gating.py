@@ -10,7 +10,7 @@ from llmva.paper.names import name_models
 from llmva.paper.tables import resampling
 from llmva.paper.tables.items.llm_va_r import summarize
 from llmva.paper.tables.items.utility import read_tasks
-from llmva.paper.tables.layout import WORDS, Block, Frames, Table, read_columns
+from llmva.paper.tables.layout import WORDS, Block, Frames, Table, describe_intervals, read_columns
 from llmva.paper.tables.runs import read_runs
 
 COMPARED_METHODS = (ORIGINAL, "Fine-tuning", PAPER_LOOP, TWO_SIDED, OUR_LOOP, BOTH)
@@ -50,8 +50,9 @@ def _by_method(values: pandas.Series) -> pandas.DataFrame:
 
 def _show(frames: Frames) -> list[Block | str]:
     table, words = frames[""], WORDS["gating"]
+    caption = words["caption"].format(intervals=describe_intervals(table["runs"].iloc[0]))
     blocks = [
-        Block(rows, read_columns("gating"), f"{words['measures'][measure]} {words['caption']}", measure)
+        Block(rows, read_columns("gating"), f"{words['measures'][measure]} {caption}", measure)
         for measure, rows in table.groupby("measure", sort=False)
     ]
     return [*blocks, words["note"].format(runs=table["runs"].iloc[0])]

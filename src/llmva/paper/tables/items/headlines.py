@@ -10,7 +10,7 @@ from llmva.core.vocabulary import BOTH, CONSTANTS, LOOPS, ORIGINAL, OUR_LOOP, PA
 from llmva.paper.names import is_variant, name_models
 from llmva.paper.tables import resampling
 from llmva.paper.tables.items.utility import read_tasks
-from llmva.paper.tables.layout import WORDS, Block, Frames, Table, read_columns
+from llmva.paper.tables.layout import WORDS, Block, Frames, Table, describe_intervals, read_columns
 from llmva.paper.tables.paper import average_paper_values, read_headlines, read_paper_values
 from llmva.paper.tables.runs import rates_and_counts, rates_of, read_runs
 
@@ -112,7 +112,8 @@ def _pooled(runs: pandas.DataFrame, failure: str) -> pandas.Series:
 
 def _show(frames: Frames) -> list[Block | str]:
     words, runs = WORDS["headlines"], int(frames[""]["runs"].iloc[0])
-    return [Block(frames[""], read_columns("headlines"), words["caption"]), words["note"].format(runs=runs)]
+    caption = words["caption"].format(intervals=describe_intervals(runs))
+    return [Block(frames[""], read_columns("headlines"), caption), words["note"].format(runs=runs)]
 
 
 TABLE = Table(("table2", "table4", "utility"), "The paper's claims", build_headlines, _show)

@@ -6,7 +6,7 @@ from statsmodels.stats.multitest import multipletests
 
 from llmva.core.errors import InputError
 from llmva.core.vocabulary import MOVED_LOOP, OUR_LOOP, PAPER_LOOP
-from llmva.paper.names import name_models, order_methods
+from llmva.paper.names import count_seeds, describe_runs, name_models, order_methods
 from llmva.paper.tables import resampling
 from llmva.paper.tables.layout import WORDS, Block, Frames, Table, read_columns
 
@@ -97,7 +97,8 @@ def _show(frames: Frames) -> list[Block | str]:
         stop = [Block(frames["stop"], read_columns("ridge", "stop_columns"), words["stop"], "stop")]
     note = words["note"].format(studies=int(table["studies"].iloc[0]))
     columns = [column for column in read_columns("ridge") if column.source in table]
-    return [Block(table, columns, words["caption"]), *stop, *_corrected(table), note]
+    caption = words["caption"].format(runs=describe_runs(count_seeds(frames["studies"]["model"])))
+    return [Block(table, columns, caption), *stop, *_corrected(table), note]
 
 
 def _corrected(table: pandas.DataFrame) -> list[str]:

@@ -5,9 +5,9 @@ import pandas
 from llmva.core.errors import InputError
 from llmva.core.results import remake
 from llmva.core.vocabulary import RUNTIME_METHODS
-from llmva.paper.names import MEAN
+from llmva.paper.names import MEAN, count_seeds, describe_runs
 from llmva.paper.tables.items.runtime_claims import judge_claims
-from llmva.paper.tables.layout import WORDS, Block, Frames, Table, read_columns
+from llmva.paper.tables.layout import WORDS, Block, Frames, Table, describe_intervals, read_columns
 
 KEYS = ["model", "threat", "method", "position", "layer", "alpha"]
 # Columns of the table and the metrics of the results that they hold.
@@ -66,6 +66,8 @@ def _rank(rows: pandas.DataFrame):
 
 def _show(frames: Frames) -> list[Block | str]:
     words, table = WORDS["runtime"], frames[""]
+    slugs = table["model"].unique()
+    over = {"runs": describe_runs(count_seeds(slugs)), "intervals": describe_intervals(len(slugs))}
     measures = [*MEASURES, "n"]
     means = (
         table.groupby(["threat", "method", "position"], sort=False)[measures].mean().reset_index().assign(model=MEAN)
@@ -74,7 +76,7 @@ def _show(frames: Frames) -> list[Block | str]:
         Block(
             rows,
             read_columns("runtime"),
-            words["caption"].format(threat=threat, models=table["model"].nunique()),
+            words["caption"].format(threat=threat, **over),
             threat,
         )
         for threat, rows in means.groupby("threat", sort=False)
@@ -83,12 +85,12 @@ def _show(frames: Frames) -> list[Block | str]:
         Block(
             rows,
             read_columns("runtime", "claim_columns"),
-            words["claims"].format(threat=threat),
+            words["claims"].format(threat=threat, **over),
             f"claims_{threat}",
         )
         for threat, rows in frames["claims"].groupby("threat", sort=False)
     ]
-    return [*blocks, words["note"], *claims, words["claims_note"].format(runs=table["model"].nunique())]
+    return [*blocks, words["note"], *claims, words["claims_note"]]
 
 
 TABLE = Table(("runtime", "runtime_turns"), "Run-time steering", build_runtime, _show)

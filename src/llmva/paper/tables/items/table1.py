@@ -9,7 +9,7 @@ from llmva.measures.intervals import Interval
 from llmva.paper.names import name_models, printed_rows
 from llmva.paper.tables import resampling
 from llmva.paper.tables.cells import spread
-from llmva.paper.tables.layout import WORDS, Block, Frames, Table, read_columns
+from llmva.paper.tables.layout import WORDS, Block, Frames, Table, describe_levels, read_columns
 from llmva.paper.tables.paper import read_paper_values
 from llmva.paper.tables.runs import rates_and_counts, rates_of, read_runs
 
@@ -18,10 +18,14 @@ FAILURES = {"over_refusal_mitigated": "orr", "jailbreak_mitigated": "asr"}
 
 
 def build_claims(results: Frames) -> Frames:
-    """Return the claims of every method that `table1` names, the original apart, from `table1` and `table2`."""
+    """Return the claims of every method that `table1` names, the original apart, from `table1` and `table2`.
+
+    `models` and `runs` are how many the changes are means over.
+    """
     needs = spread(results["table1"], {name: ("all", name) for name in NEEDS.values()}, "table1")
     runs = read_runs(results["table2"], "table2")
-    rows = []
+    slugs, rows = runs.index.unique("model"), []
+    counts = {"models": len(set(name_models(slugs).values())), "runs": len(slugs)}
     for method in needs.index.unique("method").drop(ORIGINAL, errors="ignore"):
         claims, changes = {"method": method}, {}
         for column, need in NEEDS.items():
@@ -30,7 +34,7 @@ def build_claims(results: Frames) -> Frames:
             change, interval = _measure_change(runs, method, failure)
             claims[column], changes[f"{failure}_change"] = judge_change(interval), change
             changes[f"{failure}_change_low"], changes[f"{failure}_change_high"], _ = interval
-        rows.append(claims | changes)
+        rows.append(claims | changes | counts)
     return {"": pandas.DataFrame(rows)}
 
 
@@ -74,9 +78,11 @@ def _agreed(values: pandas.Series, need: str, method: str) -> bool:
 
 def _show(frames: Frames) -> list[Block | str]:
     words, claims, changes = WORDS["table1"], read_columns("table1"), read_columns("table1", "changes")
+    models, runs = (int(frames[""][name].max()) for name in ("models", "runs"))
+    levels = describe_levels(models, runs)
     papers = Block(read_paper_values("table1"), claims, words["paper"], "paper")
     return [
-        Block(printed_rows(frames[""]), [*claims, *changes], words["caption"]),
+        Block(printed_rows(frames[""]), [*claims, *changes], words["caption"].format(levels=levels)),
         words["note"],
         papers,
     ]

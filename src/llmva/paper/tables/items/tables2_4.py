@@ -6,8 +6,8 @@ import pandas
 
 from llmva.core.results import world_of
 from llmva.core.vocabulary import CONSTANTS
-from llmva.paper.names import MEAN, printed_rows
-from llmva.paper.tables.layout import WORDS, Block, Column, Frames, Table, read_columns
+from llmva.paper.names import MEAN, describe_runs, printed_rows
+from llmva.paper.tables.layout import WORDS, Block, Column, Frames, Table, describe_levels, read_columns
 from llmva.paper.tables.paper import MODELS, average_paper_values
 from llmva.paper.tables.runs import build_rows
 
@@ -39,7 +39,9 @@ def _show(item: str, frames: Frames) -> list[Block | str]:
         # One model is its own mean.
         return parts
     columns = [*rates, *numbers, run_p, runs]
-    return [Block(mean, columns, words["means"].format(count=count, sets=sets), "mean"), *parts]
+    seeds = models.groupby("model", sort=False)["seeds"].first().to_dict()
+    over = {"runs": describe_runs(seeds), "levels": describe_levels(count, sum(seeds.values()))}
+    return [Block(mean, columns, words["means"].format(sets=sets, **over), "mean"), *parts]
 
 
 def _show_paper(item: str, words: dict) -> Block:

@@ -5,14 +5,21 @@ import pandas
 from llmva.core.errors import InputError
 from llmva.core.vocabulary import ALL_TASKS, LIKELIHOOD_TASKS, ORIGINAL
 from llmva.measures.shares import share_kept
-from llmva.paper.names import MEAN, name_models, order_methods, printed_rows
+from llmva.paper.names import (
+    MEAN,
+    count_nouns,
+    count_seeds,
+    describe_runs,
+    name_models,
+    order_methods,
+    printed_rows,
+)
 from llmva.paper.tables.cells import RUN, spread
 from llmva.paper.tables.layout import WORDS, Block, Column, Frames, Table
 from llmva.paper.tables.paper import read_paper_values
 
 UTILITY_METRICS = {"f1": "F1", "accuracy": "accuracy", "perplexity": "perplexity"}
 CHANCE = "chance"
-NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
 def build_utility(results: Frames) -> Frames:
@@ -78,7 +85,6 @@ def _long(parts: dict[str, pandas.DataFrame], metrics: pandas.Series) -> pandas.
 
 def _show(frames: Frames) -> list[Block | str]:
     frame, runs = printed_rows(frames[""]), frames["seeds"]
-    models = frame.loc[frame["model"] != MEAN, "model"].nunique()
     whole = frame[frame["model"] == MEAN]
     kept = whole.pivot(index="method", columns="task", values="kept").loc[order_methods(whole["method"])]
     kept["worst"] = runs[runs["task"] == MEAN].groupby("method")["kept"].min()
@@ -91,9 +97,9 @@ def _show(frames: Frames) -> list[Block | str]:
         f"{UTILITY_METRICS[metric]} on {', '.join(ALL_TASKS[task] for task in group)}" for metric, group in tasks
     )
     words = WORDS["utility"]
-    over = f"mean over {models} models" if models > 1 else "one model"
+    over = {"tasks": count_nouns(len(there), "task"), "runs": describe_runs(count_seeds(runs["model"]))}
     return [
-        Block(kept.reset_index(), columns, words["caption"].format(tasks=NUMBERS[len(there)], models=over)),
+        Block(kept.reset_index(), columns, words["caption"].format(**over)),
         " ".join([words["note"].format(scores=scores), *_by_likelihood(whole, words)]),
         Block(read_paper_values("utility"), [method, Column("kept", "Mean", "percent")], words["paper"], "paper"),
     ]
