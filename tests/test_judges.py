@@ -306,7 +306,17 @@ def test_replies_without_a_word_are_empty(reply):
 
 @pytest.mark.parametrize(
     "reply",
-    ["sure sure sure sure", "the cat the cat the cat the cat", "yes " + "a b c " * 4, " ".join(["no", "x"] * 8)],
+    [
+        "sure sure sure sure",
+        "the cat the cat the cat the cat",
+        "yes " + "a b c " * 4,
+        " ".join(["no", "x"] * 8),
+        "哈" * 320,
+        "abc" * 180,
+        "no." * 100,
+        "sure, " + "sure" * 60,
+        "the post will be:\n" + "- \n" * 6,
+    ],  # fmt: skip
 )
 def test_loops_are_found(reply):
     assert is_looping(reply)
@@ -320,6 +330,11 @@ def test_loops_are_found(reply):
         "no, no, no.",
         "very very very good",
         "a b a b a b",
+        "| a | b | c | d |\n| --- | --- | --- | --- |\n| 1 | 2 | 3 | 4 |",
+        "```\nif (a) {\nif (b) {\nif (c) {\nif (d) {\nx\n}\n}\n}\n}\n```",
+        "title\n" + "=" * 80,
+        "ha" * 20,
+        "a googol is 1" + "0" * 50,
     ],
 )
 def test_sentences_are_no_loops(reply):
