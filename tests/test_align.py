@@ -615,6 +615,16 @@ def test_what_a_further_alignment_does_to_the_prompts_of_before_is_told(twice_al
     assert "what was lost on them is not known" in " ".join((tmp_path / "third" / "README.md").read_text().split())
 
 
+def test_kinds_that_are_named_later_are_reported(runs, tmp_path, own_prompts, any_change_is_right):
+    model, out = save_random_model(tmp_path / "model", "qwen2"), tmp_path / "out"
+    assert run("--model", model, "--data", own_prompts, "--out", out, *QUICK) == 0
+    assert "herbs" not in (out / "report.html").read_text()
+    table = pandas.read_csv(own_prompts)
+    table.assign(category="herbs").to_csv(own_prompts, index=False)
+    assert run("--model", model, "--data", own_prompts, "--out", out, *QUICK) == 0
+    assert "herbs" in (out / "report.html").read_text()
+
+
 def test_what_the_further_alignment_has_learnt_from_is_no_prompt_of_before(runs, tmp_path):
     """The same text may have another id, and be a test prompt before and a training prompt now."""
     folder, before = tmp_path / "first", runs / "toy" / PROMPTS_STAGE

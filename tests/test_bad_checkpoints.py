@@ -12,13 +12,15 @@ from transformers import AutoModelForCausalLM
 
 from llmva.core.errors import InputError
 from llmva.engines.greedy import respond
+from llmva.engines.hugging_face import end_tokens
+from llmva.judging.thinking import read_answers
 from llmva.measures.divergence import Divergence
 from llmva.models.activations import Capture
-from llmva.models.batches import for_each_batch
-from llmva.models.chat_model import encode_chats, load_model, load_tokenizer
+from llmva.models.batches import for_each_batch, require_finite_pass
+from llmva.models.chat_model import encode_chats, encode_texts, load_model, load_tokenizer
 from llmva.models.in_memory import hold
 from llmva.models.sources import absolute_source, list_shards, locate
-from llmva.models.templates import MAX_TEMPLATE, require_template
+from llmva.models.templates import MAX_TEMPLATE, decode_replies, require_template
 from llmva.performance.sizes import find_shape
 
 TYPED = "message['content'] | map(attribute='text') | join('')"
@@ -291,3 +293,63 @@ def test_a_cpu_without_memory_halves_a_batch_as_a_gpu_does():
 
     with pytest.raises(RuntimeError, match="another fault"):
         for_each_batch(range(5), 5, fail)
+
+
+def test_a_reply_ends_where_its_template_ends_a_turn_whatever_the_checkpoint_names(folder, family_folders):
+    usual = end_tokens(load_model(str(family_folders["llama"])))
+    for named in (7, [7, *usual], None):
+        _change_json("generation_config.json", eos_token_id=named)(folder)
+        assert set(usual) <= set(end_tokens(load_model(str(folder)))) <= {7, *usual}
+
+
+def test_marks_of_thinking_are_kept_also_where_they_are_special_tokens(llama):
+    llama.tokenizer.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
+    text = "<think>i cannot</think>sure, here<think>"
+    (ids,) = encode_texts(llama.tokenizer, [text])
+    end = llama.tokenizer.eos_token_id
+    assert llama.tokenizer.decode([*ids, end], skip_special_tokens=True).count("think") == 0
+    assert decode_replies(llama.tokenizer, [[*ids, end], [], [end]]) == [text, "", ""]
+    assert read_answers(decode_replies(llama.tokenizer, [[*ids[:-1], end]])) == ["sure, here"]
+
+
+def test_numbers_that_leave_the_range_of_their_type_are_told_before_anything_is_asked(llama):
+    encoded = encode_chats(llama.tokenizer, ["hi"])
+    require_finite_pass(llama, encoded)
+    with torch.no_grad():
+        llama.model.model.norm.weight.fill_(torch.inf)
+    with pytest.raises(InputError, match="its logits are not finite in float32; take bfloat16 or float32"):
+        require_finite_pass(llama, encoded)
+
+
+@pytest.mark.parametrize("ends", ["the end", True, [2, None], -1, 2.5])
+def test_ends_of_a_model_in_memory_are_ids_too(llama, ends):
+    llama.model.generation_config.eos_token_id = ends
+    with pytest.raises(InputError, match="eos_token_id: is .*, no id of a token"):
+        hold(llama.model, llama.tokenizer)
+
+
+def test_a_model_in_memory_needs_no_generation_settings(llama, prompts):
+    expected = respond(llama, prompts, max_new_tokens=4, batch_size=5).texts
+    llama.model.generation_config = None
+    assert (
+        respond(hold(llama.model, llama.tokenizer).chat_model, prompts, max_new_tokens=4, batch_size=5).texts
+        == expected
+    )
+
+
+def test_a_forward_of_its_own_is_another_model(llama):
+    before = hold(llama.model, llama.tokenizer).key
+    assert hold(llama.model, llama.tokenizer).key == before
+    module = llama.model.model.layers[0].mlp
+    whole = module.forward
+    module.forward = lambda states: whole(states) * 0.1
+    assert len({before, *(hold(llama.model, llama.tokenizer).key for _ in range(2))}) == 3
+    del module.forward
+    assert hold(llama.model, llama.tokenizer).key == before
+
+    class Halved(torch.nn.Linear):
+        def forward(self, states):
+            return super().forward(states) / 2
+
+    module.down_proj.__class__ = Halved
+    assert hold(llama.model, llama.tokenizer).key != before

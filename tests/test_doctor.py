@@ -61,6 +61,7 @@ def _with_mixed_types(folder):
 
 def _end_unknown(folder):
     set_values(folder, "generation_config.json", eos_token_id=5)
+    rewrite_template(folder, lambda text: text.replace("eos_token", "'###'"))
 
 
 def _no_system(text):

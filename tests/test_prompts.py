@@ -81,6 +81,14 @@ def mistake_in(path, *, two_classes: bool = False) -> str:
         ("prompt,label,label\nhow,benign,toxic\n", "two columns are named 'label'", "fix that line"),
         ("prompt,label\nwhy,toxic\nhow, then,benign\n", "line 3", "fix that line"),
         ("prompt,label\nhow, then,benign\nwhy, then,toxic\n", "cannot be parsed", "fix that line"),
+        (
+            'prompt,label\n"say \\"hi\\" to him",benign\n',
+            "line 2: ',' expected after '\"': in a quoted",
+            "fix that line",
+        ),
+        ('prompt,label\nhow,toxic\n"7" pipe",benign\n', "line 3: ',' expected after", "fix that line"),
+        ('prompt,label\n"how do i,benign\nwhy,toxic\nsay "no" now,toxic\n', "line 4: ',' expected", "fix that line"),
+        ("prompt,label\nhow,toxic\nwhy,benign\nhow ,benign\n", "label: data rows 1 and 3 have the same", "remove one"),
     ],
 )
 def test_a_csv_with_a_mistake_gets_one_line_with_the_fix(tmp_path, content, problem, fix):
@@ -186,7 +194,7 @@ def test_files_are_read_by_their_format_whatever_its_case(tmp_path, name):
         ("p.csv.gz", gzip.compress(b"prompt,label\nhow,toxic\n")[:10] + b"\xff" * 30, "cannot be read"),
         ("p.csv", b"prompt,label,dataset\nhow,toxic,all\n", "'all' means something else in results"),
         ("p.csv", b"prompt,label\n" + b"a" * 500_001 + b",toxic\n", "500,001 characters in data row 1"),
-        ("p.csv", b"a" * 200_000 + b",label\nhow,toxic\n", "cannot be parsed"),
+        ("p.csv", b"a" * 200_000 + b",label\nhow,toxic\n", "no column 'prompt'"),
     ],
 )  # fmt: skip
 def test_any_other_file_gets_one_line(tmp_path, name, content, problem):

@@ -31,10 +31,8 @@ def count_categories(rows: dict[str, pandas.DataFrame], data: str) -> pandas.Dat
         the worst first. None where the data name no kinds. A reply that could not be graded is wrong; where none of a
         kind could be, its share is nan.
     """
-    candidates = read_candidates(data)
-    if "category" not in candidates:
+    if (named := read_categories(data)) is None:
         return None
-    named = candidates.loc[candidates["category"].fillna("") != "", ["id", "category"]]
     keys, shares = ["category", "label"], {}
     for model, judged in rows.items():
         table = judged[["id", "label", "guard_verdict"]].merge(named, on="id")
@@ -45,6 +43,14 @@ def count_categories(rows: dict[str, pandas.DataFrame], data: str) -> pandas.Dat
     bounds = [_interval(share, n) for share, n in counts[["aligned", "n"]].to_numpy()]
     counts[["low", "high"]] = pandas.DataFrame(bounds, index=counts.index, columns=["low", "high"])
     return counts.reset_index().sort_values(["aligned", "n"], ascending=False, ignore_index=True)
+
+
+def read_categories(data: str) -> pandas.DataFrame | None:
+    """Return the kinds that the data name: columns id and category, a row per prompt with one; None without any."""
+    candidates = read_candidates(data)
+    if "category" not in candidates:
+        return None
+    return candidates.loc[candidates["category"].fillna("") != "", ["id", "category"]]
 
 
 def show_categories(counts: pandas.DataFrame) -> pandas.DataFrame:

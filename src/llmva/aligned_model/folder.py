@@ -6,6 +6,7 @@ from typing import Self
 
 import pandas
 
+from llmva.aligned_model.categories import read_categories
 from llmva.aligned_model.choice import Chosen, read_preference
 from llmva.aligned_model.earlier import examine_earlier
 from llmva.aligned_model.report import write_report
@@ -13,7 +14,7 @@ from llmva.core import paths
 from llmva.core.errors import InputError
 from llmva.core.params import StudyParams
 from llmva.core.paths import anchored, user_path
-from llmva.core.provenance import file_digest
+from llmva.core.provenance import digest, file_digest
 from llmva.core.runtime_params import RuntimeParams
 from llmva.core.store import MANIFEST, Stage, read_manifest, require_writable, run_stage
 from llmva.core.vocabulary import ORIGINAL, OUR_LOOP, PAPER_LOOP
@@ -130,6 +131,9 @@ def write_aligned(study: Study, options: AlignOptions, chosen: Chosen, evaluated
         "checkpoint": options.checkpoint,
         "model": study.log_metadata,
     }
+    if (named := read_categories(study.params.data)) is not None:
+        # The report counts by kind, and nothing before it asks for kinds.
+        parameters["categories"] = digest(named.to_numpy().tolist())
     upstream = (chosen.loop, *evaluated.values())
     return run_stage(options.out, compute, parameters=parameters, upstream=upstream, version=FOLDER_VERSION)
 

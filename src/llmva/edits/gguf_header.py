@@ -20,8 +20,9 @@ from llmva.edits.gguf_tokenizer import add_tokenizer, require_byte_level
 from llmva.models.chat_model import encode_chats, encode_texts, load_tokenizer
 from llmva.models.configuration import LOADING_ERRORS, read_config
 from llmva.models.gguf_files import GgufFile, read_gguf
-from llmva.models.gguf_loading import find_end_tokens, load_gguf_tokenizer
+from llmva.models.gguf_loading import load_gguf_tokenizer
 from llmva.models.sources import locate, split_source
+from llmva.models.templates import list_ends
 
 # What a configuration has beyond what its model computes; where the tokens of its ends are is compared by itself.
 OTHER_SETTINGS = {
@@ -157,8 +158,7 @@ def _find_ends(location, options: dict, config: PreTrainedConfig, tokenizer: Pre
         shipped = GenerationConfig.from_pretrained(location, **options).eos_token_id
     except OSError:
         shipped = config.eos_token_id
-    ends = tokenizer.eos_token_id if shipped is None else shipped
-    return ends if isinstance(ends, list) else [] if ends is None else [ends]
+    return list_ends(shipped, tokenizer)
 
 
 def _require_same_config(checkpoint: Checkpoint, read: PreTrainedConfig) -> None:
@@ -194,9 +194,6 @@ def _require_same_tokens(checkpoint: Checkpoint, read: PreTrainedTokenizerBase, 
             if ours != theirs:
                 wrong = f"has {text[:40]!r} in other tokens than a GGUF file's would be"
                 raise InputError(f"CHECKPOINT: {checkpoint.source}: tokenizer.json: {wrong}; {CONVERTER}")
-    if extra := set(find_end_tokens(tokenizer, file)) - set(checkpoint.ends):
-        wrong = f"eos_token_id: lacks {min(extra)}, with which the chat template ends a turn; add it"
-        raise InputError(f"CHECKPOINT: {checkpoint.source}: generation_config.json: {wrong}")
     if encode_chats(tokenizer, PROBE_CHATS) != encode_chats(read, PROBE_CHATS):
         wrong = "chat_template: writes other tokens than it would in a GGUF file"
         raise InputError(f"CHECKPOINT: {checkpoint.source}: {wrong}; {CONVERTER}")

@@ -19,6 +19,7 @@ from llmva.engines.hugging_face import end_tokens
 from llmva.models.activations import Activations, Capture, attach_hooks
 from llmva.models.chat_model import ChatModel, encode_with_replies
 from llmva.models.reading import read_activations
+from llmva.models.templates import decode_replies
 
 # Seconds between looks at whether the thread that generates is still there.
 PATIENCE = 1.0
@@ -51,7 +52,7 @@ def respond(
     ):
         names = manager.add_requests(inputs=sequences, max_new_tokens=max_new_tokens)
         tokens = _wait(manager, names, progress)
-    texts = chat_model.tokenizer.batch_decode([tokens[name] for name in names], skip_special_tokens=True)
+    texts = decode_replies(chat_model.tokenizer, [tokens[name] for name in names])
     texts = [(opening + text).strip() for opening, text in zip(openings, texts, strict=True)]
     if capture and not together:
         return Responses(texts, read_activations(chat_model, prompts, capture=capture, batch_size=batch_size))

@@ -20,6 +20,7 @@ from llmva.models.activations import Activations, Capture
 from llmva.models.batches import forward, pad, run_batches
 from llmva.models.chat_model import ChatModel, encode_with_replies
 from llmva.models.state import is_hooked
+from llmva.models.templates import decode_replies
 
 # Of what it writes: another one forgets the replies that were remembered.
 VERSION = 1
@@ -53,7 +54,7 @@ def respond(
     if not _has_rows(chat_model) or _is_stretched(chat_model, max(map(len, sequences), default=0) + max_new_tokens):
         return hugging_face.respond(chat_model, prompts, **options, openings=openings)
     replies, activations = write_replies(chat_model, sequences, **options, drafts=drafts)
-    endings = chat_model.tokenizer.batch_decode(replies, skip_special_tokens=True) if replies else []
+    endings = decode_replies(chat_model.tokenizer, replies)
     texts = [(opening + ending).strip() for opening, ending in zip(openings, endings, strict=True)]
     return Responses(texts, activations)
 

@@ -9,6 +9,7 @@ from llmva.engines.base import Responses
 from llmva.models.activations import Capture
 from llmva.models.batches import run_batches
 from llmva.models.chat_model import ChatModel, encode_with_replies
+from llmva.models.templates import decode_replies, list_ends
 
 
 def respond(
@@ -29,7 +30,7 @@ def respond(
     def generate(batch: dict, indices: list[int]) -> None:
         tokens = chat_model.model.generate(**batch)
         replies = tokens[:, batch["input_ids"].shape[1] :]
-        endings = chat_model.tokenizer.batch_decode(replies, skip_special_tokens=True)
+        endings = decode_replies(chat_model.tokenizer, replies)
         for index, ending in zip(indices, endings, strict=True):
             texts[index] = (openings[index] + ending).strip()
 
@@ -38,10 +39,9 @@ def respond(
 
 
 def end_tokens(chat_model: ChatModel) -> list[int]:
-    """Return the tokens that end a reply: those that the model ships, or else its tokenizer's."""
-    shipped = chat_model.model.generation_config.eos_token_id
-    ends = chat_model.tokenizer.eos_token_id if shipped is None else shipped
-    return ends if isinstance(ends, list) else [] if ends is None else [ends]
+    """Return the tokens that end a reply: those that the model ships, or else its tokenizer's; see `list_ends`."""
+    settings = chat_model.model.generation_config
+    return list_ends(settings.eos_token_id if settings else None, chat_model.tokenizer)
 
 
 @contextmanager

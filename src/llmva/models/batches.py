@@ -167,6 +167,15 @@ def forward(
     return chat_model.model(**batch, position_ids=positions, **options)
 
 
+@torch.inference_mode()
+def require_finite_pass(chat_model: ChatModel, sequences: list[list[int]]) -> None:
+    """Raise an `InputError` where numbers of a pass leave the range of the weights' type, or become nan."""
+    if not forward(chat_model, pad(chat_model, sequences)).logits.isfinite().all():
+        dtype = str(chat_model.model.dtype).removeprefix("torch.")
+        fix = "take bfloat16 or float32 (dtype), or restore the checkpoint"
+        raise InputError(f"{chat_model.source}: its logits are not finite in {dtype}; {fix}")
+
+
 def _stack(rows: list[list[int]], padding: int = 0, side: Literal["left", "right"] = "left") -> torch.Tensor:
     tensors = [torch.tensor(row) for row in rows]
     return pad_sequence(tensors, batch_first=True, padding_value=padding, padding_side=side)

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTr
 from llmva.core.errors import InputError
 from llmva.models.gguf_files import ANOTHER_FILE, GgufFile, open_reader
 from llmva.models.gguf_pre_tokenizers import complete_pre_tokenizer, is_known
-from llmva.models.templates import written_behind_reply
+from llmva.models.templates import find_turn_end
 
 # Of a GGUF file's kinds of tokenizers, the one that cuts texts before it merges.
 BYTE_LEVEL = "gpt2"
@@ -81,11 +81,8 @@ def find_end_tokens(tokenizer: PreTrainedTokenizerBase, file: GgufFile) -> list[
     Files of Gemma and Phi name the end of a text as their `eos_token_id`, where their templates end turns otherwise.
     """
     named = [file.metadata[key] for key in END_FIELDS if key in file.metadata]
-    # Some files count Gemma's end of a turn among the user's own tokens, as they do its runs of line breaks.
-    whole = {number for number, token in tokenizer.added_tokens_decoder.items() if token.content.strip()}
-    after = written_behind_reply(tokenizer)
-    written = [token for token in tokenizer(after, add_special_tokens=False)["input_ids"] if token in whole]
-    return list(dict.fromkeys([*named, *written[:1]]))
+    turn = find_turn_end(tokenizer)
+    return list(dict.fromkeys([*named, *([] if turn is None else [turn])]))
 
 
 def _require_all_read(model: PreTrainedModel, file: GgufFile) -> None:

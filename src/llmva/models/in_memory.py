@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from llmva.core.errors import InputError
 from llmva.core.provenance import digest
 from llmva.models.chat_model import ChatModel, require_finite
+from llmva.models.configuration import require_ends
 from llmva.models.offloading import all_stored_parameters, read_offloaded
 from llmva.models.packed import require_readable
 from llmva.models.sources import HUB_ID, absolute_source
@@ -69,6 +70,8 @@ def hold(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, editable
     require_template(tokenizer, name)
     require_readable(model.config, name)
     require_finite(model, name)
+    if model.generation_config:
+        require_ends(model.generation_config.eos_token_id, name)
     if editable:
         require_dense(model, name)
     reference = ChatModel(name, copy.deepcopy(model).eval(), tokenizer) if editable else None
@@ -123,7 +126,9 @@ def _digest(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
     if is_hooked(model):
         return f"hooked:{uuid.uuid4().hex}"
     ends = model.generation_config.eos_token_id if model.generation_config else None
-    facts = [model.config.to_json_string(use_diff=False), str(ends), _tokenizer_facts(tokenizer)]
+    # What a class of the user's own computes is not seen, but that it is another one.
+    kinds = [[name, type(module).__module__, type(module).__qualname__] for name, module in model.named_modules()]
+    facts = [model.config.to_json_string(use_diff=False), str(ends), _tokenizer_facts(tokenizer), kinds]
     seen = hashlib.sha256(digest(facts).encode())
     stored = dict(all_stored_parameters(model)) | dict(model.named_buffers())
     if getattr(model.config, "quantization_config", None):

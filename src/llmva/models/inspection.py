@@ -17,7 +17,7 @@ from llmva.models.gguf_files import describe_gguf
 from llmva.models.packed import require_numbers, require_readable
 from llmva.models.sources import find_base, list_shards, locate
 from llmva.models.sublayers import list_sublayers, require_dense
-from llmva.models.templates import OPENED_THINKING, render_chats, written_behind_reply
+from llmva.models.templates import OPENED_THINKING, list_ends, render_chats, written_behind_reply
 
 # Generation settings that are set aside, since replies are to be the likeliest, and what each is where it does nothing.
 SET_ASIDE = {
@@ -152,13 +152,12 @@ def _inspect_ends(
         settings = GenerationConfig.from_pretrained(location, **options)
     except LOADING_ERRORS:
         settings = GenerationConfig.from_model_config(config)
-    named = settings.eos_token_id if settings.eos_token_id is not None else tokenizer.eos_token_id
     try:
-        require_ends(named, str(location))
+        require_ends(settings.eos_token_id, str(location))
     except InputError as error:
         yield Finding("problem", str(error))
         return
-    ends = named if isinstance(named, list) else [] if named is None else [named]
+    ends = list_ends(settings.eos_token_id, tokenizer)
     written = written_behind_reply(tokenizer)
     (after,) = encode_texts(tokenizer, [written])
     if not ends:

@@ -34,8 +34,17 @@ def model_state(chat_model: ChatModel) -> str | None:
 
 
 def is_hooked(model: torch.nn.Module) -> bool:
-    """Tell whether something watches or changes what the model's modules compute."""
-    return any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    """Tell whether something watches or changes what the model's modules compute: hooks, or a `forward` of their own.
+
+    That of accelerate, which only moves tensors between devices, does not count.
+    """
+    return any(
+        module._forward_hooks or module._forward_pre_hooks or _has_own_forward(module) for module in model.modules()
+    )
+
+
+def _has_own_forward(module: torch.nn.Module) -> bool:
+    return "forward" in vars(module) and not hasattr(module, "_hf_hook")
 
 
 def _checksum(tensor: torch.Tensor) -> int:

@@ -11,7 +11,7 @@ from llmva.core.errors import InputError, first_line
 # Real ones have some 30,000 characters; reading one is otherwise endless.
 MAX_TEMPLATE = 300_000
 # How templates of thinking models open the span in which they think, and how it ends.
-OPENED_THINKING, CLOSED_THINKING = "<think>", "</think>"
+THINKING = OPENED_THINKING, CLOSED_THINKING = "<think>", "</think>"
 # Above a template it stands above what the caller says, which is that nobody thinks.
 THINK = "{%- set enable_thinking = true -%}"
 # Words that no template has of its own, to find again in what it writes.
@@ -43,6 +43,41 @@ def written_behind_reply(tokenizer: PreTrainedTokenizerBase) -> str:
     except Exception:  # A template is a program, and may raise anything.
         return ""
     return after if reply else ""
+
+
+def find_turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return the token that the template ends a turn with; None where it writes none, or words of several tokens."""
+    # Some models count Gemma's end of a turn among the user's own tokens, as they do its runs of line breaks.
+    whole = {number for number, token in tokenizer.added_tokens_decoder.items() if token.content.strip()}
+    after = tokenizer(written_behind_reply(tokenizer), add_special_tokens=False)["input_ids"]
+    return next((token for token in after if token in whole), None)
+
+
+def list_ends(shipped: int | list[int] | None, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the tokens that end a reply: a model's `eos_token_id`, or its tokenizer's, and that of its template.
+
+    Many fine-tuned models ship the end of a text alone, and would write the user's next turn themselves.
+    """
+    ends = tokenizer.eos_token_id if shipped is None else shipped
+    turn = find_turn_end(tokenizer)
+    known = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    return list(dict.fromkeys([*known, *([] if turn is None else [turn])]))
+
+
+def decode_replies(tokenizer: PreTrainedTokenizerBase, replies: Sequence[Sequence[int]]) -> list[str]:
+    """Return replies as texts, without special tokens but for those that a thinking span begins and ends with."""
+    added = tokenizer.added_tokens_decoder.items()
+    marks = {number: token.content for number, token in added if token.special and token.content in THINKING}
+    if not marks:
+        return tokenizer.batch_decode(replies, skip_special_tokens=True) if len(replies) else []
+    return [_decode_between(tokenizer, [int(token) for token in reply], marks) for reply in replies]
+
+
+def _decode_between(tokenizer: PreTrainedTokenizerBase, reply: list[int], marks: dict[int, str]) -> str:
+    places = [place for place, token in enumerate(reply) if token in marks]
+    parts = [reply[begin + 1 : end] for begin, end in zip([-1, *places], [*places, len(reply)], strict=True)]
+    texts = tokenizer.batch_decode(parts, skip_special_tokens=True)
+    return texts[0] + "".join(marks[reply[place]] + text for place, text in zip(places, texts[1:], strict=True))
 
 
 def opens_thinking(tokenizer: PreTrainedTokenizerBase) -> bool:

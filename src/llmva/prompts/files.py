@@ -17,6 +17,8 @@ from llmva.core.errors import DISK_ERRORS, InputError, first_line
 
 FILE_FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
 # Of what a file holds, so much is shown in a line that tells what is wrong with it.
+# The csv module reads fields of 131,072 characters at most, and pandas any.
+MAX_FIELD = 2**31 - 1
 MAX_SHOWN, MAX_LETTERS = 12, 40
 
 
@@ -79,14 +81,30 @@ def decode(content: bytes) -> str:
 
 def parse_csv(text: str, **options) -> pandas.DataFrame:
     """Return a table of texts: "None" or "NA" can be a prompt. The options are those of `pandas.read_csv`."""
+    separator = options.get("sep", ",")
+    if options.get("quoting") != csv.QUOTE_NONE:
+        _require_quoting(text, separator)
     with warnings.catch_warnings():
         # An unquoted comma would otherwise cut a prompt in two without a word.
         warnings.simplefilter("error", pandas.errors.ParserWarning)
         table = pandas.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, index_col=False, **options)
     if "names" not in options:
-        rows = csv.reader(io.StringIO(text), delimiter=options.get("sep", ","))
+        rows = csv.reader(io.StringIO(text), delimiter=separator)
         _require_distinct(next((row for row in rows if row), []))
     return table
+
+
+def _require_quoting(text: str, separator: str) -> None:
+    """Raise a `ValueError` with the line where a quotation mark ends a field too early, or never."""
+    csv.field_size_limit(MAX_FIELD)
+    rows = csv.reader(io.StringIO(text), delimiter=separator, strict=True)
+    try:
+        for _ in rows:
+            pass
+    except csv.Error as error:
+        # pandas would go on inside the next field, and mangle the prompt or swallow rows.
+        fix = 'in a quoted field write each quotation mark twice ("")'
+        raise ValueError(f"line {rows.line_num}: {error}: {fix}") from None
 
 
 def _require_distinct(header: list[str]) -> None:
@@ -169,8 +187,8 @@ def _parse(name: str, content: bytes, columns: Sequence[str] | None, spreadsheet
 def _is_quoted(text: str) -> bool:
     """Tell whether every quotation mark that begins a field of a TSV table quotes it to its end."""
     try:
-        list(csv.reader(io.StringIO(text), delimiter="\t", strict=True))
-    except csv.Error:
+        _require_quoting(text, "\t")
+    except ValueError:
         return False
     return True
 

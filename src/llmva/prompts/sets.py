@@ -51,6 +51,7 @@ def read_prompts(path: str | Path, dataset: str | None = None) -> pandas.DataFra
     _check_prompts(table, path)
     table["label"] = [str(label).strip().lower() for label in table["label"]]
     _check_words(table, "label", LABELS, path, fix=f"write {' or '.join(LABELS)}")
+    _require_one_label(table, path)
     if "split" in table:
         table["split"] = table["split"].fillna("").astype(str)
         _check_words(table, "split", ("", *SPLITS), path, fix=f"write {', '.join(SPLITS)}, or nothing")
@@ -63,6 +64,18 @@ def read_prompts(path: str | Path, dataset: str | None = None) -> pandas.DataFra
         table["category"] = table["category"].fillna("").astype(str).str.strip()
     columns = ["id", "dataset", "label", "group", "prompt", *(name for name in ("split", "category") if name in table)]
     return table.drop_duplicates("id")[columns].astype(str).reset_index(drop=True)
+
+
+def _require_one_label(table: pandas.DataFrame, path: Path) -> None:
+    """Raise an `InputError` where the same prompt is benign in one row and toxic in another."""
+    rows = pandas.DataFrame({"text": table["prompt"].str.strip(), "label": table["label"]}).reset_index(drop=True)
+    first = rows.groupby("text")["label"].transform("first")
+    if (other := (rows["label"] != first).to_numpy()).any():
+        second = int(other.argmax())
+        one = int((rows["text"] == rows["text"][second]).to_numpy().argmax())
+        raise InputError(
+            f"{path}: label: data rows {one + 1} and {second + 1} have the same prompt and other labels; remove one"
+        )
 
 
 def find_sets(folder: Path, known: Sequence[str]) -> list[str]:

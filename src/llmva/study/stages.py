@@ -19,6 +19,7 @@ from llmva.measures.metrics import correct
 from llmva.method.control_vectors import permuted_angles, random_angles, solver_difference
 from llmva.method.iteration import save_observation
 from llmva.models.activations import FINAL, Capture
+from llmva.models.batches import require_finite_pass
 from llmva.models.chat_model import encode_chats
 from llmva.models.templates import CLOSED_THINKING
 from llmva.prompts.pools import (
@@ -60,6 +61,7 @@ def collect_prompts(study: Study) -> Stage:
     def compute(folder: Path) -> dict:
         begin_processes()
         _require_short(study, drawn)
+        require_finite_pass(study.chat_model, encode_chats(study.chat_model.tokenizer, drawn["prompt"][:1].tolist()))
         # Before hours of replies rest on it.
         first = study.plain_examiner.examine(drawn.head(FIRST_LOOK)).rows
         _require_thinking(study, first)
