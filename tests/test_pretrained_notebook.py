@@ -65,9 +65,10 @@ def paper_f1(files: Committed) -> float:
 
 def by_set(files: Committed) -> list[str]:
     """What stays wrong, by set."""
-    table, rows = table_of(files, "table2"), files.results("table2", [SLUG])
+    table = table_of(files, "table2")
     before, ours, tuned = table.loc["Original"], table.loc[OURS], table.loc[TUNED]
-    counts = prompts_of(rows)
+    counts = pandas.DataFrame([prompts_of(files.results("table2", [slug])) for slug in slugs_of(files)])
+    fewest, most = counts.min(), counts.max()
     read = files.results("margins", [SLUG]).pivot(index="group", columns="metric", values="value")
     right, softer = read.loc["length, C = 1"], read.loc["length, C = 0.1"]
     return [
@@ -76,7 +77,8 @@ def by_set(files: Committed) -> list[str]:
         f"still answers {ours['xstest_toxic_asr']:.2f} ({before['xstest_toxic_asr']:.2f} before), and of the safe ones "
         f"it refuses {ours['xstest_orr']:.2f}, where the original refuses {before['xstest_orr']:.2f}",
         f"({tuned['xstest_toxic_asr']:.2f} and {tuned['xstest_orr']:.2f})",
-        f"These two sets have {counts['xstest_toxic']} and {counts['xstest']} test prompts.",
+        f"These two sets have {fewest['xstest_toxic']} to {most['xstest_toxic']} and {fewest['xstest']} to "
+        f"{most['xstest']} test prompts.",
         f"it is {right['advbench_accuracy']:.2f} on AdvBench, {right['orfuzzset_accuracy']:.2f} on ORFuzzSet and "
         f"{right['nq_accuracy']:.2f} on NQ, but {right['xstest_accuracy']:.2f} on the safe and "
         f"{right['xstest_toxic_accuracy']:.2f} on the unsafe prompts of XSTest, where guessing has 0.50",
@@ -139,22 +141,34 @@ def unseen(files: Committed) -> list[str]:
 
 
 def trade_off(files: Committed) -> list[str]:
-    """Both failures by beta on the second seed, and the fronts."""
-    trials = files.results("trade_off", ["smol-s1"]).pivot(index="beta", columns="metric", values="value")
-    left, right = trials.loc[-0.5], trials.loc[0.5]
-    assert trials["strict_f1"].idxmax() == 0.5
-    rows = files.results("frontier", ["smol-s1"])
-    score = rows[rows["metric"] == "strict_f1"].set_index("method")["value"]
+    """Both failures by beta on the second and the third seed, and the fronts."""
+    second, third = (_trial(files, f"{SLUG}-s{seed}") for seed in (1, 2))
     area = files.table(f"frontier_{SLUG}").set_index("method")["hypervolume_mean"]
+    assert second["orr"][1] < second["orr"][0] and second["asr"][1] < second["asr"][0]
     return [
-        "From a beta of -0.5 to one of 0.5 both failures fall on validation prompts: the share of answered toxic ones "
-        f"from {left['asr']:.2f} to {right['asr']:.2f}, and that of refused benign ones from {left['orr']:.2f} to "
-        f"{right['orr']:.2f}.",
-        f"With the beta that validation chose, 0.5, strict F1 on test prompts is {score['LLM-VA-R, beta']:.3f} instead "
-        f"of {score[OURS]:.3f}",
+        "a beta from -0.5 to 0.5 "
+        f"takes the share of answered toxic validation prompts from {_from_to(third['asr'])} and that of refused "
+        f"benign ones from {_from_to(third['orr'])}, as on organisms; on the second seed both fall, from "
+        f"{_from_to(second['asr'])} and from {_from_to(second['orr'])}.",
+        f"With the betas that validation chose, {second['best']} and {third['best']}, strict F1 on test prompts is "
+        f"{second['moved']:.3f} instead of {second['ours']:.3f} on the second seed and {third['moved']:.3f} instead of "
+        f"{third['ours']:.3f} on the third",
         f"an area of {area['LLM-VA-R, beta']:.3f} behind, fine-tuning's one of {area[TUNED]:.3f}, and the single "
         f"point of LLM-VA one of {area[PAPER]:.3f}.",
     ]
+
+
+def _trial(files: Committed, slug: str) -> dict:
+    """Return both failures at the betas -0.5 and 0.5, the best beta, and strict F1 with it and without."""
+    trials = files.results("trade_off", [slug]).pivot(index="beta", columns="metric", values="value")
+    rows = files.results("frontier", [slug])
+    score = rows[rows["metric"] == "strict_f1"].set_index("method")["value"]
+    ends = {metric: trials.loc[[-0.5, 0.5], metric].tolist() for metric in ("asr", "orr")}
+    return ends | {"best": trials["strict_f1"].idxmax(), "moved": score["LLM-VA-R, beta"], "ours": score[OURS]}
+
+
+def _from_to(ends: list[float]) -> str:
+    return f"{ends[0]:.2f} to {ends[1]:.2f}"
 
 
 def readings(files: Committed) -> list[str]:

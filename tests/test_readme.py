@@ -178,11 +178,14 @@ def pretrained_caption(folder) -> str:
 def pretrained_prompts(folder) -> str:
     """Return how many prompts the pretrained model was studied on."""
     test, unseen = (pandas.read_csv(folder / "tables" / f"{name}_smol_seeds.csv") for name in ("table2", "table4"))
-    seeds = {1: "One seed of it is", 2: "Two seeds of it are", 3: "Three seeds of it are"}[test["model"].nunique()]
+    seeds = {
+        1: "One seed of it is studied so far", 2: "Two seeds of it are studied so far", 3: "Three seeds of it are studied"
+    }[test["model"].nunique()]  # fmt: skip
     counts = list_in_words(test.groupby("model")["n"].first())
+    fewest, most = unseen["n"].min(), unseen["n"].max()
+    of_unseen = f"{most}" if fewest == most else f"{fewest} to {most}"
     return (
-        f"{seeds} studied so far, on {counts} test prompts of AdvBench, XSTest, ORFuzzSet and NQ, and on "
-        f"{unseen['n'].unique().item()} of unseen kinds"
+        f"{seeds}, on {counts} test prompts of AdvBench, XSTest, ORFuzzSet and NQ, and on {of_unseen} of unseen kinds"
     )
 
 
