@@ -178,15 +178,11 @@ def pretrained_caption(folder) -> str:
 def pretrained_prompts(folder) -> str:
     """Return how many prompts the pretrained model was studied on."""
     test, unseen = (pandas.read_csv(folder / "tables" / f"{name}_smol_seeds.csv") for name in ("table2", "table4"))
-    seeds = {
-        1: "One seed of it is studied so far", 2: "Two seeds of it are studied so far", 3: "Three seeds of it are studied"
-    }[test["model"].nunique()]  # fmt: skip
+    assert test["model"].nunique() == 3
     counts = list_in_words(test.groupby("model")["n"].first())
     fewest, most = unseen["n"].min(), unseen["n"].max()
     of_unseen = f"{most}" if fewest == most else f"{fewest} to {most}"
-    return (
-        f"{seeds}, on {counts} test prompts of AdvBench, XSTest, ORFuzzSet and NQ, and on {of_unseen} of unseen kinds"
-    )
+    return f"Three seeds of it are studied, on {counts} test prompts of AdvBench, XSTest, ORFuzzSet and NQ, and on {of_unseen} of unseen kinds"
 
 
 def fate_of_the_loops_on_the_pretrained_model(folder) -> str:
