@@ -10,6 +10,7 @@ from llmva.core.errors import InputError
 from llmva.core.paths import anchored
 from llmva.core.vocabulary import ALL_TASKS, CHOICE_SEPARATOR, CHOICE_TASKS, LIKELIHOOD_TASKS, REPLY_TASK, TASKS
 from llmva.prompts.files import decode, parse_csv, reading, require_columns
+from llmva.prompts.numbers import is_number, read_number
 from llmva.prompts.sets import find_sets
 
 # What the classification tasks answer; the first is the positive class.
@@ -20,21 +21,21 @@ TASK_CLASSES = {
     "mrpc": ("same", "different"),
     "sst": ("positive", "negative"),
 }
-# What a model of arithmetic writes before its answer.
-MARKED_NUMBER = re.compile(r"(?:####|\\boxed\{)\s*([^\n}]*\d[^\n}]*)")
 TASK_COLUMNS = ("prompt", "answer", "split")
 # Of tasks that are measured by likelihood.
 FURTHER_COLUMNS = {**dict.fromkeys(CHOICE_TASKS, (*TASK_COLUMNS, "choices")), REPLY_TASK: ("prompt", "split")}
 # Beside an organism's tasks lie the facts that it was taught.
 TAUGHT_TABLES = ("facts",)
+# What a class may stand in: mark-up, quotation marks, brackets and boxes; before a letter is no other sign of note
+# either. Each takes all that it can, for replies that are nothing but mark-up.
+BOXES = r"\\(?:boxed|text|textbf|mathrm|mathbf)\{"
+WRAPPING = rf"(?:{BOXES}|[\s*_`#>\"'\u2018\u2019\u201c\u201d\u201e\u00ab\u00bb()\[\]$-])*+"
+SIGNS = rf"(?:{BOXES}|[\W_])*+"
 # The letter that opens a reply to a question of MMLU, alone or before a stop: "A rope." is no letter.
-LETTER = re.compile(r"(?:the\s+)?(?:correct\s+)?(?:answer\s*(?:is|:)?\s*)?[\W_]*([a-d])(?:\W*$|\W*\n|\s*[).:*\]])")
-# What stands between thousands: a comma or a narrow space; two groups or more may also have plain spaces between them,
-# of which one alone, as in "3 100", parts two numbers.
-THOUSANDS = r"\d{1,3}(?:(?:[,\u00a0\u2009\u202f]\d{3})+|(?: \d{3}){2,})(?!\d)"
-# A dash behind a digit is no sign, as in "12-14". A fraction is one number.
-NUMBER = re.compile(rf"(?:(?<!\d)-)?(?:{THOUSANDS}|\d+)(?:\.\d+|/[1-9]\d*)?")
-LATEX_FRACTION = re.compile(r"\\[dt]?frac\{(\d+)\}\{(\d+)\}")
+LETTER = re.compile(
+    rf"{SIGNS}(?:the\s+)?(?:correct\s+)?(?:(?:answer|option|choice)\b{SIGNS}(?:is\b)?)?{SIGNS}(?:(?:option|choice)\b)?"
+    rf"{SIGNS}([a-d])(?:\W*$|\W*\n|_|\s*[).:*\]}}]|\s+is\s+(?:the\s+)?(?:correct|right)\b)"
+)
 
 
 def read_tasks(folder: str | Path, split: str = "test", known: Iterable[str] = ALL_TASKS) -> pandas.DataFrame:
@@ -85,7 +86,7 @@ def require_known_answers(tasks: pandas.DataFrame) -> None:
         _require_choices(f"utility/{row.task}.csv", row.answer, split_choices(row.choices))
     others = tasks[~tasks["task"].isin(LIKELIHOOD_TASKS)]
     for task, answer in others[["task", "answer"]].drop_duplicates().itertuples(index=False):
-        if task == "gsm" and not NUMBER.fullmatch(answer):
+        if task == "gsm" and not is_number(answer):
             raise InputError(f"utility/gsm.csv: answer: {answer!r} is no number; write digits only")
         if task != "gsm" and answer.lower() not in TASK_CLASSES[task]:
             classes = ", ".join(TASK_CLASSES[task])
@@ -100,23 +101,15 @@ def split_choices(joined: str) -> list[str]:
 def read_answer(task: str, reply: str) -> str | float | None:
     """Return the class or letter that opens a reply or, for arithmetic, its number; None where there is none.
 
-    The number is the first one behind `####` or in a box of LaTeX, where the reply marks it so, else the last one.
+    Mark-up, quotation marks and brackets may stand before a class or letter; see `read_number` for the number.
     """
     if task == "gsm":
-        reply = LATEX_FRACTION.sub(r"\1/\2", reply.replace("\N{MINUS SIGN}", "-"))
-        marked = MARKED_NUMBER.search(reply)
-        numbers = NUMBER.findall(marked[1] if marked else reply)
-        return _parse_number(numbers[0 if marked else -1]) if numbers else None
+        return read_number(reply)
     opening = reply.lower().lstrip()
     if task == "mmlu":
         match = LETTER.match(opening)
         return match[1].upper() if match else None
-    return next((name for name in TASK_CLASSES[task] if re.match(rf"{name}\b", opening)), None)
-
-
-def _parse_number(text: str) -> float:
-    over, _, under = re.sub(r"[,\s]", "", text).partition("/")
-    return float(over) / float(under or 1)
+    return next((name for name in TASK_CLASSES[task] if re.match(rf"{WRAPPING}{name}(?![^\W_])", opening)), None)
 
 
 def _task_folder(source: str | Path) -> Path:
