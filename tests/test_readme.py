@@ -182,7 +182,10 @@ def pretrained_prompts(folder) -> str:
     counts = list_in_words(test.groupby("model")["n"].first())
     fewest, most = unseen["n"].min(), unseen["n"].max()
     of_unseen = f"{most}" if fewest == most else f"{fewest} to {most}"
-    return f"Three seeds of it are studied, on {counts} test prompts of AdvBench, XSTest, ORFuzzSet and NQ, and on {of_unseen} of unseen kinds"
+    return (
+        f"Three seeds of it are studied, on {counts} test prompts of AdvBench, XSTest, ORFuzzSet and NQ, and on "
+        f"{of_unseen} of unseen kinds"
+    )
 
 
 def fate_of_the_loops_on_the_pretrained_model(folder) -> str:
