@@ -15,8 +15,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import llmva
 from llmva.core import paths
 from llmva.core.errors import InputError
+from llmva.core.store import read_manifest
+from llmva.edits.loading import read_earlier
 from llmva.edits.log import EditLog
 from llmva.models.in_memory import evaluating, hold
+from llmva.models.sources import checkpoint_key
 
 QUICK = {"iterations": 2, "max_new_tokens": 4, "batch_size": 64}
 
@@ -331,3 +334,19 @@ def test_the_report_says_that_failures_were_preferred(loaded, two_classes):  # n
     assert f"The original answered {asked} prompts" in text and f"Of all {asked} it answered" in text
     assert ("its\nfailures first" in text or "its failures first" in text) is (kept < asked)
     assert repr(said).startswith("report: ") and "toxic prompts answered" in repr(result)
+
+
+def test_a_model_that_was_changed_in_memory_is_not_saved_as_its_files(loaded, prompts, any_change_is_right, tmp_path):  # noqa: F811
+    model, tokenizer = loaded
+    result = llmva.align(model, tokenizer, prompts, **QUICK)
+    facts = read_manifest(result.save(tmp_path / "same"))["facts"]
+    assert not facts["changed_in_memory"] and facts["base_key"] == checkpoint_key(facts["base"])
+    read_earlier(str(tmp_path / "same"))
+    with torch.no_grad():
+        model.model.layers[0].self_attn.q_proj.weight.mul_(1.02)
+    folder = llmva.align(model, tokenizer, prompts, **QUICK).save(tmp_path / "changed")
+    facts = read_manifest(folder)["facts"]
+    assert facts["changed_in_memory"] and facts["base_key"] is None
+    assert "is not what its files hold: it was changed in memory" in (folder / "README.md").read_text()
+    with pytest.raises(InputError, match="its edits are made for a model that was changed in memory; save that model"):
+        read_earlier(str(folder))

@@ -22,11 +22,12 @@ from llmva.edits.adapter import export_adapter
 from llmva.edits.checkpoint import export_checkpoint
 from llmva.edits.edited_model import EditedModel
 from llmva.edits.gguf_export import GgufType, export_gguf, require_gguf
-from llmva.edits.loading import BASE_KEY, read_earlier
+from llmva.edits.loading import BASE_KEY, CHANGED, read_earlier
 from llmva.edits.log import EditLog
 from llmva.method.trade_off import TRADE_OFF
 from llmva.models.configuration import read_config
 from llmva.models.gguf_files import describe_gguf, split_gguf
+from llmva.models.in_memory import differs_from_files
 from llmva.models.likelihood import reply_surprise
 from llmva.models.packed import require_unpacked
 from llmva.models.sources import EDIT_LOG, checkpoint_key, find_base, locate, read_study
@@ -225,10 +226,12 @@ def measure_drift(study: Study, log: EditLog, original: pandas.DataFrame) -> flo
 
 def _facts(study: Study, log: EditLog) -> dict:
     base = find_base(study.params.model)
+    # A model in memory may have been changed since it was loaded, and packed weights are other numbers than stored.
+    changed = differs_from_files(study.held.reference.model, base) if study.held else False
     return {
         "base": base,
-        # Of a model in memory nobody knows whether its folder still holds the same.
-        BASE_KEY: None if study.held else checkpoint_key(base),
+        BASE_KEY: checkpoint_key(base) if changed is False else None,
+        CHANGED: bool(changed) and not getattr(study.chat_model.model.config, "quantization_config", None),
         "sublayers": len(study.chat_model.sublayers),
         "edited": sorted(log.sublayers),
         "rank": max((len(log.edits_of(name)) for name in log.sublayers), default=0),

@@ -12,8 +12,8 @@ from llmva.edits.log import EditLog
 from llmva.models.chat_model import ChatModel, load_model
 from llmva.models.sources import EDIT_LOG, checkpoint_key, find_base
 
-# Where a manifest's facts say what weights the edits were made for.
-BASE_KEY = "base_key"
+# Where a manifest's facts say what weights the edits were made for, and that those are in no file.
+BASE_KEY, CHANGED = "base_key", "changed_in_memory"
 
 
 def load_edited(source: str, **options) -> ChatModel:
@@ -30,13 +30,16 @@ def read_earlier(source: str) -> EditLog:
     Raises
     ------
     InputError
-        When the log is damaged, or not the one that the folder's manifest tells of.
+        When the log is damaged, not the one that the folder's manifest tells of, or made for a model of no file.
     """
     if find_base(source) == source:
         return EditLog()
     folder = anchored(source)
     manifest = read_manifest(folder)
     require_unchanged(folder, {EDIT_LOG: manifest["files"].get(EDIT_LOG)})
+    if manifest["facts"].get(CHANGED):
+        fix = "save that model in a folder, and align it there"
+        raise InputError(f"{folder}: its edits are made for a model that was changed in memory; {fix}")
     made_for = manifest["facts"].get(BASE_KEY)
     if made_for and made_for != checkpoint_key(find_base(source)):
         _warn(find_base(source), folder)

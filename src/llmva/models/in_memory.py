@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from safetensors import safe_open
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from llmva.core.errors import InputError
@@ -17,7 +18,7 @@ from llmva.models.chat_model import ChatModel, require_finite
 from llmva.models.configuration import require_ends
 from llmva.models.offloading import all_stored_parameters, read_offloaded
 from llmva.models.packed import require_readable
-from llmva.models.sources import HUB_ID, absolute_source
+from llmva.models.sources import HUB_ID, absolute_source, list_shards, local_folder
 from llmva.models.state import is_hooked
 from llmva.models.sublayers import require_dense
 from llmva.models.templates import choose_template, require_template
@@ -76,6 +77,25 @@ def hold(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, editable
         require_dense(model, name)
     reference = ChatModel(name, copy.deepcopy(model).eval(), tokenizer) if editable else None
     return HeldModel(ChatModel(name, model, tokenizer), reference, _digest(model, tokenizer))
+
+
+def differs_from_files(model: PreTrainedModel, source: str) -> bool | None:
+    """Tell whether the files of a source hold other weights than a model in memory; None where that is not known."""
+    try:
+        folder = local_folder(source)
+        shards = sorted(list_shards(folder))
+    except InputError:
+        return None
+    there, compared = dict(all_stored_parameters(model)), False
+    for shard in shards:
+        with safe_open(folder / shard, framework="pt") as file:
+            for name in there.keys() & set(file.keys()):
+                if there[name].is_meta:
+                    continue
+                if not _same(there[name], file.get_tensor(name).to(there[name].dtype)):
+                    return True
+                compared = True
+    return False if compared else None
 
 
 @contextmanager
