@@ -16,9 +16,10 @@ from papermill.exceptions import PapermillExecutionError
 from llmva.commands.kernels import AsyncLocalKernel, forget, warm_kernel
 from llmva.core import paths
 from llmva.core.errors import InputError, OneLineParser, command
-from llmva.core.params import SEED_SUFFIX, StrictModel, load_params
+from llmva.core.params import SEED_SUFFIX, load_params
 from llmva.core.runtime_params import known_runtime_slugs, load_runtime_params
 from llmva.core.store import MANIFEST, locked, require_writable
+from llmva.core.strict import StrictModel
 from llmva.core.yaml_files import read_yaml
 
 KERNEL_DIED = "its kernel was killed, most likely for want of memory; run it again, and it goes on where it was"
