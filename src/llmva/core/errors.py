@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 # Whatever was asked for, these come from the disk: the first are of a full one.
@@ -45,6 +46,7 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
     @functools.wraps(main)
     def wrapped(*arguments, **options) -> None:
         try:
+            _require_roots()
             sys.exit(main(*arguments, **options) or 0)
         except KeyboardInterrupt:
             # Libraries would still log what the stop has cut off.
@@ -66,6 +68,15 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
 def first_line(error: Exception) -> str:
     """Return the first line of an error's message, or the name of its kind where it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _require_roots() -> None:
+    # Whatever a command is about, it reads or writes there.
+    for name in ("LLMVA_ROOT", "LLMVA_OUT"):
+        root = Path(os.environ.get(name) or os.curdir).absolute()
+        there = next(place for place in (root, *root.parents) if os.path.lexists(place))
+        if not there.is_dir():
+            raise InputError(f"{name}: {there} is no folder; name one, or leave {name} out")
 
 
 def _without_controls(text: str) -> str:
