@@ -6,7 +6,7 @@ import functools
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -34,6 +34,16 @@ def one_of(name: str, *given: str | None) -> str | None:
 
 class OneLineParser(argparse.ArgumentParser):
     """A command's options; a mistake in them becomes one line, as every other one."""
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None) -> tuple:
+        """Parse as argparse does; an argument of nothing, as of a shell's variable that is not set, is a mistake."""
+        given = [str(word) for word in (sys.argv[1:] if args is None else args)]
+        for before, word in zip(["", *given], given, strict=False):
+            option, sign, value = word.partition("=")
+            if not word.strip() or (option.startswith("--") and sign and not value.strip()):
+                name = option if sign else before if before.startswith("--") else "an argument"
+                self.error(f"{name}: is empty; write a value, or leave it out")
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse found wrong, without its usage."""

@@ -16,6 +16,8 @@ import pandas
 from llmva.core.errors import DISK_ERRORS, InputError, first_line
 
 FILE_FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
+# What spreadsheets write in place of commas.
+OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 # Of what a file holds, so much is shown in a line that tells what is wrong with it.
 MAX_SHOWN, MAX_LETTERS = 12, 40
 
@@ -79,6 +81,8 @@ def decode(content: bytes) -> str:
 
 def parse_csv(text: str, **options) -> pandas.DataFrame:
     """Return a table of texts: "None" or "NA" can be a prompt. The options are those of `pandas.read_csv`."""
+    if not {"sep", "names"} & set(options):
+        _require_commas(text)
     with warnings.catch_warnings():
         # An unquoted comma would otherwise cut a prompt in two without a word.
         warnings.simplefilter("error", pandas.errors.ParserWarning)
@@ -87,6 +91,14 @@ def parse_csv(text: str, **options) -> pandas.DataFrame:
         rows = csv.reader(io.StringIO(text), delimiter=options.get("sep", ","))
         _require_distinct(next((row for row in rows if row), []))
     return table
+
+
+def _require_commas(text: str) -> None:
+    """Raise a `ValueError` where a table's header has other signs between its columns."""
+    header = next((line for line in io.StringIO(text, newline=None) if line.strip()), "")
+    for sign, name in OTHER_SEPARATORS.items():
+        if sign in header and "," not in header:
+            raise ValueError(f"its columns stand apart by {name}, where commas are needed")
 
 
 def _require_distinct(header: list[str]) -> None:
@@ -109,6 +121,9 @@ def require_columns(table: pandas.DataFrame, columns: Sequence[str], path: Path)
     shown = ", ".join(named + ["..."] * (len(table.columns) > MAX_SHOWN))
     for column in columns:
         if column not in table:
+            if alike := [str(name) for name in table if str(name).strip().lower() == column.lower()]:
+                fix = "write it in small letters, with no blank around it"
+                raise InputError(f"{path}: no column {column!r}, but {alike[0]!r}; {fix}")
             raise InputError(f"{path}: no column {column!r}; add it (columns found: {shown})")
 
 
