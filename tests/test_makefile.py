@@ -218,11 +218,10 @@ def test_a_name_that_is_none_is_one_line(echoing, setting):
 OWN_VARIABLES = re.findall(r"^(?:define )?(\w+) *(?:[:?]?=|$)", (ROOT / "Makefile").read_text(), re.MULTILINE)
 # What users may set; the environment's are also those of other programs.
 USERS = ["BASE_PYTHON", "MODELS", "DRAWS", "FRESH", "PYTHON", "RUNTIME", "SEEDS", "SHELL"]
+WORDS = ["else", "endef", "endif"]
 
 
-@pytest.mark.parametrize(
-    "name", sorted({*OWN_VARIABLES, "TABLES", "python", "given"} - {*USERS, "endif", "else", "endef"})
-)
+@pytest.mark.parametrize("name", sorted({*OWN_VARIABLES, "TABLES", "python", "given"} - {*USERS, *WORDS}))
 def test_a_variable_of_the_makefiles_own_is_none_to_give(echoing, name):
     failed = refused(echoing, "align", "MODEL=x", f"{name}=$(shell touch ran)")
     assert failed.endswith(f"*** {name}: is a variable of the Makefile's own; leave it out.  Stop.")
