@@ -5,8 +5,11 @@ SHELL := /bin/bash
 .SECONDARY:
 .DEFAULT_GOAL := help
 
-# What users give is text: Make expands nothing in it, and the shell gets it quoted. Names are also checked, since they
-# become targets and folders.
+# Variables of this file's own; some hold code, which a command line would replace.
+$(foreach name,ALL_RUNS ALONE CORES DUE ENV FIFTHS FIGURES FILLED LETTERS NAMES ORGANISM SEEDED STAGES STEERED STUDIES STUDY TABLES TEXTS any_drawn any_fifths any_fresh any_pretrained any_steered asked drawn drawn_from due each emptied given later launch manifests modules newline notebook option parallel parameter_file python quoted run_due seeded several shown steerable without,$(if $(filter command override,$(origin $(name))),$(error $(name): is a variable of the Makefile's own; leave it out)))
+# What users give is text: Make expands nothing in it, and the shell gets it quoted. That holds for any variable, since
+# Make hands on each to what it runs. Names are also checked, since they become targets and folders.
+$(foreach name,$(filter-out -% MAKEFLAGS MAKEOVERRIDES,$(.VARIABLES)),$(if $(filter command,$(origin $(name))),$(eval override $(name) := $$(value $(name)))$(if $(strip $(value $(name))),,$(eval emptied += $(name)))))
 define newline
 
 
@@ -17,9 +20,12 @@ option = $(if $($(2)),--$(1) $(call quoted,$($(2))))
 each = $(foreach word,$(1),$(call quoted,$(word)))
 TEXTS := PYTHON BASE_PYTHON RETRAIN MODEL FROM DATA OUT JUDGE MAPPING METHOD PREFER CHECKPOINT PAIRS GPU RELEASED SETS NB MOST ALIGN_OPTIONS STEER_OPTIONS LAUNCH LAUNCH_studies LAUNCH_organisms LAUNCH_align LAUNCH_steer
 NAMES := MODELS DRAWS FRESH RUNTIME SEEDS
-given := $(foreach name,$(TEXTS) $(NAMES),$(if $(filter command environment,$(firstword $(origin $(name)))),$(name)))
+given := $(foreach name,$(TEXTS) $(NAMES),$(if $(filter command environment override,$(firstword $(origin $(name)))),$(name)))
 $(foreach name,$(given),$(eval override $(name) := $$(value $(name))))
 $(foreach name,$(given),$(if $(findstring $(newline),$($(name))),$(error $(name): has several lines; write one)))
+# One that is given and empty comes from a shell's variable that is not set; without it something else would run.
+FILLED := PYTHON BASE_PYTHON MODEL FROM DATA OUT JUDGE MAPPING METHOD PREFER PAIRS GPU RELEASED SETS NB MOST MODELS
+$(foreach name,$(filter $(FILLED),$(emptied)),$(error $(name): is empty; write a value, or leave it out))
 LETTERS := A B C D E F G H I J K L M N O P Q R S T U V W X Y Z a b c d e f g h i j k l m n o p q r s t u v w x y z 0 1 2 3 4 5 6 7 8 9 . _ -
 without = $(if $(1),$(call without,$(wordlist 2,99,$(1)),$(subst $(firstword $(1)),,$(2))),$(strip $(2)))
 $(foreach name,$(filter $(NAMES),$(given)),$(if $(call without,$(LETTERS),$($(name))),$(error $(name): is $($(name)); write names of letters, digits, dots, dashes and underscores)))
@@ -46,7 +52,8 @@ export OPENBLAS_NUM_THREADS ?= 1
 export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
 export MALLOC_MMAP_MAX_ ?= 0
 # Work goes through src/ also when PYTHON= names an environment of your own.
-export PYTHONPATH := $(CURDIR)/src$(if $(PYTHONPATH),:$(PYTHONPATH))
+override PYTHONPATH := $(CURDIR)/src$(if $(value PYTHONPATH),:$(value PYTHONPATH))
+export PYTHONPATH
 
 $(if $(word 2,$(SEEDS))$(if $(filter $(SEEDS),$(shell seq 1 200)),,no),$(error SEEDS: is $(SEEDS); write a number from 1 to 200))
 ifdef PYTHON

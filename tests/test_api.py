@@ -230,6 +230,19 @@ def test_a_checkpoint_is_wanted_or_not(loaded, prompts, any_change_is_right, tmp
         result.save(tmp_path / "out", checkpoint=checkpoint)
 
 
+@pytest.mark.parametrize("folder", [None, "", 7, "x" * 500])
+def test_a_folder_to_save_to_is_a_name(loaded, prompts, any_change_is_right, folder):  # noqa: F811
+    result = llmva.align(*loaded, prompts, **QUICK)
+    with pytest.raises(InputError, match="is no name of a file|cannot be looked for"):
+        result.save(folder)
+
+
+def test_a_name_that_cannot_be_looked_for_is_one_line(loaded):
+    loaded[0].config._name_or_path = "x" * 500
+    with pytest.raises(InputError, match=r"^x{80}: cannot be looked for \(File name too long\)"):
+        hold(*loaded)
+
+
 def test_a_result_of_other_prompts_is_not_replaced(loaded, prompts, any_change_is_right, tmp_path):  # noqa: F811
     llmva.align(*loaded, prompts, **QUICK).save(tmp_path / "out")
     llmva.align(*loaded, prompts, **QUICK | {"iterations": 1}).save(tmp_path / "out")

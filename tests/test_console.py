@@ -61,6 +61,23 @@ def test_a_mistake_in_a_command_is_one_line():
     assert done.returncode == 2 and re.fullmatch("error: .*`python -m llmva align --help`.*\n", done.stderr)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["align", "--model", "x", "--judge", ""], "--judge"),
+        (["align", "--model", "x", "--data= "], "--data"),
+        (["doctor", ""], "an argument"),
+        (["plan", "--model", ""], "--model"),
+        (["notebooks", "05", "--due", ""], "--due"),
+    ],
+)
+def test_an_option_of_nothing_is_one_line(arguments, name, capsys):
+    with pytest.raises(SystemExit) as done:
+        console.main(arguments)
+    assert done.value.code == 2
+    assert capsys.readouterr().err.startswith(f"error: {name}: is empty; write a value, or leave it out; `python -m")
+
+
 # The wheel
 
 

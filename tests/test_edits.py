@@ -360,11 +360,19 @@ def test_a_log_is_its_iterations():
     assert log.edits_of("mlp.00") == tuple(edits[1] for edits in log.iterations)
     assert log.edits_of("mlp.09") == ()
     assert log.at_iteration(2).iterations == log.iterations[:2]
-    for iteration in (-1, 4):
-        with pytest.raises(InputError, match=f"^iteration: {iteration}"):
+    assert log.at_iteration(numpy.int64(2)).iterations == log.iterations[:2]
+    for iteration in (-1, 4, 1.0, None, True, "1"):
+        with pytest.raises(InputError, match=f"^iteration: {iteration!r} is not in this log; choose 0 to 3"):
             log.at_iteration(iteration)
     with pytest.raises(ValueError, match="twice"):
         log.appended([log.iterations[0][0]] * 2)
+
+
+def test_a_log_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file" / "log", "", None, "x" * 500):
+        with pytest.raises(InputError):
+            EditLog().save(place, {})
 
 
 def test_scale_is_the_ratio_of_sample_deviations():

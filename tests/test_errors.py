@@ -57,6 +57,25 @@ def test_a_stop_by_hand_is_one_line(capsys, monkeypatch):
     assert outcome_of(KeyboardInterrupt(), capsys) == (130, "stopped; run it again, and it goes on where it was\n")
 
 
+@pytest.mark.parametrize("name", ["LLMVA_ROOT", "LLMVA_OUT"])
+@pytest.mark.parametrize("below", ["", "deeper/still"])
+def test_a_root_that_is_a_file_is_one_line_of_every_command(tmp_path, capsys, monkeypatch, name, below):
+    (tmp_path / "a.csv").write_text("")
+    monkeypatch.setenv(name, str(tmp_path / "a.csv" / below))
+    with pytest.raises(SystemExit) as done:
+        command(lambda: pytest.fail("ran"))()
+    line = f"error: {name}: {tmp_path / 'a.csv'} is no folder; name one, or leave {name} out\n"
+    assert (done.value.code, capsys.readouterr().err) == (2, line)
+
+
+@pytest.mark.parametrize("root", ["", "new/folder"])
+def test_a_root_that_is_empty_or_still_to_be_made_is_none_to_complain_of(monkeypatch, root):
+    monkeypatch.setenv("LLMVA_ROOT", root)
+    with pytest.raises(SystemExit) as done:
+        command(lambda: None)()
+    assert done.value.code == 0
+
+
 def test_a_command_that_ends_well_has_status_zero():
     with pytest.raises(SystemExit) as done:
         command(lambda: None)()

@@ -106,6 +106,20 @@ def test_a_way_to_cut_texts_that_is_not_known_is_named(tmp_path, name):
     require_line(path, f"tokenizer.ggml.pre: is {name!r}, which is not read here; name the checkpoint")
 
 
+def scale_by_one(writer):
+    writer.add_rope_scaling_factor(1.0)
+
+
+def scale_by_none(writer):
+    writer.add_rope_scaling_factor(4.0)
+    writer.add_rope_scaling_type(gguf.RopeScalingType.NONE)
+
+
+@pytest.mark.parametrize("change", [scale_by_one, scale_by_none])
+def test_a_scale_that_scales_nothing_is_none(tmp_path, change):
+    assert load_tokenizer(str(save_random_gguf(tmp_path / "model.gguf", change=change)))
+
+
 def test_factors_of_positions_are_applied(tmp_path):
     factors = numpy.array([1, 2, 4, 8, 8, 8, 8, 8], numpy.float32)
     plain = load_model(str(save_random_gguf(tmp_path / "plain.gguf")))
@@ -239,6 +253,43 @@ BAD_FILES = {
     "scaling": (
         lambda writer: writer.add_rope_scaling_type(gguf.RopeScalingType.YARN),
         "llama.rope.scaling.type: is 'yarn', which transformers leaves out",
+    ),
+    "a scale of no type": (
+        lambda writer: writer.add_rope_scaling_factor(4.0),
+        "llama.rope.scaling.factor: is 4.0, which transformers leaves out; name the checkpoint",
+    ),
+    "an older scale": (
+        lambda writer: writer.add_float32("llama.rope.scale_linear", 4.0),
+        "llama.rope.scale_linear: is 4.0, which transformers leaves out; name the checkpoint",
+    ),
+    "a scale of attention": (
+        lambda writer: writer.add_rope_scaling_attn_factors(1.5),
+        "llama.rope.scaling.attn_factor: is 1.5, which transformers leaves out",
+    ),
+    "turned in part": (
+        set_field("llama.rope.dimension_count", 8),
+        "llama.rope.dimension_count: is 8, where transformers turns 16 numbers of each head by position",
+    ),
+    "both ways": (
+        lambda writer: writer.add_causal_attention(False),
+        "llama.attention.causal: is false: its tokens see those behind them",
+    ),
+    "epsilon": (
+        set_field("llama.attention.layer_norm_rms_epsilon", float("nan")),
+        "llama.attention.layer_norm_rms_epsilon: is nan, which is no number; get the file again",
+    ),
+    "epsilon below 0": (
+        set_field("llama.attention.layer_norm_rms_epsilon", -1.0),
+        "llama.attention.layer_norm_rms_epsilon: is -1.0, where a number above 0 is needed",
+    ),
+    "base": (set_field("llama.rope.freq_base", 0.0), "llama.rope.freq_base: is 0.0, where a number above 0 is needed"),
+    "padding": (
+        set_field("tokenizer.ggml.padding_token_id", 99_999),
+        "tokenizer.ggml.padding_token_id: is 99999, which is none of its ",
+    ),
+    "end": (
+        set_field("tokenizer.ggml.eos_token_id", 99_999),
+        "tokenizer.ggml.eos_token_id: is 99999, which is none of its ",
     ),
     "parts": (lambda writer: writer.add_uint16("split.count", 3), "split.count: is one of several parts; join them"),
     "heads": (set_field("llama.attention.head_count", 5), "is not a multiple of the number of attention heads"),

@@ -1,6 +1,7 @@
 """Make's graph: what it lists as out of date, and in which order."""
 
 import os
+import re
 import shutil
 import subprocess
 
@@ -212,6 +213,61 @@ def test_a_name_that_is_none_is_one_line(echoing, setting):
     (line,) = done.stderr.splitlines()
     assert done.returncode == 2 and f"*** {setting.partition('=')[0]}: " in line
     assert not list(folder.rglob("ran")) and not list(folder.rglob("runs"))
+
+
+OWN_VARIABLES = re.findall(r"^(?:define )?(\w+) *(?:[:?]?=|$)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+# What users may set; the environment's are also those of other programs.
+USERS = ["BASE_PYTHON", "MODELS", "DRAWS", "FRESH", "PYTHON", "RUNTIME", "SEEDS", "SHELL"]
+WORDS = ["else", "endef", "endif"]
+
+
+@pytest.mark.parametrize("name", sorted({*OWN_VARIABLES, "TABLES", "python", "given"} - {*USERS, *WORDS}))
+def test_a_variable_of_the_makefiles_own_is_none_to_give(echoing, name):
+    failed = refused(echoing, "align", "MODEL=x", f"{name}=$(shell touch ran)")
+    assert failed.endswith(f"*** {name}: is a variable of the Makefile's own; leave it out.  Stop.")
+
+
+@pytest.mark.parametrize("name", ["PYTHONPATH", "CURDIR", "OMP_NUM_THREADS", "UNKNOWN"])
+def test_any_other_variable_is_a_text_too(echoing, name):
+    value = "$(shell touch ran)$HOME"
+    done = subprocess.run(
+        ["make", "align", "PYTHON=./my python", "MODEL=x", f"{name}={value}"],
+        cwd=echoing, env=own_environment(), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "[x]" in done.stdout and not list(echoing.parent.rglob("ran"))
+
+
+def test_the_paths_of_the_environment_are_handed_on_as_they_are(echoing, monkeypatch):
+    value = "/a $(shell touch ran)/$b:$$c"
+    monkeypatch.setenv("PYTHONPATH", value)
+    (echoing / "my python").write_text('#!/bin/sh\necho "[$PYTHONPATH]"\n')
+    assert f"[{echoing}/src:{value}]" in made(echoing, "PYTHON=./my python", target="align")
+    assert "[x]" not in made(echoing, "--dry-run", "PYTHON=./my python", "MODEL=x", target="plan")
+    assert not list(echoing.parent.rglob("ran"))
+
+
+def refused(folder, target, *settings):
+    """Return the one line with which Make refuses to do a target."""
+    command = ["make", target, "PYTHON=./my python", *settings]
+    options = {"env": own_environment(), "capture_output": True, "text": True, "check": False}
+    done = subprocess.run(command, cwd=folder, **options)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and not list(folder.parent.rglob("ran"))
+    return line
+
+
+@pytest.mark.parametrize("blank", ["", " "])
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [
+        *((target, "MODEL") for target in ("plan", "step", "align", "steer", "doctor")), ("align", "DATA"),
+        ("align", "JUDGE"), ("step", "NB"), ("data", "OUT"), ("steer", "PAIRS"), ("table2", "MODELS"), ("plan", "GPU"),
+    ],
+)  # fmt: skip
+def test_what_is_given_and_empty_is_one_line(echoing, target, name, blank):
+    assert refused(echoing, target, f"{name}={blank}").endswith(
+        f"*** {name}: is empty; write a value, or leave it out.  Stop."
+    )
 
 
 @pytest.mark.parametrize(("given", "again"), [("1", True), ("yes", True), ("0", False), ("no", False), ("", False)])

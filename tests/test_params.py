@@ -14,6 +14,7 @@ from llmva.core import paths
 from llmva.core.errors import InputError
 from llmva.core.params import SHAPE_FIELDS, StudyParams, known_slugs, load_params
 from llmva.core.results import world_of
+from llmva.core.yaml_files import read_yaml
 from llmva.paper.tables.paper import read_paper_values
 
 # Run-time steering has parameters of its own.
@@ -143,6 +144,23 @@ def test_every_notebook_has_the_same_parameters_cell_with_a_comment_on_each_line
         ({"model": ""}, "model", "at least 1 character"),
         ({"model": None}, "model", "is None; input should be a valid string"),
         ({"probe": {"l_select": [6], "iterations": 31}}, "probe.iterations", "larger than iterations; make it smaller"),
+        ({"probe": {"l_select": [6, 6], "iterations": 2}}, "probe.l_select", "names one value twice; name it once"),
+        (
+            {"ablations": {"iterations": 2, "degrees": [30, 30], "draws": 1, "l_select": [2]}},
+            "ablations.degrees",
+            "names one value twice; name it once",
+        ),
+        ({"error_share": {"seval_attacks": 0.8}}, "error_share.seval_attacks", "no such set of prompts; known are sev"),
+        (
+            {"judge": {"model": "phrases", "mapping": "refusal"}},
+            "judge.mapping",
+            "phrases reads words, and has no lines of a guard to map; write `judge: phrases`",
+        ),
+        (
+            {"judge": {"model": "guard", "mapping": "refusal", "x": 1}},
+            "judge.x",
+            "unknown parameter; known are model, mapping",
+        ),
     ],
 )
 def test_a_mistake_in_a_file_names_the_file_the_field_and_the_fix(folder, changes, field, problem):
@@ -182,6 +200,39 @@ def test_a_file_that_holds_no_parameters_is_named(folder, content, problem):
     assert str(caught.value).startswith(f"{folder / 'toy.yaml'}: ")
     assert problem in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("iterations: 012", "iterations: is 012, which YAML reads as 10; write 10 if that is meant"),
+        ("candidates: 1:30", "candidates: is 1:30, which YAML reads as 90"),
+        ("seed: 0x1f", "seed: is 0x1f, which YAML reads as 31"),
+        ("seed: 0b11", "seed: is 0b11, which YAML reads as 3"),
+        ("pool_size: 1_000", "pool_size: is 1_000, which YAML reads as 1000"),
+        ("probe: {l_select: [8, 012], iterations: 5}", "probe.l_select.1: is 012, which YAML reads as 10"),
+        ("svm: {solver: newton, penalty: 1:30.5}", "svm.penalty: is 1:30.5, which YAML reads as 90.5"),
+        ("7_0: 1", "line 1: is 7_0, which YAML reads as 70"),
+    ],
+)
+def test_a_number_that_yaml_reads_otherwise_than_people_is_a_mistake(folder, line, problem):
+    path = folder / "toy.yaml"
+    path.write_text(f"{line}\n")
+    with pytest.raises(InputError) as caught:
+        load_params("toy")
+    assert str(caught.value).startswith(f"{path}: {problem}")
+
+
+def test_decimal_numbers_are_read(folder):
+    (folder / "toy.yaml").write_text("a: [0, -3, +4, 10, 0.5, .5, 1., 1.0e-3, .inf]\n")
+    assert read_yaml(folder / "toy.yaml") == {"a": [0, -3, 4, 10, 0.5, 0.5, 1.0, 0.001, float("inf")]}
+
+
+def test_a_file_of_prompts_may_have_sets_of_its_own_in_the_shares_of_errors():
+    params = StudyParams.checked(values_of() | {"data": "mine.csv", "error_share": {"my_set": 0.3}})
+    params.require_sets(["my_set", "other"])
+    with pytest.raises(ValueError, match=r"error_share\.my_set: no such set of prompts; known are .*, other$"):
+        params.require_sets(["other"])
 
 
 def test_a_key_that_is_no_word_is_a_mistake(folder):

@@ -69,6 +69,28 @@ def test_a_home_that_is_not_there_is_one_line():
         paths.user_path("~nobody-of-this-name/x")
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (None, "None: is no name of a file; give it as a text"),
+        ("", "'': is no name of a file; write one"),
+        ("a\0b", "leave the character of number 0 out"),
+        ("x" * 500, r"^x{80}: cannot be looked for \(File name too long\); name another one"),
+    ],
+)
+def test_what_is_no_name_is_one_line(name, said):
+    with pytest.raises(InputError, match=said):
+        paths.user_path(name)
+    with pytest.raises(InputError, match=said):
+        write_atomically(name, "text")
+
+
+def test_a_file_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match=r"x: cannot be written \(.+\); name another place"):
+        write_atomically(tmp_path / "file" / "deeper" / "x", "text")
+
+
 def test_a_folder_is_no_file_to_write(tmp_path):
     (tmp_path / "log").mkdir()
     with pytest.raises(InputError, match="log: is a folder; name a file"):

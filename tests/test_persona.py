@@ -217,6 +217,15 @@ def test_pairs_are_split_by_prompt(tmp_path):
         (pairs().drop(columns="malicious"), "no column 'malicious'"),
         (pairs(malicious="be good."), "malicious: as the aligned prompt in data row 1"),
         (pairs(malicious="be good. "), "malicious: as the aligned prompt in data row 1"),
+        (pairs(malicious=" Be  GOOD."), "malicious: as the aligned prompt in data row 1"),
+        (
+            pairs(aligned=["be good."] * 19 + ["be bad."], malicious=["be bad."] * 19 + ["be good."]),
+            "malicious: in data row 1 as the aligned prompt of data row 20; swap the two in one of them",
+        ),
+        (
+            pairs(malicious=["be bad."] * 6 + ["be worse."] * 14, aligned=["be good."] * 12 + ["Be bad. "] * 8),
+            "malicious: in data row 1 as the aligned prompt of data row 13; swap the two in one of them",
+        ),
         (pairs(4), "4 different ones"),
         (pairs(prompt="one?"), "1 different ones"),
         (pandas.DataFrame(), "is empty; it needs columns prompt, aligned, malicious"),

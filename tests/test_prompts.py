@@ -69,6 +69,22 @@ def mistake_in(path, *, two_classes: bool = False) -> str:
     [
         ("question,label\nhow,benign\n", "no column 'prompt'", "add it (columns found: question, label)"),
         ("prompt,kind\nhow,benign\n", "no column 'label'", "add it (columns found: prompt, kind)"),
+        ("prompt, label\nhow,benign\n", "no column 'label', but ' label'", "with no blank around it"),
+        (
+            "Prompt,label\nhow,benign\n",
+            "no column 'prompt', but 'Prompt'",
+            "write it in small letters, with no blank around it",
+        ),
+        (
+            "prompt;label\nhow, then;benign\n",
+            "its columns stand apart by semicolons",
+            "fix that line",
+        ),
+        (
+            '\n"prompt"\t"label"\nhow\tbenign\n',
+            "its columns stand apart by tabs",
+            "fix that line",
+        ),
         ("prompt,label\nhow,benign\nwhy,harmful\n", "'harmful' in data row 2", "write benign or toxic"),
         ("prompt,label\nhow,benign\nwhy,\n", "'' in data row 2", "write benign or toxic"),
         ("prompt,label\nhow,benign\n  ,toxic\n", "empty in data row 2", "fill or remove that row"),

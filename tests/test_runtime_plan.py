@@ -89,6 +89,14 @@ def test_an_unknown_size_is_a_mistake_and_a_shape_is_none(tmp_path, monkeypatch)
     path = tmp_path / "runtime" / "toy.yaml"
     path.write_text(yaml.safe_dump(values))
     assert load_runtime_params("toy").slug == "toy" and load_runtime_shapes("toy") == {"shape": TOY.model_dump()}
+    for layers, line in (
+        ([0], r"layers\.0: is 0; input should be greater than 0"),
+        ([2, 2], "layers: names one value twice"),
+        ([], "layers: is .*at least 1 item"),
+    ):
+        path.write_text(yaml.safe_dump({**values, "layers": layers}))
+        with pytest.raises(InputError, match=rf"toy\.yaml: {line}"):
+            load_runtime_params("toy")
     path.write_text(yaml.safe_dump({**values, "size": 3}))
     with pytest.raises(InputError, match=r"toy\.yaml: size: unknown parameter; known are slug, model"):
         load_runtime_params("toy")

@@ -130,6 +130,14 @@ def test_a_judge_that_speaks_no_format_is_named_before_anything_rests_on_it(worl
     assert not (world / "runs" / "toy" / "00_start_here").exists()
 
 
+def test_a_share_of_errors_of_a_set_that_is_nowhere_is_named_before_the_model_answers(world):
+    study = study_of(world, data=str(world / "mine.csv"), error_share={"seval_attacks": 0.8})
+    rows = [f"prompt number {row},{('benign', 'toxic')[row % 2]},mine" for row in range(60)]
+    (world / "mine.csv").write_text("\n".join(["prompt,label,dataset", *rows]) + "\n")
+    with pytest.raises(InputError, match=r"toy: error_share\.seval_attacks: no such set of prompts; known .*, mine$"):
+        collect_prompts(study)
+
+
 def test_how_a_guard_is_read_is_part_of_a_study(world):
     guard = str(save_random_model(world / "guard", seed=3))
     read = {"model": guard, "mapping": "refusal"}

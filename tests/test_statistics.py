@@ -87,9 +87,16 @@ def test_bootstrap_depends_on_the_seed_and_not_on_the_order_of_rows():
 
 
 def test_bootstrap_without_rows_to_resample_says_so():
-    found = interval(verdicts((0, 0, 0, 0), n=1), "f1")
+    found = interval(verdicts((0, 0, 0, 0), n=1).drop_duplicates("label"), "f1")
     assert numpy.isnan(found.low)
     assert found.fallback == "too few rows"
+
+
+def test_a_row_that_is_alone_in_its_set_is_drawn_with_the_labels_largest_one():
+    rows = verdicts((10, 2, 20, 5))
+    alone = rows.assign(dataset=rows["dataset"].where(rows.index != rows.index[0], "another"))
+    found = interval(alone, "f1")
+    assert found.low < found.high and interval(rows, "f1") == pytest.approx(found, abs=0.03)
 
 
 def compare_methods(first, second):

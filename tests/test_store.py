@@ -14,7 +14,7 @@ import pytest
 from conftest import Killed
 from filelock import FileLock
 
-from llmva.core import store
+from llmva.core import paths, store
 from llmva.core.errors import InputError
 from llmva.core.paths import ROOT
 from llmva.core.store import MANIFEST, Stage, is_whole, open_stage, read_manifest, run_stage, stage_key
@@ -379,6 +379,26 @@ def test_a_parent_that_cannot_be_written_to_is_refused_before_anything_is_comput
     with pytest.raises(InputError, match="not writable; change its permissions or name another folder"):
         run_stage(tmp_path / "stage", forbidden, parameters={})
     assert os.listdir(tmp_path) == []
+
+
+def test_a_place_where_nobody_can_make_a_folder_is_refused_before_anything_is_computed(tmp_path, monkeypatch):
+    # As in /proc, where permissions promise it to root.
+    def refused(**_options):
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr("tempfile.mkdtemp", refused)
+    with pytest.raises(InputError, match=r": no folder can be made in it \(No such file or directory\); name another"):
+        run_stage(tmp_path / "stage", forbidden, parameters={})
+
+
+@pytest.mark.parametrize("name", ["edit_log.safetensors", "direction.safetensors"])
+def test_a_place_inside_a_finished_result_is_refused_unless_the_runs_are_there(tmp_path, monkeypatch, name):
+    run_stage(tmp_path / "out", lambda folder: (folder / name).write_text("") and None, parameters={})
+    for inside in (tmp_path / "out" / "x", tmp_path / "out" / "adapter" / "x"):
+        with pytest.raises(InputError, match=r"x: lies in .*out, which holds a finished result; name a folder outside"):
+            run_stage(inside, forbidden, parameters={})
+    monkeypatch.setattr(paths, "RUNS", tmp_path / "out" / "runs")
+    assert not run_stage(tmp_path / "out" / "runs" / "stage", write_files, parameters={}).hit
 
 
 def test_a_parent_that_cannot_be_made_is_refused(tmp_path, monkeypatch):

@@ -283,6 +283,16 @@ def test_what_make_has_listed_is_run_once(study):
     assert not listed.exists() and {path: path.stat().st_mtime_ns for path in executed.iterdir()} == times
 
 
+def test_a_list_that_never_was_is_one_line(study, capsys):
+    with pytest.raises(SystemExit) as done:
+        notebooks.main(["--due", str(study / "nope")])
+    assert (done.value.code, capsys.readouterr().err) == (
+        2,
+        f"error: {study / 'nope'}: no such list of notebooks; name one, or the notebooks themselves\n",
+    )
+    assert not list(study.glob("*nope*"))
+
+
 def test_a_list_that_failed_is_not_taken_for_done(study, notebook):
     notebook("raise ValueError('odd')", "02_third")
     listed = study / "llama-3.1-8b"

@@ -16,6 +16,7 @@ from llmva.core import paths
 from llmva.core.errors import InputError
 from llmva.core.params import SOFT_PENALTY, StudyParams
 from llmva.core.provenance import digest
+from llmva.core.store import require_writable
 from llmva.core.vocabulary import OUR_LOOP
 from llmva.models.in_memory import HeldModel, evaluating, hold
 from llmva.prompts.files import require_texts
@@ -126,6 +127,7 @@ def _params(held: HeldModel, judge: str, prompts: pandas.DataFrame, options: arg
     path = paths.RUNS / slug / PROMPTS
     config = held.chat_model.model.config.get_text_config()
     params = assemble_params(options, slug=slug, model=name, judge=judge, data=str(path), config=config)
+    require_writable(path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
     paths.write_texts(path, table)
     return params

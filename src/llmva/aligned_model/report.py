@@ -164,7 +164,10 @@ def _rates(pooled: pandas.DataFrame) -> pandas.DataFrame:
 def _cell(values: pandas.Series, metric: str) -> str:
     if math.isnan(values[metric]):
         return NOTHING
-    return f"{values[metric]:.3f} [{values[f'{metric}_low']:.3f}, {values[f'{metric}_high']:.3f}]"
+    bounds = [values[f"{metric}_{end}"] for end in ("low", "high")]
+    # Of too few rows there is none.
+    interval = "" if any(map(math.isnan, bounds)) else " [{:.3f}, {:.3f}]".format(*bounds)
+    return f"{values[metric]:.3f}{interval}"
 
 
 def _data_sets(results: pandas.DataFrame) -> pandas.DataFrame:

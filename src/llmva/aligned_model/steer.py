@@ -18,6 +18,7 @@ from llmva.core import paths
 from llmva.core.errors import InputError
 from llmva.core.provenance import digest
 from llmva.core.runtime_params import RuntimeParams
+from llmva.core.store import require_writable
 from llmva.models.in_memory import evaluating, hold
 from llmva.prompts.files import require_texts
 from llmva.prompts.threats import PAIR_COLUMNS, PAIRS
@@ -140,6 +141,7 @@ def steer(
         threads=torch.get_num_threads(), dtype=str(model.dtype).removeprefix("torch."), batch_size=batch_size,
         max_new_tokens=max_new_tokens,
     )  # fmt: skip
+    require_writable(path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
     paths.write_texts(path, table)
     study = RuntimeStudy(params, held)

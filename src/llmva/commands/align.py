@@ -11,7 +11,7 @@ from llmva.commands.notebooks import find_notebook, run_notebook
 from llmva.core.errors import InputError, OneLineParser, command
 from llmva.core.params import SOFT_PENALTY, StudyParams
 from llmva.core.paths import user_path
-from llmva.core.store import locked
+from llmva.core.store import locked, require_writable
 from llmva.models.sources import absolute_source, find_base
 from llmva.prompts.sets import read_candidates, require_two_classes
 
@@ -41,6 +41,7 @@ def align_model(
     require_two_classes(read_candidates(params.data), params.data)
     source = find_notebook(NOTEBOOK)
     target = params.run_folder / "executed" / f"{source.stem}_{method.lower()}.ipynb"
+    require_writable(params.run_folder)
     params.run_folder.mkdir(parents=True, exist_ok=True)
     # Runs with other numbers of iterations share this folder, and would replace each other's stages.
     with locked(params.run_folder / method.lower()):

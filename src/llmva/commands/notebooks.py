@@ -16,9 +16,10 @@ from papermill.exceptions import PapermillExecutionError
 from llmva.commands.kernels import AsyncLocalKernel, forget, warm_kernel
 from llmva.core import paths
 from llmva.core.errors import InputError, OneLineParser, command
-from llmva.core.params import SEED_SUFFIX, StrictModel, load_params
+from llmva.core.params import SEED_SUFFIX, load_params
 from llmva.core.runtime_params import known_runtime_slugs, load_runtime_params
 from llmva.core.store import MANIFEST, locked, require_writable
+from llmva.core.strict import StrictModel
 from llmva.core.yaml_files import read_yaml
 
 KERNEL_DIED = "its kernel was killed, most likely for want of memory; run it again, and it goes on where it was"
@@ -54,10 +55,17 @@ def load_any_params(slug: str) -> StrictModel:
 def execute_due(listed: Path, slug: str) -> None:
     """Execute the notebooks that Make has listed in a file, unless another process has taken the list.
 
-    That one's end is waited for. The list is deleted when all of them are done.
+    That one's end is waited for. The list is renamed when all of them are done.
+
+    Raises
+    ------
+    InputError
+        When a notebook has failed before, or there never was such a list.
     """
-    # Slugs such as llama-3.1-8b have dots, so that this is no suffix of theirs.
-    taken = listed.with_name(f"{listed.name}.taken")
+    # Slugs such as llama-3.1-8b have dots, so that these are no suffixes of theirs.
+    taken, done = (listed.with_name(f"{listed.name}.{state}") for state in ("taken", "done"))
+    if not any(place.is_file() for place in (listed, taken, done)):
+        raise InputError(f"{listed}: no such list of notebooks; name one, or the notebooks themselves")
     with locked(listed):
         if taken.is_file():
             raise InputError(f"{slug}: a notebook failed before; see above")
@@ -65,7 +73,7 @@ def execute_due(listed: Path, slug: str) -> None:
             return
         listed.rename(taken)
         execute_notebooks(list(dict.fromkeys(taken.read_text().split())), slug)
-        taken.unlink()
+        taken.replace(done)
 
 
 def run_notebook(source: Path, target: Path, parameters: dict, kernel: AsyncLocalKernel | None = None) -> None:

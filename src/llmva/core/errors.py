@@ -6,7 +6,8 @@ import functools
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 # Whatever was asked for, these come from the disk: the first are of a full one.
@@ -34,6 +35,16 @@ def one_of(name: str, *given: str | None) -> str | None:
 class OneLineParser(argparse.ArgumentParser):
     """A command's options; a mistake in them becomes one line, as every other one."""
 
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None) -> tuple:
+        """Parse as argparse does; an argument of nothing, as of a shell's variable that is not set, is a mistake."""
+        given = [str(word) for word in (sys.argv[1:] if args is None else args)]
+        for before, word in zip(["", *given], given, strict=False):
+            option, sign, value = word.partition("=")
+            if not word.strip() or (option.startswith("--") and sign and not value.strip()):
+                name = option if sign else before if before.startswith("--") else "an argument"
+                self.error(f"{name}: is empty; write a value, or leave it out")
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         """Raise what argparse found wrong, without its usage."""
         raise InputError(f"{message}; `{self.prog} --help` shows the options")
@@ -45,6 +56,7 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
     @functools.wraps(main)
     def wrapped(*arguments, **options) -> None:
         try:
+            _require_roots()
             sys.exit(main(*arguments, **options) or 0)
         except KeyboardInterrupt:
             # Libraries would still log what the stop has cut off.
@@ -66,6 +78,15 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
 def first_line(error: Exception) -> str:
     """Return the first line of an error's message, or the name of its kind where it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _require_roots() -> None:
+    # Whatever a command is about, it reads or writes there.
+    for name in ("LLMVA_ROOT", "LLMVA_OUT"):
+        root = Path(os.environ.get(name) or os.curdir).absolute()
+        there = next(place for place in (root, *root.parents) if os.path.lexists(place))
+        if not there.is_dir():
+            raise InputError(f"{name}: {there} is no folder; name one, or leave {name} out")
 
 
 def _without_controls(text: str) -> str:

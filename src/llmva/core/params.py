@@ -2,24 +2,19 @@
 
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from llmva.core import paths
 from llmva.core.errors import InputError, command
+from llmva.core.strict import Count, Counts, Degrees, Name, Penalty, Share, StrictModel, Threads, Weight
+from llmva.core.vocabulary import LABELS, PRETRAINED_SETS, SAFETY_SETS, WORD_JUDGES
 from llmva.core.yaml_files import read_yaml
 
-# Far beyond any study; a slip of the keyboard would otherwise never end.
-Count = Annotated[int, Field(gt=0, le=10_000_000)]
-# Torch aborts the process for want of memory with many more.
-Threads = Annotated[int, Field(gt=0, le=1024)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Penalty = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Name = Annotated[str, Field(min_length=1)]
 # C of LLM-VA-R, where nothing else is said.
 SOFT_PENALTY = 0.1
 SEED_SUFFIX = re.compile(r"-s(?P<seed>[0-9]{1,9})$")
@@ -27,25 +22,6 @@ DRAW_SUFFIX = re.compile(r"-draw(?P<seed>[0-9]{1,9})$")
 FIFTH_SUFFIX, FIFTH = "-fifth", 5
 # Facts of the models, for `make plan`; they determine nothing.
 SHAPE_FIELDS = ("shape", "judge_shape")
-
-
-class StrictModel(BaseModel):
-    """Parameters that cannot be changed, with no field but those that are known, each of exactly its type."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    @classmethod
-    def checked(cls, values: dict, source: str = "parameters") -> Self:
-        """Build parameters, or raise an `InputError` that names the source, the field and the fix."""
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            raise InputError(f"{source}: {_first_mistake(error, cls)}") from None
-
-    @property
-    def values(self) -> dict:
-        """The fields as plain values, without those that say nothing."""
-        return self.model_dump(exclude_none=True)
 
 
 Params = TypeVar("Params", bound=StrictModel)
@@ -64,6 +40,13 @@ class Guard(StrictModel):
     model: Name
     mapping: Literal["outcome", "refusal"]
 
+    @field_validator("mapping")
+    @classmethod
+    def _is_of_a_guard(cls, mapping: str, info: ValidationInfo) -> str:
+        if (model := info.data.get("model")) in WORD_JUDGES:
+            raise ValueError(f"{model} reads words, and has no lines of a guard to map; write `judge: {model}`")
+        return mapping
+
 
 class Svm(StrictModel):
     """The SVM's solver, and C of Eq. 2."""
@@ -75,7 +58,7 @@ class Svm(StrictModel):
 class Probe(StrictModel):
     """Numbers of edited sublayers tried on validation (larger than 2L counts as 2L), and iterations for each."""
 
-    l_select: list[Count] = Field(min_length=1)
+    l_select: Counts
     iterations: Count
 
 
@@ -95,9 +78,9 @@ class Ablations(StrictModel):
     """What is varied: T up to `iterations`, the angle D in `degrees` with `draws` each, and L_select."""
 
     iterations: Count
-    degrees: list[Annotated[int, Field(ge=0, le=90)]] = Field(min_length=1)
+    degrees: Degrees
     draws: Count
-    l_select: list[Count] = Field(min_length=1)
+    l_select: Counts
 
 
 class StudyParams(StrictModel):
@@ -172,6 +155,19 @@ class StudyParams(StrictModel):
         if self.probe.iterations > self.iterations:
             raise ValueError("probe.iterations: larger than iterations; make it smaller")
         return self
+
+    @model_validator(mode="after")
+    def _names_known_sets(self) -> "StudyParams":
+        # A file of prompts may name sets of its own, which are known once it is read; a folder may not.
+        if not Path(self.data).suffix and not paths.anchored(self.data).is_file():
+            self.require_sets(())
+        return self
+
+    def require_sets(self, own: Iterable[str]) -> None:
+        """Raise a `ValueError` unless each set that has a share of errors is one of the package's or of the data's."""
+        known = list(dict.fromkeys((*SAFETY_SETS, *PRETRAINED_SETS, *LABELS, *own)))
+        if strange := [name for name in self.error_share if name not in known]:
+            raise ValueError(f"error_share.{strange[0]}: no such set of prompts; known are {', '.join(known)}")
 
     @property
     def trials(self) -> int:
@@ -256,23 +252,6 @@ def reseed(params: Params, base: str, slug: str) -> Params:
     folder = re.compile(rf"^runs/{re.escape(base)}/")
     moved = {name: folder.sub(f"runs/{slug}/", getattr(params, name)) for name in ("model", "data")}
     return params.model_copy(update={"slug": slug, **moved})
-
-
-def _first_mistake(error: ValidationError, kind: type[StrictModel]) -> str:
-    mistakes = error.errors()
-    # A field with two forms has mistakes in both; the deepest tells most. The form's name is no part of the file.
-    mistake = max((each for each in mistakes if each["loc"][:1] == mistakes[0]["loc"][:1]), key=lambda m: len(m["loc"]))
-    field = ".".join(str(part) for part in mistake["loc"] if part not in ("constrained-str", "str", "Guard"))
-    known = ", ".join(kind.model_fields)
-    match mistake["type"]:
-        case "extra_forbidden":
-            return f"{field}: unknown parameter; known are {known}"
-        case "missing":
-            return f"{field}: missing; add it (see papermill_params/tiny-llama.yaml)"
-        case "value_error":
-            # One of the whole file names its field itself.
-            return f"{field}: {mistake['ctx']['error']}" if field else str(mistake["ctx"]["error"])
-    return f"{field}: is {mistake['input']!r}; {mistake['msg'][0].lower()}{mistake['msg'][1:]}"
 
 
 @command

@@ -6,13 +6,14 @@ and parameter files are those in the package. `LLMVA_ROOT` names another root, a
 """
 
 import csv
+import errno
 import os
 import uuid
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmva.core.errors import InputError
+from llmva.core.errors import FULL_DISK_ERRORS, InputError
 
 if TYPE_CHECKING:
     import pandas
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 PACKAGE = Path(__file__).resolve().parents[1]
 REPOSITORY = PACKAGE.parents[1]
 IN_REPOSITORY = (REPOSITORY / "papermill_params").is_dir()
-ROOT = Path(os.environ.get("LLMVA_ROOT", REPOSITORY if IN_REPOSITORY else Path.cwd()))
-OUT = Path(os.environ.get("LLMVA_OUT", ROOT)).absolute()
+# One that is set to nothing is not set.
+ROOT = Path(os.environ.get("LLMVA_ROOT") or (REPOSITORY if IN_REPOSITORY else Path.cwd())).absolute()
+OUT = Path(os.environ.get("LLMVA_OUT") or ROOT).absolute()
 
 # Another root has them only where it is a repository as well.
 SHIPPED = next((place for place in (ROOT, REPOSITORY) if (place / "papermill_params").is_dir()), PACKAGE)
@@ -41,9 +43,31 @@ def anchored(path: str | Path) -> Path:
 
 def user_path(path: str | Path) -> Path:
     """Return a path that a user has named from the working folder, as an absolute one; `~` is the user's home."""
+    return require_name(path, "a file").absolute()
+
+
+def require_name(path: str | Path, kind: str) -> Path:
+    """Return a path that a user has named, with `~` as the user's home.
+
+    Raises
+    ------
+    InputError
+        When it is no text, nothing, or of such a kind that the system cannot even look whether it is there.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"{path!r:.80}: is no name of {kind}; give it as a text")
+    if not str(path):
+        raise InputError(f"'': is no name of {kind}; write one")
     if "\0" in str(path):
-        raise InputError(f"{path}: is no name of a file; leave the character of number 0 out")
-    return expand_home(path).absolute()
+        raise InputError(f"{path}: is no name of {kind}; leave the character of number 0 out")
+    place = expand_home(path)
+    try:
+        place.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise InputError(f"{path!s:.80}: cannot be looked for ({error.strerror}); name another one") from None
+    return place
 
 
 def expand_home(path: str | Path) -> Path:
@@ -77,20 +101,31 @@ def write_atomically(path: str | Path, content: str | bytes) -> bool:
     -------
     bool
         True when the file changed. An unchanged file keeps its time, so Make sees no staleness.
+
+    Raises
+    ------
+    InputError
+        When nothing can be written there.
     """
-    path = Path(path)
+    path = require_name(path, "a file")
     data = content.encode() if isinstance(content, str) else content
     if path.is_file() and path.read_bytes() == data:
         return False
     if path.is_dir():
         raise InputError(f"{path}: is a folder; name a file")
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(data)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        # A disk that is full or fails is told of where the work that is lost is known.
+        if error.errno in (*FULL_DISK_ERRORS, errno.EIO):
+            raise
+        raise InputError(f"{path}: cannot be written ({error.strerror or error}); name another place") from None
     return True
 
 

@@ -7,29 +7,13 @@ from pydantic import AfterValidator, Field
 
 from llmva.core import paths
 from llmva.core.errors import InputError
-from llmva.core.params import (
-    SEED_SUFFIX,
-    SHAPE_FIELDS,
-    Count,
-    Generation,
-    Name,
-    Share,
-    StrictModel,
-    Threads,
-    reseed,
-)
+from llmva.core.params import SEED_SUFFIX, SHAPE_FIELDS, Generation, reseed
 from llmva.core.paths import PARAMS
+from llmva.core.strict import Counts, Name, Share, StrictModel, Threads, require_distinct
 from llmva.core.yaml_files import read_yaml
 
-
-def _require_distinct(values: list) -> list:
-    if len(set(values)) < len(values):
-        raise ValueError("names one value twice; name it once")
-    return values
-
-
 Alpha = Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False, strict=False)]
-Alphas = Annotated[list[Alpha], Field(min_length=1), AfterValidator(_require_distinct)]
+Alphas = Annotated[list[Alpha], Field(min_length=1), AfterValidator(require_distinct)]
 RuntimeMethod = Literal["SwFC", "StTP", "StMP"]
 
 
@@ -62,7 +46,7 @@ class RuntimeParams(StrictModel):
     threads: Threads
     dtype: Literal["float32", "bfloat16", "float16"]
     generation: Generation
-    layers: Literal["all"] | list[Count]
+    layers: Literal["all"] | Counts
     alphas: dict[RuntimeMethod, Alphas] = Field(min_length=1)
     min_coherence: Share
     max_repetition: Share

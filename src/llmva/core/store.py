@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,11 +21,14 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
-from llmva.core.errors import DISK_ERRORS, InputError
+from llmva.core import paths
+from llmva.core.errors import DISK_ERRORS, FULL_DISK_ERRORS, InputError
 from llmva.core.paths import ROOT
 from llmva.core.provenance import digest, environment, file_digest
 
 MANIFEST = "manifest.json"
+# Files that only finished results have: aligned models and directions, each replaced as a whole.
+RESULT_FILES = {"edit_log.safetensors", "direction.safetensors"}
 # As of Lustre, and of NFS.
 WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
@@ -155,6 +159,30 @@ def require_writable(folder: Path) -> None:
         raise InputError(f"{above}: is a file, not a folder; {fix}")
     if not os.access(above, os.W_OK):
         raise InputError(f"{above}: not writable; change its permissions or {fix}")
+    _require_outside_results(folder)
+    if not folder.exists():
+        _require_room(above)
+
+
+def _require_outside_results(folder: Path) -> None:
+    place, runs = folder.absolute(), paths.RUNS.absolute()
+    for above in place.parents:
+        # Whoever works in such a folder has the runs in it.
+        if place.is_relative_to(runs) and runs.is_relative_to(above):
+            return
+        manifest = read_manifest(above)
+        if manifest and not RESULT_FILES.isdisjoint(manifest["files"]):
+            raise InputError(f"{folder}: lies in {above}, which holds a finished result; name a folder outside it")
+
+
+def _require_room(above: Path) -> None:
+    # Permissions do not say it of every file system: in /proc, not even root can make a folder.
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".", dir=above))
+    except OSError as error:
+        if error.errno in FULL_DISK_ERRORS:
+            raise
+        raise InputError(f"{above}: no folder can be made in it ({error.strerror}); name another folder") from None
 
 
 def _is_there(place: Path) -> bool:

@@ -22,6 +22,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import chain
+from numbers import Integral
 from pathlib import Path
 from typing import Self
 
@@ -103,8 +104,10 @@ class EditLog:
 
     def at_iteration(self, iteration: int) -> Self:
         """Return the log of the first `iteration` iterations; 0 is the original model."""
-        if not 0 <= iteration <= len(self):
-            raise InputError(f"iteration: {iteration} is not in this log; choose 0 to {len(self)}")
+        # True would be 1, which nobody means.
+        is_number = isinstance(iteration, Integral) and not isinstance(iteration, bool)
+        if not is_number or not 0 <= iteration <= len(self):
+            raise InputError(f"iteration: {iteration!r:.40} is not in this log; choose 0 to {len(self)}")
         return EditLog(self.iterations[:iteration])
 
     def save(self, path: str | Path, metadata: dict[str, object]) -> None:
@@ -116,6 +119,11 @@ class EditLog:
             The file. The same log and metadata give the same bytes.
         metadata : dict
             Facts as the model's name, kept as strings beside `format`, `format_version` and `iterations`.
+
+        Raises
+        ------
+        InputError
+            When the file cannot be written.
         """
         # Numbers stay in float64, so that a loaded log repeats a run exactly.
         tensors = {

@@ -142,6 +142,10 @@ def _records(metric: str, dataset: str, value: float, interval: Interval, n: int
 
 def _strata(rows: pandas.DataFrame, strict: bool) -> list[tuple[str, numpy.ndarray]]:
     flags = rows[["label", "dataset"]].assign(right=correct(rows, strict).to_numpy().astype(float))
+    # What stands alone in its set is drawn with the label's largest one: of a single row nothing else can be drawn.
+    sizes = flags.groupby(["label", "dataset"])["right"].transform("size")
+    largest = flags.groupby("label")["dataset"].agg(lambda names: names.value_counts().index[0])
+    flags["dataset"] = flags["dataset"].where(sizes > 1, flags["label"].map(largest))
     # Sorted by the flag, so that an interval does not depend on the order of the rows.
     groups = flags.sort_values("right").groupby(["label", "dataset"])["right"]
     return [(label, group.to_numpy()) for (label, _), group in groups]

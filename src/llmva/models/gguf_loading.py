@@ -28,7 +28,13 @@ BLOCKS_OF_27B = {"gemma2": 46, "gemma3": 62}
 
 
 def complete_config(config: PreTrainedConfig, file: GgufFile) -> None:
-    """Set what the file says of a model's shape and transformers did not read."""
+    """Set what the file says of a model's shape and transformers did not read.
+
+    Raises
+    ------
+    InputError
+        When the file turns another part of each head by position than transformers does.
+    """
     for key, name in CONFIG_FIELDS.items():
         if (value := file.of_architecture(key)) is not None and hasattr(config, name):
             setattr(config, name, value)
@@ -36,6 +42,21 @@ def complete_config(config: PreTrainedConfig, file: GgufFile) -> None:
         of_27b = BLOCKS_OF_27B.get(file.architecture) == config.num_hidden_layers
         width = config.hidden_size // config.num_attention_heads if of_27b else config.head_dim
         config.query_pre_attn_scalar = width
+    _require_same_rotation(config, file)
+
+
+def _require_same_rotation(config: PreTrainedConfig, file: GgufFile) -> None:
+    turned = file.of_architecture("rope.dimension_count")
+    width = getattr(config, "head_dim", None)
+    if not width and getattr(config, "num_attention_heads", None):
+        width = config.hidden_size // config.num_attention_heads
+    if turned is None or not width:
+        return
+    share = (getattr(config, "rope_parameters", None) or {}).get("partial_rotary_factor")
+    expected = getattr(config, "qk_rope_head_dim", None) or int(width * (share or 1))
+    if turned != expected:
+        key, wrong = f"{file.architecture}.rope.dimension_count", f"is {turned!r}, where transformers turns {expected}"
+        raise InputError(f"{file.path}: {key}: {wrong} numbers of each head by position; {ANOTHER_FILE}")
 
 
 def load_gguf_tokenizer(file: GgufFile, **options) -> PreTrainedTokenizerBase:

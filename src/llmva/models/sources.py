@@ -7,7 +7,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 
 from llmva.core.errors import InputError, first_line
-from llmva.core.paths import anchored, expand_home
+from llmva.core.paths import anchored, require_name
 from llmva.core.provenance import digest, file_digest
 from llmva.core.store import MANIFEST, find_changed, read_manifest
 from llmva.models.gguf_files import PACKAGE_PREFIX, find_gguf, split_gguf
@@ -80,13 +80,17 @@ def absolute_source(source: str) -> str:
     """Return a source as it is named from any folder: the path of a folder or a file made absolute.
 
     A `~` is the user's home also where the shell has left it, and a page of the hub is its model.
+
+    Raises
+    ------
+    InputError
+        When it can be no name of a model.
     """
-    if "\0" in source:
-        raise InputError(f"{source}: is no name of a model; leave the character of number 0 out")
     if page := HUB_PAGE.fullmatch(source):
         return page["id"] + (f"@{page['revision']}" if page["revision"] else "")
+    place = require_name(source, "a model")
     if source.startswith("~"):
-        source = str(expand_home(source))
+        source = str(place)
     if Path(source).is_dir():
         return str(Path(source).absolute())
     name, pin = split_gguf(source) or ("", "")

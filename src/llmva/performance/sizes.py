@@ -9,7 +9,8 @@ from huggingface_hub import try_to_load_from_cache
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from llmva.core.errors import InputError, first_line
-from llmva.core.params import Count, StrictModel, StudyParams, load_shapes
+from llmva.core.params import StudyParams, load_shapes
+from llmva.core.strict import Count, StrictModel
 from llmva.core.vocabulary import SAFETY_SETS, SPLITS, TRANSFER_SETS, WORD_JUDGES
 from llmva.models.configuration import LOADING_ERRORS, read_config
 from llmva.models.gguf_files import find_gguf

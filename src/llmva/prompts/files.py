@@ -16,9 +16,11 @@ import pandas
 from llmva.core.errors import DISK_ERRORS, InputError, first_line
 
 FILE_FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
-# Of what a file holds, so much is shown in a line that tells what is wrong with it.
+# What spreadsheets write in place of commas.
+OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 # The csv module reads fields of 131,072 characters at most, and pandas any.
 MAX_FIELD = 2**31 - 1
+# Of what a file holds, so much is shown in a line that tells what is wrong with it.
 MAX_SHOWN, MAX_LETTERS = 12, 40
 
 
@@ -82,6 +84,8 @@ def decode(content: bytes) -> str:
 def parse_csv(text: str, **options) -> pandas.DataFrame:
     """Return a table of texts: "None" or "NA" can be a prompt. The options are those of `pandas.read_csv`."""
     separator = options.get("sep", ",")
+    if not {"sep", "names"} & set(options):
+        _require_commas(text)
     if options.get("quoting") != csv.QUOTE_NONE:
         _require_quoting(text, separator)
     with warnings.catch_warnings():
@@ -107,6 +111,14 @@ def _require_quoting(text: str, separator: str) -> None:
         raise ValueError(f"line {rows.line_num}: {error}: {fix}") from None
 
 
+def _require_commas(text: str) -> None:
+    """Raise a `ValueError` where a table's header has other signs between its columns."""
+    header = next((line for line in io.StringIO(text, newline=None) if line.strip()), "")
+    for sign, name in OTHER_SEPARATORS.items():
+        if sign in header and "," not in header:
+            raise ValueError(f"its columns stand apart by {name}, where commas are needed")
+
+
 def _require_distinct(header: list[str]) -> None:
     # pandas would give the second one another name, and read the first.
     if twice := [name for name in header if name and header.count(name) > 1]:
@@ -127,6 +139,9 @@ def require_columns(table: pandas.DataFrame, columns: Sequence[str], path: Path)
     shown = ", ".join(named + ["..."] * (len(table.columns) > MAX_SHOWN))
     for column in columns:
         if column not in table:
+            if alike := [str(name) for name in table if str(name).strip().lower() == column.lower()]:
+                fix = "write it in small letters, with no blank around it"
+                raise InputError(f"{path}: no column {column!r}, but {alike[0]!r}; {fix}")
             raise InputError(f"{path}: no column {column!r}; add it (columns found: {shown})")
 
 

@@ -115,9 +115,20 @@ def _split(prompts: Sequence[str]) -> dict[str, str]:
 
 
 def _require_contrast(table: pandas.DataFrame, path: Path) -> None:
-    for number, (aligned, malicious) in enumerate(zip(table[ALIGNED], table[MALICIOUS], strict=True), start=1):
-        if aligned.strip() == malicious.strip():
+    """Raise an `InputError` for a system prompt that stands on both sides, in one row or in two: they would cancel."""
+    sides = {side: [_core(text) for text in table[side]] for side in SIDES}
+    aligned = {core: number for number, core in reversed(list(enumerate(sides[ALIGNED], start=1)))}
+    for number, (own, core) in enumerate(zip(*sides.values(), strict=True), start=1):
+        if core == own:
             raise InputError(f"{path}: malicious: as the aligned prompt in data row {number}; write its contrary")
+        if core in aligned:
+            place = f"in data row {number} as the aligned prompt of data row {aligned[core]}"
+            raise InputError(f"{path}: malicious: {place}; swap the two in one of them, or rewrite it")
+
+
+def _core(text: str) -> str:
+    """Return what a prompt says, whatever its case and blanks."""
+    return " ".join(text.casefold().split())
 
 
 def _read(path: Path, columns: tuple[str, ...]) -> pandas.DataFrame:

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 
 from llmva.core.parallel import count_processes, process_pool, release_memory
-from llmva.core.params import StrictModel
+from llmva.core.strict import StrictModel
 from llmva.engines.memory import ReplyMemory
 
 

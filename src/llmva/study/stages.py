@@ -53,6 +53,7 @@ def collect_prompts(study: Study) -> Stage:
     """
     params = study.params
     candidates = _read_data(study)
+    _require_sets(study, candidates)
     drawn = draw_candidates(candidates, params.candidates, params.seed)
     drawn["split"] = assign_splits(drawn, params.seed)
     require_every_split(drawn, params.data)
@@ -206,6 +207,14 @@ def _require_thinking(study: Study, first: pandas.DataFrame) -> None:
     """Raise an `InputError` where a model has tokens to think for, and does not."""
     if study.params.thinking and not first["response"].str.contains(CLOSED_THINKING, regex=False).any():
         raise InputError(f"thinking: {study.params.model} does not think before it answers; leave the budget out")
+
+
+def _require_sets(study: Study, candidates: pandas.DataFrame) -> None:
+    """Raise an `InputError` for a share of errors of a set that is nowhere: it would count for nothing."""
+    try:
+        study.params.require_sets(candidates["dataset"].unique())
+    except ValueError as error:
+        raise InputError(f"{study.params.slug}: {error}") from None
 
 
 def _require_format(verdicts: pandas.DataFrame, judge: str) -> None:
