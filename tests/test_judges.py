@@ -30,8 +30,9 @@ from llmva.judging.guard import (
     read_guard_verdict,
 )
 from llmva.judging.judges import EVASIONS, CombinedJudge, PhraseJudge, judge_responses
-from llmva.judging.thinking import UNFINISHED
+from llmva.judging.thinking import UNFINISHED, read_answers
 from llmva.models.chat_model import load_model
+from llmva.models.templates import THINKING, opens_thinking
 
 
 def guard_text(safety, categories, refusal):
@@ -118,6 +119,15 @@ def test_of_a_thinking_model_the_answer_alone_is_judged():
     assert verdicts["raw"].eq(UNFINISHED).tolist() == [False, True, False, False, False]
     opened = judge_responses(exchanges(replies), PhraseJudge(), opened=True)
     assert opened["verdict"].tolist() == ["refused", "unparsed", "unparsed", "answered", "unparsed"]
+
+
+@pytest.mark.parametrize(("begin", "end"), THINKING.items())
+def test_thinking_is_read_in_the_marks_of_several_families(llama, begin, end):
+    replies = [f"{begin}\nI cannot.\n{end}\n\nSure.", f"{begin}\nI cannot", "Sure.", f"I cannot.{end}Sure."]
+    assert read_answers(replies) == ["Sure.", None, "Sure.", "Sure."]
+    assert not opens_thinking(llama.tokenizer)
+    llama.tokenizer.chat_template += f"{{% if add_generation_prompt %}}{begin}\n{{% endif %}}"
+    assert opens_thinking(llama.tokenizer)
 
 
 def test_a_template_that_opens_the_thinking_is_known(llama):

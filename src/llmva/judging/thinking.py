@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from llmva.models.templates import CLOSED_THINKING, OPENED_THINKING
+from llmva.models.templates import THINKING
 
 # A judge's raw words on a reply that ended inside its thinking: nobody was asked.
 UNFINISHED = "ended inside its thinking"
@@ -18,7 +18,8 @@ def read_answers(replies: Sequence[str], opened: bool = False) -> list[str | Non
 
 
 def _answer(reply: str, opened: bool) -> str | None:
-    _, closed, answer = reply.rpartition(CLOSED_THINKING)
-    if closed:
-        return answer.strip()
-    return None if opened or reply.lstrip().startswith(OPENED_THINKING) else reply
+    for end in THINKING.values():
+        _, closed, answer = reply.rpartition(end)
+        if closed:
+            return answer.strip()
+    return None if opened or reply.lstrip().startswith(tuple(THINKING)) else reply

@@ -17,7 +17,7 @@ from llmva.models.gguf_files import describe_gguf
 from llmva.models.packed import require_numbers, require_readable
 from llmva.models.sources import find_base, list_shards, locate
 from llmva.models.sublayers import list_sublayers, require_dense
-from llmva.models.templates import OPENED_THINKING, list_ends, render_chats, written_behind_reply
+from llmva.models.templates import list_ends, opens_thinking, render_chats, written_behind_reply
 
 # Generation settings that are set aside, since replies are to be the likeliest, and what each is where it does nothing.
 SET_ASIDE = {
@@ -138,7 +138,7 @@ def _inspect_template(tokenizer: PreTrainedTokenizerBase) -> Iterator[Finding]:
     else:
         fix = "`steer` and run-time studies need one; `align` does not"
         yield Finding("warning", f"its template takes no system prompt{reason}", fix)
-    if written.rstrip().endswith(OPENED_THINKING):
+    if opens_thinking(tokenizer):
         fix = "give its thinking a budget (--thinking), or replies room (--max-new-tokens)"
         yield Finding("warning", "its template opens a thinking span before each reply", fix)
 

@@ -10,8 +10,13 @@ from llmva.core.errors import InputError, first_line
 
 # Real ones have some 30,000 characters; reading one is otherwise endless.
 MAX_TEMPLATE = 300_000
-# How templates of thinking models open the span in which they think, and how it ends.
-THINKING = OPENED_THINKING, CLOSED_THINKING = "<think>", "</think>"
+# How templates of thinking models open the span in which they think, and how it ends; and how those of some families
+# do, which are read likewise, but not given a budget.
+OPENED_THINKING, CLOSED_THINKING = "<think>", "</think>"
+THINKING = {
+    OPENED_THINKING: CLOSED_THINKING, "<thinking>": "</thinking>", "<seed:think>": "</seed:think>",
+    "[THINK]": "[/THINK]",
+}  # fmt: skip
 # Above a template it stands above what the caller says, which is that nobody thinks.
 THINK = "{%- set enable_thinking = true -%}"
 # Words that no template has of its own, to find again in what it writes.
@@ -66,8 +71,8 @@ def list_ends(shipped: int | list[int] | None, tokenizer: PreTrainedTokenizerBas
 
 def decode_replies(tokenizer: PreTrainedTokenizerBase, replies: Sequence[Sequence[int]]) -> list[str]:
     """Return replies as texts, without special tokens but for those that a thinking span begins and ends with."""
-    added = tokenizer.added_tokens_decoder.items()
-    marks = {number: token.content for number, token in added if token.special and token.content in THINKING}
+    added, known = tokenizer.added_tokens_decoder.items(), {*THINKING, *THINKING.values()}
+    marks = {number: token.content for number, token in added if token.special and token.content in known}
     if not marks:
         return tokenizer.batch_decode(replies, skip_special_tokens=True) if len(replies) else []
     return [_decode_between(tokenizer, [int(token) for token in reply], marks) for reply in replies]
@@ -83,7 +88,7 @@ def _decode_between(tokenizer: PreTrainedTokenizerBase, reply: list[int], marks:
 def opens_thinking(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Tell whether a tokenizer's template begins each reply with a thinking span that the model is to close."""
     (written,) = render_chats(tokenizer, [[{"role": "user", "content": "Hello."}]])
-    return written.rstrip().endswith(OPENED_THINKING)
+    return written.rstrip().endswith(tuple(THINKING))
 
 
 def told_to_think(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
