@@ -120,7 +120,7 @@ def test_an_aligned_model_is_not_its_own_base(tmp_path):
     manifest["facts"]["base"] = str(folder)
     (folder / "manifest.json").write_text(json.dumps(manifest))
     for look in (Comparison.of, lambda place: load_model(str(place)), lambda place: find_base(str(place))):
-        with pytest.raises(InputError, match="facts.base: is '.*', which is no base"):
+        with pytest.raises(InputError, match="facts.base: is '.*, which is no base"):
             look(folder)
 
 

@@ -47,7 +47,7 @@ def read_base(manifest: dict | None, folder: Path) -> str | None:
     """
     base = (manifest["facts"].get("base") if manifest else None) or read_study(manifest, folder).get("model")
     if base and (not isinstance(base, str) or (anchored(base) / EDIT_LOG).is_file()):
-        raise InputError(f"{folder / MANIFEST}: facts.base: is {base!r:.80}, which is no base; restore the file")
+        raise InputError(f"{folder / MANIFEST}: facts.base: is {base!r:.200}, which is no base; restore the file")
     return base
 
 

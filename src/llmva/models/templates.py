@@ -52,9 +52,11 @@ def written_behind_reply(tokenizer: PreTrainedTokenizerBase) -> str:
 
 def find_turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """Return the token that the template ends a turn with; None where it writes none, or words of several tokens."""
+    if not (written := written_behind_reply(tokenizer)):
+        return None
     # Some models count Gemma's end of a turn among the user's own tokens, as they do its runs of line breaks.
     whole = {number for number, token in tokenizer.added_tokens_decoder.items() if token.content.strip()}
-    after = tokenizer(written_behind_reply(tokenizer), add_special_tokens=False)["input_ids"]
+    after = tokenizer(written, add_special_tokens=False)["input_ids"]
     return next((token for token in after if token in whole), None)
 
 
