@@ -1,6 +1,7 @@
 """README's numbers are those of the committed tables, its paths exist, and each cost stands in one notebook's box."""
 
 import re
+import shutil
 
 import nbformat
 import pandas
@@ -11,9 +12,8 @@ from test_committed import committed, pretrained_of  # noqa: F401
 from llmva.core import paths
 from llmva.core.paths import ROOT
 from llmva.paper.names import count_seeds, describe_runs
+from llmva.paper.overview import overview_rows, with_rows
 from llmva.paper.tables import TABLES
-
-SHOWN = ["Original", "AlphaSteer+", "Fine-tuning", "LLM-VA", "LLM-VA-R", "Two-sided StMP"]
 
 
 def read_readme() -> str:
@@ -27,22 +27,6 @@ def read_results_section() -> str:
 
 
 # Numbers
-
-
-def table_rows(folder) -> list[str]:
-    """Return README's table, a row per method: averages over models and seeds, and the worst run."""
-    table2, table4 = (pandas.read_csv(folder / f"{name}.csv").set_index(["model", "method"]) for name in
-                      ("table2", "table4"))  # fmt: skip
-    kept = pandas.read_csv(folder / "utility.csv").set_index(["model", "method", "task"])["kept"]
-    rows = []
-    for method in SHOWN:
-        row, transfer = table2.loc["mean", method], table4.loc["mean", method]
-        cells = [f"{row['strict_f1']:.3f} [{row['strict_f1_low']:.3f}, {row['strict_f1_high']:.3f}]",
-                 f"{row['strict_f1_worst']:.3f}", f"{row['f1']:.3f}", f"{100 * row['degenerate']:.1f} %",
-                 f"{transfer['strict_f1']:.3f}", f"{kept['mean', method, 'mean']:.3f}",
-                 f"{kept['mean', method, 'gsm']:.3f}"]  # fmt: skip
-        rows.append(f"| {method} | {' | '.join(cells)} |")
-    return rows
 
 
 def caption(folder) -> str:
@@ -240,12 +224,23 @@ def test_a_sentence_of_the_readme_is_what_committed_files_say(committed, sentenc
 def test_the_table_of_the_readme_has_exactly_these_rows(committed):  # noqa: F811
     shown = [line for line in read_results_section().splitlines() if line.startswith("| ") and "Method" not in line]
     shown = [line for line in shown if not line.startswith("| Prompt")]
-    assert shown == table_rows(committed / "tables") + pretrained_rows(committed / "tables")
+    assert shown == overview_rows(committed / "tables") + pretrained_rows(committed / "tables")
+
+
+def test_the_home_page_has_the_rows_of_the_tables_as_they_are(committed, tmp_path):  # noqa: F811
+    assert with_rows(read_readme(), committed / "tables") == read_readme()
+    shutil.copytree(committed / "tables", tmp_path / "tables")
+    table = pandas.read_csv(tmp_path / "tables" / "table2.csv")
+    table.loc[table["model"].eq("mean") & table["method"].eq("LLM-VA-R"), "strict_f1"] = 0.123
+    table.to_csv(tmp_path / "tables" / "table2.csv", index=False)
+    changed = with_rows(read_readme(), tmp_path / "tables").splitlines()
+    (line,) = set(changed) - set(read_readme().splitlines())
+    assert line.startswith("| LLM-VA-R | 0.123 [") and len(changed) == len(read_readme().splitlines())
 
 
 def test_no_number_of_the_results_is_unchecked(committed):  # noqa: F811
     fragments = [sentence(committed) for sentence in SENTENCES]
-    fragments += table_rows(committed / "tables") + pretrained_rows(committed / "tables")
+    fragments += overview_rows(committed / "tables") + pretrained_rows(committed / "tables")
     text = read_results_section()
     assert not unchecked_numbers(text, fragments)
     copies = changed_at_each_number(text)

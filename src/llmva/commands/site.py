@@ -7,6 +7,7 @@ from llmva.commands import site_pages
 from llmva.core import paths
 from llmva.core.errors import InputError, OneLineParser, command
 from llmva.core.store import require_writable
+from llmva.paper.overview import with_rows
 
 PAGES = paths.REPOSITORY / "site"
 TEXTS = ("README.md", "DEVIATIONS.md", "CHANGELOG.md", "STYLE.md")
@@ -34,6 +35,8 @@ def assemble(target: Path) -> None:
     (target / MARK).touch()
     for name in TEXTS:
         text = (paths.REPOSITORY / name).read_text(encoding="utf-8")
+        if name == "README.md":
+            text = with_rows(text, paths.REPOSITORY / "tables")
         for link, page in PAGE_OF.items():
             text = text.replace(link, page)
         (target / name).write_text(text, encoding="utf-8")
