@@ -323,8 +323,8 @@ def test_replies_without_a_word_are_empty(reply):
         " ".join(["no", "x"] * 8),
         "哈" * 320,
         "abc" * 180,
-        "no." * 100,
-        "sure, " + "sure" * 60,
+        "no." * 120,
+        "sure, " + "sure" * 120,
         "the post will be:\n" + "- \n" * 6,
     ],  # fmt: skip
 )
@@ -344,7 +344,7 @@ def test_loops_are_found(reply):
         "```\nif (a) {\nif (b) {\nif (c) {\nif (d) {\nx\n}\n}\n}\n}\n```",
         "title\n" + "=" * 80,
         "ha" * 20,
-        "a googol is 1" + "0" * 50,
+        "a googol is 1" + "0" * 100,
     ],
 )
 def test_sentences_are_no_loops(reply):

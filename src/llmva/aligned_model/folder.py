@@ -226,12 +226,12 @@ def measure_drift(study: Study, log: EditLog, original: pandas.DataFrame) -> flo
 
 def _facts(study: Study, log: EditLog) -> dict:
     base = find_base(study.params.model)
-    # A model in memory may have been changed since it was loaded, and packed weights are other numbers than stored.
+    # A model in memory may have been changed since it was loaded.
     changed = differs_from_files(study.held.reference.model, base) if study.held else False
     return {
         "base": base,
         BASE_KEY: checkpoint_key(base) if changed is False else None,
-        CHANGED: bool(changed) and not getattr(study.chat_model.model.config, "quantization_config", None),
+        CHANGED: bool(changed),
         "sublayers": len(study.chat_model.sublayers),
         "edited": sorted(log.sublayers),
         "rank": max((len(log.edits_of(name)) for name in log.sublayers), default=0),

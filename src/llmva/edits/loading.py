@@ -32,7 +32,7 @@ def read_earlier(source: str) -> EditLog:
     InputError
         When the log is damaged, not the one that the folder's manifest tells of, or made for a model of no file.
     """
-    if find_base(source) == source:
+    if (base := find_base(source)) == source:
         return EditLog()
     folder = anchored(source)
     manifest = read_manifest(folder)
@@ -41,8 +41,8 @@ def read_earlier(source: str) -> EditLog:
         fix = "save that model in a folder, and align it there"
         raise InputError(f"{folder}: its edits are made for a model that was changed in memory; {fix}")
     made_for = manifest["facts"].get(BASE_KEY)
-    if made_for and made_for != checkpoint_key(find_base(source)):
-        _warn(find_base(source), folder)
+    if made_for and made_for != checkpoint_key(base):
+        _warn(base, folder)
     return EditLog.load(folder / EDIT_LOG)
 
 

@@ -22,10 +22,11 @@ from llmva.models.state import model_state
 
 LOOP_LENGTHS = range(1, 9)
 LOOP_REPEATS = 4
-# Of scripts without blanks, and of words that were written together: longer than any laugh or number.
-LOOP_OF_SIGNS, LONG_LOOP = re.compile(r"(\S{1,12}?)\1{9,}"), 200
+# Of scripts without blanks, and of words that were written together: more often than in any laugh, and than the zeros
+# of a googol.
+LOOP_OF_SIGNS = re.compile(r"(\S{1,12}?)\1{119,}")
 # Rules of tables, and lines of brackets alone, as programs end with.
-BARE_LINE = re.compile(r"^[\s|:-]*\|[\s|:-]*$|^[\s{}()\[\];,]+$", re.MULTILINE)
+BARE_LINE = re.compile(r"^[ \t:-]*\|[ \t|:-]*$|^[ \t{}()\[\];,]+$", re.MULTILINE)
 # Nats per token. Greedy replies of a healthy model stay far below; see `DegeneracyCheck`.
 SURPRISE_MARGIN = 1.0
 
@@ -113,5 +114,4 @@ def _repeats(words: list[str], length: int) -> bool:
 
 
 def _repeats_signs(reply: str) -> bool:
-    loops = (found for found in LOOP_OF_SIGNS.finditer(reply) if not is_empty(found[1]))
-    return any(len(found[0]) >= LONG_LOOP for found in loops)
+    return any(not is_empty(found[1]) for found in LOOP_OF_SIGNS.finditer(reply))

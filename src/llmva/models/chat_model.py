@@ -23,7 +23,7 @@ from llmva.models.gguf_files import read_gguf
 from llmva.models.gguf_loading import complete_model, load_gguf_tokenizer
 from llmva.models.offloading import all_stored_parameters, input_device
 from llmva.models.packed import require_numbers, require_readable
-from llmva.models.sources import find_base, local_folder, locate
+from llmva.models.sources import find_base, has_weights, local_folder, locate
 from llmva.models.sublayers import Sublayer, list_blocks, list_sublayers, require_dense
 from llmva.models.templates import choose_template, render_chats, require_template
 
@@ -110,7 +110,10 @@ def load_model(source: str, *, dtype: str = "float32", device: str | None = None
         raise InputError(f"{source}: cannot be loaded ({first_line(error)}); {explain(error, location)}") from None
     require_ends(model.generation_config.eos_token_id, source)
     if "gguf_file" not in pinned and not getattr(model.config, "quantization_config", None):
-        require_numbers(location if isinstance(location, Path) else local_folder(source))
+        folder = location if isinstance(location, Path) else local_folder(source)
+        # Of some models of the hub, transformers takes converted weights from another place.
+        if has_weights(folder):
+            require_numbers(folder)
     require_finite(model, source)
     if editable:
         require_dense(model, source)

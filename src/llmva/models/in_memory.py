@@ -80,7 +80,12 @@ def hold(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, editable
 
 
 def differs_from_files(model: PreTrainedModel, source: str) -> bool | None:
-    """Tell whether the files of a source hold other weights than a model in memory; None where that is not known."""
+    """Tell whether the files of a source hold other weights than a model in memory; None where that is not known.
+
+    Of packed weights it is not: in memory they are other numbers than those that are stored.
+    """
+    if getattr(model.config, "quantization_config", None):
+        return None
     try:
         folder = local_folder(source)
         shards = sorted(list_shards(folder))

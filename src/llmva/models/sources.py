@@ -57,8 +57,8 @@ def read_study(manifest: dict | None, folder: Path) -> dict:
     An empty dict where it tells of none; or an `InputError` where they are no parameters.
     """
     study = manifest["facts"].get("study", {}) if manifest else {}
-    named = isinstance(study, dict) and [study.get(name, "") for name in ("model", "slug", "data")]
-    if named is False or not all(isinstance(name, str) for name in named):
+    names = ("model", "slug", "data")
+    if not isinstance(study, dict) or not all(isinstance(study.get(name, ""), str) for name in names):
         raise InputError(f"{folder / MANIFEST}: facts.study: is not what a run has written; restore the file")
     return study
 
@@ -156,6 +156,11 @@ def local_folder(source: str) -> Path:
         raise InputError(f"{source}: its files are not on this machine; load the model once, with a network") from None
 
 
+def has_weights(folder: Path) -> bool:
+    """Tell whether a folder has weights where `list_shards` looks for them."""
+    return any((folder / name).is_file() for name in (SINGLE_FILE, SHARD_INDEX))
+
+
 def list_shards(folder: Path) -> set[str]:
     """Return the files that transformers loads: the single one where it is there, else those of the index.
 
@@ -199,7 +204,7 @@ def checkpoint_key(source: str) -> str:
 def _require_weights(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder}: no config.json; name a checkpoint folder as save_pretrained writes it")
-    if not any((folder / name).is_file() for name in (SINGLE_FILE, SHARD_INDEX)):
+    if not has_weights(folder):
         raise InputError(f"{folder}: no weights ({SINGLE_FILE}); save the model with safe serialisation")
     if (adapter := folder / ADAPTER_CONFIG).is_file():
         # transformers would apply it to weights that it may be merged into already.
